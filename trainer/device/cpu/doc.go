@@ -1,0 +1,30 @@
+// Package cpu computes on the processor: Go plus assembly generated with avo
+// (asm/), no cgo, no other library.
+//
+// # How
+//
+// Everything expensive is one shape of loop: a tile of MR x NR results stays in
+// registers while k runs; for each k the kernel loads NR consecutive values of B and
+// broadcasts MR values of A, each found at base + ro[row] + ko[k] (see tile). With two
+// small offset tables the same kernel does matrix products with A in either layout, and
+// convolutions without gathering patches: a row is an output pixel, and ko walks over its
+// window in the zero-padded image, which is NHWC so that B (the weights) has NR output
+// channels side by side. The gradient of the weights exchanges the two tables. Only B is
+// ever packed, one panel of NR columns at a time, small enough to stay in the first-level cache.
+//
+// Rejected: im2col (writes and reads nine copies of each image), packing both operands as
+// BLIS does (A would have to be transposed, at a fifth of the product's time for
+// convolutions, and broadcasts do not need it).
+//
+// # Same bits
+//
+// Every result is one chain of additions, from k = 0 upwards, starting at the bias, zero, or
+// what an earlier block of k left in memory (float32 as in the register). So neither the tile, nor
+// the blocking of k, nor the width of the vectors can change a bit. AVX-512 and AVX2 both use
+// fused multiply-add and are one class of Arithmetic; plain Go multiplies and adds with two
+// roundings and is another. In plain Go every product is converted explicitly (float32(a*b)):
+// the language lets a compiler fuse x*y + z, and the one for arm64 does, but never across a
+// conversion.
+//
+// A stream runs in the goroutine that calls it; to use more processors, run more replicas of the model.
+package cpu

@@ -1,0 +1,95 @@
+package cpu
+
+import "unsafe"
+
+// tile is what the innermost kernels compute: for row r < mr and column j < nr
+//
+//	c[r*ldc + j] = max(floor, init[r*ldi + j] + sum over p < kc of a[ro[r]+ko[p]] * b[p*ldb + j])
+//
+// the sum one chain in the order of p. All strides and offsets count elements. The assembly
+// knows the offsets of the fields (asm/main.go; checked below).
+type tile struct {
+	kc    int      // at least 1
+	a     *float32 //
+	ko    *int32   // [kc]
+	b     *float32 //
+	ldb   int      //
+	c     *float32 // may be init
+	ldc   int      //
+	init  *float32 //
+	ldi   int      // 0: the same nr values for every row
+	ro    *int32   // [mr]
+	floor float32  // 0 is a ReLU, -Inf does nothing; NaN passes either
+}
+
+// The assembly's idea of the struct above, checked when this compiles.
+var _ = [1]struct{}{}[unsafe.Offsetof(tile{}.ko)-16|
+	unsafe.Offsetof(tile{}.ldb)-32|unsafe.Offsetof(tile{}.ldc)-48|
+	unsafe.Offsetof(tile{}.ldi)-64|unsafe.Offsetof(tile{}.ro)-72|unsafe.Offsetof(tile{}.floor)-80|
+	(unsafe.Sizeof(int(0))-8)] // 64-bit processors only
+
+// kernels is one instruction set. All of one class give the same bits.
+type kernels struct {
+	name, class string
+	mr, nr      int // size of a tile
+	multiply    func(*tile)
+	// transpose8 writes dst[j*ds + i] = src[i*ld + j] for i < 8, j < 8*n8. nil: there is none.
+	transpose8 func(dst *float32, ds int, src *float32, ld, n8 int)
+	// The rest works on n elements side by side, n a multiple of lanes; nil: there is none.
+	lanes int
+	// max4 is y = max(floor, a, b, c, d) element by element, index its place.
+	max4 func(y *float32, index *uint8, a, b, c, d *float32, n int, floor float32)
+	// spread4 gives dy to the one of a, b, c, d that index names, unless y <= floor; zero to the others.
+	spread4 func(a, b, c, d, dy, y *float32, index *uint8, n int, floor float32)
+	// add is acc += x; mask is dx = 0 where y <= 0, else dy.
+	add  func(acc, x *float32, n int)
+	mask func(dx, dy, y *float32, n int)
+}
+
+const (
+	maxMR = 8
+	maxNR = 32
+)
+
+var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo}
+
+// at is p[i].
+func at(p *float32, i int) *float32 {
+	return (*float32)(unsafe.Add(unsafe.Pointer(p), i*4))
+}
+
+// multiplyGo is the 4x4 kernel in plain Go.
+func multiplyGo(t *tile) {
+	ro := unsafe.Slice(t.ro, 4)
+	ko := unsafe.Slice(t.ko, t.kc)
+	for r := 0; r < 4; r += 2 { // two rows at a time: eight sums fit the registers everywhere
+		a0, a1 := at(t.a, int(ro[r])), at(t.a, int(ro[r+1]))
+		i0, i1 := (*[4]float32)(unsafe.Pointer(at(t.init, r*t.ldi))), (*[4]float32)(unsafe.Pointer(at(t.init, (r+1)*t.ldi)))
+		s00, s01, s02, s03 := i0[0], i0[1], i0[2], i0[3]
+		s10, s11, s12, s13 := i1[0], i1[1], i1[2], i1[3]
+		for p, k := range ko {
+			b := (*[4]float32)(unsafe.Pointer(at(t.b, p*t.ldb)))
+			x, y := *at(a0, int(k)), *at(a1, int(k))
+			// The conversions keep a compiler from fusing, see the package's comment.
+			s00 += float32(x * b[0])
+			s01 += float32(x * b[1])
+			s02 += float32(x * b[2])
+			s03 += float32(x * b[3])
+			s10 += float32(y * b[0])
+			s11 += float32(y * b[1])
+			s12 += float32(y * b[2])
+			s13 += float32(y * b[3])
+		}
+		f := t.floor
+		*(*[4]float32)(unsafe.Pointer(at(t.c, r*t.ldc))) = [4]float32{atLeast(f, s00), atLeast(f, s01), atLeast(f, s02), atLeast(f, s03)}
+		*(*[4]float32)(unsafe.Pointer(at(t.c, (r+1)*t.ldc))) = [4]float32{atLeast(f, s10), atLeast(f, s11), atLeast(f, s12), atLeast(f, s13)}
+	}
+}
+
+// atLeast is max(floor, x), with NaN and -0 passing as they do in the assembly.
+func atLeast(floor, x float32) float32 {
+	if x < floor {
+		return floor
+	}
+	return x
+}

@@ -1,0 +1,197 @@
+package cpu
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/musterml/muster/trainer/device"
+)
+
+// memory is a device.Memory: one of the three slices. For a port the slice is the host's own
+// while bound, nil otherwise.
+type memory struct {
+	owner *stream
+	kind  device.Kind
+	n     int
+	port  bool
+	f     []float32
+	i     []int32
+	u     []uint8
+}
+
+func (m *memory) Kind() device.Kind { return m.kind }
+func (m *memory) Len() int          { return m.n }
+
+// stream is a device.Stream whose operations run when they are called.
+type stream struct {
+	k     *kernels
+	err   error // the first since the last Sync
+	bound []*memory
+
+	t      tile
+	panel  []float32      // one packed panel of B, (kcMax, nr)
+	edge   []float32      // one tile, for results that do not fill one
+	edgeRO [maxMR]int32   // row offsets of a tile with fewer rows
+	zeros  [maxNR]float32 // the start of a sum without bias
+	flip   []float32      // a product computed transposed
+	rows   offsets        // of matrix products
+	cols   offsets
+	plans  map[device.ConvShape]*convPlan // by geometry, N = 0
+	exps   []float64                      // of one row of logits
+}
+
+var _ device.Stream = (*stream)(nil)
+
+// floorNone is the floor that changes nothing.
+var floorNone = float32(math.Inf(-1))
+
+func newStream(k *kernels) *stream {
+	return &stream{
+		k:     k,
+		panel: make([]float32, kcMax*k.nr),
+		edge:  make([]float32, k.mr*k.nr),
+		plans: map[device.ConvShape]*convPlan{},
+	}
+}
+
+// Alloc implements device.Stream.
+func (s *stream) Alloc(kind device.Kind, n int) (device.Memory, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("a memory of %d elements cannot be made", n)
+	}
+	m := &memory{owner: s, kind: kind, n: n}
+	switch kind {
+	case device.Float32:
+		m.f = make([]float32, n)
+	case device.Int32:
+		m.i = make([]int32, n)
+	case device.Uint8:
+		m.u = make([]uint8, n)
+	default:
+		return nil, fmt.Errorf("a memory of %v cannot be made", kind)
+	}
+	return m, nil
+}
+
+// Port implements device.Stream. Bound, it is the host's memory itself.
+func (s *stream) Port(kind device.Kind, n int) (device.Memory, error) {
+	if n < 1 || (kind != device.Float32 && kind != device.Int32) {
+		return nil, fmt.Errorf("a port of %d elements of %v cannot be made", n, kind)
+	}
+	return &memory{owner: s, kind: kind, n: n, port: true}, nil
+}
+
+// Bind implements device.Stream.
+func (s *stream) Bind(p device.Memory, host []float32, _ device.Direction) {
+	if m := s.bindable(p, device.Float32, len(host)); m != nil {
+		m.f = host
+	}
+}
+
+// BindInt32 implements device.Stream.
+func (s *stream) BindInt32(p device.Memory, host []int32) {
+	if m := s.bindable(p, device.Int32, len(host)); m != nil {
+		m.i = host
+	}
+}
+
+func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {
+	m, ok := p.(*memory)
+	switch {
+	case !ok || m.owner != s || !m.port || m.kind != kind:
+		s.fail(fmt.Errorf("bind: not a %v port of this stream", kind))
+		return nil
+	case n > m.n:
+		s.fail(fmt.Errorf("bind: %d elements given to a port of %d", n, m.n))
+		return nil
+	}
+	s.bound = append(s.bound, m)
+	return m
+}
+
+// Flush implements device.Stream: the host's memory was written to directly.
+func (s *stream) Flush(device.Memory) {}
+
+// Sync implements device.Stream.
+func (s *stream) Sync() error {
+	for i, m := range s.bound {
+		m.f, m.i, s.bound[i] = nil, nil, nil
+	}
+	s.bound = s.bound[:0]
+	s.t = tile{} // hold on to nobody's memory
+	err := s.err
+	s.err = nil
+	return err
+}
+
+// Close implements device.Stream; the garbage collector does the rest.
+func (s *stream) Close() error {
+	err := s.Sync()
+	s.err = errors.New("the stream is closed")
+	return err
+}
+
+func (s *stream) fail(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+// floats is the n elements of b, or nil after recording what is wrong with it.
+func (s *stream) floats(op, name string, b device.Buffer, n int) []float32 {
+	m := s.look(op, name, b, n, device.Float32)
+	if m == nil {
+		return nil
+	}
+	if b.Off+n > len(m.f) {
+		s.fail(fmt.Errorf("%s: operand %s lies outside what its port is bound to (%d elements)", op, name, len(m.f)))
+		return nil
+	}
+	return m.f[b.Off : b.Off+n : b.Off+n]
+}
+
+// optional is floats, but nil without a fault when b is none.
+func (s *stream) optional(op, name string, b device.Buffer, n int) []float32 {
+	if b.IsNone() {
+		return nil
+	}
+	return s.floats(op, name, b, n)
+}
+
+func (s *stream) bytes(op, name string, b device.Buffer, n int) []uint8 {
+	m := s.look(op, name, b, n, device.Uint8)
+	if m == nil {
+		return nil
+	}
+	return m.u[b.Off : b.Off+n : b.Off+n]
+}
+
+func (s *stream) ints(op, name string, b device.Buffer, n int) []int32 {
+	m := s.look(op, name, b, n, device.Int32)
+	if m == nil {
+		return nil
+	}
+	if b.Off+n > len(m.i) {
+		s.fail(fmt.Errorf("%s: operand %s lies outside what its port is bound to (%d elements)", op, name, len(m.i)))
+		return nil
+	}
+	return m.i[b.Off : b.Off+n : b.Off+n]
+}
+
+func (s *stream) look(op, name string, b device.Buffer, n int, kind device.Kind) *memory {
+	m, ok := b.Mem.(*memory)
+	switch {
+	case !ok || m.owner != s:
+		s.fail(fmt.Errorf("%s: operand %s is not a memory of this stream", op, name))
+	case m.kind != kind:
+		s.fail(fmt.Errorf("%s: operand %s holds %v, not %v", op, name, m.kind, kind))
+	case b.Off < 0 || b.Len < 0 || b.Off+b.Len > m.n:
+		s.fail(fmt.Errorf("%s: operand %s is [%d, %d) of a memory of %d", op, name, b.Off, b.Off+b.Len, m.n))
+	case b.Len < n:
+		s.fail(fmt.Errorf("%s: operand %s has %d elements, the shape needs %d", op, name, b.Len, n))
+	default:
+		return m
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package device
+
+// Kind is the type of the elements of a Memory.
+type Kind uint8
+
+// The kinds of elements.
+const (
+	Float32 Kind = iota
+	Int32
+	Uint8
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Float32:
+		return "float32"
+	case Int32:
+		return "int32"
+	case Uint8:
+		return "uint8"
+	}
+	return "unknown kind"
+}
+
+// Memory is an allocation of a device. It is opaque: only the stream that made it
+// can look inside.
+type Memory interface {
+	Kind() Kind
+	Len() int // in elements
+}
+
+// Buffer is a range of a Memory: elements [Off, Off+Len). The zero Buffer means
+// "none" where an operation has an optional operand.
+type Buffer struct {
+	Mem      Memory
+	Off, Len int
+}
+
+// Whole is the buffer that covers all of m.
+func Whole(m Memory) Buffer { return Buffer{Mem: m, Len: m.Len()} }
+
+// Range is the part [off, off+n) of b. It is checked where it is used.
+func (b Buffer) Range(off, n int) Buffer { return Buffer{Mem: b.Mem, Off: b.Off + off, Len: n} }
+
+// IsNone tells whether b is the zero Buffer.
+func (b Buffer) IsNone() bool { return b.Mem == nil }
+
+// Device is a processor.
+type Device interface {
+	// Name says in words what computes, for logs: "cpu avx512".
+	Name() string
+	// Arithmetic names the class of results: two devices with the same string
+	// give the same bits.
+	Arithmetic() string
+	// NewStream makes an ordered queue of operations with its own scratch memory.
+	NewStream() (Stream, error)
+}
+
+// Direction says which way the contents of a bound memory go.
+type Direction uint8
+
+const (
+	// In: the contents come from the host at Bind; operations only read them.
+	In Direction = iota
+	// Out: operations write every element; the contents are on the host after Flush and Sync.
+	Out
+)
+
+// Stream is an ordered queue of operations on a device. It is used by one goroutine
+// at a time.
+//
+// A wrong operand (shape, kind, range, a foreign memory) is a fault of the caller; the
+// first one is kept, later operations do nothing, and Sync returns it. Outputs must
+// not overlap inputs unless the operation says so.
+type Stream interface {
+	// Alloc makes a zeroed memory of n elements.
+	Alloc(kind Kind, n int) (Memory, error)
+	// Port makes a memory of at most n elements that takes its contents from, or gives
+	// them to, host slices (Bind). A device that shares the host's memory keeps no copy.
+	Port(kind Kind, n int) (Memory, error)
+
+	// Bind makes the first len(host) elements of the port p stand for host. The host
+	// slice belongs to the stream until the Sync after the last operation that uses it.
+	Bind(p Memory, host []float32, dir Direction)
+	// BindInt32 is Bind for memories of int32; they only go in.
+	BindInt32(p Memory, host []int32)
+	// Flush sends the contents of a port bound Out to its host slice.
+	Flush(p Memory)
+	// Sync waits until everything asked for is done, releases the bound host slices and
+	// returns the first error since the last Sync.
+	Sync() error
+	// Close frees the stream and its memories.
+	Close() error
+
+	Ops
+}

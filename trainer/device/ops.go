@@ -1,0 +1,182 @@
+package device
+
+import "fmt"
+
+// Ops are the kernels of a stream. Shapes are given as (rows, columns), row-major.
+type Ops interface {
+	MatMul(MatMul)
+	Conv2D(Conv2D)
+	Conv2DBackwardData(Conv2DBackwardData)
+	Conv2DBackwardWeight(Conv2DBackwardWeight)
+	MaxPool(MaxPool)
+	MaxPoolBackward(MaxPoolBackward)
+	// ReLUBackward is dx[i] = 0 where y[i] <= 0, else dy[i] (so at NaN too, as in PyTorch); y is
+	// the output of the ReLU. All have n elements; dx may be dy.
+	ReLUBackward(dx, dy, y Buffer, n int)
+	// SumRows is out[j] = sum over i of x[i][j], x (rows, cols), added in the order of i
+	// from 0: the gradient of a bias.
+	SumRows(out, x Buffer, rows, cols int)
+	SoftmaxCrossEntropy(SoftmaxCrossEntropy)
+	// ToNHWC is y (n, h, w, c) = x (n, c, h, w).
+	ToNHWC(y, x Buffer, n, c, h, w int)
+	// ToNCHW is y (n, c, h, w) = x (n, h, w, c).
+	ToNCHW(y, x Buffer, n, c, h, w int)
+}
+
+// Activation is what an epilogue applies to each element.
+type Activation uint8
+
+const (
+	// Identity leaves the element as it is.
+	Identity Activation = iota
+	// ReLU is max(0, x); NaN stays NaN.
+	ReLU
+)
+
+// Trans says which operand of a matrix product is stored transposed.
+type Trans uint8
+
+const (
+	NN Trans = iota // A (M, K), B (K, N)
+	NT              // A (M, K), B (N, K)
+	TN              // A (K, M), B (K, N)
+)
+
+func (t Trans) String() string { return [...]string{"NN", "NT", "TN"}[t%3] }
+
+// MatMul is C (M, N) = act(op(A) op(B) + bias), C overwritten.
+//
+// Order: each element starts as its bias (or 0) and adds its K products from k = 0
+// upwards, in one chain; so it does not depend on M, N, or how the work is tiled.
+type MatMul struct {
+	Trans   Trans
+	M, N, K int
+	A, B, C Buffer
+	Bias    Buffer // (N), optional
+	Act     Activation
+}
+
+// ConvShape is the geometry of a two-dimensional convolution (a cross-correlation, as
+// in PyTorch).
+type ConvShape struct {
+	N           int // samples
+	C, H, W     int // input channels, height, width
+	Out         int // output channels
+	KH, KW      int // kernel
+	Stride, Pad int // the same in both directions; Pad < KH and Pad < KW
+}
+
+// OutH is the height of the output.
+func (s ConvShape) OutH() int { return (s.H+2*s.Pad-s.KH)/s.Stride + 1 }
+
+// OutW is the width of the output.
+func (s ConvShape) OutW() int { return (s.W+2*s.Pad-s.KW)/s.Stride + 1 }
+
+// Validate tells what is wrong with the geometry.
+func (s ConvShape) Validate() error {
+	switch {
+	case s.N < 1 || s.C < 1 || s.H < 1 || s.W < 1 || s.Out < 1 || s.KH < 1 || s.KW < 1 || s.Stride < 1:
+		return fmt.Errorf("convolution %+v: sizes and stride must be at least 1", s)
+	case s.Pad < 0 || s.Pad >= s.KH || s.Pad >= s.KW:
+		return fmt.Errorf("convolution %+v: the padding must be at least 0 and smaller than the kernel", s)
+	case s.H+2*s.Pad < s.KH || s.W+2*s.Pad < s.KW:
+		return fmt.Errorf("convolution %+v: the kernel is larger than the padded image", s)
+	}
+	return nil
+}
+
+// Conv2D is y (N, OutH, OutW, Out) = act(x (N, H, W, C) * w (Out, C, KH, KW) + bias).
+//
+// Order: each element starts as its bias (or 0) and adds its products in the order
+// (kh, kw, c), in one chain; products with padding count as zeros.
+type Conv2D struct {
+	Shape ConvShape
+	Y, X  Buffer
+	W     Buffer
+	Bias  Buffer // (Out), optional
+	Act   Activation
+}
+
+// Conv2DBackwardData is dx (N, H, W, C), the gradient of the input, from
+// dy (N, OutH, OutW, Out) and w (Out, C, KH, KW). Order: (KH-1-kh, KW-1-kw, out).
+type Conv2DBackwardData struct {
+	Shape  ConvShape
+	DX, DY Buffer
+	W      Buffer
+}
+
+// Conv2DBackwardWeight is dw (Out, C, KH, KW), the gradient of the weights, from
+// x (N, H, W, C) and dy (N, OutH, OutW, Out). Order: sample, then output pixel in row-major order.
+type Conv2DBackwardWeight struct {
+	Shape ConvShape
+	DW    Buffer
+	X, DY Buffer
+}
+
+// PoolShape is the geometry of a pooling over Size x Size windows, Stride apart; windows
+// that would reach over the border are left out (PyTorch's floor mode).
+type PoolShape struct {
+	N, C, H, W   int
+	Size, Stride int
+}
+
+// OutH is the height of the output.
+func (s PoolShape) OutH() int { return (s.H-s.Size)/s.Stride + 1 }
+
+// OutW is the width of the output.
+func (s PoolShape) OutW() int { return (s.W-s.Size)/s.Stride + 1 }
+
+// Validate tells what is wrong with the geometry.
+func (s PoolShape) Validate() error {
+	switch {
+	case s.N < 1 || s.C < 1 || s.Size < 1 || s.Stride < 1:
+		return fmt.Errorf("pooling %+v: sizes and stride must be at least 1", s)
+	case s.Size > 15:
+		return fmt.Errorf("pooling %+v: windows larger than 15 are not supported", s)
+	case s.H < s.Size || s.W < s.Size:
+		return fmt.Errorf("pooling %+v: the window is larger than the image", s)
+	}
+	return nil
+}
+
+// MaxPool is y (N, OutH, OutW, C) = act(max over each window of x (N, H, W, C)). Index (Uint8,
+// like y) gets the place of the maximum in its window, row-major, the first one of equals.
+//
+// ReLU and a maximum commute, values and gradients alike, so a ReLU before a pooling is
+// best done here, on fewer elements.
+type MaxPool struct {
+	Shape PoolShape
+	Y, X  Buffer
+	Index Buffer
+	Act   Activation
+}
+
+// MaxPoolBackward is dx (N, H, W, C), overwritten, from dy, y and index as MaxPool left them.
+// Where windows overlap, contributions are added in the order of the windows.
+type MaxPoolBackward struct {
+	Shape     PoolShape
+	DX, DY, Y Buffer
+	Index     Buffer
+	Act       Activation
+}
+
+// SoftmaxCrossEntropy takes logits (N, Classes) and labels (Int32, N; each within
+// [0, Classes)). It sums the losses and counts the rows whose largest logit (the first one of
+// equals) is the label; DLogits (N, Classes), optional, is Scale times the gradient of the
+// loss sum. DLogits may be Logits.
+//
+// Order: within a row by class, the rows' losses in float64 by row.
+type SoftmaxCrossEntropy struct {
+	N, Classes int
+	Logits     Buffer
+	Labels     Buffer
+	DLogits    Buffer
+	Scale      float32
+	Total      *Total // valid after Sync
+}
+
+// Total is what SoftmaxCrossEntropy sums up.
+type Total struct {
+	Loss    float64 // sum over the samples, in nats
+	Correct int     // samples whose prediction is the label
+}

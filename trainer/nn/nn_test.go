@@ -1,0 +1,369 @@
+package nn
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/musterml/muster/trainer/device/cpu"
+)
+
+type testCase struct {
+	name    string
+	options map[string]any
+	in      []int
+	classes int
+}
+
+func (c testCase) build(t testing.TB) *Spec {
+	t.Helper()
+	s, err := Build(c.name, c.options, c.in, c.classes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+var full = []testCase{
+	{"linear", nil, []int{1, 28, 28}, 10},
+	{"mlp", nil, []int{1, 28, 28}, 10},
+	{"lenet", nil, []int{1, 28, 28}, 10},
+}
+
+// small ones have odd sizes, so that every edge is met, and few enough parameters to try each.
+var small = []testCase{
+	{"linear", nil, []int{7}, 3},
+	{"mlp", map[string]any{"hidden": []any{5, 33}}, []int{2, 3, 1}, 4},
+	{"lenet", map[string]any{"channels": []any{3, 5}, "hidden": 7}, []int{1, 9, 8}, 3},
+	{"lenet", map[string]any{"channels": []int{2, 3}, "hidden": 4}, []int{3, 4, 5}, 2},
+}
+
+// batch is n random samples.
+func batch(s *Spec, n int) (x []float32, labels []int32) {
+	r := rand.New(rand.NewPCG(3, uint64(n)))
+	x = make([]float32, n*s.Features())
+	for i := range x {
+		x[i] = r.Float32()
+	}
+	labels = make([]int32, n)
+	for i := range labels {
+		labels[i] = int32(r.IntN(s.Classes()))
+	}
+	return x, labels
+}
+
+func start(t testing.TB, s *Spec) []float32 {
+	t.Helper()
+	w := make([]float32, s.Params())
+	if err := s.Init(w, 42); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func replica(t testing.TB, s *Spec, set string, n int) *Replica {
+	t.Helper()
+	d, err := cpu.NewFor(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.NewReplica(d, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// TestTensors checks names and layouts against the reference models in PyTorch.
+func TestTensors(t *testing.T) {
+	want := map[string]string{
+		"linear": "0.weight[10 784] 0.bias[10]",
+		"mlp":    "0.weight[512 784] 0.bias[512] 2.weight[256 512] 2.bias[256] 4.weight[10 256] 4.bias[10]",
+		"lenet":  "0.weight[32 1 3 3] 0.bias[32] 3.weight[64 32 3 3] 3.bias[64] 7.weight[128 3136] 7.bias[128] 9.weight[10 128] 9.bias[10]",
+	}
+	params := map[string]int{"linear": 7850, "mlp": 535818, "lenet": 421642}
+	for _, c := range full {
+		s := c.build(t)
+		var got []string
+		next := 0
+		for _, tensor := range s.Tensors() {
+			got = append(got, fmt.Sprint(tensor.Name, tensor.Shape))
+			if tensor.Offset != next {
+				t.Errorf("%s: tensor %s is at %d, want %d", c.name, tensor.Name, tensor.Offset, next)
+			}
+			next += tensor.Len()
+		}
+		if strings.Join(got, " ") != want[c.name] || s.Params() != params[c.name] || next != s.Params() {
+			t.Errorf("%s: %v, %d parameters", c.name, got, s.Params())
+		}
+	}
+}
+
+func TestInit(t *testing.T) {
+	s := full[2].build(t)
+	w, again, other := start(t, s), start(t, s), make([]float32, s.Params())
+	if !slices.Equal(w, again) {
+		t.Fatal("the same seed gives other values")
+	}
+	if err := s.Init(other, 43); err != nil || slices.Equal(w, other) {
+		t.Fatalf("another seed gives the same values (error %v)", err)
+	}
+	if err := s.Init(w[1:], 42); !errors.Is(err, ErrArgument) {
+		t.Fatalf("error %v", err)
+	}
+	for _, tensor := range s.Tensors() {
+		bound := 1 / math.Sqrt(float64(tensor.FanIn))
+		v := w[tensor.Offset : tensor.Offset+tensor.Len()]
+		var sum, squares float64
+		for _, x := range v {
+			sum += float64(x)
+			squares += float64(x) * float64(x)
+			if math.Abs(float64(x)) > bound {
+				t.Fatalf("%s: %v is outside +-%v", tensor.Name, x, bound)
+			}
+		}
+		n := float64(len(v))
+		if mean := sum / n; math.Abs(mean) > 4*bound/math.Sqrt(3*n) {
+			t.Errorf("%s: mean %v for a bound of %v", tensor.Name, mean, bound)
+		}
+		if len(v) > 1000 && math.Abs(squares/n/(bound*bound/3)-1) > 0.1 {
+			t.Errorf("%s: variance %v for a bound of %v", tensor.Name, squares/n, bound)
+		}
+	}
+	if w[0] == w[s.Tensors()[2].Offset] {
+		t.Error("two tensors begin with the same value")
+	}
+}
+
+// TestGradient compares every element of the gradient with finite differences.
+func TestGradient(t *testing.T) {
+	for _, c := range small {
+		for _, set := range cpu.InstructionSets() {
+			t.Run(fmt.Sprint(c.name, c.in, set), func(t *testing.T) { finiteDifferences(t, c.build(t), set) })
+		}
+	}
+}
+
+func finiteDifferences(t *testing.T, s *Spec, set string) {
+	const n, scale = 7, 0.5
+	r := replica(t, s, set, n)
+	w := start(t, s)
+	x, labels := batch(s, n)
+	grad := slices.Repeat([]float32{float32(math.NaN())}, s.Params())
+	got, err := r.Gradient(w, x, labels, scale, grad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loss, err := r.Loss(w, x, labels); err != nil || loss != got {
+		t.Fatalf("Loss gives %+v (error %v), Gradient %+v", loss, err, got)
+	}
+	bad := 0
+	for i := range w {
+		if d, ok := difference(t, r, w, x, labels, i); ok && !(math.Abs(scale*d-float64(grad[i])) <= 2e-3*(1+math.Abs(d))) {
+			t.Errorf("parameter %d: gradient %v, finite difference %v", i, grad[i], scale*d)
+			bad++
+		}
+		if bad > 5 {
+			return
+		}
+	}
+}
+
+// difference is the central difference of the loss in parameter i; not ok where the loss has a
+// kink nearby (ReLU, maximum): there two widths disagree.
+func difference(t *testing.T, r *Replica, w, x []float32, labels []int32, i int) (d float64, ok bool) {
+	at := func(h float32) float64 {
+		old := w[i]
+		up, down := old+h, old-h
+		w[i] = up
+		a, err := r.Loss(w, x, labels)
+		w[i] = down
+		b, err2 := r.Loss(w, x, labels)
+		w[i] = old
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		return (a.Loss - b.Loss) / (float64(up) - float64(down))
+	}
+	wide, narrow := at(8e-3), at(4e-3)
+	return narrow, math.Abs(wide-narrow) < 1e-3*(1+math.Abs(narrow))
+}
+
+// TestSameBits: the gradient is a function of its arguments alone: not of the number of
+// processors, of the instruction set within a class, of the replica's history or size.
+func TestSameBits(t *testing.T) {
+	for _, c := range append(slices.Clone(small), full...) {
+		s := c.build(t)
+		w := start(t, s)
+		x, labels := batch(s, 33)
+		first := map[string]sum{}
+		for _, set := range cpu.InstructionSets() {
+			d, err := cpu.NewFor(set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, procs := range []int{1, 2} {
+				old := runtime.GOMAXPROCS(procs)
+				used := replica(t, s, set, 40)
+				got := gradientBits(t, used, w, x, labels)
+				if _, err := used.Loss(w, x[:3*s.Features()], labels[:3]); err != nil {
+					t.Fatal(err)
+				}
+				again := gradientBits(t, used, w, x, labels)
+				runtime.GOMAXPROCS(old)
+				if _, seen := first[d.Arithmetic()]; !seen {
+					first[d.Arithmetic()] = got
+				}
+				if want := first[d.Arithmetic()]; got != want || again != want {
+					t.Errorf("%s %v, %s, %d processors: %v, then %v, want %v", c.name, c.in, set, procs, got, again, want)
+				}
+			}
+		}
+	}
+}
+
+// sum is a digest of a gradient and a result.
+type sum struct {
+	hash   uint64
+	result Result
+}
+
+func gradientBits(t *testing.T, r *Replica, w, x []float32, labels []int32) sum {
+	t.Helper()
+	grad := make([]float32, len(w))
+	result, err := r.Gradient(w, x, labels, 1/float32(len(labels)), grad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := uint64(0)
+	for _, v := range grad {
+		h = mix(h ^ uint64(math.Float32bits(v)))
+	}
+	return sum{h, result}
+}
+
+// TestLearns: a few steps of gradient descent on one batch must bring the loss down.
+func TestLearns(t *testing.T) {
+	for _, c := range full {
+		s := c.build(t)
+		r := replica(t, s, "", 32)
+		w, grad := start(t, s), make([]float32, s.Params())
+		x, labels := batch(s, 32)
+		var first, last Result
+		for step := range 30 {
+			got, err := r.Gradient(w, x, labels, 1.0/32, grad)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if step == 0 {
+				first = got
+			}
+			last = got
+			for i := range w {
+				w[i] -= 0.05 * grad[i]
+			}
+		}
+		if !(last.Loss < 0.98*first.Loss) {
+			t.Errorf("%s: the loss went from %v to %v", c.name, first.Loss, last.Loss)
+		}
+	}
+}
+
+func TestNoAllocation(t *testing.T) {
+	for _, c := range full {
+		s := c.build(t)
+		r := replica(t, s, "", 16)
+		w, grad := start(t, s), make([]float32, s.Params())
+		x, labels := batch(s, 16)
+		n := testing.AllocsPerRun(3, func() {
+			if _, err := r.Gradient(w, x, labels, 1, grad); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Loss(w, x, labels); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations per step", c.name, n)
+		}
+	}
+}
+
+func TestArgumentsAreChecked(t *testing.T) {
+	s := small[0].build(t)
+	r := replica(t, s, "", 4)
+	w, grad := start(t, s), make([]float32, s.Params())
+	x, labels := batch(s, 4)
+	call := func(w, x []float32, labels []int32, grad []float32) error {
+		_, err := r.Gradient(w, x, labels, 1, grad)
+		return err
+	}
+	for want, err := range map[string]error{
+		"sample 1 has label 3":      call(w, x, []int32{0, 3, 1, 1}, grad),
+		"sample 2 has label -1":     call(w, x, []int32{0, 1, -1, 1}, grad),
+		"23 parameters given":       call(w[1:], x, labels, grad),
+		"27 values given":           call(w, x[1:], labels, grad),
+		"0 samples given":           call(w, nil, nil, grad),
+		"takes 1 to 4":              call(w, append(x, x...), append(labels, labels...), grad),
+		"room for 23 values":        call(w, x, labels, grad[1:]),
+		"the model has 24 paramete": call(w, x, labels, append(grad, 0)),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+		if strings.Contains(want, "label") != errors.Is(err, ErrLabel) || strings.Contains(want, "label") == errors.Is(err, ErrArgument) {
+			t.Errorf("%v is of another kind", err)
+		}
+	}
+	if err := call(w, x, labels, grad); err != nil {
+		t.Errorf("after errors: %v", err)
+	}
+	if d, err := cpu.New(); err != nil {
+		t.Error(err)
+	} else if _, err := s.NewReplica(d, 0); !errors.Is(err, ErrArgument) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestBuildRefuses(t *testing.T) {
+	for _, c := range []struct {
+		testCase
+		kind error
+		want string
+	}{
+		{testCase{"resnet", nil, []int{1}, 2}, ErrUnknownModel, "known models are lenet, linear, mlp"},
+		{testCase{"mlp", map[string]any{"hiden": 1}, []int{1}, 2}, ErrOption, "unknown option hiden: known options are hidden"},
+		{testCase{"linear", map[string]any{"a": 1}, []int{1}, 2}, ErrOption, "it has none"},
+		{testCase{"mlp", map[string]any{"hidden": 5}, []int{1}, 2}, ErrOption, "not a list of sizes"},
+		{testCase{"mlp", map[string]any{"hidden": []any{}}, []int{1}, 2}, ErrOption, "0 entries"},
+		{testCase{"mlp", map[string]any{"hidden": []any{3, 0}}, []int{1}, 2}, ErrOption, "0 in [3 0] is not a size"},
+		{testCase{"mlp", map[string]any{"hidden": []any{2.5}}, []int{1}, 2}, ErrOption, "2.5"},
+		{testCase{"mlp", map[string]any{"hidden": []any{"x"}}, []int{1}, 2}, ErrOption, "x in"},
+		{testCase{"lenet", map[string]any{"channels": []any{3}}, []int{1, 28, 28}, 2}, ErrOption, "1 entries"},
+		{testCase{"lenet", map[string]any{"hidden": -1}, []int{1, 28, 28}, 2}, ErrOption, "-1 is not a size"},
+		{testCase{"lenet", nil, []int{1, 3, 28}, 2}, ErrOption, "at least 4x4"},
+		{testCase{"linear", nil, nil, 2}, ErrOption, "one to three dimensions"},
+		{testCase{"linear", nil, []int{1 << 19, 1 << 19}, 2}, ErrOption, "product"},
+		{testCase{"linear", nil, []int{0}, 2}, ErrOption, "sizes must be"},
+		{testCase{"linear", nil, []int{4}, 1}, ErrOption, "at least 2"},
+	} {
+		_, err := Build(c.name, c.options, c.in, c.classes)
+		if !errors.Is(err, c.kind) || !strings.Contains(fmt.Sprint(err), c.want) {
+			t.Errorf("%+v: error %v, want %q", c.testCase, err, c.want)
+		}
+	}
+	s, err := Build("mlp", map[string]any{"hidden": []any{uint64(3), int64(4), 5.0}}, []int{2}, 2)
+	if err != nil || s.Params() != 2*3+3+3*4+4+4*5+5+5*2+2 {
+		t.Errorf("numbers as parsers give them: error %v", err)
+	}
+}
