@@ -26,7 +26,7 @@ func (p *Port) accept() {
 			}
 			// Out of file descriptors, mostly: connections that wait in the backlog
 			// are served once others have ended.
-			if p.quiet.allow("accept") {
+			if p.quiet.Allow("accept") {
 				p.log.Warn().Err(err).Msg("cannot accept connections, will go on trying" + remedy(err))
 			}
 			select {
@@ -40,7 +40,7 @@ func (p *Port) accept() {
 		backoff = least
 		if !p.enter(conn) {
 			_ = conn.Close() // nothing was said on it
-			if p.ctx.Err() == nil && p.quiet.allow("flood") {
+			if p.ctx.Err() == nil && p.quiet.Allow("flood") {
 				p.log.Warn().Stringer("from", conn.RemoteAddr()).Int("limit", maxOpening).
 					Msg("too many connections open at a time without a hello; dropping new ones")
 			}
@@ -223,11 +223,11 @@ func (p *Port) report(raw *net.TCPConn, peer Peer, err error) {
 	case errors.As(err, &refused) && refused.kind == pb.Welcome_NO_TOPIC:
 		p.log.Debug().Str("from", from).Str("peer", string(peer.Node)).Msg(refused.reason)
 	case errors.As(err, &refused):
-		if p.quiet.allow(host + " " + refused.reason) {
+		if p.quiet.Allow(host + " " + refused.reason) {
 			p.log.Warn().Str("from", from).Str("peer", string(peer.Node)).Msg("refused a connection: " + refused.reason)
 		}
 	case errors.Is(err, errGarbage), errors.Is(err, errSilent):
-		if p.quiet.allow(host + " garbage") {
+		if p.quiet.Allow(host + " garbage") {
 			p.log.Info().Str("from", from).Err(err).Msg("closed a connection that is not from a muster node")
 		}
 	default:

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/musterml/muster/internal/logadapt"
 	"github.com/rs/zerolog"
 )
 
@@ -26,7 +27,7 @@ type Port struct {
 	addr     string    // advertised
 	tcp      *net.TCPListener
 	udp      *net.UDPConn
-	quiet    *throttle
+	quiet    *logadapt.Throttle
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
@@ -75,7 +76,7 @@ func Listen(cfg Config) (*Port, error) {
 	}
 	p := &Port{
 		cfg: cfg, log: cfg.Log, identity: identity, addr: addr, tcp: tcp, udp: udp,
-		quiet: newThrottle(time.Minute, time.Now),
+		quiet: logadapt.NewThrottle(time.Minute, time.Now),
 		ctx:   ctx, cancel: cancel,
 		handlers: make(map[Protocol]map[string]*registration),
 		conns:    make(map[net.Conn]struct{}),

@@ -1,0 +1,30 @@
+// Package raftgroup runs one replica of a Raft group (hashicorp/raft) over the
+// node's port: the coordinator and every parameter shard are such groups.
+//
+// # What it adds to raft
+//
+//   - Identity. A replica is one life of a node: its ServerID is
+//     "node/incarnation", its ServerAddress "node/incarnation@host:port", and the
+//     port's topic carries both. A message meant for an earlier life of a node
+//     therefore never reaches a later one.
+//   - A place for term and vote (one small checksummed file) and for snapshots,
+//     kept apart for every life.
+//   - Reconcile: one step towards the wanted replicas, through non-voters.
+//   - Campaign: stand for election now instead of waiting for the timeout, when
+//     the process of the leader is known to be gone.
+//
+// # Why a replica that lost its log is another replica
+//
+// An entry is committed once a majority stored it. A voter that forgets its log
+// and goes on under the same name may vote for a candidate that lacks such an
+// entry, and the entry is lost. Where the log is in memory, a restart forgets
+// it; so Start refuses an identity that has been used and has no log left, and
+// the new life joins as a non-voter and is promoted once it has caught up.
+//
+// # What it leaves out
+//
+// Entries, snapshots and what they mean belong to the FSM and the LogStore that
+// the owner hands in. Who should be a replica is the owner's decision, too.
+// raft panics when the term cannot be written (a full disk): such a replica
+// could not keep its promises, and stops.
+package raftgroup

@@ -1,0 +1,172 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/raft"
+	"github.com/musterml/muster/internal/logadapt"
+	"github.com/rs/zerolog"
+)
+
+// ErrLostLog is returned by Start when the identity has been used before and
+// its log is gone.
+var ErrLostLog = errors.New("this replica voted before and has lost its log; start it under a new incarnation")
+
+// Group is one replica of a Raft group. All its methods may be called concurrently.
+type Group struct {
+	cfg       Config
+	log       zerolog.Logger
+	raft      *raft.Raft
+	transport *raft.NetworkTransport
+	stream    *stream
+	remove    func() // the port's handler
+
+	ctx    context.Context // ends when Stop begins
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // watch and campaigns
+	once   sync.Once
+	stop   error
+
+	mu       sync.Mutex
+	stopping bool // nothing more is added to wg
+}
+
+// Start begins to take part in the group: at once where this life has taken
+// part before; otherwise it waits, empty, to be founded or to be added by the
+// leader of the group.
+func Start(cfg Config) (*Group, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("raft group %s: %w", cfg.Group, err)
+	}
+	g, err := start(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("raft group %s: %w", cfg.Group, err)
+	}
+	return g, nil
+}
+
+func start(cfg Config) (*Group, error) {
+	log := cfg.Log.With().Str("group", cfg.Group).Logger()
+	logger := logadapt.HCLog(log)
+	dir := cfg.dir()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	votes, used, err := openStable(filepath.Join(dir, "ballot"), string(cfg.Self.ServerID()))
+	if err != nil {
+		return nil, err
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, cfg.Snapshots.Retain, logger)
+	if err != nil {
+		return nil, err
+	}
+	volatile := cfg.Logs == nil
+	if volatile {
+		cfg.Logs = raft.NewInmemStore()
+	}
+	if used {
+		if err := checkLog(cfg.Logs, snapshots, volatile); err != nil {
+			return nil, fmt.Errorf("replica %s: %w", cfg.Self.ServerID(), err)
+		}
+	}
+	s := newStream(&cfg)
+	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: s, MaxPool: 3, Timeout: cfg.Timing.RPCTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
+	})
+	conf := cfg.raft()
+	conf.Logger = logger
+	r, err := raft.NewRaft(conf, cfg.FSM, cfg.Logs, votes, snapshots, transport)
+	if err != nil {
+		return nil, errors.Join(err, transport.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &Group{cfg: cfg, log: log, raft: r, transport: transport, stream: s, ctx: ctx, cancel: cancel}
+	g.wg.Go(g.watch())
+	g.remove = cfg.Port.Handle(portProtocol, topic(cfg.Group, cfg.Self), s.handle)
+	return g, nil
+}
+
+// checkLog finds out whether a replica that took part before still has its log.
+// (An empty log behind a snapshot is one that a snapshot has replaced.)
+func checkLog(logs raft.LogStore, snapshots raft.SnapshotStore, volatile bool) error {
+	if volatile {
+		return ErrLostLog
+	}
+	last, err := logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	list, err := snapshots.List()
+	if err != nil {
+		return err
+	}
+	if last == 0 && len(list) == 0 {
+		return ErrLostLog
+	}
+	return nil
+}
+
+// Found makes this replica, which must be one of them, and the others the first
+// voters of the group. It is called on one replica, once in the life of a group;
+// the others start empty and are found by the first leader. It returns
+// raft.ErrCantBootstrap when this replica has taken part already.
+func (g *Group) Found(replicas []Replica) error {
+	var c raft.Configuration
+	for _, r := range replicas {
+		if err := r.validate(); err != nil {
+			return fmt.Errorf("raft group %s: found: replica %s: %w", g.cfg.Group, r, err)
+		}
+		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: r.ServerID(), Address: r.ServerAddress()})
+	}
+	if err := g.raft.BootstrapCluster(c).Error(); err != nil {
+		return fmt.Errorf("raft group %s: found: %w", g.cfg.Group, err)
+	}
+	return nil
+}
+
+// Raft is the replica itself, for Apply, Barrier, Snapshot and the like. Its
+// LeaderCh is taken: use OnLeader.
+func (g *Group) Raft() *raft.Raft { return g.raft }
+
+// Replicas returns the latest configuration that this replica has seen,
+// committed or not; it is empty before the replica is founded or added.
+func (g *Group) Replicas() ([]Member, error) {
+	future := g.raft.GetConfiguration()
+	if err := future.Error(); err != nil {
+		return nil, fmt.Errorf("raft group %s: %w", g.cfg.Group, err)
+	}
+	var members []Member
+	for _, s := range future.Configuration().Servers {
+		r, err := parseAddress(s.Address)
+		if err != nil {
+			return nil, fmt.Errorf("raft group %s: %w", g.cfg.Group, err)
+		}
+		members = append(members, Member{Replica: r, Voter: s.Suffrage == raft.Voter})
+	}
+	return members, nil
+}
+
+// Stop leaves without a word, as a crash would, and waits for everything that
+// the group has begun.
+func (g *Group) Stop() error {
+	g.once.Do(func() {
+		g.mu.Lock()
+		g.stopping = true
+		g.mu.Unlock()
+		// First nothing new comes in; then raft is told; then its connections
+		// break, so that nothing it still waits for can hold it up.
+		g.remove()
+		g.cancel()
+		down := g.raft.Shutdown()
+		g.stop = errors.Join(g.transport.Close(), down.Error())
+		g.transport.CloseStreams() // the pooled ones, which nobody else closes
+		g.stream.Wait()
+		g.wg.Wait()
+	})
+	return g.stop
+}

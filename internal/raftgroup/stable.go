@@ -1,0 +1,191 @@
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// ErrCorrupt is returned by Start when the file with term and vote is not what
+// was written. The replica may have voted in a way it no longer knows.
+var ErrCorrupt = errors.New("the file with term and vote is damaged; start this replica under a new incarnation")
+
+// stable is raft's StableStore in one small text file, replaced whole (temp,
+// fsync, rename, fsync of the folder).
+//
+// raft stores the two halves of a vote by two calls, the term first and the
+// candidate second, and answers the candidate after both. The first half is
+// held back until the second comes, so that a vote costs one write, and is on
+// disk whole or not at all.
+type stable struct {
+	path  string
+	write func(path string, data []byte) error // replaceFile, but for tests
+
+	mu      sync.Mutex
+	kept    ballot // what the file holds; the zero ballot before the first write
+	pending *uint64
+}
+
+// ballot is what a replica must not forget: the newest term it has seen, and
+// the newest vote it gave.
+type ballot struct {
+	Identity string // whose it is, so that files cannot be mixed up
+	Term     uint64
+	VoteTerm uint64
+	VoteFor  string // a ServerAddress; "" before the first vote
+}
+
+const ballotFormat = "muster ballot 1\nidentity %q\nterm %d\nvote-term %d\nvote-for %q\n"
+
+// The names under which raft keeps the three values (raft.go, api.go).
+const (
+	keyCurrentTerm  = "CurrentTerm"
+	keyLastVoteTerm = "LastVoteTerm"
+	keyLastVoteCand = "LastVoteCand"
+)
+
+// openStable reads the file, if any; used reports whether there was one.
+func openStable(path, identity string) (s *stable, used bool, err error) {
+	s = &stable{path: path, write: replaceFile, kept: ballot{Identity: identity}}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	b, err := parseBallot(data)
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", path, err)
+	}
+	if b.Identity != identity {
+		return nil, false, fmt.Errorf("%s: it is of replica %s, not of %s: %w", path, b.Identity, identity, ErrCorrupt)
+	}
+	s.kept = b
+	return s, true, nil
+}
+
+func (b ballot) render() []byte {
+	text := fmt.Appendf(nil, ballotFormat, b.Identity, b.Term, b.VoteTerm, b.VoteFor)
+	return fmt.Appendf(text, "crc32c %08x\n", crc32.Checksum(text, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// parseBallot accepts exactly what render writes, checksum and all.
+func parseBallot(data []byte) (ballot, error) {
+	var b ballot
+	if _, err := fmt.Sscanf(string(data), ballotFormat, &b.Identity, &b.Term, &b.VoteTerm, &b.VoteFor); err != nil {
+		return ballot{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if string(b.render()) != string(data) {
+		return ballot{}, ErrCorrupt
+	}
+	return b, nil
+}
+
+// keep writes b and, when that has succeeded, holds it.
+func (s *stable) keep(b ballot) error {
+	if err := s.write(s.path, b.render()); err != nil {
+		return fmt.Errorf("term and vote: %w", err)
+	}
+	s.kept = b
+	return nil
+}
+
+// SetUint64 implements raft.StableStore.
+func (s *stable) SetUint64(key []byte, v uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch string(key) {
+	case keyCurrentTerm:
+		if v == s.kept.Term {
+			return nil
+		}
+		b := s.kept
+		b.Term = v
+		return s.keep(b)
+	case keyLastVoteTerm:
+		s.pending = &v
+		return nil
+	}
+	return fmt.Errorf("term and vote: no place for the key %q", key)
+}
+
+// Set implements raft.StableStore.
+func (s *stable) Set(key, value []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if string(key) != keyLastVoteCand {
+		return fmt.Errorf("term and vote: no place for the key %q", key)
+	}
+	b := s.kept
+	b.VoteFor = string(value)
+	if s.pending != nil {
+		b.VoteTerm = *s.pending
+	}
+	s.pending = nil
+	return s.keep(b)
+}
+
+// GetUint64 implements raft.StableStore.
+func (s *stable) GetUint64(key []byte) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case string(key) == keyCurrentTerm && s.kept.Term != 0:
+		return s.kept.Term, nil
+	case string(key) == keyLastVoteTerm && s.kept.VoteFor != "":
+		return s.kept.VoteTerm, nil
+	}
+	return 0, errNotFound
+}
+
+// Get implements raft.StableStore.
+func (s *stable) Get(key []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if string(key) == keyLastVoteCand && s.kept.VoteFor != "" {
+		return []byte(s.kept.VoteFor), nil
+	}
+	return nil, errNotFound
+}
+
+// errNotFound has the text by which raft knows a missing key.
+var errNotFound = errors.New("not found")
+
+var _ raft.StableStore = (*stable)(nil)
+
+// replaceFile writes data to path so that, after a crash at any moment, path
+// holds the old content or the new.
+func replaceFile(path string, data []byte) error {
+	temp := path + ".tmp"
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes a rename durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
