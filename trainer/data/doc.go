@@ -1,0 +1,18 @@
+// Package data holds what a run trains on, and decides which sample goes where.
+//
+// It promises that everything is a pure function of the job: sample i of a data set
+// has the same bits on every machine, and the place of a sample in the run depends on
+// (seed, position) alone, never on how many trainers there are or which of them asks.
+// So any node can take over the work of any other.
+//
+//   - Source is the job's description of its data; Open gives the training and the held-out set.
+//   - glyphs (draw.go, strokes.go) are digits that the program draws itself, so that a
+//     first run needs no download.
+//   - idx (idx.go) is the format of MNIST and its kin, plain or gzip.
+//   - Permutation is the order of the samples in a pass; Batches cuts the endless stream
+//     of positions into batches and batches into logical shards; Loader fills a trainer's buffers.
+//   - HeldOut deals the held-out set to the logical shards for evaluation.
+//
+// It leaves out, for now: other formats, remote storage, and sets that do not fit in
+// memory.
+package data
