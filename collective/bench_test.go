@@ -1,0 +1,94 @@
+package collective
+
+import (
+	"fmt"
+	"testing"
+)
+
+// BenchmarkAllReduce reports GB/s as vector bytes per time (every rank sends and receives 2(n-1)/n of that at once).
+func BenchmarkAllReduce(b *testing.B) {
+	for _, world := range []int{2, 4} {
+		for _, bytes := range []int{4 << 10, 1 << 20, 16 << 20} {
+			for _, f := range []Reduce{SumInt32, SumFloat32} {
+				b.Run(fmt.Sprintf("world=%d/bytes=%d/%v", world, bytes, f), func(b *testing.B) {
+					benchmark(b, world, bytes, func(r *Ring, v Vector) error { return r.AllReduce(bg, Op{}, v, f) }, f == SumFloat32)
+				})
+			}
+		}
+	}
+}
+
+func BenchmarkBarrier(b *testing.B) {
+	for _, world := range []int{2, 8} {
+		b.Run(fmt.Sprintf("world=%d", world), func(b *testing.B) {
+			benchmark(b, world, 0, func(r *Ring, _ Vector) error { return r.Barrier(bg, Op{}) }, false)
+		})
+	}
+}
+
+func benchmark(b *testing.B, world, bytes int, f func(*Ring, Vector) error, float bool) {
+	rings := joinAll(b, world, tcpConfigs(b, world))
+	defer closeAll(rings)
+	vectors := make([]Vector, world)
+	for i := range vectors {
+		if vectors[i] = Int32s(make([]int32, bytes/elemSize)); float {
+			vectors[i] = Float32s(make([]float32, bytes/elemSize))
+		}
+	}
+	b.SetBytes(int64(bytes))
+	b.ReportAllocs()
+	errs := make(chan error, world)
+	b.ResetTimer()
+	for i := 1; i < world; i++ {
+		go func() {
+			for range b.N {
+				if err := f(rings[i], vectors[i]); err != nil {
+					errs <- err
+					return
+				}
+			}
+			errs <- nil
+		}()
+	}
+	for range b.N {
+		if err := f(rings[0], vectors[0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for range world - 1 {
+		if err := <-errs; err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkExact(b *testing.B) {
+	const n = 1 << 20
+	e := Exact{BlockSize: 4096, Shards: 8}
+	grad := randomGrads(1, 1, n)[0]
+	exps, sum := newExps(e.Blocks(n)), make([]int32, n)
+	run := func(name string, f func()) {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				f()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/element")
+		})
+	}
+	run("Exponents", func() { e.Exponents(exps, grad) })
+	run("Add", func() { e.Add(sum, grad, exps) })
+	run("Value", func() { e.Value(grad, sum, exps) })
+}
+
+func BenchmarkReduce(b *testing.B) {
+	const n = DefaultChunkBytes / elemSize
+	dst, src := Int32s(make([]int32, n)), Int32s(make([]int32, n))
+	for _, f := range []Reduce{SumInt32, MaxInt32, SumFloat32} {
+		b.Run(f.String(), func(b *testing.B) {
+			b.SetBytes(DefaultChunkBytes)
+			for b.Loop() {
+				f.apply(dst.raw, src.raw)
+			}
+		})
+	}
+}

@@ -1,0 +1,149 @@
+package collective
+
+import (
+	"context"
+	"fmt"
+)
+
+// do runs one operation, from the caller's side: begin it, tell the previous rank, let send and receive work, wait.
+func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f Reduce) error {
+	if !r.busy.CompareAndSwap(false, true) {
+		return ErrBusy
+	}
+	defer r.busy.Store(false)
+	if v == verbReduceScatter || v == verbAllGather {
+		if err := r.checkBounds(x, bounds); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		r.giveUp(context.Cause(ctx))
+	}
+	call, open, err := r.begin(v, op, x, bounds, f)
+	if err != nil || r.world == 1 {
+		return err
+	}
+	if err := r.prev.write(&call, nil); err != nil {
+		r.lose(&r.prev, err)
+	}
+	kick(r.sendKick)
+	if open {
+		err = r.wait(ctx)
+	}
+	r.mu.Lock()
+	r.call.live = false
+	r.call.x = Vector{} // keep no hold on the caller's memory
+	r.mu.Unlock()
+	return err
+}
+
+// wait returns when this rank's part is complete or when the ring has failed and x is the caller's again.
+func (r *Ring) wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		r.giveUp(context.Cause(ctx))
+	case <-r.failed:
+	}
+	<-r.failed
+	<-r.released
+	select {
+	case <-r.done: // completed at the last moment; the next call will say that the ring is broken
+		return nil
+	default:
+		return r.Err()
+	}
+}
+
+// begin makes an operation the current one. The frame it returns goes to the previous rank. Not open: this rank has
+// nothing to send and nothing to receive.
+func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame header, open bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return header{}, false, r.err
+	}
+	for _, l := range [...]*link{&r.prev, &r.next} {
+		if l.left.Load() {
+			err := &PeerError{Peer: l.peer.Node, Op: op, Phase: "idle", Err: ErrLeft}
+			return header{}, false, r.failLocked(err, l)
+		}
+	}
+	if r.world == 1 {
+		return header{}, false, nil
+	}
+	c := &r.call
+	*c = call{live: true, seq: c.seq + 1, op: op, verb: v, reduce: f, x: x, digest: hashBounds(bounds), began: r.now()}
+	c.timetable = timetable{
+		rank: r.cfg.Rank, world: r.world, elems: x.Len(), chunk: r.cfg.ChunkBytes / elemSize, bounds: bounds,
+		end: 2 * (r.world - 1),
+	}
+	switch v {
+	case verbReduceScatter:
+		c.end = r.world - 1
+	case verbAllGather, verbBarrier:
+		c.first = r.world - 1
+	}
+	if v == verbBarrier { // gathers one element from every rank: all are there
+		c.x = r.tokens
+		c.elems = r.world
+	}
+	if err := r.compare(&r.nextCall); err != nil {
+		return header{}, false, r.failLocked(r.peerErrorLocked(&r.next, err), &r.next)
+	}
+	c.allChunks = c.timetable.allChunks()
+	c.lead = c.chunks(c.sent(c.first))
+
+	r.outgoing.start(&c.timetable, false)
+	r.incoming.start(&c.timetable, true)
+	r.sent.Store(0)
+	r.taken.Store(0)
+	r.hopOut.Store(int64(c.first))
+	r.hopIn.Store(int64(c.first))
+	r.moved.Store(c.began)
+	sides := int32(0)
+	if !r.outgoing.done {
+		sides++
+	}
+	if !r.incoming.done {
+		sides++
+	}
+	r.open.Store(sides)
+	// From here on the operation belongs to send and receive.
+	if !r.incoming.done {
+		r.recvSeq.Store(c.seq)
+	}
+	if !r.outgoing.done {
+		r.sendSeq.Store(c.seq)
+	}
+	frame = r.header(kindCall)
+	frame.step, frame.bucket, frame.seq = op.Step, op.Bucket, c.seq
+	frame.verb, frame.reduce, frame.offset, frame.digest = v, f, uint64(c.elems), c.digest
+	return frame, sides > 0, nil
+}
+
+// compare says whether the next rank's call is the same operation as the current one; both must be known.
+func (r *Ring) compare(h *header) error {
+	c := &r.call
+	if !c.live || h.seq != c.seq {
+		return nil
+	}
+	if h.verb == c.verb && h.reduce == c.reduce && h.offset == uint64(c.elems) && h.digest == c.digest &&
+		h.step == c.op.Step && h.bucket == c.op.Bucket {
+		return nil
+	}
+	theirs := fmt.Sprintf("%v(%v) of %d elements, %v", h.verb, h.reduce, h.offset, Op{h.step, h.bucket})
+	ours := fmt.Sprintf("%v(%v) of %d elements, %v", c.verb, c.reduce, c.elems, c.op)
+	if theirs == ours {
+		return fmt.Errorf("%w: %s, but over other bounds", ErrMismatch, ours)
+	}
+	return fmt.Errorf("%w: it calls %s; here %s", ErrMismatch, theirs, ours)
+}
+
+// sideDone is called by send and by receive as their last act in an operation.
+func (r *Ring) sideDone() {
+	if r.open.Add(-1) == 0 {
+		r.done <- struct{}{}
+	}
+}

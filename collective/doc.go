@@ -1,0 +1,48 @@
+// Package collective adds up vectors across the trainers of one view, over a ring.
+//
+// # What it promises
+//
+//   - AllReduce, ReduceScatter, AllGather and Barrier for any world from 1, any length, over any net.Conn. The bytes
+//     a rank sends are 2(n-1)/n of the vector for an all-reduce, the least that is possible (Patarasuk and Yuan 2009).
+//   - After an all-reduce of float32 every rank holds the same bits: one rank adds up each segment, the others are
+//     given its result. The bits depend on the world and the ring's order; Exact removes that (exact.go).
+//   - No call hangs. A neighbour that resets its connection is seen at once, one that falls silent after
+//     Config.DeadAfter; one that computes for an hour but answers heartbeats is waited for. Whoever sees a failure
+//     returns a *PeerError that names the peer; an abort goes round the ring both ways, and every other rank's pending
+//     call returns an *AbortError that names who began it, whom it blames, and why. After that every call on this ring
+//     returns that same error.
+//   - No goroutine is started and nothing is allocated per operation or per chunk.
+//   - What a call waits for can be read at any time (Ring.Waiting).
+//
+// # How it works
+//
+// Rank r dials rank r+1 and accepts rank r-1. Data goes only from r to r+1. The other direction of each connection
+// carries heartbeats, aborts and calls. A call frame says "I have begun operation k, it looks like this": only then
+// does the previous rank send data of operation k. So
+//
+//   - the goroutine that reads a connection never has to stop reading, and so heartbeats and aborts are never stuck
+//     behind data that nobody has asked for yet, however far ahead a peer is;
+//   - two ranks that call different operations find out at once, before a byte is added, and say which.
+//
+// The rejected design lets a rank that is ahead send at once and leaves it to TCP to hold it back. It saves the
+// one-way trip of the call frame (tens of microseconds per operation), but an idle rank then cannot tell a dead peer
+// from a waiting one, and an abort cannot overtake the data.
+//
+// A ring has five goroutines: send (data to the next rank), receive (data from the previous rank: reads a chunk, adds
+// it while it is in the cache, makes it ready for send), listen (what the next rank says), answer (heartbeats to the
+// previous rank) and watch (silence). They start in Join; Close and Abort wait for them.
+//
+// # What is in the caller's buffers
+//
+// Operations are in place on x. While a call runs, x belongs to the ring; when the call returns, with or without an
+// error, no goroutine of the ring touches x any more. After an error x holds no meaningful value: an unknown mixture
+// of this rank's input, partial sums and results. A caller that wants to try again under another view must keep its
+// input elsewhere.
+//
+// # What it leaves out
+//
+// Who takes part and in which order (package membership), who may connect (internal/port: this package trusts its
+// peers and checks for mistakes, not for attackers), retries under a new view (trainer), topologies other than a ring,
+// and checksums of the payload beyond those of TCP and TLS. Two operations of one ring do not overlap: calls are made
+// one after another, by every rank in the same order.
+package collective

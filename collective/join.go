@@ -1,0 +1,212 @@
+package collective
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// Join connects this rank with its two neighbours and returns when both have agreed on run, view, world and order. It
+// tries again after any error, a refused connection as well as a stranger's, until ctx ends; the error then names
+// the neighbour that is missing, and why. ctx bounds only the joining.
+func Join(ctx context.Context, cfg Config) (*Ring, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("ring: %w", err)
+	}
+	r := newRing(cfg)
+	if r.world == 1 {
+		return r, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	begin := time.Now()
+	errs := make(chan error, 2)
+	go func() { errs <- r.connect(ctx, &r.prev, r.acceptOnce) }()
+	go func() { errs <- r.connect(ctx, &r.next, r.dialOnce) }()
+	var missing []error
+	for left := 2; left > 0; {
+		select {
+		case err := <-errs:
+			if left--; err != nil {
+				missing = append(missing, err)
+			}
+		case <-r.failed: // by the neighbour that has come already
+			cancel(r.Err())
+			for ; left > 0; left-- {
+				<-errs
+			}
+		}
+	}
+	if len(missing) > 0 || r.Err() != nil {
+		err := r.Err()
+		if err == nil {
+			err = errors.Join(missing...)
+			r.giveUp(fmt.Errorf("could not join: %w", err))
+		}
+		r.wg.Wait()
+		return nil, fmt.Errorf("ring of %v: %w", cfg.View, err)
+	}
+	if err := r.complete(); err != nil {
+		r.wg.Wait()
+		return nil, fmt.Errorf("ring of %v: %w", cfg.View, err)
+	}
+	cfg.Log.Debug().Stringer("view", cfg.View).Int("rank", cfg.Rank).Int("world", r.world).
+		Str("prev", string(r.prev.peer.Node)).Str("next", string(r.next.peer.Node)).
+		Dur("took", time.Since(begin)).Msg("ring joined")
+	return r, nil
+}
+
+// complete starts the watch, now that both neighbours owe signs of life.
+func (r *Ring) complete() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return r.err
+	}
+	r.wg.Add(1)
+	go r.watchLoop()
+	return nil
+}
+
+// connect tries until the neighbour is there or ctx ends.
+func (r *Ring) connect(ctx context.Context, l *link, once func(context.Context, *link) error) error {
+	begin := time.Now()
+	pause := 10 * time.Millisecond
+	var last error
+	for {
+		err := once(ctx, l)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			if last != nil && errors.Is(err, ctx.Err()) {
+				err = fmt.Errorf("%w; before that: %w", err, last)
+			}
+			return &PeerError{Peer: l.peer.Node, Phase: "join", Waited: time.Since(begin), Err: err}
+		}
+		last = err
+		r.cfg.Log.Debug().Err(err).Str("peer", string(l.peer.Node)).Stringer("view", r.cfg.View).Msg("join: trying again")
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+		pause = min(2*pause, 250*time.Millisecond)
+	}
+}
+
+// dialOnce: hello there, hello back, ready there. The answer comes when the next rank joins; until then the connection
+// waits in its inbox.
+func (r *Ring) dialOnce(ctx context.Context, l *link) error {
+	conn, err := r.cfg.Dial(ctx, l.peer)
+	if err != nil {
+		return err
+	}
+	return r.shake(ctx, l, conn, func() error {
+		if err := r.writeHello(l, kindHello); err != nil {
+			return err
+		}
+		if err := r.readHello(l, kindHello); err != nil {
+			return err
+		}
+		return r.writeHello(l, kindReady)
+	})
+}
+
+// acceptOnce is the other side. It waits for the ready because the connection may be a dead one: left in the inbox by
+// an earlier attempt of the previous rank, with its hello in it.
+func (r *Ring) acceptOnce(ctx context.Context, l *link) error {
+	conn, err := r.cfg.Accept(ctx)
+	if err != nil {
+		return err
+	}
+	// The hello was sent on dialing: a silent stranger must not keep the neighbour out.
+	ctx, cancel := context.WithTimeout(ctx, 2*r.cfg.DeadAfter)
+	defer cancel()
+	return r.shake(ctx, l, conn, func() error {
+		if err := r.readHello(l, kindHello); err != nil {
+			return err
+		}
+		if err := r.writeHello(l, kindHello); err != nil {
+			return err
+		}
+		return r.readHello(l, kindReady)
+	})
+}
+
+// shake runs a handshake on a fresh connection, bounded by ctx, and puts the link to work.
+func (r *Ring) shake(ctx context.Context, l *link, conn net.Conn, talk func() error) error {
+	l.init(conn, r.now)
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		_ = conn.SetDeadline(time.Unix(1, 0))
+	})
+	err := talk()
+	if !stop() {
+		<-interrupted // its deadline must not hit the link at work
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+	}
+	if err == nil {
+		err = r.start(l)
+	}
+	if err != nil {
+		_ = conn.Close()
+	}
+	return err
+}
+
+// start sets a link's goroutines to work. Heartbeats begin at once: the peer may be complete before we are.
+func (r *Ring) start(l *link) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return r.err
+	}
+	l.up = true
+	r.wg.Add(2)
+	go r.readLoop(l)
+	if l == &r.prev {
+		go r.answerLoop()
+	} else {
+		go r.sendLoop()
+	}
+	return nil
+}
+
+func (r *Ring) writeHello(l *link, k kind) error {
+	h := r.header(k)
+	h.bucket, h.seq, h.offset, h.digest = wireVersion, uint64(r.world), uint64(r.cfg.ChunkBytes), r.digest
+	return l.write(&h, nil)
+}
+
+func (r *Ring) readHello(l *link, k kind) error {
+	var h header
+	if err := l.readHeader(&h); err != nil {
+		return err
+	}
+	if h.kind != k {
+		return fmt.Errorf("%w: %v instead of %v", ErrProtocol, h.kind, k)
+	}
+	if h.bucket != wireVersion {
+		return fmt.Errorf("%w: it speaks version %d of the ring protocol, here %d", ErrProtocol, h.bucket, wireVersion)
+	}
+	if err := r.check(l, &h); err != nil {
+		return err
+	}
+	switch {
+	case h.seq != uint64(r.world):
+		return fmt.Errorf("%w: it has %d ranks in %v, here %d", ErrMismatch, h.seq, r.cfg.View, r.world)
+	case h.digest != r.digest:
+		return fmt.Errorf("%w: it has other peers, or another order, in %v", ErrMismatch, r.cfg.View)
+	case h.offset != uint64(r.cfg.ChunkBytes):
+		return fmt.Errorf("%w: ChunkBytes is %d there, %d here", ErrMismatch, h.offset, r.cfg.ChunkBytes)
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+package collective
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/musterml/muster/internal/id"
+)
+
+// memPipe is one direction of an in-memory connection: a bounded buffer, like a socket's. Everything waits on one
+// condition variable, which testing/synctest understands.
+type memPipe struct {
+	mu            sync.Mutex
+	cond          *sync.Cond
+	buf           []byte
+	limit         int
+	frozen        bool  // nothing moves: the other process stands still
+	eof           bool  // the writer has closed
+	broken        error // both ends fail
+	readDeadline  memDeadline
+	writeDeadline memDeadline
+}
+
+type memDeadline struct {
+	timer   *time.Timer
+	expired bool
+	turn    int
+}
+
+func newMemPipe(limit int) *memPipe {
+	p := &memPipe{limit: limit}
+	p.cond = sync.NewCond(&p.mu)
+	return p
+}
+
+func (p *memPipe) set(d *memDeadline, t time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	d.turn++
+	d.expired = false
+	if !t.IsZero() {
+		if wait := time.Until(t); wait <= 0 {
+			d.expired = true
+		} else {
+			turn := d.turn
+			d.timer = time.AfterFunc(wait, func() {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				if d.turn == turn {
+					d.expired = true
+					p.cond.Broadcast()
+				}
+			})
+		}
+	}
+	p.cond.Broadcast()
+}
+
+func (p *memPipe) change(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+	p.cond.Broadcast()
+}
+
+func (p *memPipe) read(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		switch {
+		case p.broken != nil:
+			return 0, p.broken
+		case p.readDeadline.expired:
+			return 0, os.ErrDeadlineExceeded
+		case p.frozen:
+		case len(p.buf) > 0:
+			n := copy(b, p.buf)
+			p.buf = p.buf[:copy(p.buf, p.buf[n:])]
+			p.cond.Broadcast()
+			return n, nil
+		case p.eof:
+			return 0, io.EOF
+		}
+		p.cond.Wait()
+	}
+}
+
+func (p *memPipe) write(b []byte) (n int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		switch {
+		case p.broken != nil:
+			return n, p.broken
+		case p.eof:
+			return n, net.ErrClosed
+		case len(b) == 0:
+			return n, nil
+		case p.writeDeadline.expired:
+			return n, os.ErrDeadlineExceeded
+		case len(p.buf) < p.limit && !p.frozen:
+			k := min(len(b), p.limit-len(p.buf))
+			p.buf = append(p.buf, b[:k]...)
+			b, n = b[k:], n+k
+			p.cond.Broadcast()
+			continue
+		}
+		p.cond.Wait()
+	}
+}
+
+// memConn is one end of a connection.
+type memConn struct {
+	in, out *memPipe
+}
+
+func memPair(limit int) (a, b *memConn) {
+	x, y := newMemPipe(limit), newMemPipe(limit)
+	return &memConn{in: x, out: y}, &memConn{in: y, out: x}
+}
+
+func (c *memConn) Read(b []byte) (int, error)  { return c.in.read(b) }
+func (c *memConn) Write(b []byte) (int, error) { return c.out.write(b) }
+
+// Close acts like a socket's: bytes that were not read turn it into a reset.
+func (c *memConn) Close() error {
+	unread := false
+	c.in.change(func() {
+		unread = len(c.in.buf) > 0
+		if c.in.broken == nil {
+			c.in.broken = net.ErrClosed
+		}
+	})
+	c.out.change(func() {
+		c.out.eof = true
+		if unread {
+			c.out.buf, c.out.broken = nil, syscall.ECONNRESET
+		}
+	})
+	return nil
+}
+
+func (c *memConn) LocalAddr() net.Addr                { return &net.TCPAddr{} }
+func (c *memConn) RemoteAddr() net.Addr               { return &net.TCPAddr{} }
+func (c *memConn) SetReadDeadline(t time.Time) error  { c.in.set(&c.in.readDeadline, t); return nil }
+func (c *memConn) SetWriteDeadline(t time.Time) error { c.out.set(&c.out.writeDeadline, t); return nil }
+func (c *memConn) SetDeadline(t time.Time) error {
+	_ = c.SetReadDeadline(t)
+	return c.SetWriteDeadline(t)
+}
+
+// memNet carries the connections of one test: an inbox per node, and the wires between them.
+type memNet struct {
+	limit int
+	mu    sync.Mutex
+	boxes map[id.Node]*Inbox
+	wires map[[2]id.Node]*memConn // the dialing end, by dialer and acceptor
+}
+
+func newMemNet(limit int) *memNet {
+	return &memNet{limit: limit, boxes: map[id.Node]*Inbox{}, wires: map[[2]id.Node]*memConn{}}
+}
+
+func (m *memNet) box(n id.Node) *Inbox {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.boxes[n] == nil {
+		m.boxes[n] = NewInbox(0, 0)
+	}
+	return m.boxes[n]
+}
+
+func (m *memNet) dial(from, to id.Node, key string) net.Conn {
+	a, b := memPair(m.limit)
+	m.mu.Lock()
+	m.wires[[2]id.Node{from, to}] = a
+	m.mu.Unlock()
+	m.box(to).Deliver(key, b)
+	return a
+}
+
+// each calls f for both directions of every wire of the node.
+func (m *memNet) each(n id.Node, f func(*memPipe)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for ends, c := range m.wires {
+		if ends[0] == n || ends[1] == n {
+			c.in.change(func() { f(c.in) })
+			c.out.change(func() { f(c.out) })
+		}
+	}
+}
+
+// kill resets every connection of the node, as its kernel does when the process dies.
+func (m *memNet) kill(n id.Node) {
+	m.each(n, func(p *memPipe) { p.buf, p.broken = nil, syscall.ECONNRESET })
+}
+
+// freeze stops every byte to and from the node, without a word.
+func (m *memNet) freeze(n id.Node) { m.each(n, func(p *memPipe) { p.frozen = true }) }
+func (m *memNet) thaw(n id.Node)   { m.each(n, func(p *memPipe) { p.frozen = false }) }
+
+func nodeName(rank int) id.Node { return id.Node(fmt.Sprintf("n%d", rank)) }
+
+func (m *memNet) config(rank, world int) Config {
+	cfg := Config{Run: "test", View: 7, Rank: rank, ChunkBytes: 64, Log: zerolog.Nop()}
+	for i := range world {
+		cfg.Peers = append(cfg.Peers, Peer{Node: nodeName(i), Addr: "mem"})
+	}
+	self := nodeName(rank)
+	cfg.Dial = func(_ context.Context, to Peer) (net.Conn, error) {
+		return m.dial(self, to.Node, InboxKey(cfg.Run, cfg.View)), nil
+	}
+	cfg.Accept = func(ctx context.Context) (net.Conn, error) {
+		return m.box(self).Accept(ctx, InboxKey(cfg.Run, cfg.View))
+	}
+	return cfg
+}
+
+// joinAll makes a whole ring; the rings close with the test.
+func joinAll(t testing.TB, world int, config func(rank int) Config) []*Ring {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	rings, errs := make([]*Ring, world), make([]error, world)
+	var wg sync.WaitGroup
+	for i := range world {
+		wg.Go(func() { rings[i], errs[i] = Join(ctx, config(i)) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		for _, r := range rings {
+			if r != nil {
+				r.Abort(err)
+			}
+		}
+		t.Fatal(err)
+	}
+	return rings
+}
+
+func closeAll(rings []*Ring) {
+	var wg sync.WaitGroup
+	for _, r := range rings {
+		wg.Go(func() { _ = r.Close() })
+	}
+	wg.Wait()
+}
+
+// onAll runs f on every rank at once.
+func onAll(rings []*Ring, f func(rank int, r *Ring) error) []error {
+	errs := make([]error, len(rings))
+	var wg sync.WaitGroup
+	for i, r := range rings {
+		wg.Go(func() { errs[i] = f(i, r) })
+	}
+	wg.Wait()
+	return errs
+}
+
+// tcpConfigs gives every rank a listener on loopback.
+func tcpConfigs(t testing.TB, world int) func(rank int) Config {
+	t.Helper()
+	peers := make([]Peer, world)
+	listeners := make([]net.Listener, world)
+	for i := range world {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners[i] = l
+		peers[i] = Peer{Node: nodeName(i), Addr: l.Addr().String()}
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	return func(rank int) Config {
+		return Config{
+			Run: "tcp", View: 3, Rank: rank, Peers: peers, Log: zerolog.Nop(),
+			Heartbeat: 100 * time.Millisecond, DeadAfter: 5 * time.Second, // the machine may be busy
+			Dial: func(ctx context.Context, to Peer) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, "tcp", to.Addr)
+			},
+			Accept: func(context.Context) (net.Conn, error) { return listeners[rank].Accept() },
+		}
+	}
+}

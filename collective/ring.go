@@ -1,0 +1,289 @@
+package collective
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/musterml/muster/internal/id"
+)
+
+// Peer is one rank of a ring.
+type Peer struct {
+	Node id.Node
+	Addr string // where Config.Dial finds it; the ring itself only prints it
+}
+
+// Op names an operation in errors and to whoever watches. Every rank makes the same calls in the same order.
+type Op struct {
+	Step   id.Step
+	Bucket uint32
+}
+
+func (o Op) String() string { return fmt.Sprintf("%v bucket %d", o.Step, o.Bucket) }
+
+// Config describes one rank's place in a ring.
+type Config struct {
+	Run   string  // name of the run; frames of another are refused
+	View  id.View // frames of another view are refused
+	Rank  int     // of this process in Peers
+	Peers []Peer  // in ring order, the same on every rank; names are distinct
+
+	// Dial connects to the next peer, Accept returns a connection from the previous one, meant for this run and view
+	// (see Inbox). Join calls them again after an error until its context ends. Not called in a world of one.
+	Dial   func(ctx context.Context, to Peer) (net.Conn, error)
+	Accept func(ctx context.Context) (net.Conn, error)
+
+	Heartbeat  time.Duration // between signs of life; default 50 ms
+	DeadAfter  time.Duration // of silence a peer is dead; default 500 ms, at least three heartbeats
+	ChunkBytes int           // largest payload of a frame, a multiple of 4, the same on every rank; default 256 KiB
+
+	Log zerolog.Logger
+}
+
+// Defaults of Config.
+const (
+	DefaultHeartbeat  = 50 * time.Millisecond
+	DefaultDeadAfter  = 500 * time.Millisecond
+	DefaultChunkBytes = 256 << 10
+)
+
+// withDefaults fills what is unset and reports everything that is wrong, at once.
+func (c Config) withDefaults() (Config, error) {
+	if c.Heartbeat == 0 {
+		c.Heartbeat = DefaultHeartbeat
+	}
+	if c.DeadAfter == 0 {
+		c.DeadAfter = max(DefaultDeadAfter, 3*c.Heartbeat)
+	}
+	if c.ChunkBytes == 0 {
+		c.ChunkBytes = DefaultChunkBytes
+	}
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrArgument}, args...)...))
+	}
+	if len(c.Peers) == 0 || len(c.Peers) > maxWorld {
+		bad("Peers: %d ranks, need 1 to %d", len(c.Peers), maxWorld)
+	} else if c.Rank < 0 || c.Rank >= len(c.Peers) {
+		bad("Rank: %d is none of the %d peers", c.Rank, len(c.Peers))
+	}
+	seen := make(map[id.Node]bool, len(c.Peers))
+	for i, p := range c.Peers {
+		if p.Node == "" || seen[p.Node] {
+			bad("Peers[%d].Node: %q is empty or there twice", i, p.Node)
+		}
+		seen[p.Node] = true
+	}
+	if len(c.Peers) > 1 && (c.Dial == nil || c.Accept == nil) {
+		bad("Dial, Accept: needed for more than one rank")
+	}
+	if c.Heartbeat < 0 || c.DeadAfter < 3*c.Heartbeat {
+		bad("DeadAfter: %v is less than three heartbeats of %v", c.DeadAfter, c.Heartbeat)
+	}
+	if c.ChunkBytes < elemSize || c.ChunkBytes > maxChunkBytes || c.ChunkBytes%elemSize != 0 {
+		bad("ChunkBytes: %d is no multiple of %d between %d and %d", c.ChunkBytes, elemSize, elemSize, maxChunkBytes)
+	}
+	if !littleEndian() {
+		errs = append(errs, errors.New("a big-endian host cannot take part: vectors travel as they lie in memory"))
+	}
+	return c, errors.Join(errs...)
+}
+
+// Ring is one rank's end of a ring. Its operations are called by one goroutine at a time; Abort, Close, Err, Done,
+// Sent and Waiting by any.
+type Ring struct {
+	cfg     Config
+	world   int
+	run     uint64
+	digest  uint32
+	started time.Time
+	prev    link // data comes in, calls go out
+	next    link // data goes out, calls come in
+
+	mu       sync.Mutex // never held while waiting
+	err      error      // set once; what every later call returns
+	last     header     // set with err: the last frame on both links
+	lastText []byte     // and its payload
+	call     call       // written by begin under mu; send and receive read it while their seq says it is theirs
+	nextCall header     // the latest call of the next rank
+
+	failed   chan struct{} // closed with err
+	kicked   chan struct{} // closed when every blocked read and write has been interrupted
+	released chan struct{} // closed when send and receive no longer touch the caller's memory
+	holders  atomic.Int32  // of the caller's memory: send and receive
+	wg       sync.WaitGroup
+
+	busy atomic.Bool
+	done chan struct{} // the current operation is complete on this rank
+	open atomic.Int32  // sides (send, receive) that are not done with the current operation
+
+	// Owned by the send goroutine while sendSeq is the current operation's.
+	sendSeq  atomic.Uint64
+	credited atomic.Uint64 // latest operation that the next rank has begun
+	outgoing cursor
+	sent     atomic.Int64  // chunks of this operation whose memory has been read
+	hopOut   atomic.Int64  // where outgoing is, for those who watch
+	sendKick chan struct{} // something to do for send
+	sentKick chan struct{} // sent has grown, or will
+
+	// Owned by the receive goroutine while recvSeq is the current operation's.
+	recvSeq  atomic.Uint64
+	incoming cursor
+	taken    atomic.Int64 // chunks of this operation that are reduced or stored
+	hopIn    atomic.Int64
+	moved    atomic.Int64 // when the last chunk came, by the ring's clock
+	recvDone uint64       // latest operation that is complete on this side
+	scratch  []byte       // one chunk
+
+	answerKick chan struct{} // the previous rank has left
+	tokens     Vector        // what a barrier gathers
+	sentBytes  atomic.Uint64
+}
+
+// verb is which operation.
+type verb uint8
+
+const (
+	verbAllReduce verb = iota + 1
+	verbReduceScatter
+	verbAllGather
+	verbBarrier
+)
+
+func (v verb) String() string {
+	names := [...]string{"no operation", "AllReduce", "ReduceScatter", "AllGather", "Barrier"}
+	if int(v) < len(names) {
+		return names[v]
+	}
+	return fmt.Sprintf("verb %d", uint8(v))
+}
+
+// call is the current operation.
+type call struct {
+	timetable
+	live      bool // false between operations
+	seq       uint64
+	op        Op
+	verb      verb
+	reduce    Reduce
+	x         Vector
+	digest    uint32 // of the bounds
+	began     int64  // by the ring's clock
+	allChunks int
+	lead      int // chunks that go out before the first one has come in
+}
+
+func newRing(cfg Config) *Ring {
+	r := &Ring{
+		cfg: cfg, world: len(cfg.Peers), run: hashRun(cfg.Run), digest: hashPeers(cfg.Peers), started: time.Now(),
+		failed: make(chan struct{}), kicked: make(chan struct{}), released: make(chan struct{}),
+		done: make(chan struct{}, 1), sendKick: make(chan struct{}, 1), sentKick: make(chan struct{}, 1),
+		answerKick: make(chan struct{}, 1),
+	}
+	if r.world == 1 {
+		close(r.released)
+		return r
+	}
+	r.tokens = Int32s(make([]int32, r.world))
+	r.scratch = make([]byte, cfg.ChunkBytes)
+	r.holders.Store(2)
+	r.prev.rank = (cfg.Rank + r.world - 1) % r.world
+	r.next.rank = (cfg.Rank + 1) % r.world
+	r.prev.peer, r.next.peer = cfg.Peers[r.prev.rank], cfg.Peers[r.next.rank]
+	return r
+}
+
+// now is nanoseconds since the ring was made.
+func (r *Ring) now() int64 { return int64(time.Since(r.started)) }
+
+func (r *Ring) header(k kind) header {
+	return header{kind: k, run: r.run, view: r.cfg.View, rank: uint16(r.cfg.Rank)}
+}
+
+// kick wakes a goroutine that waits on a channel of capacity one.
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// World is the number of ranks.
+func (r *Ring) World() int { return r.world }
+
+// Rank is this process' place in the ring.
+func (r *Ring) Rank() int { return r.cfg.Rank }
+
+// Done is closed when the ring has failed or is closed; Err then says why. A trainer that is busy computing learns
+// from it that its result will not be wanted.
+func (r *Ring) Done() <-chan struct{} { return r.failed }
+
+// Err is what every call returns from now on; nil while the ring is whole.
+func (r *Ring) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// Sent is the number of payload bytes this rank has sent.
+func (r *Ring) Sent() uint64 { return r.sentBytes.Load() }
+
+// AllReduce reduces x over all ranks; every rank gets the whole result in x. A context that ends aborts the ring: the
+// others wait for this rank and must learn that it will not come.
+func (r *Ring) AllReduce(ctx context.Context, op Op, x Vector, f Reduce) error {
+	if err := f.check(x); err != nil {
+		return err
+	}
+	return r.do(ctx, verbAllReduce, op, x, nil, f)
+}
+
+// ReduceScatter reduces x over all ranks; rank i gets [bounds[i], bounds[i+1]) of the result in its place in x. The
+// rest of x holds partial sums afterwards. bounds has World+1 offsets, from 0 to the length of x, never falling; it
+// must be the same on all ranks. Like AllReduce it aborts the ring when ctx ends.
+func (r *Ring) ReduceScatter(ctx context.Context, op Op, x Vector, bounds []int, f Reduce) error {
+	if err := f.check(x); err != nil {
+		return err
+	}
+	return r.do(ctx, verbReduceScatter, op, x, bounds, f)
+}
+
+// AllGather gives every rank the part [bounds[i], bounds[i+1]) of x of every rank i. Bounds and ctx as in ReduceScatter.
+func (r *Ring) AllGather(ctx context.Context, op Op, x Vector, bounds []int) error {
+	return r.do(ctx, verbAllGather, op, x, bounds, 0)
+}
+
+// Barrier returns when every rank has called it.
+func (r *Ring) Barrier(ctx context.Context, op Op) error {
+	return r.do(ctx, verbBarrier, op, Vector{}, nil, 0)
+}
+
+func (r *Ring) checkBounds(x Vector, bounds []int) error {
+	if len(bounds) != r.world+1 {
+		return fmt.Errorf("%w: %d bounds, need %d", ErrArgument, len(bounds), r.world+1)
+	}
+	if bounds[0] != 0 || bounds[r.world] != x.Len() {
+		return fmt.Errorf("%w: bounds from %d to %d, need 0 to %d", ErrArgument, bounds[0], bounds[r.world], x.Len())
+	}
+	for i := range r.world {
+		if bounds[i] > bounds[i+1] {
+			return fmt.Errorf("%w: bounds[%d] = %d is more than bounds[%d] = %d", ErrArgument, i, bounds[i], i+1, bounds[i+1])
+		}
+	}
+	return nil
+}
+
+func hashBounds(bounds []int) uint32 {
+	h := uint32(2166136261) // FNV-1a over the words
+	for _, b := range bounds {
+		h = (h ^ uint32(b)) * 16777619
+		h = (h ^ uint32(uint64(b)>>32)) * 16777619
+	}
+	return h
+}

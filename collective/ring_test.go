@@ -1,0 +1,335 @@
+package collective
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var bg = context.Background()
+
+// oracle reduces the slow way.
+func oracle[T int32 | float32](inputs [][]T, f func(a, b T) T) []T {
+	out := slices.Clone(inputs[0])
+	for _, in := range inputs[1:] {
+		for i, v := range in {
+			out[i] = f(out[i], v)
+		}
+	}
+	return out
+}
+
+func randomInts(rng *rand.Rand, world, n int) [][]int32 {
+	in := make([][]int32, world)
+	for r := range in {
+		in[r] = make([]int32, n)
+		for i := range in[r] {
+			in[r][i] = int32(rng.Uint32())
+		}
+	}
+	return in
+}
+
+func cloneAll[T any](in [][]T) [][]T {
+	out := make([][]T, len(in))
+	for i := range in {
+		out[i] = slices.Clone(in[i])
+	}
+	return out
+}
+
+func randomBounds(rng *rand.Rand, world, n int) []int {
+	b := make([]int, world+1)
+	for i := 1; i < world; i++ {
+		b[i] = rng.IntN(n + 1)
+	}
+	b[world] = n
+	slices.Sort(b)
+	return b
+}
+
+// checkAll runs every operation once on vectors of n elements and compares with the oracle.
+func checkAll(t *testing.T, rings []*Ring, n int, seed uint64) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, uint64(n)))
+	world := len(rings)
+	op := Op{Step: 3, Bucket: uint32(n)}
+	must := func(errs []error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatalf("world %d, n %d: %v", world, n, err)
+		}
+	}
+	in := randomInts(rng, world, n)
+	for f, want := range map[Reduce][]int32{
+		SumInt32: oracle(in, func(a, b int32) int32 { return a + b }),
+		MaxInt32: oracle(in, func(a, b int32) int32 { return max(a, b) }),
+	} {
+		x := cloneAll(in)
+		must(onAll(rings, func(i int, r *Ring) error { return r.AllReduce(bg, op, Int32s(x[i]), f) }))
+		for i := range x {
+			if !slices.Equal(x[i], want) {
+				t.Fatalf("%v, world %d, n %d, rank %d: got %v, want %v", f, world, n, i, x[i], want)
+			}
+		}
+		x, bounds := cloneAll(in), randomBounds(rng, world, n)
+		must(onAll(rings, func(i int, r *Ring) error { return r.ReduceScatter(bg, op, Int32s(x[i]), bounds, f) }))
+		for i := range x {
+			if lo, hi := bounds[i], bounds[i+1]; !slices.Equal(x[i][lo:hi], want[lo:hi]) {
+				t.Fatalf("ReduceScatter %v, world %d, bounds %v, rank %d: got %v", f, world, bounds, i, x[i][lo:hi])
+			}
+		}
+		must(onAll(rings, func(_ int, r *Ring) error { return r.Barrier(bg, op) }))
+		must(onAll(rings, func(i int, r *Ring) error { return r.AllGather(bg, op, Int32s(x[i]), bounds) }))
+		for i := range x {
+			if !slices.Equal(x[i], want) {
+				t.Fatalf("AllGather, world %d, bounds %v, rank %d: got %v", world, bounds, i, x[i])
+			}
+		}
+	}
+	fl := make([][]float32, world)
+	for r := range fl {
+		fl[r] = make([]float32, n)
+		for i := range fl[r] {
+			fl[r][i] = rng.Float32()*2 - 1
+		}
+	}
+	want := oracle(fl, func(a, b float32) float32 { return a + b })
+	must(onAll(rings, func(i int, r *Ring) error { return r.AllReduce(bg, op, Float32s(fl[i]), SumFloat32) }))
+	for i := range fl {
+		if !slices.Equal(fl[i], fl[0]) {
+			t.Fatalf("SumFloat32, world %d, n %d: rank %d differs from rank 0", world, n, i)
+		}
+		for k := range want {
+			if d := math.Abs(float64(fl[i][k] - want[k])); d > 1e-6*float64(world) {
+				t.Fatalf("SumFloat32, world %d: element %d off by %g", world, k, d)
+			}
+		}
+	}
+}
+
+// Every world from 1 to 8, lengths around every border, chunks of one element and more.
+func TestOperationsMatchOracle(t *testing.T) {
+	for world := 1; world <= 8; world++ {
+		for _, chunk := range []int{4, 12, 64} {
+			t.Run(fmt.Sprintf("world=%d/chunk=%d", world, chunk), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					net := newMemNet(100) // less than two frames: everything has to wait for everything
+					rings := joinAll(t, world, func(rank int) Config {
+						cfg := net.config(rank, world)
+						cfg.ChunkBytes = chunk
+						return cfg
+					})
+					defer closeAll(rings)
+					for _, n := range []int{0, 1, 2, 3, world - 1, world, world + 1, 31, 16 * world, 16*world + 5, 500} {
+						checkAll(t, rings, n, uint64(chunk))
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestWorldOf64(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := newMemNet(4096)
+		rings := joinAll(t, 64, func(rank int) Config { return net.config(rank, 64) })
+		defer closeAll(rings)
+		for _, n := range []int{0, 63, 1000} {
+			checkAll(t, rings, n, 64)
+		}
+	})
+}
+
+func TestTCP(t *testing.T) {
+	for _, world := range []int{2, 3, 5} {
+		t.Run(fmt.Sprintf("world=%d", world), func(t *testing.T) {
+			rings := joinAll(t, world, tcpConfigs(t, world))
+			defer closeAll(rings)
+			for _, n := range []int{0, 1, 1000, 300_001} {
+				checkAll(t, rings, n, 1)
+			}
+		})
+	}
+}
+
+// What a rank sends is what theory says: 2(n-1)/n of the vector.
+func TestSentBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := newMemNet(4096)
+		rings := joinAll(t, 4, func(rank int) Config { return net.config(rank, 4) })
+		defer closeAll(rings)
+		errs := onAll(rings, func(_ int, r *Ring) error {
+			return r.AllReduce(bg, Op{}, Int32s(make([]int32, 400)), SumInt32)
+		})
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range rings {
+			if r.Sent() != 2*3*400 {
+				t.Errorf("rank %d sent %d bytes, want %d", i, r.Sent(), 2*3*400)
+			}
+		}
+	})
+}
+
+// A rank that computes for an hour is waited for, and Waiting names it.
+func TestSlowRankIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const world = 5
+		net := newMemNet(100)
+		rings := joinAll(t, world, func(rank int) Config { return net.config(rank, world) })
+		defer closeAll(rings)
+		began := time.Now()
+		slow := make(chan struct{})
+		results := make(chan error, world)
+		for i, r := range rings {
+			go func() {
+				if i == 3 {
+					<-slow
+				}
+				results <- r.AllReduce(bg, Op{Step: 9, Bucket: 2}, Int32s(make([]int32, 1000)), SumInt32)
+			}()
+		}
+		<-time.After(time.Hour)
+		synctest.Wait()
+		// From any rank, following the names leads to the one that is late.
+		for i := range rings {
+			at := i
+			for range world {
+				what, peer, since, ok := rings[at].Waiting()
+				if !ok {
+					break
+				}
+				if !strings.Contains(what, "step 9 bucket 2") || since.Before(began) || time.Since(since) < 59*time.Minute {
+					t.Fatalf("rank %d waits: %q since %v", at, what, since)
+				}
+				for k := range world {
+					if nodeName(k) == peer {
+						at = k
+					}
+				}
+			}
+			if at != 3 {
+				t.Errorf("from rank %d the chain leads to rank %d, not 3", i, at)
+			}
+		}
+		close(slow)
+		for range world {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		if _, _, _, ok := rings[0].Waiting(); ok {
+			t.Error("waits for something after the operation")
+		}
+	})
+}
+
+func TestMismatch(t *testing.T) {
+	calls := map[string]func(r *Ring) error{
+		"length": func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 11)), SumInt32) },
+		"reduce": func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 10)), MaxInt32) },
+		"bucket": func(r *Ring) error { return r.AllReduce(bg, Op{1, 1}, Int32s(make([]int32, 10)), SumInt32) },
+		"verb":   func(r *Ring) error { return r.Barrier(bg, Op{Step: 1}) },
+		"empty":  func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(nil), SumInt32) },
+	}
+	for name, odd := range calls {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := newMemNet(4096)
+				rings := joinAll(t, 3, func(rank int) Config { return net.config(rank, 3) })
+				defer closeAll(rings)
+				errs := onAll(rings, func(i int, r *Ring) error {
+					if i == 1 {
+						if err := odd(r); err != nil || name != "empty" {
+							return err
+						}
+						return r.Barrier(bg, Op{Step: 2}) // an empty call has nothing to wait for
+					}
+					return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 10)), SumInt32)
+				})
+				seen := false
+				for i, err := range errs {
+					if err == nil {
+						t.Errorf("rank %d: no error", i)
+					}
+					seen = seen || errors.Is(err, ErrMismatch)
+				}
+				if !seen {
+					t.Errorf("nobody saw the mismatch: %v", errs)
+				}
+			})
+		})
+	}
+}
+
+func TestArguments(t *testing.T) {
+	net := newMemNet(4096)
+	rings := joinAll(t, 2, func(rank int) Config { return net.config(rank, 2) })
+	defer closeAll(rings)
+	r := rings[0]
+	x, y := Int32s(make([]int32, 4)), Float32s(make([]float32, 4))
+	for i, err := range []error{
+		r.AllReduce(bg, Op{}, x, SumFloat32),
+		r.AllReduce(bg, Op{}, y, MaxInt32),
+		r.AllReduce(bg, Op{}, y, 0),
+		r.ReduceScatter(bg, Op{}, x, []int{0, 4}, SumInt32),
+		r.AllGather(bg, Op{}, x, []int{0, 2, 5}),
+		r.AllGather(bg, Op{}, x, []int{1, 2, 4}),
+		r.AllGather(bg, Op{}, x, []int{0, 5, 4}),
+	} {
+		if !errors.Is(err, ErrArgument) {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	if err := errors.Join(onAll(rings, func(_ int, r *Ring) error { return r.Barrier(bg, Op{}) })...); err != nil {
+		t.Errorf("the ring did not survive bad arguments: %v", err)
+	}
+	_, err := Join(bg, Config{Rank: 2, Peers: []Peer{{Node: "a"}, {Node: "a"}}, ChunkBytes: 3, Heartbeat: time.Second, DeadAfter: time.Second})
+	for _, field := range []string{"Rank", "Peers[1].Node", "Dial", "DeadAfter", "ChunkBytes"} {
+		if err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s is not in: %v", field, err)
+		}
+	}
+}
+
+func TestNoAllocation(t *testing.T) {
+	rings := joinAll(t, 2, tcpConfigs(t, 2))
+	defer closeAll(rings)
+	const n = 300_000
+	x := [][]int32{make([]int32, n), make([]int32, n)}
+	bounds := []int{0, 100, n}
+	ctx, cancel := context.WithCancel(bg)
+	defer cancel()
+	step := func(i int) error {
+		v := Int32s(x[i])
+		return errors.Join(
+			rings[i].AllReduce(ctx, Op{}, v, SumInt32), rings[i].ReduceScatter(ctx, Op{}, v, bounds, SumInt32),
+			rings[i].AllGather(ctx, Op{}, v, bounds), rings[i].Barrier(ctx, Op{}))
+	}
+	const rounds = 50
+	other := make(chan error)
+	go func() {
+		var err error
+		for range rounds + 1 { // AllocsPerRun runs once more, to warm up
+			err = errors.Join(err, step(1))
+		}
+		other <- err
+	}()
+	var err error
+	allocs := testing.AllocsPerRun(rounds, func() { err = errors.Join(err, step(0)) })
+	if err := errors.Join(err, <-other); err != nil {
+		t.Fatal(err)
+	}
+	if allocs >= 1 {
+		t.Errorf("%v allocations per round on both ranks together", allocs)
+	}
+}

@@ -1,0 +1,148 @@
+package collective
+
+import (
+	"encoding/binary"
+	"fmt"
+	"unsafe"
+)
+
+// Vector is a slice that the ring works on in place: Int32s or Float32s. It is the slice's memory, not a copy.
+type Vector struct {
+	raw   []byte
+	float bool
+}
+
+// Int32s lets the ring work on x.
+func Int32s(x []int32) Vector {
+	return Vector{raw: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), elemSize*len(x))}
+}
+
+// Float32s lets the ring work on x.
+func Float32s(x []float32) Vector {
+	return Vector{raw: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), elemSize*len(x)), float: true}
+}
+
+// Len is the number of elements.
+func (v Vector) Len() int { return len(v.raw) / elemSize }
+
+func (v Vector) bytes(lo, hi int) []byte { return v.raw[elemSize*lo : elemSize*hi] }
+
+func asInt32(b []byte) []int32 {
+	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/elemSize)
+}
+
+func asFloat32(b []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/elemSize)
+}
+
+// littleEndian: vectors travel as they lie in memory, so a big-endian host cannot take part.
+func littleEndian() bool { return binary.NativeEndian.Uint16([]byte{1, 0}) == 1 }
+
+// Reduce is how two elements become one. It also fixes the element's type.
+type Reduce uint8
+
+const (
+	// SumInt32 adds, modulo 2^32 (the caller sees to it that nothing overflows; Exact does).
+	SumInt32 Reduce = iota + 1
+	// MaxInt32 keeps the larger.
+	MaxInt32
+	// SumFloat32 adds with float32 rounding, in an order that depends on the ring; the result is the same on all ranks.
+	SumFloat32
+)
+
+func (f Reduce) String() string {
+	switch f {
+	case 0:
+		return "none"
+	case SumInt32:
+		return "SumInt32"
+	case MaxInt32:
+		return "MaxInt32"
+	case SumFloat32:
+		return "SumFloat32"
+	}
+	return fmt.Sprintf("Reduce(%d)", uint8(f))
+}
+
+func (f Reduce) check(x Vector) error {
+	switch f {
+	case SumInt32, MaxInt32:
+		if x.float {
+			return fmt.Errorf("%w: %v of a float32 vector", ErrArgument, f)
+		}
+	case SumFloat32:
+		if !x.float {
+			return fmt.Errorf("%w: %v of an int32 vector", ErrArgument, f)
+		}
+	default:
+		return fmt.Errorf("%w: unknown %v", ErrArgument, f)
+	}
+	return nil
+}
+
+// apply reduces src into dst; both have the same length.
+func (f Reduce) apply(dst, src []byte) {
+	switch f {
+	case SumInt32:
+		addInt32(asInt32(dst), asInt32(src))
+	case MaxInt32:
+		maxInt32(asInt32(dst), asInt32(src))
+	case SumFloat32:
+		addFloat32(asFloat32(dst), asFloat32(src))
+	}
+}
+
+// The loops go eight at a time over arrays, which spares the bounds checks.
+
+func addInt32(dst, src []int32) {
+	src = src[:len(dst)]
+	for len(dst) >= 8 {
+		d, s := (*[8]int32)(dst), (*[8]int32)(src)
+		d[0] += s[0]
+		d[1] += s[1]
+		d[2] += s[2]
+		d[3] += s[3]
+		d[4] += s[4]
+		d[5] += s[5]
+		d[6] += s[6]
+		d[7] += s[7]
+		dst, src = dst[8:], src[8:]
+	}
+	for i, v := range src {
+		dst[i] += v
+	}
+}
+
+func addFloat32(dst, src []float32) {
+	src = src[:len(dst)]
+	for len(dst) >= 8 {
+		d, s := (*[8]float32)(dst), (*[8]float32)(src)
+		d[0] += s[0]
+		d[1] += s[1]
+		d[2] += s[2]
+		d[3] += s[3]
+		d[4] += s[4]
+		d[5] += s[5]
+		d[6] += s[6]
+		d[7] += s[7]
+		dst, src = dst[8:], src[8:]
+	}
+	for i, v := range src {
+		dst[i] += v
+	}
+}
+
+func maxInt32(dst, src []int32) {
+	src = src[:len(dst)]
+	for len(dst) >= 4 {
+		d, s := (*[4]int32)(dst), (*[4]int32)(src)
+		d[0] = max(d[0], s[0])
+		d[1] = max(d[1], s[1])
+		d[2] = max(d[2], s[2])
+		d[3] = max(d[3], s[3])
+		dst, src = dst[4:], src[4:]
+	}
+	for i, v := range src {
+		dst[i] = max(dst[i], v)
+	}
+}

@@ -1,0 +1,43 @@
+package collective
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/musterml/muster/internal/id"
+)
+
+// Waiting says what the current call waits for, of whom, and since when; ok is false while no call is running. Where
+// more than one thing is missing it names the one that holds up the others. Any goroutine may ask at any time.
+//
+// A rank that has not begun the operation is seen by its predecessor, which waits "for it to begin"; every other rank
+// waits for data from its own predecessor, and so following the names leads to the rank that is late.
+func (r *Ring) Waiting() (what string, peer id.Node, since time.Time, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := &r.call
+	if !c.live || r.world == 1 {
+		return "", "", time.Time{}, false
+	}
+	at := func(ns int64) time.Time { return r.started.Add(time.Duration(ns)) }
+	switch {
+	case r.credited.Load() < c.seq && r.sendSeq.Load() == c.seq:
+		what = fmt.Sprintf("%v of %v: for it to begin", c.verb, c.op)
+		return what, r.next.peer.Node, at(c.began), true
+	case r.recvSeq.Load() == c.seq && int(r.hopIn.Load()) < c.end:
+		hop := int(r.hopIn.Load())
+		what = fmt.Sprintf("%v of %v: %v, for data, hop %d of %d", c.verb, c.op, c.phase(hop), hop-c.first+1, c.end-c.first)
+		return what, r.prev.peer.Node, at(r.moved.Load()), true
+	}
+	what = fmt.Sprintf("%v of %v: for it to take data", c.verb, c.op)
+	return what, r.next.peer.Node, at(r.moved.Load()), true
+}
+
+// LastHeard is when the neighbours last gave a sign of life; ok is false in a world of one.
+func (r *Ring) LastHeard() (prev, next time.Time, ok bool) {
+	if r.world == 1 {
+		return time.Time{}, time.Time{}, false
+	}
+	at := func(l *link) time.Time { return r.started.Add(time.Duration(l.heard.Load())) }
+	return at(&r.prev), at(&r.next), true
+}
