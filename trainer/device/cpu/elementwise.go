@@ -56,9 +56,7 @@ func (s *stream) SumRows(ob, xb device.Buffer, rows, cols int) {
 		quick = cols / s.k.lanes * s.k.lanes
 	}
 	if quick > 0 {
-		for i := range rows {
-			s.k.add(&out[0], &x[i*cols], quick)
-		}
+		s.k.sumRows(&out[0], &x[0], cols, rows, quick)
 	}
 	if quick == cols {
 		return

@@ -41,9 +41,9 @@ type kernels struct {
 	max4 func(y *float32, index *uint8, a, b, c, d *float32, n int, floor float32)
 	// spread4 gives dy to the one of a, b, c, d that index names, unless y <= floor; zero to the others.
 	spread4 func(a, b, c, d, dy, y *float32, index *uint8, n int, floor float32)
-	// add is acc += x; mask is dx = 0 where y <= 0, else dy.
-	add  func(acc, x *float32, n int)
-	mask func(dx, dy, y *float32, n int)
+	// sumRows is out[j] = sum over i < rows of x[i*ld + j]; mask is dx = 0 where y <= 0, else dy.
+	sumRows func(out, x *float32, ld, rows, n int)
+	mask    func(dx, dy, y *float32, n int)
 }
 
 const (
