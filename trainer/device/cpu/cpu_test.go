@@ -28,23 +28,21 @@ func newBench(t testing.TB, set string) *bench {
 	return &bench{TB: t, s: newStream(d.k), r: rand.New(rand.NewPCG(1, 2))}
 }
 
-// buffer is a memory that holds v, with values around it that must not change.
+// buffer is a memory that holds v, with values before it that must not change and, where the
+// system can do that, nothing behind it.
 func (b *bench) buffer(v []float32) device.Buffer {
 	b.Helper()
-	m, err := b.s.Alloc(device.Float32, len(v)+2*guard)
-	if err != nil {
-		b.Fatal(err)
-	}
-	f := m.(*memory).f
-	for i := range f {
+	f := atBorder(b, guard+len(v))
+	for i := range guard {
 		f[i] = guardValue
 	}
 	copy(f[guard:], v)
+	m := &memory{owner: b.s, kind: device.Float32, n: len(f), f: f}
 	return device.Buffer{Mem: m, Off: guard, Len: len(v)}
 }
 
 const (
-	guard      = 40
+	guard      = 40 // more than a row of any tile
 	guardValue = -12345
 )
 
@@ -73,9 +71,9 @@ func (b *bench) result(buf device.Buffer) []float32 {
 		b.Fatal(err)
 	}
 	f := buf.Mem.(*memory).f
-	for i, v := range f {
-		if (i < buf.Off || i >= buf.Off+buf.Len) && v != guardValue {
-			b.Fatalf("element %d outside the result was written", i-buf.Off)
+	for i, v := range f[:guard] {
+		if v != guardValue {
+			b.Fatalf("element %d outside the result was written", i-guard)
 		}
 	}
 	return f[buf.Off : buf.Off+buf.Len]
@@ -158,6 +156,55 @@ func TestMatMul(t *testing.T) {
 	})
 }
 
+// TestRandomShapes tries shapes nobody thought of.
+func TestRandomShapes(t *testing.T) {
+	eachSet(t, func(b *bench) []float32 {
+		var all []float32
+		for range 100 {
+			p := device.MatMul{Trans: device.Trans(b.r.IntN(3)), M: 1 + b.r.IntN(70), N: 1 + b.r.IntN(70), K: 1 + b.r.IntN(70), Act: device.Activation(b.r.IntN(2))}
+			av, a := b.random(p.M * p.K)
+			bv, bb := b.random(p.K * p.N)
+			p.A, p.B, p.C = a, bb, b.room(p.M*p.N)
+			b.s.MatMul(p)
+			b.near(fmt.Sprintf("%v %dx%dx%d", p.Trans, p.M, p.N, p.K), b.result(p.C), naiveMatMul(p, av, bv, nil), p.K)
+			all = append(all, b.result(p.C)...)
+
+			g := device.ConvShape{N: 1 + b.r.IntN(3), C: 1 + b.r.IntN(20), H: 1 + b.r.IntN(12), W: 1 + b.r.IntN(12), Out: 1 + b.r.IntN(40),
+				KH: 1 + b.r.IntN(4), KW: 1 + b.r.IntN(4), Stride: 1 + b.r.IntN(3)}
+			g.Pad = b.r.IntN(min(g.KH, g.KW))
+			if g.Validate() == nil {
+				all = append(all, b.convolve(g, device.Identity, false)...)
+			}
+		}
+		return all
+	})
+}
+
+// convolve checks the three operations of one geometry and returns their results.
+func (b *bench) convolve(g device.ConvShape, act device.Activation, withBias bool) []float32 {
+	b.Helper()
+	what := fmt.Sprintf("%+v", g)
+	pixels, k := g.OutH()*g.OutW(), g.KH*g.KW*g.C
+	xv, x := b.random(g.N * g.H * g.W * g.C)
+	wv, w := b.random(g.Out * k)
+	dyv, dy := b.random(g.N * pixels * g.Out)
+	p := device.Conv2D{Shape: g, Y: b.room(g.N * pixels * g.Out), X: x, W: w, Act: act}
+	var bias []float32
+	if withBias {
+		bias, p.Bias = b.random(g.Out)
+	}
+	dx, dw := b.room(len(xv)), b.room(len(wv))
+	for range 2 { // the second time with scratch that has been used
+		b.s.Conv2D(p)
+		b.s.Conv2DBackwardData(device.Conv2DBackwardData{Shape: g, DX: dx, DY: dy, W: w})
+		b.s.Conv2DBackwardWeight(device.Conv2DBackwardWeight{Shape: g, DW: dw, X: x, DY: dy})
+		b.near(what, b.result(p.Y), naiveConv(g, xv, wv, bias, act), k)
+		b.near(what+" data", b.result(dx), naiveConvData(g, wv, dyv), g.KH*g.KW*g.Out)
+		b.near(what+" weights", b.result(dw), naiveConvWeight(g, xv, dyv), g.N*pixels)
+	}
+	return slices.Concat(b.result(p.Y), b.result(dx), b.result(dw))
+}
+
 // TestMatMulChain checks the promised order of additions in plain Go, where a naive loop gives
 // the same bits, and that the result for a row does not depend on how many rows there are.
 func TestMatMulChain(t *testing.T) {
@@ -208,26 +255,7 @@ func TestConv2D(t *testing.T) {
 	eachSet(t, func(b *bench) []float32 {
 		var all []float32
 		for i, g := range convShapes {
-			what := fmt.Sprintf("%+v", g)
-			pixels, k := g.OutH()*g.OutW(), g.KH*g.KW*g.C
-			xv, x := b.random(g.N * g.H * g.W * g.C)
-			wv, w := b.random(g.Out * k)
-			dyv, dy := b.random(g.N * pixels * g.Out)
-			p := device.Conv2D{Shape: g, Y: b.room(g.N * pixels * g.Out), X: x, W: w, Act: device.Activation(i % 2)}
-			var bias []float32
-			if i%3 != 2 {
-				bias, p.Bias = b.random(g.Out)
-			}
-			dx, dw := b.room(len(xv)), b.room(len(wv))
-			for range 2 { // the second time with scratch that has been used
-				b.s.Conv2D(p)
-				b.s.Conv2DBackwardData(device.Conv2DBackwardData{Shape: g, DX: dx, DY: dy, W: w})
-				b.s.Conv2DBackwardWeight(device.Conv2DBackwardWeight{Shape: g, DW: dw, X: x, DY: dy})
-				b.near(what, b.result(p.Y), naiveConv(g, xv, wv, bias, p.Act), k)
-				b.near(what+" data", b.result(dx), naiveConvData(g, wv, dyv), g.KH*g.KW*g.Out)
-				b.near(what+" weights", b.result(dw), naiveConvWeight(g, xv, dyv), g.N*pixels)
-			}
-			all = slices.Concat(all, b.result(p.Y), b.result(dx), b.result(dw))
+			all = append(all, b.convolve(g, device.Activation(i%2), i%3 != 2)...)
 		}
 		return all
 	})
