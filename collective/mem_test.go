@@ -125,6 +125,8 @@ func (p *memPipe) write(b []byte) (n int, err error) {
 // memConn is one end of a connection.
 type memConn struct {
 	in, out *memPipe
+	net     *memNet
+	owner   id.Node
 }
 
 func memPair(limit int) (a, b *memConn) {
@@ -133,7 +135,17 @@ func memPair(limit int) (a, b *memConn) {
 }
 
 func (c *memConn) Read(b []byte) (int, error)  { return c.in.read(b) }
-func (c *memConn) Write(b []byte) (int, error) { return c.out.write(b) }
+func (c *memConn) Write(b []byte) (int, error) {
+	if c.net != nil {
+		c.net.mu.Lock()
+		hook := c.net.onWrite
+		c.net.mu.Unlock()
+		if hook != nil {
+			b = hook(c.owner, b)
+		}
+	}
+	return c.out.write(b)
+}
 
 // Close acts like a socket's: bytes that were not read turn it into a reset.
 func (c *memConn) Close() error {
@@ -168,6 +180,8 @@ type memNet struct {
 	mu    sync.Mutex
 	boxes map[id.Node]*Inbox
 	wires map[[2]id.Node]*memConn // the dialing end, by dialer and acceptor
+	// onWrite is called before every write, a frame's header or its payload, and may give other bytes to be written.
+	onWrite func(owner id.Node, b []byte) []byte
 }
 
 func newMemNet(limit int) *memNet {
@@ -185,6 +199,7 @@ func (m *memNet) box(n id.Node) *Inbox {
 
 func (m *memNet) dial(from, to id.Node, key string) net.Conn {
 	a, b := memPair(m.limit)
+	a.net, a.owner, b.net, b.owner = m, from, m, to
 	m.mu.Lock()
 	m.wires[[2]id.Node{from, to}] = a
 	m.mu.Unlock()
@@ -211,7 +226,12 @@ func (m *memNet) kill(n id.Node) {
 
 // freeze stops every byte to and from the node, without a word.
 func (m *memNet) freeze(n id.Node) { m.each(n, func(p *memPipe) { p.frozen = true }) }
-func (m *memNet) thaw(n id.Node)   { m.each(n, func(p *memPipe) { p.frozen = false }) }
+
+func (m *memNet) hook(f func(owner id.Node, b []byte) []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onWrite = f
+}
 
 func nodeName(rank int) id.Node { return id.Node(fmt.Sprintf("n%d", rank)) }
 

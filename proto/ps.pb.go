@@ -78,7 +78,6 @@ const (
 	ParamRequest_PUSH        ParamRequest_Kind = 2 // payload: for each block its gradient; answered with W at step+1
 	ParamRequest_PULL        ParamRequest_Kind = 3 // answered with W, and the slots when state is set, at step
 	ParamRequest_STEPS       ParamRequest_Kind = 4 // which steps every block of the shard holds, read through the leader
-	ParamRequest_DIGEST      ParamRequest_Kind = 5 // SHA-256 over the shard's blocks at step
 )
 
 // Enum value maps for ParamRequest_Kind.
@@ -89,7 +88,6 @@ var (
 		2: "PUSH",
 		3: "PULL",
 		4: "STEPS",
-		5: "DIGEST",
 	}
 	ParamRequest_Kind_value = map[string]int32{
 		"UNSPECIFIED": 0,
@@ -97,7 +95,6 @@ var (
 		"PUSH":        2,
 		"PULL":        3,
 		"STEPS":       4,
-		"DIGEST":      5,
 	}
 )
 
@@ -462,9 +459,8 @@ type ParamAnswer struct {
 	Length        uint32                 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
 	Crc           uint32                 `protobuf:"fixed32,6,opt,name=crc,proto3" json:"crc,omitempty"`
 	Steps         []uint64               `protobuf:"varint,7,rep,packed,name=steps,proto3" json:"steps,omitempty"`
-	Digest        []byte                 `protobuf:"bytes,8,opt,name=digest,proto3" json:"digest,omitempty"`
-	Block         uint64                 `protobuf:"varint,9,opt,name=block,proto3" json:"block,omitempty"`    // GAP, GONE: the block, and
-	Newest        uint64                 `protobuf:"varint,10,opt,name=newest,proto3" json:"newest,omitempty"` // its newest step
+	Block         uint64                 `protobuf:"varint,8,opt,name=block,proto3" json:"block,omitempty"`   // GAP, GONE: the block, and
+	Newest        uint64                 `protobuf:"varint,9,opt,name=newest,proto3" json:"newest,omitempty"` // its newest step
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -548,13 +544,6 @@ func (x *ParamAnswer) GetSteps() []uint64 {
 	return nil
 }
 
-func (x *ParamAnswer) GetDigest() []byte {
-	if x != nil {
-		return x.Digest
-	}
-	return nil
-}
-
 func (x *ParamAnswer) GetBlock() uint64 {
 	if x != nil {
 		return x.Block
@@ -590,7 +579,7 @@ const file_ps_proto_rawDesc = "" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
-	"\x04PUSH\x10\x02\"\x9c\x02\n" +
+	"\x04PUSH\x10\x02\"\x90\x02\n" +
 	"\fParamRequest\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.muster.ParamRequest.KindR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
@@ -599,15 +588,13 @@ const file_ps_proto_rawDesc = "" +
 	"\x04last\x18\x05 \x01(\x04R\x04last\x12\x16\n" +
 	"\x06length\x18\x06 \x01(\rR\x06length\x12\x10\n" +
 	"\x03crc\x18\a \x01(\aR\x03crc\x12\x14\n" +
-	"\x05state\x18\b \x01(\bR\x05state\"K\n" +
+	"\x05state\x18\b \x01(\bR\x05state\"?\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
 	"\x04PUSH\x10\x02\x12\b\n" +
 	"\x04PULL\x10\x03\x12\t\n" +
-	"\x05STEPS\x10\x04\x12\n" +
-	"\n" +
-	"\x06DIGEST\x10\x05\"\x89\x03\n" +
+	"\x05STEPS\x10\x04\"\xf1\x02\n" +
 	"\vParamAnswer\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.muster.ParamAnswer.StatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
@@ -615,11 +602,9 @@ const file_ps_proto_rawDesc = "" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x16\n" +
 	"\x06length\x18\x05 \x01(\rR\x06length\x12\x10\n" +
 	"\x03crc\x18\x06 \x01(\aR\x03crc\x12\x14\n" +
-	"\x05steps\x18\a \x03(\x04R\x05steps\x12\x16\n" +
-	"\x06digest\x18\b \x01(\fR\x06digest\x12\x14\n" +
-	"\x05block\x18\t \x01(\x04R\x05block\x12\x16\n" +
-	"\x06newest\x18\n" +
-	" \x01(\x04R\x06newest\"z\n" +
+	"\x05steps\x18\a \x03(\x04R\x05steps\x12\x14\n" +
+	"\x05block\x18\b \x01(\x04R\x05block\x12\x16\n" +
+	"\x06newest\x18\t \x01(\x04R\x06newest\"z\n" +
 	"\x06Status\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\v\n" +

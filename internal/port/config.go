@@ -34,7 +34,8 @@ type Config struct {
 	Key []byte
 	Log zerolog.Logger
 
-	handshake time.Duration // 0: handshakeTimeout; tests shorten it
+	handshake time.Duration           // 0: handshakeTimeout; tests shorten it
+	wrap      func(listener) listener // nil: as it is; tests make it fail
 }
 
 const (
@@ -70,6 +71,9 @@ func (c *Config) validate() error {
 	}
 	if c.handshake == 0 {
 		c.handshake = handshakeTimeout
+	}
+	if c.wrap == nil {
+		c.wrap = func(l listener) listener { return l }
 	}
 	return errors.Join(errs...)
 }

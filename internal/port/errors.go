@@ -1,6 +1,7 @@
 package port
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -72,9 +73,13 @@ func (d jobDigest) String() string {
 	return hex.EncodeToString(d[:6])
 }
 
-// jobOf reads the Hello's digest. One of another size is of another version
-// of muster; padding or cutting it makes it differ, which is all we need.
+// jobOf reads the Hello's digest. One of another size comes from another version
+// of muster; hashed, it equals no job of ours.
 func jobOf(h *pb.Hello) (d jobDigest) {
-	copy(d[:], h.GetJob())
+	job := h.GetJob()
+	if len(job) != len(d) && len(job) != 0 {
+		return sha256.Sum256(job)
+	}
+	copy(d[:], job)
 	return d
 }

@@ -25,7 +25,7 @@ type Port struct {
 	log      zerolog.Logger
 	identity *identity // nil without a key
 	addr     string    // advertised
-	tcp      *net.TCPListener
+	tcp      listener
 	udp      *net.UDPConn
 	quiet    *logadapt.Throttle
 
@@ -43,6 +43,12 @@ type Port struct {
 }
 
 type registration struct{ handle Handler }
+
+// listener is *net.TCPListener, but for tests that make it fail.
+type listener interface {
+	AcceptTCP() (*net.TCPConn, error)
+	Close() error
+}
 
 // maxOpening bounds how many strangers are listened to at a time: real peers
 // are through within a round trip, so only a flood gets here.
@@ -75,7 +81,7 @@ func Listen(cfg Config) (*Port, error) {
 		return nil, errors.Join(err, tcp.Close(), udp.Close())
 	}
 	p := &Port{
-		cfg: cfg, log: cfg.Log, identity: identity, addr: addr, tcp: tcp, udp: udp,
+		cfg: cfg, log: cfg.Log, identity: identity, addr: addr, tcp: cfg.wrap(tcp), udp: udp,
 		quiet: logadapt.NewThrottle(time.Minute, time.Now),
 		ctx:   ctx, cancel: cancel,
 		handlers: make(map[Protocol]map[string]*registration),

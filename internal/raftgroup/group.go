@@ -126,6 +126,7 @@ func (g *Group) Found(replicas []Replica) error {
 	if err := g.raft.BootstrapCluster(c).Error(); err != nil {
 		return fmt.Errorf("raft group %s: found: %w", g.cfg.Group, err)
 	}
+	g.Campaign() // nobody else can, so there is nothing to wait for
 	return nil
 }
 

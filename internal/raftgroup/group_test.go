@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -173,30 +176,169 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func TestCommitAndFailover(t *testing.T) {
-	for _, campaign := range []bool{false, true} {
-		t.Run(fmt.Sprintf("campaign=%t", campaign), func(t *testing.T) {
-			all := founded(t, nil)
-			apply(t, all[0], "x")
-			for _, r := range all {
-				eventually(t, "x applied", func() bool { return r.fsm.text() == "x" })
-			}
-			gone := time.Now()
-			all[0].kill(t)
-			if campaign {
-				all[1].LeaderGone(all[0].self)
-			}
-			lead := leaderOf(t, all[1:])
-			t.Logf("a new leader has committed %v after the old one went", time.Since(gone).Round(100*time.Microsecond))
-			if campaign && lead != all[1] {
-				t.Errorf("%s leads, want the one that stood for election", lead.self)
-			}
-			apply(t, lead, "y")
-			for _, r := range all[1:] {
-				eventually(t, "y applied", func() bool { return r.fsm.text() == "x,y" })
-			}
-			all[0].kill(t)
-		})
+func TestCommit(t *testing.T) {
+	all := founded(t, nil)
+	for i := range 100 {
+		apply(t, all[0], fmt.Sprint(i))
+	}
+	for _, r := range all {
+		eventually(t, "all applied", func() bool { return r.fsm.text() == all[0].fsm.text() })
+	}
+	if err := all[0].Found([]Replica{all[0].self}); !errors.Is(err, raft.ErrCantBootstrap) {
+		t.Errorf("founded twice: %v, want raft.ErrCantBootstrap", err)
 	}
 }
 
+// Before it is founded or added, a replica waits and disturbs nobody.
+func TestUnfoundedWaits(t *testing.T) {
+	r := startReplica(t, "a", "1", func(c *Config) {
+		c.Timing.HeartbeatTimeout, c.Timing.ElectionTimeout = 20*time.Millisecond, 20*time.Millisecond
+	})
+	select {
+	case <-r.Raft().LeaderCh():
+		t.Error("it leads")
+	case <-time.After(200 * time.Millisecond):
+	}
+	if term := r.Raft().CurrentTerm(); term != 0 {
+		t.Errorf("term %d, want 0", term)
+	}
+	if members, err := r.Replicas(); err != nil || len(members) != 0 {
+		t.Errorf("members %v, error %v", members, err)
+	}
+}
+
+// A log that outlives the process lets the same identity go on.
+func TestRestartWithLog(t *testing.T) {
+	disk, dir := raft.NewInmemStore(), t.TempDir()
+	durable := func(c *Config) { c.Logs, c.Dir = disk, dir }
+	r := startReplica(t, "a", "1", durable)
+	if err := r.Found([]Replica{r.self}); err != nil {
+		t.Fatal(err)
+	}
+	leaderOf(t, []*replica{r})
+	apply(t, r, "x")
+	term := r.Raft().CurrentTerm()
+	r.kill(t)
+
+	again := startReplica(t, "a", "1", durable)
+	leaderOf(t, []*replica{again})
+	if now := again.Raft().CurrentTerm(); now <= term {
+		t.Errorf("term %d after %d: it was forgotten", now, term)
+	}
+	if got := again.fsm.text(); got != "x" {
+		t.Errorf("applied %q, want x", got)
+	}
+}
+
+// start1 tries to start a/1 in dir.
+func start1(t *testing.T, dir string, logs raft.LogStore) error {
+	t.Helper()
+	p := newPort(t, "a")
+	g, err := Start(Config{Group: "shard-0", Self: Replica{"a", "1", p.Addr()}, Dir: dir, FSM: &tape{}, Logs: logs, Port: p, Log: zerolog.Nop()})
+	if err == nil {
+		return g.Stop()
+	}
+	return err
+}
+
+func TestLostLogMayNotVote(t *testing.T) {
+	dir := t.TempDir()
+	r := startReplica(t, "a", "1", func(c *Config) { c.Dir = dir })
+	if err := r.Found([]Replica{r.self}); err != nil {
+		t.Fatal(err)
+	}
+	leaderOf(t, []*replica{r})
+	r.kill(t)
+	for what, logs := range map[string]raft.LogStore{"in memory": nil, "empty": raft.NewInmemStore()} {
+		if err := start1(t, dir, logs); !errors.Is(err, ErrLostLog) {
+			t.Errorf("log %s: %v, want ErrLostLog", what, err)
+		}
+	}
+	// A later life in the same folder is none of its business.
+	later := startReplica(t, "a", "2", func(c *Config) { c.Dir = dir })
+	if members, err := later.Replicas(); err != nil || len(members) != 0 {
+		t.Errorf("the later life knows members %v, error %v", members, err)
+	}
+}
+
+func TestStartRefusesDamage(t *testing.T) {
+	dir := t.TempDir()
+	r := startReplica(t, "a", "1", func(c *Config) { c.Dir = dir })
+	if err := r.Found([]Replica{r.self}); err != nil {
+		t.Fatal(err)
+	}
+	leaderOf(t, []*replica{r})
+	r.kill(t)
+	if err := os.WriteFile(filepath.Join(dir, "shard-0", "1", "ballot"), []byte("muster ballot 1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := start1(t, dir, nil); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v, want ErrCorrupt", err)
+	}
+}
+
+func TestStopLeavesNothing(t *testing.T) {
+	before := runtime.NumGoroutine()
+	t.Run("group", func(t *testing.T) {
+		all := founded(t, nil)
+		apply(t, all[0], "x")
+		all[1].LeaderGone(all[0].self) // all have connections to all
+		leaderOf(t, all)
+		for _, r := range all {
+			r.kill(t)
+			if err := r.Stop(); err != nil { // again
+				t.Error(err)
+			}
+		}
+	})
+	eventually(t, "goroutines gone", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// Stop comes while the replica is in the middle of everything.
+func TestStopWhileBusy(t *testing.T) {
+	all := founded(t, nil)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for all[0].Raft().Apply([]byte("x"), time.Second).Error() == nil {
+			}
+		})
+	}
+	eventually(t, "at work", func() bool { return all[0].Raft().AppliedIndex() > 20 })
+	all[1].Campaign()
+	for _, r := range all {
+		start := time.Now()
+		r.kill(t)
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("Stop took %v", took)
+		}
+	}
+	wg.Wait()
+}
+
+func TestConfigNamesEveryFault(t *testing.T) {
+	_, err := Start(Config{
+		Self:   Replica{Node: "a/b", Addr: "x"},
+		Timing: Timing{HeartbeatTimeout: 100 * time.Millisecond, LeaderLeaseTimeout: time.Second, RPCTimeout: time.Millisecond},
+	})
+	if err == nil {
+		t.Fatal("taken")
+	}
+	for _, want := range []string{"group:", "self: node:", "incarnation:", "addr:", "dir:", "fsm:", "port:", "timing.rpc_timeout:", "timing: LeaderLeaseTimeout"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not name %s", err, want)
+		}
+	}
+}
+
+func TestAddress(t *testing.T) {
+	r := Replica{"node-a", "0123", "[fe80::1%eth0]:7000"}
+	if got, err := parseAddress(r.ServerAddress()); err != nil || got != r {
+		t.Errorf("got %+v, error %v", got, err)
+	}
+	for _, bad := range []string{"", "node", "node/1", "node@h:1"} {
+		if _, err := parseAddress(raft.ServerAddress(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}

@@ -21,7 +21,8 @@ import (
 //     applied is to return the replica's applied index, without long delay;
 //  4. once all that are wanted vote: remove what nobody wants.
 //
-// A leader that is to be removed hands over first. Each step changes one server,
+// Incarnations have no order, so want must be up to date: an earlier life in it
+// would turn out the later one. A leader that is to be removed hands over first. Each step changes one server,
 // so any two successive configurations share a majority (Ongaro's thesis, 4.1).
 func (g *Group) Reconcile(want []Replica, applied func(Replica) (uint64, error)) error {
 	if !g.IsLeader() {

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterml/muster/internal/node"
+	"github.com/musterml/muster/trainer"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device/cpu"
+)
+
+func evalCommand() *cobra.Command {
+	var o common
+	c := &cobra.Command{
+		Use:   "eval MODEL.safetensors [-f JOB]",
+		Short: "Measure a model on a job's held-out data",
+		Long: `Measure a model on a job's held-out data. Without -f the job is the job.yaml beside
+the model. To measure it on other data, give a job that names them.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return eval(c, &o, args[0]) },
+	}
+	f := c.Flags()
+	o.jobFlag(f)
+	f.BoolVar(&o.json, "json", false, "for machines: one JSON object")
+	return c
+}
+
+func eval(c *cobra.Command, o *common, model string) error {
+	if o.job == "" {
+		o.job = filepath.Join(filepath.Dir(model), node.JobFile)
+	}
+	job, err := o.loadJob()
+	if err != nil {
+		return err
+	}
+	train, test, err := data.Open(job.Data)
+	if err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	spec, err := job.BuildModel(train)
+	if err != nil {
+		return err
+	}
+	w, err := trainer.ReadModel(model, spec)
+	if err != nil {
+		return err
+	}
+	dev, err := cpu.New()
+	if err != nil {
+		return err
+	}
+	r, err := trainer.Evaluate(c.Context(), spec, dev, w, test)
+	if err != nil {
+		return err
+	}
+	n := float64(test.Len())
+	p := newProgress(c.OutOrStdout(), o.json, job)
+	p.say("evaluated", map[string]any{"model": model, "samples": test.Len(), "test_accuracy": float64(r.Correct) / n, "test_loss": r.Loss / n},
+		"%s: %d of %d held-out samples right, accuracy %.2f %%, loss %.4f", model, r.Correct, test.Len(), 100*float64(r.Correct)/n, r.Loss/n)
+	return nil
+}

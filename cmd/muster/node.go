@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/node"
+)
+
+type nodeOptions struct {
+	common
+	name, listen, advertise string
+	join, roles             []string
+	dataDir, out            string
+}
+
+func nodeCommand() *cobra.Command {
+	var o nodeOptions
+	c := &cobra.Command{
+		Use:   "node -f JOB --name NAME --listen HOST:PORT --join HOST:PORT,...",
+		Short: "Be one node of a cluster until its run is over",
+		Long: `Be one node of a cluster until its run is over. Start it on every machine with the
+same job file and at least one common address in --join, in any order. The run begins
+when the job's number of servers and a trainer are there.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
+	}
+	host, _ := os.Hostname()
+	f := c.Flags()
+	o.jobFlag(f)
+	o.clusterFlags(f)
+	o.outputFlags(f)
+	f.StringVar(&o.name, "name", host, "name of this node, unique in the cluster")
+	f.StringVar(&o.listen, "listen", "0.0.0.0:7400", "address of this node's one port, TCP and UDP")
+	f.StringVar(&o.advertise, "advertise", "", "address at which others reach this node (default: by the route to --join)")
+	f.StringSliceVar(&o.join, "join", nil, "addresses of nodes to find the cluster by; one that answers is enough")
+	f.StringSliceVar(&o.roles, "roles", []string{"server", "trainer"}, "what this node does: server, trainer or both")
+	f.StringVar(&o.dataDir, "data-dir", "", "folder for this node's own files (default: runs/nodes/NAME)")
+	f.StringVar(&o.out, "out", "", "folder for the outputs (default: out of the job)")
+	return c
+}
+
+func (o *nodeOptions) run(c *cobra.Command) error {
+	job, err := o.loadJob()
+	if err != nil {
+		return err
+	}
+	key, err := o.key()
+	if err != nil {
+		return err
+	}
+	log, err := o.logger(c.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	for _, r := range o.roles {
+		if r != "server" && r != "trainer" {
+			return fmt.Errorf("--roles names %q: use server, trainer, or server,trainer", r)
+		}
+	}
+	if o.name == "" {
+		return errors.New("--name is empty: give this node a name that is unique in the cluster")
+	}
+	if o.dataDir == "" {
+		o.dataDir = "runs/nodes/" + o.name
+	}
+	if o.out == "" {
+		o.out = job.Out
+	}
+	p := newProgress(c.OutOrStdout(), o.json, job)
+	result, err := node.Run(c.Context(), node.Config{
+		Job: job, Name: id.Node(o.name), Listen: o.listen, Advertise: o.advertise, Join: o.join,
+		Server: slices.Contains(o.roles, "server"), Trainer: slices.Contains(o.roles, "trainer"),
+		DataDir: o.dataDir, Out: o.out, Cluster: o.cluster, Key: key, Version: version, Log: log,
+		OnListen: func(addr string) {
+			p.say("listening", map[string]any{"node": o.name, "addr": addr},
+				"node %s listens at %s (%s); ask it: muster status --addr %s", o.name, addr, strings.Join(o.roles, ", "), addr)
+		},
+		OnStep: p.step, OnEvent: p.view,
+	})
+	p.end()
+	if err != nil {
+		return err
+	}
+	p.finish(result)
+	return nil
+}
+
+// finish says how the run ended and where the outputs are.
+func (p *progress) finish(r node.Result) {
+	f := r.Finish
+	p.say("finished", map[string]any{
+		"run": r.Run, "steps": f.Step, "test_accuracy": f.TestAccuracy, "test_loss": f.TestLoss, "digest": f.Digest, "out": r.Out,
+	}, "run %s is done: %d steps, held-out accuracy %.2f %%\nweights sha256 %s", r.Run, f.Step, 100*f.TestAccuracy, f.Digest)
+	if r.Out != "" && !p.json {
+		fmt.Fprintf(p.out, "outputs in %s\n", r.Out)
+	}
+}

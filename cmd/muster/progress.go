@@ -1,0 +1,142 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/musterml/muster/membership"
+	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/trainer"
+)
+
+// progress shows a run as it goes: one line that renews itself on a terminal, a line
+// every few seconds elsewhere, a JSON object for every step with --json.
+type progress struct {
+	out      io.Writer
+	terminal bool
+	json     bool
+	steps    uint64
+	batch    int
+	every    time.Duration // between lines when not on a terminal
+
+	mu       sync.Mutex
+	next     uint64 // the first step not yet shown; several trainers of a process tell of the same ones
+	started  time.Time
+	first    uint64
+	shown    time.Time
+	accuracy float64 // of recent batches, smoothed
+	loss     float64
+	test     string
+}
+
+func newProgress(out io.Writer, json bool, job trainer.Job) *progress {
+	return &progress{
+		out: out, terminal: isTerminal(out) && !json, json: json,
+		steps: uint64(job.Steps()), batch: job.Batch.Size, every: 2 * time.Second,
+	}
+}
+
+// step shows a step that is done.
+func (p *progress) step(m *pb.StepMetrics) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m.Step < p.next {
+		return
+	}
+	now := time.Now()
+	if p.started.IsZero() {
+		p.started, p.first = now, m.Step
+		p.loss, p.accuracy = m.Loss, m.Accuracy
+	}
+	p.next = m.Step + 1
+	if m.Evaluated {
+		p.test = fmt.Sprintf("  held-out %.2f %%", 100*m.TestAccuracy)
+	}
+	if m.Step < p.steps {
+		p.loss += 0.2 * (m.Loss - p.loss)
+		p.accuracy += 0.2 * (m.Accuracy - p.accuracy)
+	}
+	if p.json {
+		p.object(m)
+		return
+	}
+	due := p.every
+	if p.terminal {
+		due = 100 * time.Millisecond
+	}
+	if now.Sub(p.shown) >= due || m.Evaluated {
+		p.shown = now
+		p.line(now, min(p.next, p.steps))
+	}
+}
+
+func (p *progress) line(now time.Time, done uint64) {
+	rate, left := 0.0, "--"
+	if d := now.Sub(p.started); d > 0 && done > p.first+1 {
+		perStep := d.Seconds() / float64(done-p.first-1)
+		rate = float64(p.batch) / perStep
+		left = time.Duration(float64(p.steps-done) * perStep * float64(time.Second)).Round(time.Second).String()
+	}
+	text := fmt.Sprintf("step %d/%d  loss %.4f  accuracy %.2f %%  %.0f samples/s  %s left%s",
+		done, p.steps, p.loss, 100*p.accuracy, rate, left, p.test)
+	if p.terminal {
+		fmt.Fprintf(p.out, "\r\x1b[K%s", text)
+		return
+	}
+	fmt.Fprintln(p.out, text)
+}
+
+func (p *progress) object(m *pb.StepMetrics) {
+	o := map[string]any{"event": "step", "step": m.Step, "steps": p.steps}
+	if m.Step < p.steps {
+		o["loss"], o["accuracy"] = m.Loss, m.Accuracy
+	}
+	if m.Evaluated {
+		o["test_loss"], o["test_accuracy"] = m.TestLoss, m.TestAccuracy
+	}
+	p.emit(o)
+}
+
+func (p *progress) emit(o any) {
+	b, err := json.Marshal(o)
+	if err == nil {
+		fmt.Fprintf(p.out, "%s\n", b)
+	}
+}
+
+// say shows a line of its own.
+func (p *progress) say(event string, fields map[string]any, format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.json {
+		fields["event"] = event
+		p.emit(fields)
+		return
+	}
+	if p.terminal {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+	fmt.Fprintf(p.out, format+"\n", args...)
+}
+
+// view tells of a change of membership.
+func (p *progress) view(v membership.View) {
+	var names []string
+	for _, m := range v.Members {
+		names = append(names, string(m.Node))
+	}
+	p.say("view", map[string]any{"view": v.Number, "from": v.From, "trainers": names, "reason": v.Reason},
+		"view %d from step %d: trainers %v (%s)", uint64(v.Number), uint64(v.From), names, v.Reason)
+}
+
+// end closes the line that renews itself.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.terminal && !p.started.IsZero() {
+		fmt.Fprintln(p.out)
+	}
+}

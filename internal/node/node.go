@@ -1,0 +1,285 @@
+// Package node is one process of a run: it wires the port, gossip, the coordinator, the
+// parameter servers and the trainer together, in the order in which they need each
+// other, and takes them down in the reverse one.
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/internal/raftgroup"
+	"github.com/musterml/muster/internal/wait"
+	"github.com/musterml/muster/membership"
+	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/ps"
+	"github.com/musterml/muster/trainer"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device/cpu"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// Config says what a node is.
+type Config struct {
+	Job       trainer.Job
+	Name      id.Node
+	Listen    string   // host:port
+	Advertise string   // "" = chosen by the route to the seeds
+	Join      []string // seeds; its own address among them does no harm
+	Server    bool
+	Trainer   bool
+	DataDir   string // Raft's term, vote and snapshots; one node at a time
+	Out       string // folder for the outputs
+	Cluster   string
+	Key       []byte // nil: nothing is encrypted
+	Version   string
+	Log       zerolog.Logger
+
+	OnListen func(addr string)          // called once the node can be reached
+	OnStep   func(*pb.StepMetrics)      // called for every step that this node's trainer takes part in
+	OnEvent  func(view membership.View) // called when the agreed membership changes
+}
+
+// Result is how a run ended.
+type Result struct {
+	Run    string
+	Finish *pb.Finish
+	Out    string // where this node wrote its outputs, "" if it wrote none
+}
+
+// leaderless is how long a node that has its outputs waits for the coordinator to say
+// goodbye before it leaves by itself.
+const leaderless = 3 * time.Second
+
+// Node is a running node. Its fields are set by Run, in this order, and not changed
+// afterwards, except what mu guards.
+type Node struct {
+	cfg         Config
+	incarnation id.Incarnation
+	waits       wait.Registry
+	spec        *nn.Spec // of a trainer
+	train, test data.Dataset
+	port        *port.Port
+	meta        *pb.NodeMeta
+	gossip      *membership.Gossip
+	founding    *pb.Founding
+	servers     []raftgroup.Replica // of the founding
+	shards      *ps.Server          // nil on a node that keeps no shard
+	client      *ps.Client
+	coordinator *membership.Coordinator // nil on a node that is not of the coordinator
+	trainer     *trainer.Trainer        // nil on a node that does not train
+	session     *membership.Session
+
+	mu     sync.Mutex // also held when session and coordinator are set, which status reads
+	finish *pb.Finish
+	saved  bool
+
+	finished chan struct{} // closed with finish
+	bye      chan struct{} // closed when the coordinator lets this node go
+	byeOnce  sync.Once
+	fatal    chan error // what this node cannot go on with
+}
+
+// Run takes part in a run until it ends or ctx does.
+func Run(ctx context.Context, cfg Config) (Result, error) {
+	n := &Node{
+		cfg: cfg, incarnation: id.Incarnation(random(8)),
+		finished: make(chan struct{}), bye: make(chan struct{}), fatal: make(chan error, 8),
+	}
+	var down shutdown
+	err := n.start(ctx, &down)
+	var result Result
+	if err == nil {
+		result, err = n.await(ctx)
+	}
+	return result, errors.Join(err, down.run())
+}
+
+// shutdown collects what must be undone, and does it last in, first out.
+type shutdown []func() error
+
+func (s *shutdown) add(f func() error) { *s = append(*s, f) }
+
+func (s *shutdown) run() error {
+	var errs []error
+	for i := len(*s) - 1; i >= 0; i-- {
+		errs = append(errs, (*s)[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// start brings the node up: first what can be wrong here alone (data, folder, port),
+// then what needs others.
+func (n *Node) start(ctx context.Context, down *shutdown) error {
+	if err := n.openData(); err != nil {
+		return err
+	}
+	unlock, err := lockDir(n.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	down.add(unlock)
+	if n.cfg.Trainer || n.cfg.Server {
+		if err := writable(n.cfg.Out); err != nil {
+			return err
+		}
+	}
+	if err := n.listen(down); err != nil {
+		return err
+	}
+	if err := n.found(ctx, down); err != nil {
+		return err
+	}
+	if err := n.serve(down); err != nil {
+		return err
+	}
+	return n.work(ctx, down)
+}
+
+// openData reads the data and builds the model, on a node that trains. A server learns
+// the model's size from the trainers.
+func (n *Node) openData() (err error) {
+	if !n.cfg.Trainer {
+		return nil
+	}
+	if n.train, n.test, err = data.Open(n.cfg.Job.Data); err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	n.spec, err = n.cfg.Job.BuildModel(n.train)
+	return err
+}
+
+// listen opens the port and begins to gossip.
+func (n *Node) listen(down *shutdown) error {
+	digest, err := n.cfg.Job.Digest()
+	if err != nil {
+		return err
+	}
+	n.port, err = port.Listen(port.Config{
+		Listen: n.cfg.Listen, Advertise: n.cfg.Advertise, Seeds: n.cfg.Join,
+		Node: n.cfg.Name, Cluster: n.cfg.Cluster, Version: n.cfg.Version, Job: digest, Key: n.cfg.Key, Log: n.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	down.add(n.port.Close)
+	n.meta = &pb.NodeMeta{Incarnation: string(n.incarnation), Addr: n.port.Addr(), Server: n.cfg.Server, Trainer: n.cfg.Trainer}
+	if n.cfg.Trainer {
+		identity := data.Identity(n.train, n.test)
+		n.meta.Data, n.meta.Arithmetic, n.meta.Params = identity[:], cpu.Arithmetic(), uint64(n.spec.Params())
+	}
+	n.gossip, err = membership.StartGossip(membership.GossipConfig{
+		Port: n.port, Node: n.cfg.Name, Cluster: n.cfg.Cluster, Key: n.cfg.Key, Meta: n.meta, Log: n.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	down.add(func() error { return n.gossip.Stop(500 * time.Millisecond) })
+	n.port.Handle(port.Control, StatusTopic, n.serveStatus)
+	n.cfg.Log.Info().Str("addr", n.port.Addr()).Str("node", string(n.cfg.Name)).Msg("listening")
+	if n.cfg.OnListen != nil {
+		n.cfg.OnListen(n.port.Addr())
+	}
+	return nil
+}
+
+// found finds the others and agrees with them on the run, or learns of it.
+func (n *Node) found(ctx context.Context, down *shutdown) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel(nil)
+	watch.Go(func() {
+		select {
+		case <-n.gossip.Refused():
+			cancel(n.gossip.Err())
+		case <-ctx.Done():
+		}
+	})
+	job, err := n.cfg.Job.YAML()
+	if err != nil {
+		return err
+	}
+	digest, err := n.cfg.Job.Digest()
+	if err != nil {
+		return err
+	}
+	founder := membership.NewFounder(membership.FoundingConfig{
+		Port: n.port, Gossip: n.gossip, Self: n.meta, Node: n.cfg.Name, Servers: n.cfg.Job.Cluster.Servers,
+		Job: digest[:], JobFile: string(job), NewRun: func() string { return n.cfg.Job.Name + "-" + random(3) }, Log: n.cfg.Log,
+	})
+	end := n.waits.Begin("a seed to answer", fmt.Sprint(n.cfg.Join))
+	err = n.gossip.Join(ctx, n.others())
+	end()
+	if err == nil {
+		end = n.waits.Begin(fmt.Sprintf("the run to be founded by %d servers and a trainer", n.cfg.Job.Cluster.Servers), "")
+		n.founding, err = founder.Find(ctx)
+		end()
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	n.servers = membership.Replicas(n.founding)
+	n.meta.Run = n.founding.Run
+	n.cfg.Log.Info().Str("run", n.founding.Run).Int("servers", len(n.servers)).Msg("in a run")
+	return n.gossip.SetMeta(n.meta)
+}
+
+// others are the seeds without this node itself.
+func (n *Node) others() []string {
+	var seeds []string
+	for _, s := range n.cfg.Join {
+		if s != n.port.Addr() && s != n.cfg.Listen {
+			seeds = append(seeds, s)
+		}
+	}
+	return seeds
+}
+
+// lockDir makes the node's folder and keeps other nodes out of it.
+func lockDir(dir string) (unlock func() error, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("data folder: %w; choose one that can be written with --data-dir", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("data folder: %w; choose one that can be written with --data-dir", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("data folder %s is in use by another node; give each node its own --data-dir", dir), f.Close())
+	}
+	return f.Close, nil
+}
+
+// writable finds out now, not at the end of a long run, that the outputs have a place.
+func writable(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("output folder: %w; choose one that can be written with --out, or out in the job", err)
+	}
+	f, err := os.CreateTemp(dir, ".writable-*")
+	if err != nil {
+		return fmt.Errorf("output folder: %w; choose one that can be written with --out, or out in the job", err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+func random(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}

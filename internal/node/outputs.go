@@ -1,0 +1,166 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/musterml/muster/internal/id"
+	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/ps"
+	"github.com/musterml/muster/trainer"
+)
+
+// The files of an output folder.
+const (
+	ModelFile   = "model.safetensors"
+	MetricsFile = "metrics.jsonl"
+	EventsFile  = "events.jsonl"
+	JobFile     = "job.yaml"
+)
+
+// save writes the outputs, on trainers and on the coordinator's leader; it returns
+// their folder, "" on a node that has none.
+func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
+	leads := false
+	if n.coordinator != nil {
+		_, leads = n.coordinator.Leads()
+	}
+	if n.trainer == nil && !leads {
+		return "", nil
+	}
+	history, err := n.history(ctx)
+	if err != nil {
+		return "", err
+	}
+	if n.spec != nil {
+		w, err := n.weights(ctx, f)
+		if err != nil {
+			return "", err
+		}
+		if err := trainer.WriteModel(filepath.Join(n.cfg.Out, ModelFile), n.spec, w); err != nil {
+			return "", err
+		}
+	}
+	job, err := n.cfg.Job.YAML()
+	if err != nil {
+		return "", err
+	}
+	return n.cfg.Out, errors.Join(
+		replaceFile(filepath.Join(n.cfg.Out, MetricsFile), metricsLines(history.Metrics, f.Step)),
+		replaceFile(filepath.Join(n.cfg.Out, EventsFile), eventLines(history.Events)),
+		replaceFile(filepath.Join(n.cfg.Out, JobFile), job),
+	)
+}
+
+// history asks for the run's whole history until the leader gives it.
+func (n *Node) history(ctx context.Context) (*pb.Status, error) {
+	end := n.waits.Begin("the run's history", "coordinator")
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
+	defer cancel()
+	for {
+		st, err := n.clusterStatus(ctx, &pb.StatusRequest{History: true})
+		if err == nil {
+			return st, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the run's history cannot be had: %w", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// weights are the final ones, from this node's trainer or, where it has left the view,
+// from the parameter servers.
+func (n *Node) weights(ctx context.Context, f *pb.Finish) ([]float32, error) {
+	if w, ok := n.trainer.Weights(); ok {
+		return w, nil
+	}
+	end := n.waits.Begin("the final weights", "servers")
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
+	defer cancel()
+	w := make([]float32, n.spec.Params())
+	blocks := n.cfg.Job.Layout(len(w)).Blocks()
+	if err := n.client.Pull(ctx, id.Step(f.Step), 0, id.Block(blocks), ps.State{W: w}); err != nil {
+		return nil, fmt.Errorf("the final weights cannot be had: %w", err)
+	}
+	digest, err := trainer.Digest(n.spec, w)
+	if err == nil && digest != f.Digest {
+		err = fmt.Errorf("the weights on the parameter servers have digest %s, the trainers' %s", digest, f.Digest)
+	}
+	return w, err
+}
+
+type stepLine struct {
+	Step     uint64    `json:"step"`
+	Loss     float64   `json:"loss"`
+	Accuracy float64   `json:"accuracy"`
+	Time     time.Time `json:"time"`
+}
+
+type evaluationLine struct {
+	StateAt      uint64    `json:"state_at"` // steps done when the held-out data was evaluated
+	TestLoss     float64   `json:"test_loss"`
+	TestAccuracy float64   `json:"test_accuracy"`
+	Time         time.Time `json:"time"`
+}
+
+// metricsLines is a line for every step and one for every evaluation.
+func metricsLines(metrics []*pb.StepMetrics, steps uint64) []byte {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	for _, m := range metrics {
+		at := time.Unix(0, m.Time).UTC()
+		if m.Evaluated {
+			_ = enc.Encode(evaluationLine{m.Step, m.TestLoss, m.TestAccuracy, at})
+		}
+		if m.Step < steps {
+			_ = enc.Encode(stepLine{m.Step, m.Loss, m.Accuracy, at})
+		}
+	}
+	return out.Bytes()
+}
+
+type eventLine struct {
+	Time time.Time `json:"time"`
+	Kind string    `json:"kind"`
+	Node string    `json:"node,omitempty"`
+	View uint64    `json:"view"`
+	Step uint64    `json:"step"`
+	Text string    `json:"text"`
+}
+
+func eventLines(events []*pb.Event) []byte {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	for _, e := range events {
+		_ = enc.Encode(eventLine{time.Unix(0, e.Time).UTC(), e.Kind, e.Node, e.View, e.Step, e.Text})
+	}
+	return out.Bytes()
+}
+
+// replaceFile writes a file as a whole or not at all.
+func replaceFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w; make room or choose another folder with --out", path, errors.Join(err, os.Remove(f.Name())))
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/internal/raftgroup"
+	"github.com/musterml/muster/membership"
+	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/ps"
+	"github.com/musterml/muster/trainer"
+	"github.com/musterml/muster/trainer/device/cpu"
+)
+
+func (n *Node) self() raftgroup.Replica {
+	return raftgroup.Replica{Node: n.cfg.Name, Incarnation: n.incarnation, Addr: n.port.Addr()}
+}
+
+// serve starts this node's replicas, if the founding names it, and the client of them all.
+func (n *Node) serve(down *shutdown) error {
+	opt, err := n.cfg.Job.NewOptimizer()
+	if err != nil {
+		return err
+	}
+	layout := n.cfg.Job.Layout(int(n.founding.Params))
+	n.client, err = ps.NewClient(ps.ClientConfig{
+		Layout: layout, OptimizerSlots: opt.Slots(), Log: n.cfg.Log,
+		Replicas: func(shard id.ParamShard) []string {
+			var addrs []string
+			for _, r := range n.replicas(shard) {
+				addrs = append(addrs, r.Addr)
+			}
+			return addrs
+		},
+		Dial: func(ctx context.Context, addr, topic string) (net.Conn, error) {
+			return n.port.Dial(ctx, addr, port.Params, topic)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	down.add(n.client.Close)
+	if !n.cfg.Server || !slices.ContainsFunc(n.servers, func(r raftgroup.Replica) bool { return r.Node == n.cfg.Name }) {
+		return nil // a server beyond the job's count is a spare
+	}
+	dir := filepath.Join(n.cfg.DataDir, "raft")
+	n.shards, err = ps.NewServer(ps.ServerConfig{
+		Self: n.self(), Layout: layout, Optimizer: opt, Dir: dir, Port: n.port, Log: n.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	down.add(n.shards.Stop)
+	for shard := range id.ParamShard(layout.Shards) {
+		if err := n.startShard(shard); err != nil {
+			return err
+		}
+	}
+	coordinator, err := membership.StartCoordinator(membership.CoordinatorConfig{
+		Founding: n.founding, Self: n.self(), Dir: dir, Port: n.port, Gossip: n.gossip,
+		Shards: n.cfg.Job.Batch.LogicalShards, Exact: n.cfg.Job.Sync.Sum == trainer.SumExact,
+		Restore: n.restore, Leave: n.leave, Log: n.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	down.add(coordinator.Stop)
+	n.mu.Lock()
+	n.coordinator = coordinator
+	n.mu.Unlock()
+	return nil
+}
+
+// startShard starts this node's replica of a shard, if it is placed here. A life that
+// the founding names bootstraps the shard with the others of the founding; a later life
+// has lost its log and waits to be added anew.
+func (n *Node) startShard(shard id.ParamShard) error {
+	place := membership.Placement(n.servers, shard, n.cfg.Job.Cluster.Replicas)
+	i := slices.IndexFunc(place, func(r raftgroup.Replica) bool { return r.Node == n.cfg.Name })
+	switch {
+	case i < 0:
+		return nil
+	case place[i].Incarnation == n.incarnation:
+		return n.shards.Start(shard, place)
+	default:
+		return n.shards.Start(shard, nil)
+	}
+}
+
+// replicas are the servers of a shard, each in the life that gossip knows.
+func (n *Node) replicas(shard id.ParamShard) []raftgroup.Replica {
+	return membership.Placement(membership.Newest(n.servers, n.gossip.Peers()), shard, n.cfg.Job.Cluster.Replicas)
+}
+
+// restore finds the newest step that the servers hold completely.
+func (n *Node) restore(ctx context.Context) (id.Step, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	step, ok, err := n.client.Complete(ctx)
+	if err != nil || !ok {
+		return 0, err // nothing is kept yet: the run begins at step 0
+	}
+	return step, nil
+}
+
+// work starts what goes on all the time: watching others, the session, training.
+func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var loops sync.WaitGroup
+	if n.cfg.Trainer {
+		dev, err := cpu.New()
+		if err != nil {
+			cancel()
+			return err
+		}
+		n.trainer, err = trainer.New(trainer.Config{
+			Job: n.cfg.Job, Run: n.founding.Run, Node: n.cfg.Name, Incarnation: n.incarnation,
+			Spec: n.spec, Device: dev, Train: n.train, Test: n.test, Port: n.port, Servers: n.client,
+			Waits: &n.waits, Notify: func() { n.session.Notify() }, OnStep: n.onStep, Log: n.cfg.Log,
+		})
+		if err != nil {
+			cancel()
+			return err
+		}
+		down.add(n.trainer.Close)
+	}
+	session := membership.NewSession(membership.SessionConfig{
+		Port: n.port, Self: n.meta, Servers: n.serverAddrs, Handlers: n.handlers(), Log: n.cfg.Log,
+	})
+	n.mu.Lock()
+	n.session = session
+	n.mu.Unlock()
+	lifelines := membership.NewLifelines(n.port, n.gossip, n.incarnation, n.onGone)
+	loops.Go(func() { n.session.Run(ctx) })
+	loops.Go(func() { lifelines.Run(ctx) })
+	if n.trainer != nil {
+		loops.Go(func() { n.reportFatal(n.trainer.Run(ctx)) })
+	}
+	if n.shards != nil {
+		loops.Go(func() { n.reconcile(ctx) })
+	}
+	down.add(func() error {
+		cancel()
+		loops.Wait()
+		return nil
+	})
+	return nil
+}
+
+func (n *Node) onStep(m *pb.StepMetrics) {
+	if n.cfg.OnStep != nil {
+		n.cfg.OnStep(m)
+	}
+	n.session.Notify()
+}
+
+// onGone hears that a server's process has ended, before any timeout.
+func (n *Node) onGone(node id.Node, inc id.Incarnation) {
+	n.cfg.Log.Info().Str("node", string(node)).Msg("a server's process has ended")
+	if n.shards != nil {
+		n.shards.LeaderGone(node)
+	}
+	if n.coordinator != nil {
+		n.coordinator.Gone(node, inc)
+	}
+}
+
+// reconcile keeps the replicas of the shards led here those of the placement.
+func (n *Node) reconcile(ctx context.Context) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			n.shards.Reconcile(n.replicas)
+		}
+	}
+}
+
+// serverAddrs are the addresses at which the coordinator may be found.
+func (n *Node) serverAddrs() []string {
+	var addrs []string
+	for _, r := range membership.Newest(n.servers, n.gossip.Peers()) {
+		addrs = append(addrs, r.Addr)
+	}
+	return addrs
+}
+
+func (n *Node) handlers() membership.Handlers {
+	h := membership.Handlers{
+		Freeze: func(id.View) {}, View: n.onView, Ack: func(id.Step) {},
+		Finish: n.onFinish, Bye: n.leave, Report: n.report,
+		Refuse: func(why string) { n.reportFatal(errors.New("the run refuses this node: " + why)) },
+	}
+	if t := n.trainer; t != nil {
+		h.Freeze, h.Ack = t.Freeze, t.Ack
+		h.View = func(v membership.View) {
+			t.Enter(v)
+			n.onView(v)
+		}
+	}
+	return h
+}
+
+func (n *Node) onView(v membership.View) {
+	if n.cfg.OnEvent != nil {
+		n.cfg.OnEvent(v)
+	}
+}
+
+func (n *Node) onFinish(f *pb.Finish) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.finish == nil {
+		n.finish = f
+		close(n.finished)
+	}
+}
+
+// leave is called when this node is not needed any more.
+func (n *Node) leave() { n.byeOnce.Do(func() { close(n.bye) }) }
+
+func (n *Node) reportFatal(err error) {
+	if err == nil {
+		return
+	}
+	select {
+	case n.fatal <- err:
+	default: // one is enough
+	}
+}
+
+// report is what the coordinator hears of this node.
+func (n *Node) report() *pb.Report {
+	r := &pb.Report{Waits: membership.Waits(n.waits.Snapshot())}
+	if n.trainer != nil {
+		n.trainer.Report(r)
+	}
+	n.mu.Lock()
+	r.Saved = n.saved
+	n.mu.Unlock()
+	if n.shards != nil {
+		for _, s := range n.shards.Status() {
+			if s.Role == "leader" {
+				r.Leads = append(r.Leads, &pb.Lead{Group: s.Shard.String(), Term: s.Term})
+			}
+		}
+	}
+	if n.coordinator != nil {
+		if term, ok := n.coordinator.Leads(); ok {
+			r.Leads = append(r.Leads, &pb.Lead{Group: membership.CoordinatorGroup, Term: term})
+		}
+	}
+	return r
+}
+
+// await waits for the end of the run, saves the outputs, and waits to be let go.
+func (n *Node) await(ctx context.Context) (Result, error) {
+	result := Result{Run: n.founding.Run}
+	select {
+	case <-ctx.Done():
+		return result, fmt.Errorf("stopped before the end of the run: %w", context.Cause(ctx))
+	case err := <-n.fatal:
+		return result, err
+	case <-n.gossip.Refused():
+		return result, n.gossip.Err()
+	case <-n.finished:
+	}
+	n.mu.Lock()
+	result.Finish = n.finish
+	n.mu.Unlock()
+	var err error
+	if result.Finish.Failed != "" {
+		err = errors.New("the run has failed: " + result.Finish.Failed)
+	} else {
+		result.Out, err = n.save(ctx, result.Finish)
+	}
+	n.mu.Lock()
+	n.saved = true
+	n.mu.Unlock()
+	n.session.Notify()
+	n.awaitGoodbye(ctx)
+	return result, err
+}
+
+// awaitGoodbye waits until the coordinator lets this node go, or is gone itself.
+func (n *Node) awaitGoodbye(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.bye:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if _, without := n.session.Leader(); without > leaderless {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package raftgroup
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/musterml/muster/internal/id"
+)
+
+func TestFailover(t *testing.T) {
+	for _, campaign := range []bool{false, true} {
+		t.Run(fmt.Sprintf("campaign=%t", campaign), func(t *testing.T) {
+			all := founded(t, nil)
+			apply(t, all[0], "x")
+			took := failover(t, all, campaign)
+			t.Logf("a new leader has committed %v after the old one went", took.Round(100*time.Microsecond))
+			lead := leaderOf(t, all[1:])
+			if campaign && lead != all[1] {
+				t.Errorf("%s leads, want the one that stood for election", lead.self)
+			}
+			apply(t, lead, "y")
+			for _, r := range all[1:] {
+				eventually(t, "y applied", func() bool { return r.fsm.text() == "x,y" })
+			}
+		})
+	}
+}
+
+// failover kills the first replica, the leader, and returns how long the others
+// took to elect another and to commit.
+func failover(t testing.TB, all []*replica, campaign bool) time.Duration {
+	t.Helper()
+	all[0].kill(t)
+	start := time.Now()
+	if campaign {
+		all[1].LeaderGone(all[0].self)
+	}
+	leaderOf(t, all[1:])
+	return time.Since(start)
+}
+
+// A voter that accepts connections and never says a word (a machine without
+// power behind a switch, a stopped process) delays neither the leader's
+// heartbeats to the others nor the next election.
+func TestMuteVoterDelaysNobody(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // the backlog accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	var all []*replica
+	replicas := []Replica{{"mute", "1", mute.Addr().String()}}
+	for _, node := range []id.Node{"a", "b", "c", "d"} {
+		r := startReplica(t, node, "1", nil)
+		all, replicas = append(all, r), append(replicas, r.self)
+	}
+	if err := all[0].Found(replicas); err != nil {
+		t.Fatal(err)
+	}
+	lead := leaderOf(t, all)
+	if lead != all[0] {
+		t.Fatalf("%s leads, want the founder", lead.self)
+	}
+	for _, r := range all { // none of them may miss its leader for a whole timeout
+		eventually(t, "all follow", func() bool { l, ok := r.Leader(); return ok && l == lead.self })
+	}
+	term := lead.Raft().CurrentTerm()
+	end := time.After(4 * 300 * time.Millisecond)
+	for i := 0; ; i++ {
+		apply(t, lead, "x")
+		select {
+		case <-end:
+			if now := lead.Raft().CurrentTerm(); now != term || !lead.IsLeader() {
+				t.Errorf("term %d became %d during %d entries", term, now, i)
+			}
+			if took := failover(t, all, true); took > 150*time.Millisecond {
+				t.Errorf("the next leader took %v", took)
+			} else {
+				t.Logf("the next leader has committed after %v", took.Round(100*time.Microsecond))
+			}
+			return
+		default:
+		}
+	}
+}
+
+// news records what OnLeader is told.
+type news struct {
+	mu  sync.Mutex
+	all map[id.Node][]string
+}
+
+func (n *news) edit(c *Config) {
+	node := c.Self.Node
+	c.OnLeader = func(leader Replica, known bool) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.all[node] = append(n.all[node], fmt.Sprintf("%s %t", leader.Node, known))
+	}
+}
+
+func (n *news) last(node id.Node) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.all[node]) == 0 {
+		return ""
+	}
+	return n.all[node][len(n.all[node])-1]
+}
+
+func TestOnLeader(t *testing.T) {
+	n := &news{all: map[id.Node][]string{}}
+	all := founded(t, n.edit)
+	told := func(r *replica, want string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s is told %q", r.self.Node, want), func() bool { return n.last(r.self.Node) == want })
+	}
+	for _, r := range all {
+		told(r, string(all[0].self.Node)+" true")
+	}
+	all[0].kill(t)
+	all[1].LeaderGone(all[0].self)
+	for _, r := range all[1:] {
+		told(r, string(all[1].self.Node)+" true")
+	}
+	// A leader that has lost its majority steps down, and says so.
+	all[2].kill(t)
+	told(all[1], " false")
+}
+
+func TestCampaignIsGuarded(t *testing.T) {
+	all := founded(t, nil)
+	lead, follower := all[0], all[1]
+	learner := startReplica(t, "d", "1", nil)
+	if err := lead.Raft().AddNonvoter(learner.self.ServerID(), learner.self.ServerAddress(), 0, 0).Error(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the learner follows", func() bool { _, ok := learner.Leader(); return ok })
+	term := lead.Raft().CurrentTerm()
+
+	lead.Campaign()
+	learner.Campaign()
+	learner.LeaderGone(lead.self)
+	follower.LeaderGone(all[2].self)                          // not the leader
+	follower.LeaderGone(Replica{lead.self.Node, "other", ""}) // another life of it
+	for range 50 {
+		apply(t, lead, "x")
+	}
+	if now := lead.Raft().CurrentTerm(); now != term {
+		t.Errorf("term %d became %d", term, now)
+	}
+
+	follower.LeaderGone(Replica{Node: lead.self.Node}) // any life
+	eventually(t, "the follower leads", follower.IsLeader)
+	follower.kill(t)
+	follower.Campaign() // after Stop: nothing
+}
+
+// A candidate that lacks a committed entry loses, however early it stands.
+func TestCampaignNeedsTheLog(t *testing.T) {
+	all := founded(t, nil)
+	behind := all[2]
+	behind.kill(t)
+	apply(t, all[0], "x")
+	// Its earlier life, as it was before x, may not win against one that has x.
+	if all[1].Raft().LastIndex() < all[0].Raft().CommitIndex() {
+		eventually(t, "the follower has x", func() bool { return all[1].fsm.text() == "x" })
+	}
+	var response raft.RequestVoteResponse
+	request := &raft.RequestVoteRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(behind.self.ServerID()), Addr: []byte(behind.self.ServerAddress())},
+		Term:      all[0].Raft().CurrentTerm() + 1, LastLogIndex: 1, LastLogTerm: 1, LeadershipTransfer: true,
+	}
+	err := all[0].transport.RequestVote(all[1].self.ServerID(), all[1].self.ServerAddress(), request, &response)
+	if err != nil || response.Granted {
+		t.Errorf("granted %t, error %v", response.Granted, err)
+	}
+}
+
+// The times behind the claim in doc.go, with everything on one machine.
+func BenchmarkFailover(b *testing.B) {
+	for _, campaign := range []bool{false, true} {
+		b.Run(fmt.Sprintf("campaign=%t", campaign), func(b *testing.B) {
+			var sum, worst time.Duration
+			for range b.N {
+				b.StopTimer()
+				all := founded(b, nil)
+				b.StartTimer()
+				took := failover(b, all, campaign)
+				b.StopTimer()
+				sum, worst = sum+took, max(worst, took)
+				for _, r := range all {
+					r.kill(b)
+				}
+			}
+			b.ReportMetric(float64(sum.Microseconds())/1000/float64(b.N), "ms/failover")
+			b.ReportMetric(float64(worst.Microseconds())/1000, "ms/worst")
+		})
+	}
+}
+
+func BenchmarkCommit(b *testing.B) {
+	all := founded(b, nil)
+	entry := make([]byte, 64)
+	for b.Loop() {
+		if err := all[0].Raft().Apply(entry, time.Second).Error(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

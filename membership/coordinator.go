@@ -1,0 +1,344 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/internal/raftgroup"
+	pb "github.com/musterml/muster/proto"
+)
+
+// CoordinatorGroup is the name of the coordinator's Raft group within a run.
+const CoordinatorGroup = "coordinator"
+
+// CoordinatorConfig says how a server takes part in the coordinator.
+type CoordinatorConfig struct {
+	Founding *pb.Founding
+	Self     raftgroup.Replica
+	Dir      string
+	Port     *port.Port
+	Gossip   *Gossip
+	Shards   int                                    // logical shards of the job
+	Exact    bool                                   // sums are exact: trainers must have one arithmetic
+	Restore  func(context.Context) (id.Step, error) // the newest step that the parameter servers hold completely; 0 when they hold none
+	Leave    func()                                 // called on the leader when the run is over and everybody has been told
+	Log      zerolog.Logger
+}
+
+// Coordinator is this server's part in the group that agrees on the run: its
+// founding, its views, its history and its end. One of its servers leads and runs
+// the director. Safe for concurrent use.
+type Coordinator struct {
+	cfg     CoordinatorConfig
+	group   *raftgroup.Group
+	machine machine
+	numbers sessionNumbers
+	remove  []func()
+	loop    sync.WaitGroup
+	stop    context.CancelFunc
+	changed chan struct{} // leadership may have changed
+
+	mu    sync.Mutex
+	reign *reign // nil unless this server leads
+}
+
+// StartCoordinator starts this server's replica. A server of the founding bootstraps
+// the group; one that comes later, or again, waits until the leader adds it.
+func StartCoordinator(cfg CoordinatorConfig) (*Coordinator, error) {
+	c := &Coordinator{cfg: cfg, changed: make(chan struct{}, 1)}
+	group, err := raftgroup.Start(raftgroup.Config{
+		Group: cfg.Founding.Run + "." + CoordinatorGroup, Self: cfg.Self, Dir: cfg.Dir, FSM: &c.machine, Port: cfg.Port, Log: cfg.Log,
+		OnLeader: func(raftgroup.Replica, bool) {
+			select {
+			case c.changed <- struct{}{}:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.group = group
+	ctx, cancel := context.WithCancel(context.Background())
+	c.stop = cancel
+	c.remove = []func(){
+		cfg.Port.Handle(port.Control, sessionTopic, c.serveSession),
+		cfg.Port.Handle(port.Control, appliedTopic(cfg.Self.Incarnation), c.serveApplied),
+	}
+	c.loop.Go(func() { c.run(ctx) })
+	if founding := Replicas(cfg.Founding); holds(founding, cfg.Self) {
+		if err := group.Found(founding); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+			return nil, errors.Join(err, c.Stop())
+		}
+	}
+	return c, nil
+}
+
+func holds(rs []raftgroup.Replica, self raftgroup.Replica) bool {
+	for _, r := range rs {
+		if r.Incarnation == self.Incarnation {
+			return true
+		}
+	}
+	return false
+}
+
+// Stop ends this server's part; the others go on.
+func (c *Coordinator) Stop() error {
+	for _, remove := range c.remove {
+		remove()
+	}
+	c.stop()
+	c.loop.Wait()
+	return c.group.Stop()
+}
+
+// Leads says whether this server leads the coordinator now, and in which term.
+func (c *Coordinator) Leads() (term uint64, ok bool) {
+	return c.group.Raft().CurrentTerm(), c.group.IsLeader()
+}
+
+// State returns this server's copy of the run's state, which may lag a little.
+func (c *Coordinator) State() *pb.RunState { return c.machine.copy() }
+
+// Gone hears that a process has died: the director may act on it, and if it led the
+// group, this server stands for election now.
+func (c *Coordinator) Gone(node id.Node, inc id.Incarnation) {
+	if leader, known := c.group.Leader(); known && leader.Node == node && c.next(node) {
+		c.group.Campaign()
+	}
+	c.mu.Lock()
+	r := c.reign
+	c.mu.Unlock()
+	if r != nil {
+		r.post(evGone{node, inc, "its process has ended"})
+	}
+}
+
+// next says whether this server is the first of the group after a dead leader, so
+// that not all of them stand at once.
+func (c *Coordinator) next(dead id.Node) bool {
+	replicas, err := c.group.Replicas()
+	if err != nil {
+		return false
+	}
+	for _, r := range replicas {
+		if r.Node != dead {
+			return r.Node == c.cfg.Self.Node
+		}
+	}
+	return false
+}
+
+// run reigns whenever this server leads.
+func (c *Coordinator) run(ctx context.Context) {
+	for {
+		if c.group.IsLeader() {
+			if err := c.lead(ctx); err != nil && ctx.Err() == nil {
+				c.cfg.Log.Info().Err(err).Msg("leads the coordinator no more")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.changed:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// reign is one term of leadership.
+type reign struct {
+	ctx      context.Context
+	events   chan any
+	sessions map[id.Node]*serverSession // owned by the loop
+	pending  chan proposal
+}
+
+type proposal struct {
+	future raft.ApplyFuture
+	entry  *pb.Entry
+}
+
+// query runs f in the director's loop.
+type query struct {
+	f    func(*director)
+	done chan struct{}
+}
+
+// post hands an event to the director; it is dropped when the reign is over.
+func (r *reign) post(event any) bool {
+	select {
+	case r.events <- event:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
+}
+
+// lead drives the director until leadership or ctx ends.
+func (c *Coordinator) lead(ctx context.Context) error {
+	if err := c.group.Raft().Barrier(5 * time.Second).Error(); err != nil {
+		return fmt.Errorf("coordinator: catching up: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &reign{ctx: ctx, events: make(chan any, 1024), sessions: map[id.Node]*serverSession{}, pending: make(chan proposal, 4096)}
+	var workers sync.WaitGroup
+	workers.Go(func() { r.await(cancel) })
+	workers.Go(func() { c.reconcile(ctx) })
+	defer workers.Wait()
+	defer cancel(nil)
+	d := newDirector(time.Now(), c.machine.copy(), c.cfg.Shards, c.cfg.Exact, defaultTiming())
+	if d.state.Founding == nil {
+		f := c.cfg.Founding
+		e := d.event("founded", "", "run %s of %d servers", f.Run, len(f.Servers))
+		c.act(r, &workers, []any{doPropose{&pb.Entry{Founding: f, Events: []*pb.Event{e}}}})
+	}
+	c.mu.Lock()
+	c.reign = r
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.reign = nil
+		c.mu.Unlock()
+	}()
+	c.cfg.Log.Info().Uint64("term", c.group.Raft().CurrentTerm()).Msg("leads the coordinator")
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var event any
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-c.changed:
+			if !c.group.IsLeader() {
+				return raft.ErrLeadershipLost
+			}
+			continue
+		case <-tick.C:
+			event = evTick{trainers: c.trainersAlive()}
+		case event = <-r.events:
+		}
+		switch e := event.(type) {
+		case query:
+			e.f(d)
+			close(e.done)
+			continue
+		case sessionOpened:
+			r.sessions[e.name] = e.session
+			event = e.evOpened
+		case evApplied:
+			apply(d.state, e.entry)
+			c.logEvents(e.entry)
+		}
+		c.act(r, &workers, d.step(time.Now(), event))
+	}
+}
+
+func (c *Coordinator) logEvents(e *pb.Entry) {
+	for _, v := range e.Events {
+		c.cfg.Log.Info().Str("event", v.Kind).Msg(v.Text)
+	}
+}
+
+func (c *Coordinator) trainersAlive() int {
+	n := 0
+	for _, p := range c.cfg.Gossip.Peers() {
+		if p.Alive && p.Meta.Trainer {
+			n++
+		}
+	}
+	return n
+}
+
+// act does what the director asks for, in its order.
+func (c *Coordinator) act(r *reign, workers *sync.WaitGroup, actions []any) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case doSend:
+			if s := r.sessions[a.to]; s != nil {
+				s.send(a.down)
+			}
+		case doPropose:
+			b, err := proto.Marshal(a.entry)
+			if err != nil {
+				c.cfg.Log.Error().Err(err).Msg("an entry of the coordinator cannot be encoded")
+				continue
+			}
+			select {
+			case r.pending <- proposal{c.group.Raft().Apply(b, 5*time.Second), a.entry}:
+			case <-r.ctx.Done():
+			}
+		case doRestore:
+			workers.Go(func() { c.restore(r) })
+		case doLeave:
+			workers.Go(func() { c.leave(r) })
+		}
+	}
+}
+
+// await waits for proposals in their order and tells the director of each; a failed
+// one ends the reign, because the director must not go on as if it had been agreed.
+func (r *reign) await(cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case p := <-r.pending:
+			if err := p.future.Error(); err != nil {
+				cancel(fmt.Errorf("coordinator: an entry was not agreed: %w", err))
+				return
+			}
+			r.post(evApplied{p.entry})
+		}
+	}
+}
+
+func (c *Coordinator) restore(r *reign) {
+	for r.ctx.Err() == nil {
+		step, err := c.cfg.Restore(r.ctx)
+		if err == nil {
+			r.post(evRestored{step})
+			return
+		}
+		c.cfg.Log.Warn().Err(err).Msg("the parameter servers do not say which step they hold; asking again")
+		select {
+		case <-r.ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// leave gives the goodbyes time to be written, then lets the leader go.
+func (c *Coordinator) leave(r *reign) {
+	select {
+	case <-r.ctx.Done():
+	case <-time.After(200 * time.Millisecond):
+	}
+	c.cfg.Leave()
+}
+
+// reconcile keeps the group's servers those of the founding, each in its newest life.
+func (c *Coordinator) reconcile(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(200 * time.Millisecond):
+		}
+		want := Newest(Replicas(c.cfg.Founding), c.cfg.Gossip.Peers())
+		if err := c.group.Reconcile(want, c.applied(ctx)); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Debug().Err(err).Msg("the coordinator's servers could not be changed now")
+		}
+	}
+}

@@ -1,0 +1,430 @@
+package membership
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/musterml/muster/internal/id"
+	pb "github.com/musterml/muster/proto"
+)
+
+// The director is the mind of the coordinator's leader: a pure step function from
+// what nodes report to what is agreed next. It reads no clock and does no I/O, so a
+// test can drive any interleaving; coordinator.go is the shell around it. It keeps
+// nothing that must survive: a new leader begins with a new director, the committed
+// RunState, and what the nodes report to it. How a view ends stands in round.go.
+
+// timing holds the director's patience.
+type timing struct {
+	settle  time.Duration // how long joiners are collected before a view is made for them
+	first   time.Duration // how long the first view waits for trainers that gossip knows
+	answer  time.Duration // how long a round waits for a member of which nobody says that it is gone
+	silence time.Duration // a session that reported nothing for so long is closed
+	goodbye time.Duration // how long a finished run waits for nodes to save their outputs
+}
+
+func defaultTiming() timing {
+	return timing{
+		settle:  150 * time.Millisecond,
+		first:   3 * time.Second,
+		answer:  500 * time.Millisecond,
+		silence: 1500 * time.Millisecond,
+		goodbye: 10 * time.Second,
+	}
+}
+
+// Events the director reacts to. Sessions are numbered, so that the end of an old
+// session is not taken for the end of the new one.
+type (
+	evOpened struct {
+		name    id.Node
+		session uint64
+		meta    *pb.NodeMeta
+	}
+	evReport struct {
+		name    id.Node
+		session uint64
+		report  *pb.Report
+	}
+	evClosed struct {
+		name    id.Node
+		session uint64
+		why     string
+	}
+	evGone struct { // the process is known to be gone, whether it had a session or not
+		name        id.Node
+		incarnation id.Incarnation
+		why         string
+	}
+	evApplied  struct{ entry *pb.Entry } // an entry of ours was committed; state holds it already
+	evRestored struct{ step id.Step }    // the newest step that the servers hold completely
+	evTick     struct{ trainers int }    // time passes; how many trainers gossip knows alive
+)
+
+// Actions it asks its shell for.
+type (
+	doSend struct {
+		to   id.Node
+		down *pb.Down
+	}
+	doPropose struct{ entry *pb.Entry }
+	doRestore struct{} // find the newest complete step on the servers, then evRestored
+	doLeave   struct{} // every node has been told; the leader may go
+)
+
+// seat is a node that has a session.
+type seat struct {
+	session uint64
+	meta    *pb.NodeMeta
+	report  *pb.Report // the newest; nil before the first
+	opened  time.Time
+	heard   time.Time
+	told    id.View // the newest view it was sent; finishTold once it knows of the end
+}
+
+// finishTold marks a seat that knows of the end; no view has this number.
+const finishTold = ^id.View(0)
+
+// lives says whether the seat belongs to the very life that the view knows.
+func (s *seat) lives(m *Member) bool {
+	return s != nil && m != nil && s.meta.GetIncarnation() == string(m.Incarnation)
+}
+
+type director struct {
+	timing   timing
+	shards   int          // logical shards: the most trainers that a view can use
+	exact    bool         // sums are exact: all trainers must have one arithmetic
+	state    *pb.RunState // as committed
+	began    time.Time    // when it took office
+	now      time.Time
+	trainers int // alive by gossip
+	seats    map[id.Node]*seat
+	round    *round
+	restore  struct {
+		asked, known bool
+		step         id.Step
+	}
+	recording  uint64    // metrics of steps below this are recorded or proposed
+	recovering time.Time // when the loss of a member was seen; zero when all is well
+	finishing  bool      // the end is proposed
+	finished   time.Time
+	left       bool
+	actions    []any
+}
+
+func newDirector(now time.Time, state *pb.RunState, shards int, exact bool, t timing) *director {
+	return &director{
+		timing: t, shards: shards, exact: exact, state: state, began: now, now: now,
+		seats: map[id.Node]*seat{}, recording: uint64(len(state.GetMetrics())),
+	}
+}
+
+// step takes one event and returns what is to be done about it, in order.
+func (d *director) step(now time.Time, event any) []any {
+	d.now, d.actions = now, nil
+	switch e := event.(type) {
+	case evOpened:
+		d.open(e)
+	case evReport:
+		d.reported(e)
+	case evClosed:
+		if s := d.seats[e.name]; s != nil && s.session == e.session {
+			d.close(e.name, e.why)
+		}
+	case evGone:
+		d.gone(e)
+	case evApplied:
+		d.applied(e.entry)
+	case evRestored:
+		d.restore.known, d.restore.step = true, e.step
+	case evTick:
+		d.trainers = e.trainers
+		d.dropSilent()
+	}
+	if d.state.Finish != nil {
+		d.sayGoodbye()
+		return d.actions
+	}
+	d.convene()
+	d.conclude()
+	d.finish()
+	return d.actions
+}
+
+func (d *director) do(action any) { d.actions = append(d.actions, action) }
+
+func (d *director) view() View { return viewFromProto(d.state.GetView()) }
+
+func (d *director) event(kind string, node id.Node, format string, args ...any) *pb.Event {
+	return &pb.Event{
+		Time: d.now.UnixNano(), Kind: kind, Node: string(node), Text: fmt.Sprintf(format, args...),
+		View: d.state.GetView().GetNumber(), Step: uint64(len(d.state.GetMetrics())),
+	}
+}
+
+// note puts a line into the run's history.
+func (d *director) note(e *pb.Event) {
+	d.do(doPropose{&pb.Entry{Events: []*pb.Event{e}}})
+}
+
+func (d *director) open(e evOpened) {
+	if why := d.unfit(e.meta); why != "" {
+		d.refuse(e.name, why)
+		return
+	}
+	old := d.seats[e.name]
+	d.seats[e.name] = &seat{session: e.session, meta: e.meta, opened: d.now, heard: d.now}
+	if old == nil || old.meta.GetIncarnation() != e.meta.GetIncarnation() {
+		d.note(d.event("joined", e.name, "%s opened its session from %s (%s)", e.name, e.meta.GetAddr(), roles(e.meta)))
+	}
+	d.tellView(e.name)
+	m := d.view().member(e.name)
+	switch {
+	case m == nil:
+	case !d.seats[e.name].lives(m):
+		d.begin(fmt.Sprintf("%s has restarted", e.name), e.name, "it has restarted")
+	case d.round != nil:
+		d.freeze(e.name)
+	}
+}
+
+// refuse sends a node away.
+func (d *director) refuse(name id.Node, why string) {
+	delete(d.seats, name)
+	d.note(d.event("refused", name, "%s is refused: %s", name, why))
+	d.do(doSend{name, &pb.Down{M: &pb.Down_Refusal{Refusal: &pb.Refusal{Why: why}}}})
+}
+
+// unfit says why a trainer cannot take part in this run, "" if it can.
+func (d *director) unfit(m *pb.NodeMeta) string {
+	v := d.state.GetView()
+	switch {
+	case !m.GetTrainer() || v == nil:
+		return ""
+	case !bytes.Equal(v.Data, m.Data):
+		return "its data differ from those of the trainers in the run; give it the same files"
+	case d.exact && v.Arithmetic != m.Arithmetic:
+		return fmt.Sprintf("its kernels compute as %q, those of the run as %q, which gives other bits; use the same kind of processor, or sync.sum: fast", m.Arithmetic, v.Arithmetic)
+	}
+	return ""
+}
+
+func roles(m *pb.NodeMeta) string {
+	var r []string
+	if m.GetServer() {
+		r = append(r, "server")
+	}
+	if m.GetTrainer() {
+		r = append(r, "trainer")
+	}
+	return strings.Join(r, ", ")
+}
+
+// tellView sends the current view to a seat that has not seen it; every node is told,
+// members and others, because a trainer must know when it is left out.
+func (d *director) tellView(name id.Node) {
+	v, s := d.state.GetView(), d.seats[name]
+	if v == nil || s == nil || s.told >= id.View(v.Number) {
+		return
+	}
+	s.told = id.View(v.Number)
+	d.do(doSend{name, &pb.Down{M: &pb.Down_View{View: v}}})
+}
+
+// freeze asks a member to take no further step in the current view.
+func (d *director) freeze(name id.Node) {
+	d.do(doSend{name, &pb.Down{M: &pb.Down_Freeze{Freeze: &pb.Freeze{View: d.state.GetView().GetNumber()}}}})
+}
+
+func (d *director) reported(e evReport) {
+	s := d.seats[e.name]
+	if s == nil || s.session != e.session {
+		return
+	}
+	d.noteLeads(e.name, s.report, e.report)
+	s.report, s.heard = e.report, d.now
+	v := d.view()
+	if !s.lives(v.member(e.name)) {
+		return
+	}
+	d.record(e.report.Metrics)
+	if id.View(e.report.View) != v.Number {
+		return
+	}
+	for _, x := range e.report.Suspects {
+		if v.member(id.Node(x.Node)) != nil {
+			d.begin(fmt.Sprintf("%s says of %s: %s", e.name, x.Node, x.Why), id.Node(x.Node), x.Why)
+		}
+	}
+	if e.report.Broken {
+		d.begin(fmt.Sprintf("the ring broke at %s", e.name), "", "")
+	}
+}
+
+// noteLeads keeps the history of who leads which Raft group.
+func (d *director) noteLeads(name id.Node, before, after *pb.Report) {
+	for _, l := range after.Leads {
+		known := slices.ContainsFunc(before.GetLeads(), func(x *pb.Lead) bool {
+			return x.Group == l.Group && x.Term == l.Term
+		})
+		if !known {
+			d.note(d.event("leader", name, "%s leads %s in term %d", name, l.Group, l.Term))
+		}
+	}
+}
+
+// record proposes the steps that are not yet in the history. Every trainer of the
+// view reports them; only the first report of a step counts, so each is there once.
+func (d *director) record(metrics []*pb.StepMetrics) {
+	var fresh []*pb.StepMetrics
+	for _, m := range metrics {
+		if m.Step == d.recording {
+			fresh = append(fresh, m)
+			d.recording++
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	entry := &pb.Entry{Metrics: fresh}
+	if v := d.state.GetView(); !d.recovering.IsZero() && d.round == nil && d.recording > v.GetFrom() {
+		entry.Events = []*pb.Event{d.event("recovered", "", "step %d is done in view %d, %d ms after the loss was seen",
+			v.GetFrom(), v.GetNumber(), d.now.Sub(d.recovering).Milliseconds())}
+		d.recovering = time.Time{}
+	}
+	d.do(doPropose{entry})
+}
+
+// close takes away the seat of a node whose session has ended.
+func (d *director) close(name id.Node, why string) {
+	inc := d.seats[name].meta.GetIncarnation()
+	delete(d.seats, name)
+	switch {
+	case d.state.Finish != nil:
+	case d.view().Rank(name, id.Incarnation(inc)) >= 0:
+		d.begin(fmt.Sprintf("%s is gone: %s", name, why), name, why)
+	default:
+		d.note(d.event("lost", name, "%s is gone: %s", name, why))
+	}
+}
+
+// gone hears that a process has died. One that has a session is left to its session:
+// its end says the same, and a late word about an earlier life does no harm.
+func (d *director) gone(e evGone) {
+	if d.seats[e.name] == nil && d.state.Finish == nil && d.view().Rank(e.name, e.incarnation) >= 0 {
+		d.begin(fmt.Sprintf("%s is gone: %s", e.name, e.why), e.name, e.why)
+	}
+}
+
+// dropSilent ends the sessions of nodes that report no more, and misses the members
+// that never opened one with this leader.
+func (d *director) dropSilent() {
+	for _, name := range sortedSeats(d.seats) {
+		if silent := d.now.Sub(d.seats[name].heard); silent > d.timing.silence {
+			d.close(name, fmt.Sprintf("no report for %d ms", silent.Milliseconds()))
+		}
+	}
+	if d.now.Sub(d.began) > d.timing.silence {
+		for _, m := range d.view().Members {
+			d.gone(evGone{m.Node, m.Incarnation, "it has no session with the coordinator"})
+		}
+	}
+}
+
+// applied reacts to what the group has committed.
+func (d *director) applied(e *pb.Entry) {
+	if e.View != nil {
+		d.viewApplied()
+	}
+	if len(e.Metrics) > 0 {
+		ack := &pb.Ack{Metrics: uint64(len(d.state.Metrics))}
+		for _, name := range sortedSeats(d.seats) {
+			if d.seats[name].meta.GetTrainer() {
+				d.do(doSend{name, &pb.Down{M: &pb.Down_Ack{Ack: ack}}})
+			}
+		}
+	}
+}
+
+// finish ends the run when every member of the view says that the last step is done
+// and committed, with the same weights.
+func (d *director) finish() {
+	v := d.view()
+	if d.finishing || d.round != nil || len(v.Members) == 0 {
+		return
+	}
+	var last *pb.Report
+	for _, m := range v.Members {
+		s := d.seats[m.Node]
+		if s.lives(&m) && s.report.GetFailed() != "" {
+			d.giveUp(m.Node, s.report.Failed)
+			return
+		}
+		if !s.lives(&m) || !s.report.GetDone() || id.View(s.report.View) != v.Number {
+			return
+		}
+		if last != nil && last.Digest != s.report.Digest {
+			d.begin(fmt.Sprintf("%s ends with other weights", m.Node), m.Node, "its weights differ: "+s.report.Digest)
+			d.round.diverged[m.Node] = true
+			return
+		}
+		last = s.report
+	}
+	if uint64(len(d.state.Metrics)) <= last.Step {
+		return // the last lines of the history are still on their way
+	}
+	d.finishing = true
+	m := d.state.Metrics[last.Step]
+	d.do(doPropose{&pb.Entry{
+		Finish: &pb.Finish{Step: last.Step, Digest: last.Digest, TestAccuracy: m.TestAccuracy, TestLoss: m.TestLoss, Time: d.now.UnixNano()},
+		Events: []*pb.Event{d.event("finished", "", "all %d steps are done; held-out accuracy %.2f %%; weights %s", last.Step, 100*m.TestAccuracy, last.Digest)},
+	}})
+}
+
+// giveUp ends a run that cannot go on anywhere.
+func (d *director) giveUp(node id.Node, why string) {
+	d.finishing = true
+	d.do(doPropose{&pb.Entry{
+		Finish: &pb.Finish{Step: uint64(len(d.state.Metrics)), Failed: why, Time: d.now.UnixNano()},
+		Events: []*pb.Event{d.event("failed", node, "the run ends: %s", why)},
+	}})
+}
+
+// sayGoodbye tells the nodes that the run is over, waits until they have saved their
+// outputs, and lets them go; the leader goes last, so that none loses its source.
+func (d *director) sayGoodbye() {
+	if d.finished.IsZero() {
+		d.finished = d.now
+	}
+	waiting := 0
+	for _, name := range sortedSeats(d.seats) {
+		s := d.seats[name]
+		if s.told != finishTold {
+			s.told = finishTold
+			d.do(doSend{name, &pb.Down{M: &pb.Down_Finish{Finish: d.state.Finish}}})
+		}
+		if !s.report.GetSaved() {
+			waiting++
+		}
+	}
+	if d.left || len(d.seats) == 0 || waiting > 0 && d.now.Sub(d.finished) < d.timing.goodbye {
+		return
+	}
+	d.left = true
+	for _, name := range sortedSeats(d.seats) {
+		d.do(doSend{name, &pb.Down{M: &pb.Down_Bye{Bye: &pb.Bye{}}}})
+	}
+	d.do(doLeave{})
+}
+
+func sortedSeats(seats map[id.Node]*seat) []id.Node {
+	names := make([]id.Node, 0, len(seats))
+	for n := range seats {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,277 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/logadapt"
+	"github.com/musterml/muster/internal/port"
+	pb "github.com/musterml/muster/proto"
+)
+
+// Peer is a node that gossip knows.
+type Peer struct {
+	Node  id.Node
+	Meta  *pb.NodeMeta
+	Alive bool
+}
+
+// GossipConfig says how a node takes part in gossip.
+type GossipConfig struct {
+	Port    *port.Port
+	Node    id.Node
+	Cluster string
+	Key     []byte       // nil: gossip is not encrypted
+	Meta    *pb.NodeMeta // what this node tells about itself
+	Log     zerolog.Logger
+}
+
+// Gossip tells who is here (SWIM, by hashicorp/memberlist). It only suggests: what
+// the run relies on is agreed through Raft. Safe for concurrent use.
+type Gossip struct {
+	list      *memberlist.Memberlist
+	transport *gossipTransport
+	self      id.Node
+
+	mu   sync.Mutex
+	meta []byte
+	fail error // set when the cluster refuses this node's name
+	gone chan struct{}
+}
+
+// StartGossip begins to answer gossip; Join makes the node known to others.
+func StartGossip(cfg GossipConfig) (*Gossip, error) {
+	g := &Gossip{self: cfg.Node, gone: make(chan struct{})}
+	if err := g.encode(cfg.Meta); err != nil {
+		return nil, err
+	}
+	c := memberlist.DefaultLANConfig()
+	c.Name = string(cfg.Node)
+	c.Label = cfg.Cluster
+	g.transport = newGossipTransport(cfg.Port)
+	c.Transport = g.transport
+	c.Delegate = (*gossipDelegate)(g)
+	c.Conflict = (*gossipDelegate)(g)
+	c.Logger = logadapt.Std(cfg.Log)
+	c.ProbeInterval, c.ProbeTimeout = 500*time.Millisecond, 250*time.Millisecond
+	c.GossipInterval = 100 * time.Millisecond
+	c.PushPullInterval = 5 * time.Second
+	c.DisableTcpPings = false
+	if cfg.Key != nil {
+		c.SecretKey = port.GossipKey(cfg.Key)
+	}
+	list, err := memberlist.Create(c)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	g.list = list
+	return g, nil
+}
+
+// Join makes this node known through the seeds; one that answers is enough. It keeps
+// trying until ctx ends, because the seeds may start later, but gives up at once when
+// a seed refuses this node.
+func (g *Gossip) Join(ctx context.Context, seeds []string) error {
+	if len(seeds) == 0 {
+		return nil
+	}
+	for {
+		_, err := g.list.Join(seeds)
+		if err == nil {
+			return nil
+		}
+		if refused := g.transport.refused.Load(); refused != nil {
+			return refused
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("gossip: none of %v answers: %w", seeds, err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// SetMeta changes what this node tells about itself.
+func (g *Gossip) SetMeta(m *pb.NodeMeta) error {
+	if err := g.encode(m); err != nil {
+		return err
+	}
+	return g.list.UpdateNode(time.Second)
+}
+
+func (g *Gossip) encode(m *pb.NodeMeta) error {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("gossip: %w", err)
+	}
+	if len(b) > memberlist.MetaMaxSize {
+		return fmt.Errorf("gossip: the node's name and address make %d bytes of metadata, more than %d; use shorter ones", len(b), memberlist.MetaMaxSize)
+	}
+	g.mu.Lock()
+	g.meta = b
+	g.mu.Unlock()
+	return nil
+}
+
+// Peers returns the nodes that gossip knows, this one among them, by name.
+func (g *Gossip) Peers() []Peer {
+	var peers []Peer
+	for _, n := range g.list.Members() {
+		m := &pb.NodeMeta{}
+		if proto.Unmarshal(n.Meta, m) != nil {
+			continue // another program's metadata; the port refuses such nodes anyway
+		}
+		peers = append(peers, Peer{Node: id.Node(n.Name), Meta: m, Alive: n.State == memberlist.StateAlive})
+	}
+	slices.SortFunc(peers, func(a, b Peer) int {
+		if a.Node < b.Node {
+			return -1
+		}
+		return 1
+	})
+	return peers
+}
+
+// Refused is closed when another living node holds this node's name; Err says so.
+func (g *Gossip) Refused() <-chan struct{} { return g.gone }
+
+// Err is the reason for Refused.
+func (g *Gossip) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.fail
+}
+
+// Stop says goodbye to the others, as far as they can be reached within the time, and ends gossip.
+func (g *Gossip) Stop(within time.Duration) error {
+	leave := g.list.Leave(within)
+	return errors.Join(leave, g.list.Shutdown())
+}
+
+// gossipDelegate is memberlist's view of Gossip.
+type gossipDelegate Gossip
+
+func (d *gossipDelegate) NodeMeta(int) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.meta
+}
+
+func (d *gossipDelegate) NotifyMsg([]byte)                {}
+func (d *gossipDelegate) GetBroadcasts(int, int) [][]byte { return nil }
+func (d *gossipDelegate) LocalState(bool) []byte          { return nil }
+func (d *gossipDelegate) MergeRemoteState([]byte, bool)   {}
+
+// NotifyConflict is called when two living nodes claim one name. The one that finds
+// its own name in use elsewhere is the newcomer, and must go.
+func (d *gossipDelegate) NotifyConflict(existing, other *memberlist.Node) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if id.Node(existing.Name) != d.self || d.fail != nil {
+		return
+	}
+	d.fail = fmt.Errorf("the name %q is taken by the node at %s; give this node another --name", existing.Name, other.Address())
+	close(d.gone)
+}
+
+// gossipTransport lets memberlist live on the node's one port: UDP packets on the same
+// number, TCP streams behind the port's handshake.
+type gossipTransport struct {
+	port    *port.Port
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+	remove  func()
+	done    chan struct{}
+	readers sync.WaitGroup
+	refused atomic.Pointer[port.Refused] // memberlist flattens the errors of Join to text
+}
+
+func newGossipTransport(p *port.Port) *gossipTransport {
+	t := &gossipTransport{
+		port: p, packets: make(chan *memberlist.Packet, 64), streams: make(chan net.Conn),
+		done: make(chan struct{}),
+	}
+	t.remove = p.Handle(port.Gossip, "", func(conn net.Conn, _ port.Peer) {
+		select {
+		case t.streams <- conn:
+		case <-t.done:
+			conn.Close()
+		}
+	})
+	t.readers.Go(t.read)
+	return t
+}
+
+// read passes packets on until the port's UDP socket is closed or the transport shut.
+func (t *gossipTransport) read() {
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := t.port.PacketConn().ReadFrom(buf)
+		if err != nil {
+			var timeout net.Error
+			if errors.As(err, &timeout) && timeout.Timeout() {
+				return // Shutdown set a deadline
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue // an ICMP error of an earlier packet
+		}
+		p := &memberlist.Packet{Buf: append([]byte(nil), buf[:n]...), From: from, Timestamp: time.Now()}
+		select {
+		case t.packets <- p:
+		case <-t.done:
+			return
+		}
+	}
+}
+
+func (t *gossipTransport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+	addr, err := net.ResolveTCPAddr("tcp", t.port.Addr())
+	if err != nil {
+		return nil, 0, fmt.Errorf("gossip: the advertised address %s: %w", t.port.Addr(), err)
+	}
+	return addr.IP, addr.Port, nil
+}
+
+func (t *gossipTransport) WriteTo(b []byte, addr string) (time.Time, error) {
+	to, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("gossip: %w", err)
+	}
+	_, err = t.port.PacketConn().WriteTo(b, to)
+	return time.Now(), err
+}
+
+func (t *gossipTransport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+func (t *gossipTransport) StreamCh() <-chan net.Conn           { return t.streams }
+
+func (t *gossipTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := t.port.Dial(ctx, addr, port.Gossip, "")
+	var refused *port.Refused
+	if errors.As(err, &refused) {
+		t.refused.Store(refused)
+	}
+	return conn, err
+}
+
+func (t *gossipTransport) Shutdown() error {
+	close(t.done)
+	t.remove()
+	err := t.port.PacketConn().SetReadDeadline(time.Unix(1, 0))
+	t.readers.Wait()
+	return err
+}

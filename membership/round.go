@@ -1,0 +1,231 @@
+package membership
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/musterml/muster/internal/id"
+	pb "github.com/musterml/muster/proto"
+)
+
+// How a view ends. Something is wrong or new: a member's session closed, a ring
+// broke, a trainer waits to join. The director opens a round: it asks every member to
+// freeze, that is, to take no further step in this view, for ever. Each answers with
+// the step of the state it holds. When every member has answered or is known to be
+// gone, nobody that stays can advance in the old view any more, so the newest step
+// among the answers is final, and the next view begins there. Members that are one
+// step behind fetch that state from one that holds it. A member that did not answer
+// is left out; if it lives it comes back as a joiner, without state.
+//
+// Rejected: electing the dead by a failure detector alone. Detectors differ in their
+// opinions; a round asks the only question that matters, who is here and what do you
+// hold, and is safe whatever the detectors say.
+
+// round is one attempt to end the current view.
+type round struct {
+	began    time.Time
+	reason   string
+	gone     map[id.Node]string // members that somebody saw go, and why
+	diverged map[id.Node]bool   // members whose weights are not the run's
+	proposed bool
+}
+
+// begin opens a round, or adds to the open one what is known of a member.
+func (d *director) begin(reason string, gone id.Node, why string) {
+	if d.round == nil {
+		d.round = &round{began: d.now, reason: reason, gone: map[id.Node]string{}, diverged: map[id.Node]bool{}}
+		for _, m := range d.view().Members {
+			if d.seats[m.Node] != nil {
+				d.freeze(m.Node)
+			}
+		}
+	}
+	if gone != "" && d.round.gone[gone] == "" {
+		d.round.gone[gone] = why
+		if d.recovering.IsZero() {
+			d.recovering = d.now
+		}
+	}
+}
+
+// convene opens a round for trainers that wait to take part, once they have settled.
+func (d *director) convene() {
+	if d.round != nil || d.finishing {
+		return
+	}
+	v := d.view()
+	waiting := 0
+	var newest, oldest time.Time
+	for name, s := range d.seats {
+		if !d.joins(v, name, s) {
+			continue
+		}
+		waiting++
+		if s.opened.After(newest) {
+			newest = s.opened
+		}
+		if oldest.IsZero() || s.opened.Before(oldest) {
+			oldest = s.opened
+		}
+	}
+	switch {
+	case waiting == 0 || len(v.Members) >= d.shards || d.now.Sub(newest) < d.timing.settle:
+	case v.Number == 0 && waiting < d.trainers && d.now.Sub(oldest) < d.timing.first:
+	case v.Number == 0:
+		d.begin("the run begins", "", "")
+	default:
+		d.begin("trainers join", "", "")
+	}
+}
+
+// joins says whether a seat is a trainer that waits to enter the view after v.
+func (d *director) joins(v View, name id.Node, s *seat) bool {
+	return s.meta.GetTrainer() && s.report != nil && !s.lives(v.member(name))
+}
+
+// conclude proposes the next view once every member of this one is frozen or gone.
+func (d *director) conclude() {
+	r := d.round
+	if r == nil || r.proposed {
+		return
+	}
+	v := d.view()
+	var stay []Member
+	for _, m := range v.Members {
+		s := d.seats[m.Node]
+		switch {
+		case s.lives(&m) && id.View(s.report.GetFrozen()) >= v.Number:
+			m.Addr = s.meta.GetAddr()
+			m.Holder = s.report.Holds && !r.diverged[m.Node]
+			stay = append(stay, m)
+		case d.now.Sub(r.began) >= d.timing.answer: // it had its time
+		case !s.lives(&m) && r.gone[m.Node] != "": // somebody saw it go
+		default:
+			return // it may still answer
+		}
+	}
+	d.propose(v, stay)
+}
+
+// propose makes the next view of the members that stay and the trainers that wait.
+func (d *director) propose(v View, stay []Member) {
+	next := View{Number: v.Number + 1, Members: stay, Reason: d.round.reason}
+	holders := 0
+	for i := range stay {
+		if m := &stay[i]; m.Holder {
+			holders++
+			next.From = max(next.From, id.Step(d.seats[m.Node].report.Step))
+		}
+	}
+	for i := range stay { // one that holds an older step is no holder
+		stay[i].Holder = stay[i].Holder && id.Step(d.seats[stay[i].Node].report.Step) == next.From
+	}
+	for _, name := range sortedSeats(d.seats) {
+		if s := d.seats[name]; d.joins(v, name, s) {
+			next.Members = append(next.Members, Member{
+				Node: name, Incarnation: id.Incarnation(s.meta.GetIncarnation()), Addr: s.meta.GetAddr(),
+			})
+		}
+	}
+	next.Members = next.Members[:min(len(next.Members), d.shards)]
+	d.settleKind(v, &next)
+	if len(next.Members) == 0 {
+		return // nobody is here to go on; the round stays open until a trainer comes
+	}
+	if holders == 0 {
+		if !d.restored() {
+			return
+		}
+		next.From = d.restore.step
+	}
+	assign(next.Members, d.shards)
+	d.round.proposed = true
+	p := next.proto()
+	p.Time = d.now.UnixNano()
+	d.do(doPropose{&pb.Entry{View: p, Events: d.viewEvents(v, next)}})
+}
+
+// settleKind fixes, with the first view, what all trainers of the run have in common:
+// what most of its trainers have. Others are refused when the view is agreed.
+func (d *director) settleKind(v View, next *View) {
+	if v.Number > 0 {
+		next.Arithmetic, next.Data = v.Arithmetic, v.Data
+		return
+	}
+	type kind struct{ arithmetic, data string }
+	of := func(m Member) kind {
+		meta := d.seats[m.Node].meta
+		k := kind{meta.GetArithmetic(), string(meta.GetData())}
+		if !d.exact {
+			k.arithmetic = ""
+		}
+		return k
+	}
+	count := map[kind]int{}
+	var most kind
+	for _, m := range next.Members {
+		k := of(m)
+		if count[k]++; count[k] > count[most] {
+			most = k
+		}
+	}
+	next.Members = slices.DeleteFunc(next.Members, func(m Member) bool { return of(m) != most })
+	next.Arithmetic, next.Data = most.arithmetic, []byte(most.data)
+}
+
+// restored says whether it is known, for this round, from which step the servers can
+// give the state, and asks if not: no trainer that is left holds one.
+func (d *director) restored() bool {
+	if !d.restore.asked {
+		d.restore.asked = true
+		d.do(doRestore{})
+	}
+	return d.restore.known
+}
+
+func (d *director) viewEvents(old, next View) []*pb.Event {
+	var events []*pb.Event
+	for _, m := range old.Members {
+		if next.Rank(m.Node, m.Incarnation) < 0 {
+			events = append(events, d.event("lost", m.Node, "trainer %s is left out: %s", m.Node,
+				cmp.Or(d.round.gone[m.Node], "it did not answer in time")))
+		}
+	}
+	var names []string
+	for _, m := range next.Members {
+		names = append(names, fmt.Sprintf("%s computes %s", m.Node, shardNames(m.Shards)))
+	}
+	e := d.event("view", "", "view %d from step %d, because %s: %s", next.Number, next.From, next.Reason, strings.Join(names, "; "))
+	e.View, e.Step = uint64(next.Number), uint64(next.From)
+	return append(events, e)
+}
+
+func shardNames(shards []id.LogicalShard) string {
+	names := make([]string, len(shards))
+	for i, s := range shards {
+		names[i] = fmt.Sprint(int(s))
+	}
+	return "logical shards " + strings.Join(names, ", ")
+}
+
+// viewApplied tells everybody the view just agreed, and opens the next round at once
+// if a member has gone since it was proposed.
+func (d *director) viewApplied() {
+	d.round = nil
+	d.restore.asked, d.restore.known = false, false
+	for _, name := range sortedSeats(d.seats) {
+		if why := d.unfit(d.seats[name].meta); why != "" {
+			d.refuse(name, why)
+			continue
+		}
+		d.tellView(name)
+	}
+	for _, m := range d.view().Members {
+		if !d.seats[m.Node].lives(&m) {
+			d.begin(fmt.Sprintf("%s went before the view began", m.Node), m.Node, "its session closed")
+		}
+	}
+}

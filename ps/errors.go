@@ -1,0 +1,36 @@
+package ps
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/musterml/muster/internal/id"
+)
+
+var (
+	// ErrGap is returned when a push names a step that some block has not reached.
+	ErrGap = errors.New("ps: push beyond the state held")
+	// ErrGone is returned when a step is asked for that the blocks held once, and
+	// will not hold again.
+	ErrGone = errors.New("ps: step no longer held")
+	// ErrRefused is returned when a request can never be carried out: a range outside
+	// the layout, a payload of the wrong length or with a wrong checksum.
+	ErrRefused = errors.New("ps: request refused")
+	// ErrClosed is returned by a client or server that was closed.
+	ErrClosed = errors.New("ps: closed")
+)
+
+// StepError says which block stands in the way; it is ErrGap or ErrGone.
+type StepError struct {
+	Shard   id.ParamShard
+	Block   id.Block
+	Step    id.Step // asked for
+	Newest  id.Step // held by the block; 0 also when it holds nothing
+	Message string
+	Kind    error // ErrGap or ErrGone
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("%v: %v: %s", e.Kind, e.Shard, e.Message) }
+
+// Unwrap makes errors.Is see ErrGap or ErrGone.
+func (e *StepError) Unwrap() error { return e.Kind }

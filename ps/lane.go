@@ -1,0 +1,410 @@
+package ps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/musterml/muster/internal/id"
+	pb "github.com/musterml/muster/proto"
+)
+
+// shardLink is a client's view of one shard: whom to ask first, and the lanes that ask.
+type shardLink struct {
+	shard  id.ParamShard
+	pieces chan piece
+	lanes  []*lane
+
+	mu     sync.Mutex
+	leader string // address; "" when unknown
+}
+
+func (s *shardLink) hint() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leader
+}
+
+func (s *shardLink) setHint(addr string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leader = addr
+}
+
+// forget drops the hint unless it has been replaced meanwhile.
+func (s *shardLink) forget(addr string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leader == addr {
+		s.leader = ""
+	}
+}
+
+// lane is one connection to a shard and the goroutine that uses it, one request at a
+// time. When a server fails it, it walks through the replicas.
+type lane struct {
+	c    *Client
+	s    *shardLink
+	conn net.Conn
+	addr string // of conn
+	walk int    // next replica to try when no leader is known
+
+	req     pb.ParamRequest
+	ans     pb.ParamAnswer
+	head    []byte
+	vec     net.Buffers
+	keep    net.Buffers // vec's memory: writing consumes vec
+	scratch []float32   // an answer, until its checksum is known to be right
+
+	mu    sync.Mutex // what waiting tells
+	busy  bool
+	now   piece
+	kind  pb.ParamRequest_Kind
+	step  id.Step
+	asked string
+	node  id.Node // who answered last
+	since time.Time
+	last  string // why the last attempt failed
+}
+
+func newLane(c *Client, s *shardLink) *lane {
+	return &lane{c: c, s: s, walk: rand.IntN(1 << 10)}
+}
+
+func (l *lane) run() {
+	defer l.hangUp()
+	for {
+		select {
+		case p := <-l.s.pieces:
+			l.begin(p)
+			err := l.do(p)
+			l.mu.Lock()
+			l.busy = false
+			l.mu.Unlock()
+			p.op.finish(err, errors.Is(err, context.Canceled))
+		case <-l.c.ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *lane) begin(p piece) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy, l.now, l.kind, l.step = true, p, p.op.kind, p.op.step
+	l.since, l.last = time.Now(), ""
+}
+
+// what names the request. The caller holds mu.
+func (l *lane) what() string {
+	verb := strings.ToLower(l.kind.String())
+	if l.kind == pb.ParamRequest_STEPS {
+		return fmt.Sprintf("question for the steps held by %v", l.s.shard)
+	}
+	return fmt.Sprintf("%s of step %d, blocks [%d, %d) on %v", verb, l.step, l.now.first, l.now.last, l.s.shard)
+}
+
+func (l *lane) waiting() (what string, peer id.Node, since time.Time, busy bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.busy {
+		return "", "", time.Time{}, false
+	}
+	what = l.what()
+	if l.asked != "" {
+		what += ", asked " + l.asked
+	}
+	if l.last != "" {
+		what += " (before: " + l.last + ")"
+	}
+	return what, l.node, l.since, true
+}
+
+// errAgain is an attempt that failed in a way that another attempt may mend.
+type errAgain struct{ why string }
+
+func (e errAgain) Error() string { return e.why }
+
+// do repeats attempts until one answers or the operation's context ends.
+func (l *lane) do(p piece) error {
+	for hops, tries := 0, 0; ; tries++ {
+		ctx := p.op.ctx
+		if ctx.Err() != nil || l.c.ctx.Err() != nil {
+			return l.ended(ctx)
+		}
+		addr := l.pick(p.op.kind == pb.ParamRequest_PULL && tries > 0)
+		if addr == "" {
+			l.note("", "no replica is known")
+			l.pause(ctx)
+			continue
+		}
+		redirect, err := l.attempt(ctx, addr, p)
+		var again errAgain
+		if err == nil || !errors.As(err, &again) {
+			return err
+		}
+		l.note(addr, again.why)
+		if redirect != "" && redirect != addr && hops < 3 {
+			hops++ // at once; more would be two replicas that each believe in the other
+			continue
+		}
+		hops = 0
+		l.pause(ctx)
+	}
+}
+
+func (l *lane) note(addr, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if addr != "" {
+		why = addr + ": " + why
+	}
+	l.last = why
+}
+
+// ended names what the operation was waiting for when its context ended.
+func (l *lane) ended(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if cause == nil {
+		cause = ErrClosed
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := l.last
+	if last == "" {
+		last = "no answer yet"
+	}
+	return fmt.Errorf("ps: %s: waited %v for a leader with a majority of %v; last: %s: %w",
+		l.what(), time.Since(l.since).Round(time.Millisecond), l.s.shard, last, cause)
+}
+
+// pick is the leader, if one is known, else the next replica. Any replica may answer a
+// pull, so a pull that failed goes round.
+func (l *lane) pick(round bool) string {
+	if addr := l.s.hint(); addr != "" && !round {
+		return addr
+	}
+	all := l.c.cfg.Replicas(l.s.shard)
+	if len(all) == 0 {
+		return ""
+	}
+	l.walk++
+	return all[l.walk%len(all)]
+}
+
+func (l *lane) pause(ctx context.Context) {
+	t := time.NewTimer(10*time.Millisecond + rand.N(10*time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	case <-l.c.ctx.Done():
+	}
+}
+
+func (l *lane) hangUp() {
+	if l.conn != nil {
+		_ = l.conn.Close()
+		l.conn = nil
+	}
+}
+
+// attempt asks one server once. redirect is the leader it points to.
+func (l *lane) attempt(ctx context.Context, addr string, p piece) (redirect string, err error) {
+	l.mu.Lock()
+	l.asked = addr
+	l.mu.Unlock()
+	if err := l.connect(ctx, addr); err != nil {
+		l.s.forget(addr)
+		return "", errAgain{err.Error()}
+	}
+	conn := l.conn
+	closer := func() { _ = conn.Close() }
+	defer context.AfterFunc(ctx, closer)()
+	defer context.AfterFunc(l.c.ctx, closer)()
+	if err := l.send(p); err != nil {
+		l.hangUp()
+		l.s.forget(addr)
+		return "", errAgain{err.Error()}
+	}
+	if err := l.receive(); err != nil {
+		l.hangUp()
+		l.s.forget(addr)
+		return "", errAgain{err.Error()}
+	}
+	redirect, err = l.judge(addr, p)
+	// After a bad OK the bytes behind it were not read, or not right; after a refusal
+	// the server hangs up; and a context that has ended has closed the connection.
+	if err != nil && (l.ans.Status == pb.ParamAnswer_OK || l.ans.Status == pb.ParamAnswer_BAD_REQUEST) || ctx.Err() != nil {
+		l.hangUp()
+	}
+	return redirect, err
+}
+
+func (l *lane) connect(ctx context.Context, addr string) error {
+	if l.conn != nil && l.addr == addr {
+		return nil
+	}
+	l.hangUp()
+	ctx, cancel := context.WithTimeout(ctx, l.c.cfg.Patience)
+	defer cancel()
+	defer context.AfterFunc(l.c.ctx, cancel)()
+	conn, err := l.c.cfg.Dial(ctx, addr, clientTopic(l.s.shard))
+	if err != nil {
+		return err
+	}
+	l.conn, l.addr = conn, addr
+	return nil
+}
+
+// send writes the request and, straight from the caller's memory, its payload.
+func (l *lane) send(p piece) error {
+	op, layout := p.op, l.c.cfg.Layout
+	l.keep = append(l.keep[:0], nil)
+	crc, size := uint32(0), 0
+	add := func(f []float32) {
+		crc = addChecksum(crc, f)
+		size += 4 * len(f)
+		l.keep = append(l.keep, bytesOf(f))
+	}
+	if op.kind == pb.ParamRequest_PUT || op.kind == pb.ParamRequest_PUSH {
+		i0, i1 := layout.local(l.s.shard, p.first, p.last)
+		for i := i0; i < i1; i++ {
+			lo, hi := layout.Range(layout.block(l.s.shard, i))
+			if op.kind == pb.ParamRequest_PUSH {
+				add(op.grad[lo-op.base : hi-op.base])
+				continue
+			}
+			add(op.out.W[lo-op.base : hi-op.base])
+			for _, slot := range op.out.Slots {
+				add(slot[lo-op.base : hi-op.base])
+			}
+		}
+	}
+	q := &l.req
+	proto.Reset(q)
+	q.Kind, q.Step, q.Keep = op.kind, uint64(op.step), uint64(op.keep)
+	q.First, q.Last = uint64(p.first), uint64(p.last)
+	q.Length, q.Crc, q.State = uint32(size), crc, op.kind == pb.ParamRequest_PULL && op.out.Slots != nil
+	head, err := pb.AppendMessage(l.head[:0], q)
+	if err != nil {
+		return err
+	}
+	l.head, l.keep[0] = head, head
+	if err := l.conn.SetWriteDeadline(time.Now().Add(allowance(l.c.cfg.Patience, size))); err != nil {
+		return err
+	}
+	l.vec = l.keep
+	_, err = l.vec.WriteTo(l.conn)
+	clear(l.keep)
+	return err
+}
+
+// receive reads the answer's head; a server that is at work says so and is waited for.
+func (l *lane) receive() error {
+	for {
+		if err := l.conn.SetReadDeadline(time.Now().Add(l.c.cfg.Patience)); err != nil {
+			return err
+		}
+		if err := pb.ReadMessage(l.conn, &l.ans, maxHeader); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.node = id.Node(l.ans.Node)
+		l.mu.Unlock()
+		if l.ans.Status != pb.ParamAnswer_WORKING {
+			return nil
+		}
+	}
+}
+
+// judge turns an answer into a result, another attempt, or an error for the caller.
+func (l *lane) judge(addr string, p piece) (redirect string, err error) {
+	a := &l.ans
+	switch a.Status {
+	case pb.ParamAnswer_OK:
+		if p.op.kind != pb.ParamRequest_PULL {
+			l.s.setHint(addr)
+		}
+		return "", l.accept(p)
+	case pb.ParamAnswer_NOT_LEADER:
+		l.s.forget(addr)
+		if a.Leader != "" {
+			l.s.setHint(a.Leader)
+		}
+		return a.Leader, errAgain{a.Message}
+	case pb.ParamAnswer_NOT_YET:
+		return "", errAgain{a.Message}
+	case pb.ParamAnswer_RETRY:
+		l.s.forget(addr)
+		return "", errAgain{a.Message}
+	case pb.ParamAnswer_GAP, pb.ParamAnswer_GONE:
+		e := &StepError{
+			Shard: l.s.shard, Block: id.Block(a.Block), Step: p.op.step,
+			Newest: id.Step(a.Newest), Message: a.Message, Kind: ErrGap,
+		}
+		if a.Status == pb.ParamAnswer_GONE {
+			e.Kind = ErrGone
+		}
+		return "", e
+	default:
+		return "", fmt.Errorf("%w: %v at %s: %s", ErrRefused, l.s.shard, addr, a.Message)
+	}
+}
+
+// accept reads the bytes behind an OK, checks them and spreads them over the caller's
+// buffers.
+func (l *lane) accept(p piece) error {
+	op, layout := p.op, l.c.cfg.Layout
+	switch op.kind {
+	case pb.ParamRequest_STEPS:
+		steps := make([]id.Step, len(l.ans.Steps))
+		for i, s := range l.ans.Steps {
+			steps[i] = id.Step(s)
+		}
+		op.mu.Lock()
+		op.steps[l.s.shard] = steps
+		op.mu.Unlock()
+		return nil
+	case pb.ParamRequest_PUT:
+		return nil
+	}
+	slots := 0
+	if op.kind == pb.ParamRequest_PULL {
+		slots = len(op.out.Slots)
+	}
+	i0, i1 := layout.local(l.s.shard, p.first, p.last)
+	n := layout.floats(l.s.shard, i0, i1) * (1 + slots)
+	if int(l.ans.Length) != 4*n {
+		return errAgain{fmt.Sprintf("answer of %d bytes, must be %d", l.ans.Length, 4*n)}
+	}
+	if cap(l.scratch) < n {
+		l.scratch = make([]float32, n)
+	}
+	data := l.scratch[:n]
+	if err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n))); err != nil {
+		return errAgain{err.Error()}
+	}
+	if _, err := io.ReadFull(l.conn, bytesOf(data)); err != nil {
+		return errAgain{err.Error()}
+	}
+	if checksum(data) != l.ans.Crc {
+		return errAgain{"answer's checksum differs"}
+	}
+	for i := i0; i < i1; i++ {
+		lo, hi := layout.Range(layout.block(l.s.shard, i))
+		data = data[copy(op.out.W[lo-op.base:hi-op.base], data):]
+		for k := range slots {
+			data = data[copy(op.out.Slots[k][lo-op.base:hi-op.base], data):]
+		}
+	}
+	return nil
+}

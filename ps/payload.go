@@ -1,0 +1,309 @@
+package ps
+
+import (
+	"sync"
+	"time"
+)
+
+// payload is the bytes of one request, in a pooled buffer. It is written by whoever
+// receives it, before it is shared, and never after.
+type payload struct {
+	id   payloadID
+	data []float32
+	crc  uint32
+
+	// Guarded by payloads.mu. The buffer goes back to the pool when none holds.
+	pins    int  // users at work: the proposing request, senders, an apply, a fetch
+	logged  int  // entries in the log store that refer to it
+	pending bool // arrived, but no entry in the log refers to it yet
+	arrived time.Time
+}
+
+func (p *payload) size() int64 { return int64(4 * len(p.data)) }
+
+// payloads are all that one replica holds, by id.
+//
+// A payload lives as long as an entry in the log refers to it or somebody uses it. One
+// that no entry ever claims (its proposal failed) is dropped after a while, or earlier
+// when such payloads pass a bound: dropping one is always safe, because the log store
+// fetches what it lacks.
+type payloads struct {
+	source       uint64 // of the ids made here; random for each life of a replica
+	pendingLimit int64  // bytes
+
+	// wake tells the one goroutine that waits in hold that a payload has arrived or
+	// a stream has ended.
+	wake chan struct{}
+
+	mu           sync.Mutex
+	seq          uint64
+	held         map[payloadID]*payload
+	streams      map[uint64]*stream
+	free         map[int][]*payload // by capacity in floats
+	freeBytes    int64
+	pendingBytes int64
+	loggedBytes  int64
+	progress     uint64 // counts chunks received, to tell a slow stream from a dead one
+}
+
+// stream is what is known of a source's side channel to here. A source sends in the
+// order of its sequence, so what it has passed over will not come by itself.
+type stream struct {
+	open   int // connections
+	passed uint64
+}
+
+// poolGrain rounds buffers up, so that nearly equal requests share them: 4 KiB.
+const poolGrain = 1024
+
+func newPayloads(source uint64, pendingLimit int64) *payloads {
+	return &payloads{
+		source: source, pendingLimit: pendingLimit,
+		wake:    make(chan struct{}, 1),
+		held:    map[payloadID]*payload{},
+		streams: map[uint64]*stream{},
+		free:    map[int][]*payload{},
+	}
+}
+
+// get returns an unshared payload of n floats, pinned once for the caller.
+func (t *payloads) get(n int) *payload {
+	size := (n + poolGrain - 1) / poolGrain * poolGrain
+	t.mu.Lock()
+	var p *payload
+	if l := t.free[size]; len(l) > 0 {
+		p = l[len(l)-1]
+		t.free[size] = l[:len(l)-1]
+		t.freeBytes -= int64(4 * size)
+	}
+	t.mu.Unlock()
+	if p == nil {
+		p = &payload{data: make([]float32, size)}
+	}
+	p.data = p.data[:n]
+	p.id, p.crc, p.pins, p.logged, p.pending = payloadID{}, 0, 1, 0, false
+	return p
+}
+
+// name gives a payload received from a client its id and shares it; it stays pinned.
+func (t *payloads) name(p *payload) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seq++
+	p.id = payloadID{t.source, t.seq}
+	t.held[p.id] = p
+}
+
+// arrive shares a payload received on the side channel and takes over the caller's pin.
+// One that is held already is dropped.
+func (t *payloads) arrive(p *payload, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.pins--
+	if _, dup := t.held[p.id]; dup {
+		t.recycle(p)
+		return
+	}
+	p.pending, p.arrived = true, now
+	t.held[p.id] = p
+	t.pendingBytes += p.size()
+	for t.pendingBytes > t.pendingLimit && t.dropOldest(p) {
+	}
+	t.notify()
+}
+
+// dropOldest drops the pending payload that arrived first, sparing the newcomer.
+func (t *payloads) dropOldest(spare *payload) bool {
+	var oldest *payload
+	for _, p := range t.held {
+		if p.pending && p.pins == 0 && p != spare && (oldest == nil || p.arrived.Before(oldest.arrived)) {
+			oldest = p
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	t.unpend(oldest)
+	t.settle(oldest)
+	return true
+}
+
+// sweep drops what arrived before the given time and was never proposed.
+func (t *payloads) sweep(before time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.held {
+		if p.pending && p.arrived.Before(before) {
+			t.unpend(p)
+			t.settle(p)
+		}
+	}
+}
+
+// pin returns the payload for use until release, or nil if it is not held.
+func (t *payloads) pin(id payloadID) *payload {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.held[id]
+	if p != nil {
+		p.pins++
+	}
+	return p
+}
+
+// repin adds a pin to a payload that the caller has pinned.
+func (t *payloads) repin(p *payload) {
+	t.mu.Lock()
+	p.pins++
+	t.mu.Unlock()
+}
+
+func (t *payloads) release(p *payload) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.pins--
+	t.settle(p)
+}
+
+// log marks every payload referred to as belonging to the log, if all are held as the
+// log describes them; else it marks none and appends the missing ones to missing.
+func (t *payloads) log(refs, missing []reference) []reference {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range refs {
+		p := t.held[r.id]
+		if p == nil || p.crc != r.crc || p.size() != int64(r.length) {
+			missing = append(missing, r)
+		}
+	}
+	if len(missing) > 0 {
+		return missing
+	}
+	for _, r := range refs {
+		p := t.held[r.id]
+		t.unpend(p)
+		if p.logged == 0 {
+			t.loggedBytes += p.size()
+		}
+		p.logged++
+	}
+	return missing
+}
+
+// unlog takes back one mark of log.
+func (t *payloads) unlog(id payloadID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.held[id]
+	if p == nil {
+		return
+	}
+	p.logged--
+	if p.logged == 0 {
+		t.loggedBytes -= p.size()
+	}
+	t.settle(p)
+}
+
+func (t *payloads) unpend(p *payload) {
+	if p.pending {
+		p.pending = false
+		t.pendingBytes -= p.size()
+	}
+}
+
+// settle forgets a payload that nothing holds any more.
+func (t *payloads) settle(p *payload) {
+	if p.pins > 0 || p.logged > 0 || p.pending {
+		return
+	}
+	if t.held[p.id] == p {
+		delete(t.held, p.id)
+	}
+	t.recycle(p)
+}
+
+// recycle keeps at most as many free bytes as may be pending: more would be memory that
+// only a burst needs.
+func (t *payloads) recycle(p *payload) {
+	size := cap(p.data)
+	if t.freeBytes+int64(4*size) > t.pendingLimit {
+		return
+	}
+	t.freeBytes += int64(4 * size)
+	t.free[size] = append(t.free[size], p)
+}
+
+func (t *payloads) logBytes() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.loggedBytes
+}
+
+// notify wakes hold; a wake-up that is already due covers this one.
+func (t *payloads) notify() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// opened, moved, passed and closed keep the books of the side channel's streams.
+func (t *payloads) opened(source uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.streams[source]
+	if s == nil {
+		s = &stream{}
+		t.streams[source] = s
+	}
+	s.open++
+}
+
+func (t *payloads) moved() {
+	t.mu.Lock()
+	t.progress++
+	t.mu.Unlock()
+}
+
+func (t *payloads) passed(id payloadID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.streams[id.source]; s != nil {
+		s.passed = max(s.passed, id.seq)
+	}
+	t.notify()
+}
+
+func (t *payloads) closed(source uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.streams[source]; s != nil {
+		if s.open--; s.open == 0 {
+			delete(t.streams, source)
+		}
+	}
+	t.notify()
+}
+
+// coming says that a stream is open on which the payload can still arrive by itself.
+func (t *payloads) coming(id payloadID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.streams[id.source]
+	return s != nil && s.passed < id.seq
+}
+
+func (t *payloads) received() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.progress
+}
+
+// discard gives back a payload that was never shared.
+func (t *payloads) discard(p *payload) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.pins--
+	t.recycle(p)
+}

@@ -1,0 +1,390 @@
+package ps
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/rs/zerolog"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/internal/raftgroup"
+	pb "github.com/musterml/muster/proto"
+)
+
+// replica is this node's member of one shard's Raft group: the state machine, the log
+// with its payloads, and the side channel.
+type replica struct {
+	cfg        *ServerConfig
+	shard      id.ParamShard
+	log        zerolog.Logger
+	state      *shardState
+	payloads   *payloads
+	entries    *logStore
+	holder     *holder
+	fetcher    *fetcher
+	maxPayload int   // bytes of a put of the whole shard
+	logLimit   int64 // bytes of payloads in the log that call for a snapshot
+
+	ctx     context.Context // ends when stop begins
+	cancel  context.CancelCauseFunc
+	wg      sync.WaitGroup // goroutines and handlers
+	remove  []func()       // handlers on the port
+	group   *raftgroup.Group
+	ready   chan struct{} // closed once group is set
+	changed chan struct{} // capacity 1: leader or replicas may have changed
+	cut     chan struct{} // capacity 1: the log has grown past its limit
+	bytesIn *atomic.Uint64
+
+	propose sync.Mutex // makes payloads' numbers and the senders' queues agree in order
+
+	mu      sync.Mutex
+	conns   map[net.Conn]struct{} // accepted; nil once stopping
+	senders map[endpoint]*sender
+	broken  error // why the replica was fenced
+}
+
+func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) *replica {
+	var seed [8]byte
+	_, _ = rand.Read(seed[:]) // never fails
+	r := &replica{
+		cfg: cfg, shard: shard, bytesIn: bytesIn,
+		log:     cfg.Log.With().Stringer("shard", shard).Logger(),
+		state:   newShardState(cfg.Layout, shard, cfg.Optimizer),
+		ready:   make(chan struct{}),
+		changed: make(chan struct{}, 1),
+		cut:     make(chan struct{}, 1),
+		conns:   map[net.Conn]struct{}{},
+		senders: map[endpoint]*sender{},
+	}
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	floats := payloadFloats(cfg.Layout, shard, cfg.Optimizer.Slots(), pb.ParamEntry_PUT, 0, id.Block(cfg.Layout.Blocks()))
+	r.maxPayload = 4 * floats
+	r.logLimit = cfg.LogLimit
+	if r.logLimit == 0 {
+		// A snapshot writes two versions of the state; with the log at four times the
+		// state that is at most one byte to disk for two received.
+		r.logLimit = max(minLogLimit, 4*int64(r.maxPayload))
+	}
+	r.payloads = newPayloads(binary.LittleEndian.Uint64(seed[:]), r.logLimit)
+	r.fetcher = &fetcher{
+		payloads: r.payloads, candidates: r.candidates, dial: r.dial,
+		limit: r.maxPayload, patience: cfg.Patience,
+	}
+	r.holder = &holder{
+		payloads: r.payloads, fetch: r.fetcher.fetch, timeout: cfg.PayloadTimeout,
+		stall: min(250*time.Millisecond, cfg.PayloadTimeout/4),
+		gone:  make(chan struct{}, 1),
+	}
+	r.entries = newLogStore(r.payloads, r.hold)
+	return r
+}
+
+// minLogLimit is the least default for ServerConfig.LogLimit.
+const minLogLimit = 256 << 20
+
+func clientTopic(shard id.ParamShard) string { return "client/" + shard.String() }
+
+func payloadTopic(shard id.ParamShard, r raftgroup.Replica) string {
+	return fmt.Sprintf("payload/%v/%s/%s", shard, r.Node, r.Incarnation)
+}
+
+func (r *replica) dial(ctx context.Context, addr, topic string) (net.Conn, error) {
+	return r.cfg.Port.Dial(ctx, addr, port.Params, topic)
+}
+
+// start begins to serve the side channel, then joins the group, then serves clients:
+// each needs what comes before it.
+func (r *replica) start(found []raftgroup.Replica) error {
+	p := r.cfg.Port
+	r.remove = append(r.remove, p.Handle(port.Params, payloadTopic(r.shard, r.cfg.Self), r.handler(r.servePeer)))
+	g, err := raftgroup.Start(raftgroup.Config{
+		Group: r.shard.String(), Self: r.cfg.Self, Dir: r.dir(r.cfg.Self.Incarnation),
+		FSM: machine{r}, Logs: r.entries, Port: p, Timing: r.cfg.Timing,
+		// What the log may keep is counted in bytes, by compact.
+		Snapshots: raftgroup.Snapshots{Trailing: 1},
+		Log:       r.log, OnLeader: r.onLeader,
+	})
+	if err != nil {
+		return err
+	}
+	r.group = g
+	close(r.ready)
+	if found != nil {
+		if err := g.Found(found); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+			return err
+		}
+	}
+	r.wg.Go(r.tend)
+	r.wg.Go(r.compact)
+	r.remove = append(r.remove, p.Handle(port.Params, clientTopic(r.shard), r.handler(r.serveClient)))
+	return nil
+}
+
+// dir is apart for every life, because raftgroup never takes one up again.
+func (r *replica) dir(life id.Incarnation) string {
+	return filepath.Join(r.cfg.Dir, r.shard.String(), string(life))
+}
+
+// forgetEarlierLives removes what earlier lives left on disk. It is called once this
+// life has a snapshot of its own; until then theirs may be the only one on this node.
+func (r *replica) forgetEarlierLives() {
+	parent := filepath.Dir(r.dir(r.cfg.Self.Incarnation))
+	lives, err := os.ReadDir(parent)
+	for _, e := range lives {
+		if e.Name() != string(r.cfg.Self.Incarnation) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(parent, e.Name())))
+		}
+	}
+	if err != nil {
+		r.log.Warn().Err(err).Msg("could not remove snapshots of earlier lives")
+	}
+}
+
+// stop ends everything, as a crash would, and waits for it.
+func (r *replica) stop() error {
+	for _, remove := range r.remove {
+		remove()
+	}
+	r.cancel(ErrClosed)
+	r.fetcher.close()
+	var err error
+	if r.group != nil {
+		err = r.group.Stop() // also ends every proposal that a handler waits for
+	}
+	r.mu.Lock()
+	for conn := range r.conns {
+		_ = conn.Close()
+	}
+	r.conns = nil
+	r.mu.Unlock()
+	r.setSenders(nil)
+	r.wg.Wait()
+	return err
+}
+
+// handler lets stop close the connections that are being served and wait for them.
+func (r *replica) handler(serve func(net.Conn)) port.Handler {
+	return func(conn net.Conn, _ port.Peer) {
+		defer func() { _ = conn.Close() }()
+		r.mu.Lock()
+		if r.conns == nil {
+			r.mu.Unlock()
+			return
+		}
+		r.conns[conn] = struct{}{}
+		r.wg.Add(1)
+		r.mu.Unlock()
+		defer r.wg.Done()
+		serve(conn)
+		r.mu.Lock()
+		delete(r.conns, conn)
+		r.mu.Unlock()
+	}
+}
+
+// hold is the log store's wait for payloads. A log that cannot be cut (its disk is too
+// slow, or full) must not take all memory: a follower then refuses entries, lags, and is
+// brought back by a snapshot. The leader never refuses its own entries, because Raft
+// would take its leadership away; it delays its clients instead.
+func (r *replica) hold(refs []reference) error {
+	if len(refs) > 0 && refs[0].id.source != r.payloads.source && r.payloads.logBytes() > 4*r.logLimit {
+		poke(r.cut)
+		return fmt.Errorf("%w: the log has %d bytes of payloads and waits for a snapshot", ErrPayload, r.payloads.logBytes())
+	}
+	return r.holder.hold(r.ctx, refs)
+}
+
+// leads reports whether this replica believes to lead. Only a commit proves it.
+func (r *replica) leads() bool {
+	return r.group.IsLeader() && r.fenced() == nil
+}
+
+// candidates are the other replicas' side channels, the leader's first.
+func (r *replica) candidates() []endpoint {
+	select {
+	case <-r.ready:
+	case <-r.ctx.Done():
+		return nil
+	}
+	members, err := r.group.Replicas()
+	if err != nil {
+		return nil
+	}
+	leader, known := r.group.Leader()
+	var to []endpoint
+	if known && leader.ServerID() != r.cfg.Self.ServerID() {
+		to = append(to, r.endpoint(leader))
+	}
+	for _, m := range members {
+		if m.ServerID() != r.cfg.Self.ServerID() && (!known || m.ServerID() != leader.ServerID()) {
+			to = append(to, r.endpoint(m.Replica))
+		}
+	}
+	return to
+}
+
+func (r *replica) endpoint(to raftgroup.Replica) endpoint {
+	return endpoint{to.Node, to.Addr, payloadTopic(r.shard, to)}
+}
+
+func (r *replica) onLeader(leader raftgroup.Replica, known bool) {
+	poke(r.changed)
+	if known && r.cfg.OnLeader != nil {
+		<-r.ready
+		r.cfg.OnLeader(r.shard, leader, r.group.Raft().CurrentTerm())
+	}
+}
+
+// poke wakes the goroutine that waits on a channel of capacity 1.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// tend keeps one sender for each follower while this replica leads, and drops payloads
+// that were never proposed.
+func (r *replica) tend() {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var to []endpoint
+		if r.leads() {
+			to = r.candidates()
+		}
+		r.setSenders(to)
+		r.payloads.sweep(time.Now().Add(-r.cfg.PendingKeep))
+		select {
+		case <-tick.C:
+		case <-r.changed:
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *replica) setSenders(to []endpoint) {
+	want := map[endpoint]bool{}
+	for _, e := range to {
+		want[e] = true
+	}
+	var old []*sender
+	r.mu.Lock()
+	for e, s := range r.senders {
+		if !want[e] {
+			old = append(old, s)
+			delete(r.senders, e)
+		}
+	}
+	for e := range want {
+		if r.senders[e] == nil && r.ctx.Err() == nil {
+			r.senders[e] = startSender(r.ctx, e, r.payloads, r.dial, r.logLimit/2, r.cfg.Patience)
+		}
+	}
+	r.mu.Unlock()
+	for _, s := range old {
+		s.close()
+	}
+}
+
+// compact takes a snapshot whenever the log's payloads pass the limit, and then keeps as
+// many entries as have a quarter of it, so that a follower that lags a little needs no
+// snapshot.
+func (r *replica) compact() {
+	for {
+		select {
+		case <-r.cut:
+		case <-r.ctx.Done():
+			return
+		}
+		if r.payloads.logBytes() <= r.logLimit {
+			continue
+		}
+		conf := r.group.Raft().ReloadableConfig()
+		conf.TrailingLogs = max(1, r.entries.trailing(r.logLimit/4))
+		err := r.group.Raft().ReloadConfig(conf)
+		if err == nil {
+			err = r.group.Raft().Snapshot().Error()
+		}
+		switch {
+		case err == nil:
+			r.forgetEarlierLives()
+		case !errors.Is(err, raft.ErrNothingNewToSnapshot) && r.ctx.Err() == nil:
+			r.log.Warn().Err(err).Msg("snapshot to cut the log failed; it is tried again with the next entries")
+		}
+	}
+}
+
+// fence takes the replica out of service: its state can no longer be trusted.
+func (r *replica) fence(err error) {
+	r.mu.Lock()
+	first := r.broken == nil
+	if first {
+		r.broken = err
+	}
+	r.mu.Unlock()
+	if first {
+		r.log.Error().Err(err).Msg("this replica is fenced: restart the node, and it is filled again from the others")
+		r.group.Raft().Shutdown()
+	}
+}
+
+func (r *replica) fenced() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.broken
+}
+
+// machine is the replica as Raft's state machine.
+type machine struct{ r *replica }
+
+// Apply implements raft.FSM. The log holds the entry, so its payload is here; were it
+// not, going on without it would make this replica differ from the others.
+func (m machine) Apply(l *raft.Log) any {
+	r := m.r
+	<-r.ready
+	if r.fenced() != nil {
+		return result{status: pb.ParamAnswer_RETRY, message: "the replica is fenced"}
+	}
+	e, err := decodeEntry(l.Data)
+	if err != nil {
+		return result{status: pb.ParamAnswer_BAD_REQUEST, message: err.Error()}
+	}
+	p := r.payloads.pin(e.ref.id)
+	if p == nil {
+		r.fence(fmt.Errorf("entry %d of term %d is committed, but its payload %v is not here", l.Index, l.Term, e.ref.id))
+		return result{status: pb.ParamAnswer_RETRY, message: "the replica is fenced"}
+	}
+	res := r.state.apply(&e, p.data)
+	r.payloads.release(p)
+	if r.payloads.logBytes() > r.logLimit {
+		poke(r.cut)
+	}
+	return res
+}
+
+// Snapshot implements raft.FSM.
+func (m machine) Snapshot() (raft.FSMSnapshot, error) {
+	if err := m.r.fenced(); err != nil {
+		return nil, err
+	}
+	return m.r.state.snapshot(), nil
+}
+
+// Restore implements raft.FSM.
+func (m machine) Restore(source io.ReadCloser) error {
+	return errors.Join(m.r.state.restore(source), source.Close())
+}

@@ -1,0 +1,379 @@
+package ps
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/musterml/muster/internal/id"
+	pb "github.com/musterml/muster/proto"
+)
+
+const (
+	// maxHeader bounds the message in front of a payload.
+	maxHeader = 4096
+	// working is how often a client that waits for a commit hears from the leader, so
+	// that it can tell a slow commit from a server that is cut off.
+	working = 100 * time.Millisecond
+	// enqueueTimeout bounds Raft's queue in front of the leader's loop.
+	enqueueTimeout = time.Second
+)
+
+// session serves one client connection, one request at a time. All buffers are reused.
+type session struct {
+	r        *replica
+	conn     net.Conn
+	req      pb.ParamRequest
+	ans      pb.ParamAnswer
+	head     []byte
+	vec      net.Buffers // what is written
+	keep     net.Buffers // vec's memory: writing consumes vec
+	versions []*version
+	ticker   *time.Ticker
+
+	// A future can only be waited for by blocking, so a goroutine of the session does.
+	futures chan raft.Future
+	settled chan error
+}
+
+// errHangUp ends a session after an answer that leaves the stream out of step.
+var errHangUp = errors.New("ps: connection given up")
+
+func (r *replica) serveClient(conn net.Conn) {
+	s := &session{
+		r: r, conn: conn, ticker: time.NewTicker(working),
+		futures: make(chan raft.Future), settled: make(chan error, 1),
+	}
+	defer s.ticker.Stop()
+	defer close(s.futures)
+	// Not counted in wg: a Raft that is shut down may leave a committed entry's future
+	// unanswered, and whoever waits for it waits until the process ends.
+	go func() {
+		for f := range s.futures {
+			s.settled <- f.Error()
+		}
+	}()
+	for {
+		err := pb.ReadMessage(conn, &s.req, maxHeader)
+		if err == nil {
+			err = s.serve()
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, errHangUp) {
+				r.log.Debug().Err(err).Stringer("client", conn.RemoteAddr()).Msg("client connection ended")
+			}
+			return
+		}
+	}
+}
+
+func (s *session) serve() error {
+	switch s.req.Kind {
+	case pb.ParamRequest_PUT:
+		return s.write(pb.ParamEntry_PUT)
+	case pb.ParamRequest_PUSH:
+		return s.write(pb.ParamEntry_PUSH)
+	case pb.ParamRequest_PULL:
+		return s.pull()
+	case pb.ParamRequest_STEPS:
+		return s.steps()
+	default:
+		return s.refuse(fmt.Sprintf("unknown kind of request %d", s.req.Kind))
+	}
+}
+
+// write does a put or push: receive the payload, replicate it, commit, answer.
+func (s *session) write(kind pb.ParamEntry_Kind) error {
+	r, q := s.r, &s.req
+	if q.First > uint64(r.cfg.Layout.Blocks()) || q.Last > uint64(r.cfg.Layout.Blocks()) {
+		return s.refuse(fmt.Sprintf("blocks [%d, %d) are no range of the model's %d", q.First, q.Last, r.cfg.Layout.Blocks()))
+	}
+	e := entry{
+		kind: kind, step: id.Step(q.Step), keep: id.Step(q.Keep),
+		first: id.Block(q.First), last: id.Block(q.Last),
+		ref: reference{length: int(q.Length), crc: q.Crc},
+	}
+	if err := checkRequest(r.cfg.Layout, r.shard, r.cfg.Optimizer.Slots(), kind, e.first, e.last, int(q.Length)); err != nil {
+		return s.refuse(err.Error())
+	}
+	// A push that was applied before is answered by anyone who holds what it made.
+	if kind == pb.ParamEntry_PUSH && r.fenced() == nil {
+		var res result
+		if s.versions, res = r.state.collect(s.versions[:0], e.step+1, e.first, e.last); res.status == pb.ParamAnswer_OK {
+			if err := s.drain(int(q.Length)); err != nil {
+				releaseAll(s.versions)
+				return err
+			}
+			return s.sendVersions(false)
+		}
+	}
+	if !r.leads() {
+		if err := s.drain(int(q.Length)); err != nil {
+			return err
+		}
+		return s.notLeader()
+	}
+	p, err := s.receive(int(q.Length) / 4)
+	if err != nil {
+		return err
+	}
+	if got := checksum(p.data); got != q.Crc {
+		r.payloads.discard(p)
+		return s.answer(result{status: pb.ParamAnswer_BAD_REQUEST, message: fmt.Sprintf("payload has checksum %08x, the request says %08x", got, q.Crc)})
+	}
+	p.crc = q.Crc
+	res, err := s.commit(&e, p)
+	if err != nil {
+		return err
+	}
+	if res.status == pb.ParamAnswer_OK && kind == pb.ParamEntry_PUSH {
+		s.versions, res = r.state.collect(s.versions[:0], e.step+1, e.first, e.last)
+		if res.status == pb.ParamAnswer_OK {
+			return s.sendVersions(false)
+		}
+	}
+	return s.answer(res)
+}
+
+// receive reads a request's payload into a pooled buffer.
+func (s *session) receive(floats int) (*payload, error) {
+	r := s.r
+	p := r.payloads.get(floats)
+	rest := bytesOf(p.data)
+	for len(rest) > 0 {
+		n := min(len(rest), receiveChunk)
+		err := s.conn.SetReadDeadline(time.Now().Add(allowance(r.cfg.Patience, n)))
+		if err == nil {
+			_, err = io.ReadFull(s.conn, rest[:n])
+		}
+		if err != nil {
+			r.payloads.discard(p)
+			return nil, err
+		}
+		r.bytesIn.Add(uint64(n))
+		rest = rest[n:]
+	}
+	return p, s.conn.SetReadDeadline(time.Time{})
+}
+
+// drain reads a payload that nobody needs, so that the connection can go on.
+func (s *session) drain(n int) error {
+	if err := s.conn.SetReadDeadline(time.Now().Add(allowance(s.r.cfg.Patience, n))); err != nil {
+		return err
+	}
+	if _, err := io.CopyN(io.Discard, s.conn, int64(n)); err != nil {
+		return err
+	}
+	return s.conn.SetReadDeadline(time.Time{})
+}
+
+// commit gives the payload to the followers and the reference to Raft, at the same time,
+// and waits. The payload stays pinned until Raft is done with the proposal: a leader that
+// could not find its own payload would lose its leadership.
+func (s *session) commit(e *entry, p *payload) (result, error) {
+	r := s.r
+	if err := s.waitForRoom(p); err != nil {
+		return result{}, err
+	}
+	r.propose.Lock()
+	r.payloads.name(p)
+	r.mu.Lock()
+	for _, to := range r.senders {
+		to.offer(p)
+	}
+	r.mu.Unlock()
+	r.propose.Unlock()
+	defer r.payloads.release(p)
+	e.ref.id = p.id
+	data, err := e.encode()
+	if err != nil {
+		return result{}, err
+	}
+	future := r.group.Raft().Apply(data, enqueueTimeout)
+	if err := s.await(future); err != nil {
+		if errors.Is(err, errHangUp) {
+			return result{}, err
+		}
+		return result{status: pb.ParamAnswer_RETRY, message: err.Error()}, nil
+	}
+	res, ok := future.Response().(result)
+	if !ok {
+		return result{}, fmt.Errorf("ps: state machine answered %T", future.Response())
+	}
+	return res, nil
+}
+
+// waitForRoom delays a proposal while the log is far beyond its limit because snapshots
+// do not keep up.
+func (s *session) waitForRoom(p *payload) error {
+	r := s.r
+	for r.payloads.logBytes() > 2*r.logLimit {
+		poke(r.cut)
+		select {
+		case <-s.ticker.C:
+			if err := s.send(&pb.ParamAnswer{Status: pb.ParamAnswer_WORKING}); err != nil {
+				r.payloads.discard(p)
+				return err
+			}
+		case <-r.ctx.Done():
+			r.payloads.discard(p)
+			return errHangUp
+		}
+	}
+	return nil
+}
+
+// await waits for Raft and lets the client know meanwhile. A client that has gone does
+// not end the wait, see commit.
+func (s *session) await(f raft.Future) error {
+	s.futures <- f
+	alive := true
+	for {
+		select {
+		case err := <-s.settled:
+			if !alive {
+				return errHangUp
+			}
+			return err
+		case <-s.ticker.C:
+			if alive && s.send(&pb.ParamAnswer{Status: pb.ParamAnswer_WORKING}) != nil {
+				alive = false
+			}
+		case <-s.r.ctx.Done():
+			// Give Raft the moment it needs to answer; after that it never may.
+			select {
+			case err := <-s.settled:
+				return err
+			case <-time.After(working):
+				return errHangUp
+			}
+		}
+	}
+}
+
+func (s *session) pull() error {
+	r, q := s.r, &s.req
+	if q.First > uint64(r.cfg.Layout.Blocks()) || q.Last > uint64(r.cfg.Layout.Blocks()) || q.Length != 0 {
+		return s.refuse(fmt.Sprintf("pull of blocks [%d, %d) of %d with %d bytes", q.First, q.Last, r.cfg.Layout.Blocks(), q.Length))
+	}
+	first, last := id.Block(q.First), id.Block(q.Last)
+	if err := r.cfg.Layout.check(first, last); err != nil {
+		return s.refuse(err.Error())
+	}
+	if err := r.fenced(); err != nil {
+		return s.answer(result{status: pb.ParamAnswer_RETRY, message: "the replica is fenced"})
+	}
+	var res result
+	s.versions, res = r.state.collect(s.versions[:0], id.Step(q.Step), first, last)
+	if res.status != pb.ParamAnswer_OK {
+		return s.answer(res)
+	}
+	return s.sendVersions(q.State)
+}
+
+// steps reads through the leader: a barrier makes sure that everything committed
+// before the question is applied.
+func (s *session) steps() error {
+	if s.req.Length != 0 {
+		return s.refuse("a question for steps has no payload")
+	}
+	if !s.r.leads() {
+		return s.notLeader()
+	}
+	if err := s.await(s.r.group.Raft().Barrier(enqueueTimeout)); err != nil {
+		if errors.Is(err, errHangUp) {
+			return err
+		}
+		return s.answer(result{status: pb.ParamAnswer_RETRY, message: err.Error()})
+	}
+	ans := &s.ans
+	proto.Reset(ans)
+	ans.Status = pb.ParamAnswer_OK
+	for _, step := range s.r.state.steps() {
+		ans.Steps = append(ans.Steps, uint64(step))
+	}
+	return s.send(ans)
+}
+
+// sendVersions answers OK with the collected versions, straight from their memory.
+func (s *session) sendVersions(state bool) error {
+	defer releaseAll(s.versions)
+	slots := s.r.cfg.Optimizer.Slots()
+	s.keep = append(s.keep[:0], nil)
+	crc, size := uint32(0), 0
+	for _, v := range s.versions {
+		data := v.data
+		if !state {
+			data = v.w(slots)
+		}
+		crc = addChecksum(crc, data)
+		size += 4 * len(data)
+		s.keep = append(s.keep, bytesOf(data))
+	}
+	ans := &s.ans
+	proto.Reset(ans)
+	ans.Status, ans.Length, ans.Crc = pb.ParamAnswer_OK, uint32(size), crc
+	return s.flush(ans, size)
+}
+
+func (s *session) answer(r result) error {
+	ans := &s.ans
+	proto.Reset(ans)
+	ans.Status, ans.Message = r.status, r.message
+	ans.Block, ans.Newest = uint64(r.block), uint64(r.newest)
+	return s.send(ans)
+}
+
+// refuse answers a request that no replica will ever accept. What may follow it cannot
+// be trusted, so the connection ends; a payload of a sane length is read first, because
+// closing with bytes unread could destroy the answer on its way.
+func (s *session) refuse(why string) error {
+	if n := int(s.req.Length); n <= s.r.maxPayload {
+		if err := s.drain(n); err != nil {
+			return err
+		}
+	}
+	if err := s.answer(result{status: pb.ParamAnswer_BAD_REQUEST, message: why}); err != nil {
+		return err
+	}
+	return errHangUp
+}
+
+func (s *session) notLeader() error {
+	ans := &s.ans
+	proto.Reset(ans)
+	ans.Status, ans.Message = pb.ParamAnswer_NOT_LEADER, "no leader is known here"
+	if err := s.r.fenced(); err != nil {
+		ans.Message = "the replica is fenced"
+	} else if leader, known := s.r.group.Leader(); known {
+		ans.Leader, ans.Message = leader.Addr, fmt.Sprintf("%s leads", leader.Node)
+	}
+	return s.send(ans)
+}
+
+func (s *session) send(ans *pb.ParamAnswer) error {
+	s.keep = append(s.keep[:0], nil)
+	return s.flush(ans, 0)
+}
+
+// flush writes the answer and whatever keep holds behind its first place.
+func (s *session) flush(ans *pb.ParamAnswer, size int) error {
+	ans.Node = string(s.r.cfg.Self.Node)
+	head, err := pb.AppendMessage(s.head[:0], ans)
+	if err != nil {
+		return err
+	}
+	s.head, s.keep[0] = head, head
+	if err := s.conn.SetWriteDeadline(time.Now().Add(allowance(s.r.cfg.Patience, size))); err != nil {
+		return err
+	}
+	s.vec = s.keep
+	_, err = s.vec.WriteTo(s.conn)
+	clear(s.keep)
+	return err
+}

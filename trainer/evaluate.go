@@ -1,0 +1,55 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// evaluateBatch is how many samples Evaluate runs at a time on one core.
+const evaluateBatch = 64
+
+// Evaluate measures weights on a data set, on all cores.
+func Evaluate(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32, d data.Dataset) (nn.Result, error) {
+	n := min(runtime.GOMAXPROCS(0), d.Len())
+	held := data.NewHeldOut(d, n)
+	results, errs := make([]nn.Result, n), make([]error, n)
+	var cores sync.WaitGroup
+	for i := range n {
+		cores.Go(func() { results[i], errs[i] = evaluatePart(ctx, spec, dev, w, held, id.LogicalShard(i)) })
+	}
+	cores.Wait()
+	var sum nn.Result
+	for _, r := range results {
+		sum.Loss += r.Loss
+		sum.Correct += r.Correct
+	}
+	return sum, errors.Join(errs...)
+}
+
+func evaluatePart(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32, held *data.HeldOut, part id.LogicalShard) (sum nn.Result, err error) {
+	replica, err := spec.NewReplica(dev, evaluateBatch)
+	if err != nil {
+		return sum, err
+	}
+	defer func() { err = errors.Join(err, replica.Close()) }()
+	x, labels := make([]float32, evaluateBatch*spec.Features()), make([]int32, evaluateBatch)
+	for n := range held.Chunks(part, x, labels) {
+		if err := ctx.Err(); err != nil {
+			return sum, err
+		}
+		r, err := replica.Loss(w, x[:n*spec.Features()], labels[:n])
+		if err != nil {
+			return sum, err
+		}
+		sum.Loss += r.Loss
+		sum.Correct += r.Correct
+	}
+	return sum, nil
+}

@@ -1,0 +1,193 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/ps"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// The operations of a step, in their order on the ring.
+const (
+	bucketHeader   = iota // exponents and results
+	bucketGradient        // the sum
+	bucketWeights         // new weights, in mode server
+)
+
+// ErrDiverged is returned when a loss or a gradient is no number any more; training
+// cannot go on, on any node.
+var ErrDiverged = errors.New("training diverged")
+
+// exchange holds the buffers for adding up gradients over the ring.
+type exchange struct {
+	spec   *nn.Spec
+	layout ps.Layout
+	exact  bool
+	shards int
+	sums   collective.Exact
+	header []int32   // block exponents, then the results of the logical shards
+	sum    []int32   // (params), sum exact
+	grad   []float32 // (params), the sum of gradients
+}
+
+// none is what a trainer puts into the header where it has nothing to say. A word of
+// the header is the largest of all trainers', so of one that speaks and others that do
+// not, the one is heard.
+const none = math.MinInt32
+
+// Words of a logical shard's results in the header.
+const (
+	wordLoss        = 0 // float64 in two words
+	wordCorrect     = 2
+	wordTestLoss    = 3 // float64 in two words
+	wordTestCorrect = 5
+	resultWords     = 6
+)
+
+func newExchange(job Job, spec *nn.Spec) *exchange {
+	layout := job.Layout(spec.Params())
+	x := &exchange{
+		spec: spec, layout: layout, exact: job.Sync.Sum == SumExact, shards: job.Batch.LogicalShards,
+		sums: collective.Exact{BlockSize: layout.BlockSize, Shards: job.Batch.LogicalShards},
+		grad: make([]float32, layout.Params),
+	}
+	blocks := 0
+	if x.exact {
+		blocks = layout.Blocks()
+		x.sum = make([]int32, layout.Params)
+	}
+	x.header = make([]int32, blocks+resultWords*x.shards)
+	return x
+}
+
+func (x *exchange) exponents() []int32 { return x.header[:len(x.header)-resultWords*x.shards] }
+
+func (x *exchange) result(l id.LogicalShard) []int32 {
+	from := len(x.exponents()) + resultWords*int(l)
+	return x.header[from : from+resultWords]
+}
+
+// agree exchanges the header of a step: which exponent each block is to have, and what
+// the units of all trainers showed. One small operation instead of several.
+func (x *exchange) agree(ctx context.Context, ring *collective.Ring, s id.Step, units []unit, mine []id.LogicalShard, last bool) (train, test nn.Result, err error) {
+	for i := range x.header {
+		x.header[i] = none
+	}
+	for _, l := range mine {
+		u := &units[l]
+		if x.exact && !last {
+			x.sums.Exponents(x.exponents(), u.grad)
+		}
+		r := x.result(l)
+		putFloat64(r[wordLoss:], u.Loss)
+		r[wordCorrect] = int32(u.Correct)
+		putFloat64(r[wordTestLoss:], u.test.Loss)
+		r[wordTestCorrect] = int32(u.test.Correct)
+	}
+	op := collective.Op{Step: s, Bucket: bucketHeader}
+	if err := ring.AllReduce(ctx, op, collective.Int32s(x.header), collective.MaxInt32); err != nil {
+		return train, test, err
+	}
+	for l := range id.LogicalShard(x.shards) { // in this order on every trainer
+		r := x.result(l)
+		train.Loss += float64FromWords(r[wordLoss:])
+		train.Correct += int(r[wordCorrect])
+		test.Loss += float64FromWords(r[wordTestLoss:])
+		test.Correct += int(r[wordTestCorrect])
+	}
+	return train, test, x.check(s, train)
+}
+
+// check finds a step after which no training is possible.
+func (x *exchange) check(s id.Step, train nn.Result) error {
+	for b, e := range x.exponents() {
+		if e == collective.NonFinite {
+			return fmt.Errorf("%w: the gradient of %s is not a finite number at %v; lower optimizer.lr or look at the data", ErrDiverged, x.tensor(id.Block(b)), s)
+		}
+	}
+	if math.IsNaN(train.Loss) || math.IsInf(train.Loss, 0) {
+		return fmt.Errorf("%w: the loss is %v at %v; lower optimizer.lr or look at the data", ErrDiverged, train.Loss, s)
+	}
+	return nil
+}
+
+// tensor names the first tensor of a block.
+func (x *exchange) tensor(b id.Block) string {
+	lo, _ := x.layout.Range(b)
+	name := ""
+	for _, t := range x.spec.Tensors() {
+		if t.Offset <= lo {
+			name = t.Name
+		}
+	}
+	return name
+}
+
+// gather adds this trainer's own gradients, ready for the ring.
+func (x *exchange) gather(units []unit, mine []id.LogicalShard) collective.Vector {
+	if x.exact {
+		clear(x.sum)
+		for _, l := range mine {
+			x.sums.Add(x.sum, units[l].grad, x.exponents())
+		}
+		return collective.Int32s(x.sum)
+	}
+	clear(x.grad)
+	for _, l := range mine {
+		for i, g := range units[l].grad {
+			x.grad[i] += g
+		}
+	}
+	return collective.Float32s(x.grad)
+}
+
+func (x *exchange) op() collective.Reduce {
+	if x.exact {
+		return collective.SumInt32
+	}
+	return collective.SumFloat32
+}
+
+// value makes the summed gradient of the blocks [first, last) a float32 vector.
+func (x *exchange) value(first, last id.Block) []float32 {
+	lo, hi := x.span(first, last)
+	if x.exact {
+		x.sums.Value(x.grad[lo:hi], x.sum[lo:hi], x.exponents()[first:last])
+	}
+	return x.grad[lo:hi]
+}
+
+// span is the range of parameters in the blocks [first, last).
+func (x *exchange) span(first, last id.Block) (lo, hi int) {
+	return int(first) * x.layout.BlockSize, min(int(last)*x.layout.BlockSize, x.layout.Params)
+}
+
+// share is the range of blocks that belong to a rank; shares cover the model in order.
+func (x *exchange) share(rank, world int) (first, last id.Block) {
+	n := x.layout.Blocks()
+	return id.Block(rank * n / world), id.Block((rank + 1) * n / world)
+}
+
+// bounds are the shares as offsets of parameters, for the ring.
+func (x *exchange) bounds(world int) []int {
+	bounds := make([]int, world+1)
+	for rank := range world {
+		first, last := x.share(rank, world)
+		bounds[rank], bounds[rank+1] = x.span(first, last)
+	}
+	return bounds
+}
+
+func putFloat64(words []int32, v float64) {
+	b := math.Float64bits(v)
+	words[0], words[1] = int32(uint32(b)), int32(uint32(b>>32))
+}
+
+func float64FromWords(words []int32) float64 {
+	return math.Float64frombits(uint64(uint32(words[0])) | uint64(uint32(words[1]))<<32)
+}

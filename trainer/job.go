@@ -1,0 +1,262 @@
+package trainer
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/optim"
+	"github.com/musterml/muster/ps"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// Job is what a run does, the same on every node. All fields have defaults, so that
+// an empty file is a job; Parse reads one, Validate names every fault at once.
+type Job struct {
+	Name      string      `yaml:"name"`
+	Seed      uint64      `yaml:"seed"` // of the initial weights and the order of samples
+	Model     Model       `yaml:"model"`
+	Data      data.Source `yaml:"data"`
+	Batch     Batch       `yaml:"batch"`
+	Optimizer Optimizer   `yaml:"optimizer"`
+	Passes    int         `yaml:"passes"` // over the training data
+	Sync      Sync        `yaml:"sync"`
+	Cluster   Cluster     `yaml:"cluster"`
+	Out       string      `yaml:"out"` // folder for the outputs, relative to the working directory
+}
+
+// Model names a model of package nn; every other key of the section is one of its options.
+type Model struct {
+	Name    string
+	Options map[string]any
+}
+
+// Batch is the samples of one step, over all trainers.
+type Batch struct {
+	Size          int `yaml:"size"`
+	LogicalShards int `yaml:"logical_shards"` // equal slices of the batch; the most trainers that can work
+}
+
+// Optimizer names the update rule and its constants; see package optim.
+type Optimizer struct {
+	Name        string  `yaml:"name"`
+	LR          float64 `yaml:"lr"`
+	Momentum    float64 `yaml:"momentum,omitempty"`
+	Beta1       float64 `yaml:"beta1,omitempty"`
+	Beta2       float64 `yaml:"beta2,omitempty"`
+	Epsilon     float64 `yaml:"epsilon,omitempty"`
+	WeightDecay float64 `yaml:"weight_decay,omitempty"`
+}
+
+// The ways to keep the trainers' weights one (Sync.Mode) and to add gradients (Sync.Sum).
+const (
+	ModeRing   = "ring"   // all-reduce of gradients, an optimizer in every trainer
+	ModeServer = "server" // reduce-scatter, optimizers on the servers, all-gather of weights
+	SumExact   = "exact"  // integer sums: the same bits on any number of trainers
+	SumFast    = "fast"   // float32 sums: the same bits only on the same trainers
+)
+
+// Sync says how trainers work together.
+type Sync struct {
+	Mode        string `yaml:"mode"`
+	Sum         string `yaml:"sum"`
+	CommitEvery int    `yaml:"commit_every"` // steps between commits to the servers in mode ring
+}
+
+// Cluster says who keeps the state.
+type Cluster struct {
+	Servers         int    `yaml:"servers"`          // nodes that found the run
+	Replicas        int    `yaml:"replicas"`         // of each parameter shard
+	ParameterShards int    `yaml:"parameter_shards"` // Raft groups that keep the parameters
+	Durability      string `yaml:"durability"`
+}
+
+// DurabilityMemory keeps Raft logs in memory: a run survives the loss of any minority
+// of its servers.
+const DurabilityMemory = "memory"
+
+// DefaultJob is the built-in job: LeNet on drawn digits.
+func DefaultJob() Job {
+	return Job{
+		Name:      "digits",
+		Seed:      1,
+		Model:     Model{Name: "lenet"},
+		Data:      data.DefaultSource(),
+		Batch:     Batch{Size: 256, LogicalShards: 8},
+		Optimizer: Optimizer{Name: "adam", LR: 0.001},
+		Passes:    3,
+		Sync:      Sync{Mode: ModeRing, Sum: SumExact, CommitEvery: 20},
+		Cluster:   Cluster{Servers: 3, Replicas: 3, ParameterShards: 4, Durability: DurabilityMemory},
+		Out:       "runs/digits",
+	}
+}
+
+// LoadJob reads a job file and validates it.
+func LoadJob(path string) (Job, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Job{}, fmt.Errorf("job file: %w", err)
+	}
+	j, err := ParseJob(b)
+	if err != nil {
+		return Job{}, fmt.Errorf("job file %s: %w", path, err)
+	}
+	return j, nil
+}
+
+// ParseJob reads a job over the defaults. A key it does not know is an error, with its line.
+func ParseJob(b []byte) (Job, error) {
+	j := DefaultJob()
+	var given struct {
+		Name, Out *string
+		Data      *data.Source
+	}
+	// A first, lenient look: some defaults hang on what is given.
+	if err := yaml.Unmarshal(b, &given); err == nil {
+		if given.Data != nil && given.Data.Source != "" && given.Data.Source != data.Glyphs {
+			j.Data = data.Source{}
+		}
+		if given.Name != nil && given.Out == nil {
+			j.Out = "runs/" + *given.Name
+		}
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
+	if err := dec.Decode(&j); err != nil && !errors.Is(err, io.EOF) {
+		return Job{}, errors.New(yaml.FormatError(err, false, true))
+	}
+	return j, j.Validate()
+}
+
+// UnmarshalYAML takes the section's name and leaves the rest to the model.
+func (m *Model) UnmarshalYAML(b []byte) error {
+	fields := map[string]any{}
+	if err := yaml.Unmarshal(b, &fields); err != nil {
+		return err
+	}
+	name, ok := fields["name"].(string)
+	if !ok {
+		return fmt.Errorf("model.name is missing: name a model, for example lenet")
+	}
+	delete(fields, "name")
+	*m = Model{Name: name}
+	if len(fields) > 0 {
+		m.Options = fields
+	}
+	return nil
+}
+
+// MarshalYAML is the inverse, with the options in order.
+func (m Model) MarshalYAML() ([]byte, error) {
+	fields := yaml.MapSlice{{Key: "name", Value: m.Name}}
+	for _, k := range sortedKeys(m.Options) {
+		fields = append(fields, yaml.MapItem{Key: k, Value: m.Options[k]})
+	}
+	return yaml.Marshal(fields)
+}
+
+func sortedKeys(m map[string]any) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Validate names everything that is wrong with the job, each with its field and the
+// remedy. It reads no data.
+func (j Job) Validate() error {
+	var faults []error
+	fault := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	oneOf := func(field, value string, known ...string) {
+		fault(slices.Contains(known, value), "%s is %q: use %s", field, value, strings.Join(known, " or "))
+	}
+	fault(j.Name != "", "name is empty: give the job a name")
+	fault(j.Passes >= 1, "passes is %d: set it to 1 or more", j.Passes)
+	fault(j.Out != "", "out is empty: name the folder for the outputs")
+	faults = append(faults, j.Data.Validate()...)
+	faults = append(faults, j.batches().Validate()...)
+	if _, err := j.NewOptimizer(); err != nil {
+		faults = append(faults, fmt.Errorf("optimizer: %w", err))
+	}
+	oneOf("sync.mode", j.Sync.Mode, ModeRing, ModeServer)
+	oneOf("sync.sum", j.Sync.Sum, SumExact, SumFast)
+	fault(j.Sync.CommitEvery >= 1, "sync.commit_every is %d: set it to 1 step or more", j.Sync.CommitEvery)
+	c := j.Cluster
+	fault(c.Servers >= 1 && c.Servers <= maxServers, "cluster.servers is %d: set it to 1 to %d; 3 survive the loss of one", c.Servers, maxServers)
+	fault(c.Replicas >= 1 && c.Replicas <= c.Servers, "cluster.replicas is %d: set it to 1 to cluster.servers (%d)", c.Replicas, c.Servers)
+	fault(c.ParameterShards >= 1 && c.ParameterShards <= maxParameterShards, "cluster.parameter_shards is %d: set it to 1 to %d", c.ParameterShards, maxParameterShards)
+	oneOf("cluster.durability", c.Durability, DurabilityMemory)
+	return errors.Join(faults...)
+}
+
+const (
+	maxServers         = 99
+	maxParameterShards = 1024
+)
+
+func (j Job) batches() data.Batches {
+	return data.Batches{Size: j.Batch.Size, LogicalShards: j.Batch.LogicalShards}
+}
+
+// Steps is the number of steps of the whole run.
+func (j Job) Steps() id.Step { return j.batches().Steps(j.Passes, j.Data.Train) }
+
+// NewOptimizer is the optimizer of trainers and servers alike.
+func (j Job) NewOptimizer() (optim.Optimizer, error) {
+	o := j.Optimizer
+	return optim.New(optim.Config{
+		Name: o.Name, LR: o.LR, Momentum: o.Momentum,
+		Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay,
+	})
+}
+
+// BlockSize is the number of parameters in a block: 64 KiB, small enough that a block's
+// common exponent suits all its gradients, large enough that its header costs nothing.
+const BlockSize = 16384
+
+// Layout is how the parameters of a model are cut into blocks and shards.
+func (j Job) Layout(params int) ps.Layout {
+	return ps.Layout{Params: params, BlockSize: BlockSize, Shards: j.Cluster.ParameterShards}
+}
+
+// BuildModel makes the job's model for a data set.
+func (j Job) BuildModel(d data.Dataset) (*nn.Spec, error) {
+	spec, err := nn.Build(j.Model.Name, j.Model.Options, d.Shape(), d.Classes())
+	if err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	return spec, nil
+}
+
+// YAML is the effective job, with every default in place.
+func (j Job) YAML() ([]byte, error) {
+	b, err := yaml.Marshal(j)
+	if err != nil {
+		return nil, fmt.Errorf("job: %w", err)
+	}
+	return b, nil
+}
+
+// Digest tells jobs apart: nodes of one run must have the same. Where the outputs and
+// the data files lie is a node's own affair; what the files hold is compared when a
+// trainer joins.
+func (j Job) Digest() ([32]byte, error) {
+	j.Out = ""
+	j.Data.Images, j.Data.Labels, j.Data.TestImages, j.Data.TestLabels = "", "", "", ""
+	b, err := j.YAML()
+	return sha256.Sum256(b), err
+}

@@ -1,0 +1,190 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/membership"
+	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// joinWithin is how long the members of a new view may take to form their ring before
+// the view is given up.
+const joinWithin = 5 * time.Second
+
+// shift is a trainer's part in one view.
+type shift struct {
+	*Trainer
+	view   membership.View
+	rank   int
+	shards []id.LogicalShard
+	ring   *collective.Ring
+	bounds []int
+	first  id.Block // the blocks that this trainer stands for: [first, last)
+	last   id.Block
+	sync   synchroniser
+}
+
+// shift trains in a view until it is over; it always returns an error that says why.
+func (t *Trainer) shift(ctx context.Context, v membership.View) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err := t.advance(v.Number, func() { t.end = cancel })
+	if err != nil {
+		return err
+	}
+	s := &shift{Trainer: t, view: v, rank: v.Rank(t.cfg.Node, t.cfg.Incarnation)}
+	s.shards = v.Members[s.rank].Shards
+	s.bounds = t.sums.bounds(len(v.Members))
+	s.first, s.last = t.sums.share(s.rank, len(v.Members))
+	s.sync = newSynchroniser(s)
+	t.cfg.Log.Info().Stringer("view", v.Number).Stringer("from", v.From).Int("trainers", len(v.Members)).
+		Ints("shards", ints(s.shards)).Msg("entering a view")
+
+	var joining sync.WaitGroup
+	var joined error
+	joining.Go(func() { joined = s.join(ctx) })
+	err = s.obtain(ctx)
+	joining.Wait()
+	if s.ring != nil {
+		defer s.ring.Close()
+		stop := context.AfterFunc(ctx, func() { s.ring.Abort(context.Cause(ctx)) })
+		defer stop()
+	}
+	if err = errors.Join(err, joined); err != nil {
+		return over(ctx, err)
+	}
+	return over(ctx, s.train(ctx))
+}
+
+// over prefers the reason for which the shift was ended to its many consequences.
+func over(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+func ints(shards []id.LogicalShard) []int {
+	out := make([]int, len(shards))
+	for i, s := range shards {
+		out[i] = int(s)
+	}
+	return out
+}
+
+// join forms the ring of the view.
+func (s *shift) join(ctx context.Context) error {
+	end := s.cfg.Waits.Begin(fmt.Sprintf("the ring of %v to form", s.view.Number), "")
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, joinWithin)
+	defer cancel()
+	var peers []collective.Peer
+	for _, m := range s.view.Members {
+		peers = append(peers, collective.Peer{Node: m.Node, Addr: m.Addr})
+	}
+	var err error
+	s.ring, err = collective.Join(ctx, collective.Config{
+		Run: s.cfg.Run, View: s.view.Number, Rank: s.rank, Peers: peers, Log: s.cfg.Log,
+		Dial: func(ctx context.Context, to collective.Peer) (net.Conn, error) {
+			return s.cfg.Port.Dial(ctx, to.Addr, port.Ring, ringTopic(s.view.Number))
+		},
+		Accept: func(ctx context.Context) (net.Conn, error) {
+			return s.inbox.Accept(ctx, ringTopic(s.view.Number))
+		},
+	})
+	return err
+}
+
+func ringTopic(v id.View) string { return fmt.Sprintf("view-%d", v) }
+
+// train takes steps until the last one is done or the view is over.
+func (s *shift) train(ctx context.Context) error {
+	for {
+		if err := s.step(ctx, s.state.step); err != nil {
+			return err
+		}
+	}
+}
+
+// step does one step: gradients, their sum, the new state. At the step after the last
+// there is nothing to sum; it measures the final state and sees it committed.
+func (s *shift) step(ctx context.Context, at id.Step) error {
+	last := at == s.steps
+	if err := s.compute(ctx, at); err != nil {
+		return err
+	}
+	end := s.cfg.Waits.Begin(fmt.Sprintf("the gradients' exponents and results of %v", at), "ring")
+	train, test, err := s.sums.agree(ctx, s.ring, at, s.work.units, s.shards, last)
+	end()
+	if err != nil {
+		return err
+	}
+	m := s.measure(at, train, test)
+	if last {
+		return s.finish(m)
+	}
+	if err := s.sync.update(ctx, at, m); err != nil {
+		return err
+	}
+	s.cfg.OnStep(m)
+	return nil
+}
+
+// compute does this trainer's units and, side by side, commits the state if the step
+// calls for it: computing only reads the state.
+func (s *shift) compute(ctx context.Context, at id.Step) error {
+	var committing sync.WaitGroup
+	var committed error
+	committing.Go(func() { committed = s.sync.commit(ctx, at) })
+	err := s.work.compute(ctx, at, s.state.w, s.shards)
+	committing.Wait()
+	return errors.Join(err, committed)
+}
+
+func (s *shift) measure(at id.Step, train, test nn.Result) *pb.StepMetrics {
+	m := &pb.StepMetrics{Step: uint64(at), Time: time.Now().UnixNano()}
+	if at < s.steps {
+		size := float64(s.cfg.Job.Batch.Size)
+		m.Loss, m.Accuracy = train.Loss/size, float64(train.Correct)/size
+	}
+	if s.work.evaluates(at) {
+		size := float64(s.cfg.Test.Len())
+		m.Evaluated, m.TestLoss, m.TestAccuracy = true, test.Loss/size, float64(test.Correct)/size
+	}
+	return m
+}
+
+// stepped is called with Trainer.mu held: the state is now that after the step of m.
+func (s *shift) stepped(m *pb.StepMetrics) {
+	s.state.step++
+	s.metrics = append(s.metrics, m)
+	s.rate.count(time.Now())
+}
+
+// finish notes the end: every trainer of the view has the final state, and the exchange
+// before this call says that every one of them has committed its share.
+func (s *shift) finish(m *pb.StepMetrics) error {
+	digest, err := Digest(s.cfg.Spec, s.state.w)
+	if err != nil {
+		return err
+	}
+	err = s.advance(s.view.Number, func() {
+		s.metrics = append(s.metrics, m)
+		s.Trainer.done = digest
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.OnStep(m)
+	s.cfg.Notify()
+	return errDone
+}

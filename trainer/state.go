@@ -1,0 +1,48 @@
+package trainer
+
+import (
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/ps"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// state is everything that makes up the run at one step.
+//
+// Invariant: w and slots belong to the same step, always; whoever changes them does so
+// under Trainer.mu, as one step (see Trainer.advance).
+type state struct {
+	step  id.Step
+	w     []float32   // (params)
+	slots [][]float32 // of the optimizer, each (params); none in mode server, where the servers hold them
+	next  []float32   // (params), mode server: the weights at step+1 while they arrive
+}
+
+func newState(params, slots int, mode string) *state {
+	s := &state{w: make([]float32, params)}
+	if mode == ModeServer {
+		s.next = make([]float32, params)
+		return s
+	}
+	for range slots {
+		s.slots = append(s.slots, make([]float32, params))
+	}
+	return s
+}
+
+// begin makes it the state at step 0.
+func (s *state) begin(spec *nn.Spec, seed uint64) {
+	spec.Init(s.w, seed)
+	for _, slot := range s.slots {
+		clear(slot)
+	}
+	s.step = 0
+}
+
+// part is the range [lo, hi) of the state, as the parameter servers take it.
+func (s *state) part(lo, hi int) ps.State {
+	p := ps.State{W: s.w[lo:hi]}
+	for _, slot := range s.slots {
+		p.Slots = append(p.Slots, slot[lo:hi])
+	}
+	return p
+}

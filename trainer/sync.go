@@ -1,0 +1,126 @@
+package trainer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/id"
+	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/ps"
+)
+
+// synchroniser is one way to keep the trainers' weights one. commit runs beside the
+// computing of the step and only reads the state; update makes the state at the next
+// step, all of it or nothing.
+type synchroniser interface {
+	commit(ctx context.Context, at id.Step) error
+	update(ctx context.Context, at id.Step, m *pb.StepMetrics) error
+}
+
+func newSynchroniser(s *shift) synchroniser {
+	if s.cfg.Job.Sync.Mode == ModeServer {
+		return serverSync{s}
+	}
+	return ringSync{s}
+}
+
+// ringSync: gradients are all-reduced and every trainer has an optimizer of its own.
+// Every few steps each trainer gives its share of the state to the servers, which keep
+// it for the case that all trainers are lost.
+type ringSync struct{ *shift }
+
+// commits says whether the state at a step is given to the servers.
+func (s ringSync) commits(at id.Step) bool {
+	return at == s.steps || at%id.Step(s.cfg.Job.Sync.CommitEvery) == 0
+}
+
+// committedBefore is the commit before the one at a step. It is complete: the exchange
+// of a step begins only after every trainer's commit at it.
+func (s ringSync) committedBefore(at id.Step) id.Step {
+	every := id.Step(s.cfg.Job.Sync.CommitEvery)
+	if at == 0 {
+		return 0
+	}
+	return (at - 1) / every * every
+}
+
+// commit gives this trainer's share of the state to the servers. A view that begins at
+// a commit makes it again, because the one before may not have completed it; servers
+// that hold it already change nothing.
+func (s ringSync) commit(ctx context.Context, at id.Step) error {
+	if !s.commits(at) || s.first == s.last {
+		return nil
+	}
+	lo, hi := s.sums.span(s.first, s.last)
+	return s.put(ctx, at, s.committedBefore(at), s.state.part(lo, hi))
+}
+
+func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
+	end := s.cfg.Waits.Begin(fmt.Sprintf("the all-reduce of %v", at), "ring")
+	op := collective.Op{Step: at, Bucket: bucketGradient}
+	err := s.ring.AllReduce(ctx, op, s.sums.gather(s.work.units, s.shards), s.sums.op())
+	end()
+	if err != nil {
+		return err
+	}
+	grad := s.sums.value(0, id.Block(s.sums.layout.Blocks()))
+	return s.advance(s.view.Number, func() {
+		s.optim.Update(at, s.state.w, grad, s.state.slots)
+		s.stepped(m)
+	})
+}
+
+// serverSync: each trainer gives its share of the summed gradient to the servers and
+// takes its share of the new weights from them. A parameter's gradient enters a server
+// once per step, however many trainers there are; optimizer state lives there only.
+type serverSync struct{ *shift }
+
+// commit gives the servers the state to begin with; later ones they make themselves.
+func (s serverSync) commit(ctx context.Context, at id.Step) error {
+	if at != 0 || s.first == s.last {
+		return nil
+	}
+	lo, hi := s.sums.span(s.first, s.last)
+	part := ps.State{W: s.state.w[lo:hi]}
+	for range s.optim.Slots() { // every optimizer begins with zeros
+		part.Slots = append(part.Slots, make([]float32, hi-lo))
+	}
+	return s.put(ctx, at, at, part)
+}
+
+func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
+	end := s.cfg.Waits.Begin(fmt.Sprintf("the reduce-scatter of %v", at), "ring")
+	op := collective.Op{Step: at, Bucket: bucketGradient}
+	err := s.ring.ReduceScatter(ctx, op, s.sums.gather(s.work.units, s.shards), s.bounds, s.sums.op())
+	end()
+	if err != nil {
+		return err
+	}
+	if s.first < s.last {
+		lo, hi := s.sums.span(s.first, s.last)
+		end := s.cfg.Waits.Begin(fmt.Sprintf("the servers to apply %v", at), "servers")
+		err := s.cfg.Servers.Push(ctx, at, s.first, s.last, s.sums.value(s.first, s.last), s.state.next[lo:hi])
+		end()
+		if err != nil {
+			return err
+		}
+	}
+	end = s.cfg.Waits.Begin(fmt.Sprintf("the all-gather of %v", at), "ring")
+	op.Bucket = bucketWeights
+	err = s.ring.AllGather(ctx, op, collective.Float32s(s.state.next), s.bounds)
+	end()
+	if err != nil {
+		return err
+	}
+	return s.advance(s.view.Number, func() {
+		s.state.w, s.state.next = s.state.next, s.state.w
+		s.stepped(m)
+	})
+}
+
+func (s *shift) put(ctx context.Context, at, keep id.Step, part ps.State) error {
+	end := s.cfg.Waits.Begin(fmt.Sprintf("the servers to keep the state at %v", at), "servers")
+	defer end()
+	return s.cfg.Servers.Put(ctx, at, keep, s.first, s.last, part)
+}

@@ -1,0 +1,281 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/internal/wait"
+	"github.com/musterml/muster/membership"
+	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/ps"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// Config is what a trainer needs from its node.
+type Config struct {
+	Job         Job
+	Run         string
+	Node        id.Node
+	Incarnation id.Incarnation
+	Spec        *nn.Spec
+	Device      device.Device
+	Train, Test data.Dataset
+	Port        *port.Port
+	Servers     *ps.Client
+	Waits       *wait.Registry
+	Notify      func()                // something changed that the coordinator should hear now
+	OnStep      func(*pb.StepMetrics) // called after every step that this trainer took part in
+	Log         zerolog.Logger
+}
+
+// Trainer is a node's trainer: it goes from view to view and, in each, from step to
+// step. Run does the work; the other methods may be called by any goroutine.
+type Trainer struct {
+	cfg   Config
+	steps id.Step
+	work  *work
+	sums  *exchange
+	optim optimizer
+	inbox *collective.Inbox
+	rate  rate
+
+	giving sync.RWMutex // read-held while the state is given away, write-held while it changes; taken before mu
+	state  *state
+
+	mu      sync.Mutex
+	holds   bool            // state is that of state.step
+	view    membership.View // the newest that this trainer was told of
+	frozen  id.View         // no step is taken in a view up to this one
+	broken  bool            // the ring of view is broken
+	suspect []*pb.Suspicion
+	metrics []*pb.StepMetrics // not yet acknowledged
+	done    string            // digest of the final weights, "" before the end
+	failed  error
+	end     context.CancelCauseFunc // ends the shift that runs
+
+	changed chan struct{} // a new view has come
+}
+
+// optimizer is what the trainer needs of package optim.
+type optimizer interface {
+	Update(step id.Step, w, grad []float32, slots [][]float32)
+	Slots() int
+}
+
+var (
+	// errViewOver ends a shift whose view was frozen or replaced.
+	errViewOver = errors.New("the view is over")
+	// errDone ends the last shift: the final step is done and committed.
+	errDone = errors.New("all steps are done")
+)
+
+// New makes a trainer. It answers requests for its state and for its ring on the port
+// from now on, but takes no step before Run.
+func New(cfg Config) (*Trainer, error) {
+	opt, err := cfg.Job.NewOptimizer()
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWork(cfg.Job, cfg.Spec, cfg.Device, cfg.Train, cfg.Test)
+	if err != nil {
+		return nil, err
+	}
+	t := &Trainer{
+		cfg: cfg, steps: cfg.Job.Steps(), work: w, sums: newExchange(cfg.Job, cfg.Spec), optim: opt,
+		inbox: collective.NewInbox(0, 0), state: newState(cfg.Spec.Params(), opt.Slots(), cfg.Job.Sync.Mode),
+		changed: make(chan struct{}, 1),
+	}
+	t.serve()
+	return t, nil
+}
+
+// Run trains until ctx ends; it returns an error only when this node cannot go on.
+func (t *Trainer) Run(ctx context.Context) error {
+	for {
+		v, err := t.nextView(ctx)
+		if err != nil {
+			return nil // asked to end
+		}
+		err = t.shift(ctx, v)
+		var ring *collective.PeerError
+		var abort *collective.AbortError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errViewOver), errors.Is(err, errDone):
+		case errors.As(err, &ring):
+			t.breakRing(v.Number, ring.Peer, err)
+		case errors.As(err, &abort):
+			t.breakRing(v.Number, abort.Suspect, err)
+		case errors.Is(err, collective.ErrClosed), errors.Is(err, context.DeadlineExceeded):
+			t.breakRing(v.Number, "", err)
+		default:
+			t.fail(err)
+		}
+	}
+}
+
+// nextView waits for a view that counts this trainer in and has not been frozen.
+func (t *Trainer) nextView(ctx context.Context) (membership.View, error) {
+	end := t.cfg.Waits.Begin("a view that this trainer takes part in", "coordinator")
+	defer end()
+	for {
+		t.mu.Lock()
+		v, usable := t.view, t.view.Number > t.frozen && !t.broken && t.failed == nil && t.done == ""
+		t.mu.Unlock()
+		if usable && v.Rank(t.cfg.Node, t.cfg.Incarnation) >= 0 {
+			return v, nil
+		}
+		select {
+		case <-ctx.Done():
+			return v, ctx.Err()
+		case <-t.changed:
+		}
+	}
+}
+
+// Enter is told the newest view. A trainer that the view does not count as a holder of
+// the state gives its own up: it may be older, or of a step that was never agreed.
+func (t *Trainer) Enter(v membership.View) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if v.Number <= t.view.Number {
+		return
+	}
+	t.view, t.broken, t.suspect, t.done = v, false, nil, ""
+	t.freeze(v.Number - 1)
+	rank := v.Rank(t.cfg.Node, t.cfg.Incarnation)
+	if rank < 0 || !v.Members[rank].Holder {
+		t.holds = false
+	}
+	select {
+	case t.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Freeze has the trainer take no further step in any view up to this one. When it
+// returns, the state it reports is final for those views.
+func (t *Trainer) Freeze(v id.View) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.freeze(v)
+}
+
+func (t *Trainer) freeze(v id.View) {
+	if v <= t.frozen {
+		return
+	}
+	t.frozen = v
+	if t.end != nil {
+		t.end(errViewOver)
+	}
+}
+
+// advance makes a change of state, if the view still allows it, as one step.
+func (t *Trainer) advance(v id.View, change func()) error {
+	t.giving.Lock()
+	defer t.giving.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.frozen >= v {
+		return errViewOver
+	}
+	change()
+	return nil
+}
+
+// Ack is told that every step below s is in the run's history.
+func (t *Trainer) Ack(s id.Step) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.metrics = slices.DeleteFunc(t.metrics, func(m *pb.StepMetrics) bool { return m.Step < uint64(s) })
+}
+
+func (t *Trainer) breakRing(v id.View, suspect id.Node, cause error) {
+	t.cfg.Log.Info().Err(cause).Stringer("view", v).Msg("the ring is broken; waiting for the next view")
+	t.mu.Lock()
+	if t.view.Number == v {
+		t.broken = true
+		if suspect != "" && suspect != t.cfg.Node {
+			t.suspect = append(t.suspect, &pb.Suspicion{Node: string(suspect), Why: cause.Error()})
+		}
+	}
+	t.mu.Unlock()
+	t.cfg.Notify()
+}
+
+func (t *Trainer) fail(err error) {
+	t.cfg.Log.Error().Err(err).Msg("this job cannot go on")
+	t.mu.Lock()
+	t.failed = err
+	t.mu.Unlock()
+	t.cfg.Notify()
+}
+
+// maxMetrics bounds the steps of one report; the rest follow in the next.
+const maxMetrics = 1000
+
+// Report adds what the coordinator must know of this trainer.
+func (t *Trainer) Report(r *pb.Report) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r.View, r.Frozen = uint64(t.view.Number), uint64(t.frozen)
+	r.Holds, r.Step = t.holds, uint64(t.state.step)
+	r.Broken, r.Suspects = t.broken, slices.Clone(t.suspect)
+	r.Metrics = slices.Clone(t.metrics[:min(len(t.metrics), maxMetrics)])
+	r.Done, r.Digest = t.done != "", t.done
+	if t.failed != nil {
+		r.Failed = t.failed.Error()
+	}
+	r.SamplesPerSecond = t.rate.perSecond() * float64(t.cfg.Job.Batch.Size)
+}
+
+// Weights returns the weights when this trainer has done the last step.
+func (t *Trainer) Weights() ([]float32, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state.w, t.done != ""
+}
+
+// Close frees what New took. Run must have returned.
+func (t *Trainer) Close() error {
+	if err := errors.Join(t.inbox.Close(), t.work.close()); err != nil {
+		return fmt.Errorf("trainer: %w", err)
+	}
+	return nil
+}
+
+// rate is the recent rate of steps, smoothed over some seconds. Guarded by Trainer.mu.
+type rate struct {
+	last   time.Time
+	period float64 // seconds per step
+}
+
+func (r *rate) count(now time.Time) {
+	if d := now.Sub(r.last).Seconds(); !r.last.IsZero() {
+		if r.period == 0 {
+			r.period = d
+		}
+		r.period += 0.1 * (d - r.period)
+	}
+	r.last = now
+}
+
+func (r *rate) perSecond() float64 {
+	if r.period == 0 {
+		return 0
+	}
+	return 1 / r.period
+}

@@ -1,0 +1,144 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// unit is the work of one logical shard in one step, and its result. It is a function
+// of the job and of the state at the step, so it may be computed anywhere, and one that
+// is done stays valid over any change of view.
+type unit struct {
+	step id.Step
+	done bool
+	grad []float32 // (params), of the mean loss over the whole batch; of a real step only
+	nn.Result
+	test nn.Result // of the shard's part of the held-out data, where the step evaluates
+}
+
+// work computes units, several at a time, each on one core.
+type work struct {
+	job     Job
+	spec    *nn.Spec
+	loader  *data.Loader
+	heldOut *data.HeldOut
+	steps   id.Step
+	benches []*bench
+	units   []unit // by logical shard
+}
+
+// bench is what one unit at a time needs.
+type bench struct {
+	replica *nn.Replica
+	x       []float32
+	labels  []int32
+}
+
+func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset) (*work, error) {
+	b := job.batches()
+	w := &work{
+		job: job, spec: spec, steps: job.Steps(),
+		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
+		units: make([]unit, b.LogicalShards),
+	}
+	for range min(runtime.GOMAXPROCS(0), b.LogicalShards) {
+		r, err := spec.NewReplica(dev, b.MaxSlice())
+		if err != nil {
+			return nil, errors.Join(err, w.close())
+		}
+		w.benches = append(w.benches, &bench{
+			replica: r, x: make([]float32, b.MaxSlice()*data.Width(train)), labels: make([]int32, b.MaxSlice()),
+		})
+	}
+	return w, nil
+}
+
+func (w *work) close() error {
+	var errs []error
+	for _, b := range w.benches {
+		errs = append(errs, b.replica.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// evaluates says whether the state at a step is measured on the held-out data: after
+// every pass and at the end.
+func (w *work) evaluates(s id.Step) bool {
+	if s == 0 {
+		return false
+	}
+	n, size := uint64(w.job.Data.Train), uint64(w.job.Batch.Size)
+	return s == w.steps || uint64(s)*size/n > uint64(s-1)*size/n
+}
+
+// compute does the units of the shards at the step for the given weights; those that are
+// done already it keeps. It stops between units when ctx ends.
+func (w *work) compute(ctx context.Context, s id.Step, weights []float32, shards []id.LogicalShard) error {
+	todo := make(chan id.LogicalShard, len(shards))
+	for _, l := range shards {
+		if u := &w.units[l]; !u.done || u.step != s {
+			todo <- l
+		}
+	}
+	close(todo)
+	errs := make([]error, len(w.benches))
+	var benches sync.WaitGroup
+	for i, b := range w.benches[:min(len(w.benches), len(todo))] {
+		benches.Go(func() {
+			for l := range todo {
+				if errs[i] = context.Cause(ctx); errs[i] != nil {
+					return
+				}
+				if errs[i] = w.do(b, s, l, weights); errs[i] != nil {
+					return
+				}
+			}
+		})
+	}
+	benches.Wait()
+	return errors.Join(errs...)
+}
+
+func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (err error) {
+	u := &w.units[l]
+	u.step, u.done = s, false
+	u.Result, u.test = nn.Result{}, nn.Result{}
+	if s < w.steps {
+		if u.grad == nil {
+			u.grad = make([]float32, w.spec.Params())
+		}
+		n := w.loader.Fill(s, l, b.x, b.labels)
+		x := b.x[:n*w.spec.Features()]
+		u.Result, err = b.replica.Gradient(weights, x, b.labels[:n], 1/float32(w.job.Batch.Size), u.grad)
+		if err != nil {
+			return fmt.Errorf("%v of %v: %w", s, l, err)
+		}
+	}
+	if w.evaluates(s) {
+		for n := range w.heldOut.Chunks(l, b.x, b.labels) {
+			r, err := b.replica.Loss(weights, b.x[:n*w.spec.Features()], b.labels[:n])
+			if err != nil {
+				return fmt.Errorf("held-out data of %v: %w", l, err)
+			}
+			u.test.Loss += r.Loss
+			u.test.Correct += r.Correct
+		}
+	}
+	u.done = true
+	return nil
+}
+
+// forget drops every result, when the state they were computed on is given up.
+func (w *work) forget() {
+	for i := range w.units {
+		w.units[i].done = false
+	}
+}
