@@ -332,6 +332,14 @@ func TestArgumentsAreChecked(t *testing.T) {
 	if err := call(w, x, labels, grad); err != nil {
 		t.Errorf("after errors: %v", err)
 	}
+	for range 2 { // closing twice does no harm
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := call(w, x, labels, grad); err == nil || !strings.Contains(err.Error(), "closed") {
+			t.Errorf("a closed replica gives error %v", err)
+		}
+	}
 	if d, err := cpu.New(); err != nil {
 		t.Error(err)
 	} else if _, err := s.NewReplica(d, 0); !errors.Is(err, ErrArgument) {

@@ -25,9 +25,10 @@ func (m *memory) Len() int          { return m.n }
 
 // stream is a device.Stream whose operations run when they are called.
 type stream struct {
-	k     *kernels
-	err   error // the first since the last Sync
-	bound []*memory
+	k      *kernels
+	err    error // the first since the last Sync
+	closed bool
+	bound  []*memory
 
 	t      tile
 	panel  []float32      // one packed panel of B, (kcMax, nr)
@@ -42,6 +43,9 @@ type stream struct {
 }
 
 var _ device.Stream = (*stream)(nil)
+
+// errClosed is returned by Sync when something was asked of a closed stream.
+var errClosed = errors.New("the stream is closed")
 
 // floorNone is the floor that changes nothing.
 var floorNone = float32(math.Inf(-1))
@@ -121,14 +125,19 @@ func (s *stream) Sync() error {
 	s.bound = s.bound[:0]
 	s.t = tile{} // hold on to nobody's memory
 	err := s.err
-	s.err = nil
+	if !s.closed {
+		s.err = nil
+	}
 	return err
 }
 
 // Close implements device.Stream; the garbage collector does the rest.
 func (s *stream) Close() error {
+	if s.closed {
+		return nil
+	}
 	err := s.Sync()
-	s.err = errors.New("the stream is closed")
+	s.err, s.closed = errClosed, true
 	return err
 }
 
