@@ -100,7 +100,7 @@ func (c *testCluster) up(name id.Node) *testNode {
 	c.t.Helper()
 	log := zerolog.Nop()
 	if testing.Verbose() {
-		log = zerolog.New(zerolog.NewTestWriter(c.t)).Level(zerolog.DebugLevel)
+		log = zerolog.New(zerolog.NewTestWriter(c.t)).Level(zerolog.WarnLevel)
 	}
 	p, err := port.Listen(port.Config{Listen: "127.0.0.1:0", Node: name, Cluster: "test", Job: [32]byte{1}, Log: zerolog.Nop()})
 	if err != nil {

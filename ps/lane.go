@@ -151,7 +151,9 @@ func (l *lane) do(p piece) error {
 		if err == nil || !errors.As(err, &again) {
 			return err
 		}
-		l.note(addr, again.why)
+		if ctx.Err() == nil { // else it failed because the context ended
+			l.note(addr, again.why)
+		}
 		if redirect != "" && redirect != addr && hops < 3 {
 			hops++ // at once; more would be two replicas that each believe in the other
 			continue

@@ -182,7 +182,7 @@ type ShardStatus struct {
 	Applied, Commit  uint64    // log indexes
 	LogBytes         int64     // payloads in the log
 	Steps            []id.Step // held by every block of the shard, ascending
-	Voters, Learners []id.Node
+	Voters, Learners []raftgroup.Replica
 	Fault            string // why the replica is fenced
 }
 
@@ -207,9 +207,9 @@ func (s *Server) Status() []ShardStatus {
 		members, _ := r.group.Replicas() // none is the truth of a group that is shut down
 		for _, m := range members {
 			if m.Voter {
-				st.Voters = append(st.Voters, m.Node)
+				st.Voters = append(st.Voters, m.Replica)
 			} else {
-				st.Learners = append(st.Learners, m.Node)
+				st.Learners = append(st.Learners, m.Replica)
 			}
 		}
 		all = append(all, st)

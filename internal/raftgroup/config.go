@@ -23,7 +23,10 @@ type Config struct {
 	// Logs is where entries go; nil keeps them in memory. StoreLogs blocks the
 	// replica: while it waits, no vote is given, and after Timing.RPCTimeout the
 	// leader sends again.
-	Logs      raft.LogStore
+	Logs raft.LogStore
+	// Volatile says that Logs does not outlive the process, so that this identity
+	// must not either; it keeps the disk out of elections. Nil Logs imply it.
+	Volatile  bool
 	Port      *port.Port
 	Timing    Timing
 	Snapshots Snapshots
@@ -67,6 +70,9 @@ func orDefault[T comparable](v *T, d T) {
 // validate fills in the defaults and reports everything that is wrong at once.
 func (c *Config) validate() error {
 	t, s := &c.Timing, &c.Snapshots
+	if c.Logs == nil {
+		c.Logs, c.Volatile = raft.NewInmemStore(), true
+	}
 	orDefault(&t.HeartbeatTimeout, 300*time.Millisecond)
 	orDefault(&t.ElectionTimeout, t.HeartbeatTimeout)
 	orDefault(&t.LeaderLeaseTimeout, t.HeartbeatTimeout*2/3)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/musterml/muster/internal/logadapt"
@@ -33,7 +34,8 @@ type Group struct {
 	stop   error
 
 	mu       sync.Mutex
-	stopping bool // nothing more is added to wg
+	stopping bool      // nothing more is added to wg
+	stood    time.Time // when LeaderGone last made this replica a candidate to be
 }
 
 // Start begins to take part in the group: at once where this life has taken
@@ -57,7 +59,7 @@ func start(cfg Config) (*Group, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	votes, used, err := openStable(filepath.Join(dir, "ballot"), string(cfg.Self.ServerID()))
+	votes, used, err := openStable(filepath.Join(dir, "ballot"), string(cfg.Self.ServerID()), cfg.Volatile)
 	if err != nil {
 		return nil, err
 	}
@@ -65,12 +67,8 @@ func start(cfg Config) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	volatile := cfg.Logs == nil
-	if volatile {
-		cfg.Logs = raft.NewInmemStore()
-	}
 	if used {
-		if err := checkLog(cfg.Logs, snapshots, volatile); err != nil {
+		if err := checkLog(cfg.Logs, snapshots, cfg.Volatile); err != nil {
 			return nil, fmt.Errorf("replica %s: %w", cfg.Self.ServerID(), err)
 		}
 	}

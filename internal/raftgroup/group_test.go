@@ -155,6 +155,14 @@ func leaderOf(t testing.TB, among []*replica) *replica {
 	return lead
 }
 
+// caughtUp waits until all have what the first, the leader, has.
+func caughtUp(t testing.TB, all []*replica) {
+	t.Helper()
+	for _, r := range all {
+		eventually(t, "all entries everywhere", func() bool { return r.Raft().LastIndex() == all[0].Raft().LastIndex() })
+	}
+}
+
 func apply(t testing.TB, r *replica, text string) {
 	t.Helper()
 	if err := r.Raft().Apply([]byte(text), 5*time.Second).Error(); err != nil {
@@ -282,7 +290,7 @@ func TestStopLeavesNothing(t *testing.T) {
 	t.Run("group", func(t *testing.T) {
 		all := founded(t, nil)
 		apply(t, all[0], "x")
-		all[1].LeaderGone(all[0].self) // all have connections to all
+		all[1].Campaign() // all have connections to all
 		leaderOf(t, all)
 		for _, r := range all {
 			r.kill(t)

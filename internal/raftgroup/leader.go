@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/musterml/muster/internal/port"
@@ -67,54 +68,111 @@ func (g *Group) watch() func() {
 // is for when the leader's process is known to be gone, and only shortens the
 // wait: a candidate that lacks a committed entry still loses. It does nothing
 // on the leader and on a replica without a vote, and does not wait.
-//
-// It sends raft's own TimeoutNow, by which a leader hands over, from this
-// replica to itself.
 func (g *Group) Campaign() {
 	if g.IsLeader() || !g.voter() {
 		return
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.stopping {
+	g.background(g.stand)
+}
+
+// LeaderGone tells this replica that a process is gone. When that led the group,
+// as far as this replica knows, the survivors stand for election, one after the
+// other in the order of the configuration: the first at once, each other one
+// only when there is still no leader after a moment, because the first may lack
+// a committed entry. So it is to be called on every survivor, and does no harm
+// to a group that has another leader. An empty Incarnation stands for any life
+// of the node. It does not wait; calls within an election timeout count as one.
+func (g *Group) LeaderGone(gone Replica) {
+	if g.follows(gone) || g.IsLeader() {
 		return
 	}
-	g.wg.Go(func() {
-		self := g.cfg.Self
-		request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
-			ProtocolVersion: raft.ProtocolVersionMax,
-			ID:              []byte(self.ServerID()), Addr: []byte(self.ServerAddress()),
-		}}
-		var response raft.TimeoutNowResponse
-		err := g.transport.TimeoutNow(self.ServerID(), self.ServerAddress(), request, &response)
-		if err != nil && g.ctx.Err() == nil {
-			g.log.Warn().Err(err).Msg("could not stand for election at once; raft will after its timeout")
+	turn, ok := g.turn(gone)
+	if !ok {
+		return
+	}
+	g.mu.Lock()
+	again := time.Since(g.stood) < g.cfg.Timing.ElectionTimeout
+	if !again {
+		g.stood = time.Now()
+	}
+	g.mu.Unlock()
+	if again {
+		return
+	}
+	g.background(func() {
+		select {
+		case <-time.After(time.Duration(turn) * g.cfg.Timing.ElectionTimeout / turnsPerTimeout):
+		case <-g.ctx.Done():
+			return
+		}
+		if !g.follows(gone) && !g.IsLeader() {
+			g.stand()
 		}
 	})
 }
 
-// LeaderGone is Campaign for somebody who knows that a process is gone but not
-// whether it leads this group: it does nothing while this replica follows
-// another leader. An empty Incarnation stands for any life of the node.
-func (g *Group) LeaderGone(gone Replica) {
+// turnsPerTimeout sets a turn to 50 ms by default: several times what an
+// election takes between machines that answer.
+const turnsPerTimeout = 6
+
+// follows reports whether this replica knows a leader other than gone.
+func (g *Group) follows(gone Replica) bool {
 	leader, known := g.Leader()
-	if known && (leader.Node != gone.Node || gone.Incarnation != "" && leader.Incarnation != gone.Incarnation) {
-		return
+	return known && !gone.covers(leader)
+}
+
+// covers reports whether other is r, or any life of it when r names none.
+func (r Replica) covers(other Replica) bool {
+	return r.Node == other.Node && (r.Incarnation == "" || r.Incarnation == other.Incarnation)
+}
+
+// turn is this replica's place among the voters that are left; false when it
+// has no vote.
+func (g *Group) turn(gone Replica) (int, bool) {
+	members, err := g.Replicas()
+	if err != nil {
+		return 0, false
 	}
-	g.Campaign()
+	turn := 0
+	for _, m := range members {
+		if !m.Voter || gone.covers(m.Replica) {
+			continue
+		}
+		if m.ServerID() == g.cfg.Self.ServerID() {
+			return turn, true
+		}
+		turn++
+	}
+	return 0, false
 }
 
 func (g *Group) voter() bool {
-	members, err := g.Replicas()
-	if err != nil {
-		return false
+	_, ok := g.turn(Replica{})
+	return ok
+}
+
+// background runs f in a goroutine that Stop waits for, unless Stop has begun.
+func (g *Group) background(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.stopping {
+		g.wg.Go(f)
 	}
-	for _, m := range members {
-		if m.ServerID() == g.cfg.Self.ServerID() {
-			return m.Voter
-		}
+}
+
+// stand sends raft's own TimeoutNow, by which a leader hands over, from this
+// replica to itself.
+func (g *Group) stand() {
+	self := g.cfg.Self
+	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax,
+		ID:              []byte(self.ServerID()), Addr: []byte(self.ServerAddress()),
+	}}
+	var response raft.TimeoutNowResponse
+	err := g.transport.TimeoutNow(self.ServerID(), self.ServerAddress(), request, &response)
+	if err != nil && g.ctx.Err() == nil {
+		g.log.Warn().Err(err).Msg("could not stand for election at once; raft will after its timeout")
 	}
-	return false
 }
 
 // transfer hands leadership to another voter.

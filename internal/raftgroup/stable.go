@@ -23,13 +23,21 @@ var ErrCorrupt = errors.New("the file with term and vote is damaged; start this 
 // candidate second, and answers the candidate after both. The first half is
 // held back until the second comes, so that a vote costs one write, and is on
 // disk whole or not at all.
+//
+// Where the log is volatile, so is the identity: after a loss of power there is
+// nothing to be true to but the fact that the identity has been used. So only
+// the first write is waited for; a later one that does not survive leaves an
+// older, a newer or a damaged file, and each of them keeps the identity from
+// being used again. That takes the disk out of every election.
 type stable struct {
-	path  string
-	write func(path string, data []byte) error // replaceFile, but for tests
+	path     string
+	volatile bool
+	write    func(path string, data []byte, durable bool) error // replaceFile, but for tests
 
 	mu      sync.Mutex
 	kept    ballot // what the file holds; the zero ballot before the first write
 	pending *uint64
+	marked  bool // a durable file says that the identity is in use
 }
 
 // ballot is what a replica must not forget: the newest term it has seen, and
@@ -51,8 +59,8 @@ const (
 )
 
 // openStable reads the file, if any; used reports whether there was one.
-func openStable(path, identity string) (s *stable, used bool, err error) {
-	s = &stable{path: path, write: replaceFile, kept: ballot{Identity: identity}}
+func openStable(path, identity string, volatile bool) (s *stable, used bool, err error) {
+	s = &stable{path: path, volatile: volatile, write: replaceFile, kept: ballot{Identity: identity}}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, false, nil
@@ -67,7 +75,7 @@ func openStable(path, identity string) (s *stable, used bool, err error) {
 	if b.Identity != identity {
 		return nil, false, fmt.Errorf("%s: it is of replica %s, not of %s: %w", path, b.Identity, identity, ErrCorrupt)
 	}
-	s.kept = b
+	s.kept, s.marked = b, true
 	return s, true, nil
 }
 
@@ -90,10 +98,10 @@ func parseBallot(data []byte) (ballot, error) {
 
 // keep writes b and, when that has succeeded, holds it.
 func (s *stable) keep(b ballot) error {
-	if err := s.write(s.path, b.render()); err != nil {
+	if err := s.write(s.path, b.render(), !s.volatile || !s.marked); err != nil {
 		return fmt.Errorf("term and vote: %w", err)
 	}
-	s.kept = b
+	s.kept, s.marked = b, true
 	return nil
 }
 
@@ -160,22 +168,23 @@ var errNotFound = errors.New("not found")
 
 var _ raft.StableStore = (*stable)(nil)
 
-// replaceFile writes data to path so that, after a crash at any moment, path
-// holds the old content or the new.
-func replaceFile(path string, data []byte) error {
+// replaceFile writes data to path so that, after the end of the process at any
+// moment, path holds the old content or the new; durable adds: after a loss of
+// power, too, and the new one once replaceFile has returned.
+func replaceFile(path string, data []byte, durable bool) error {
 	temp := path + ".tmp"
 	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err == nil {
+	if err == nil && durable {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(temp, path); err != nil {
+	if err := os.Rename(temp, path); err != nil || !durable {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

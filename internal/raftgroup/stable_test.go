@@ -2,15 +2,17 @@ package raftgroup
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
 func newStable(t *testing.T) (*stable, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ballot")
-	s, used, err := openStable(path, "a/1")
+	s, used, err := openStable(path, "a/1", false)
 	if err != nil || used {
 		t.Fatalf("a new file: used %t, error %v", used, err)
 	}
@@ -44,7 +46,7 @@ func TestStableSurvives(t *testing.T) {
 	s, path := newStable(t)
 	checkStable(t, s, 0, 0, "")
 	vote(t, s, 7, "b/1@\"host\"\n:1")
-	again, used, err := openStable(path, "a/1")
+	again, used, err := openStable(path, "a/1", false)
 	if err != nil || !used {
 		t.Fatalf("used %t, error %v", used, err)
 	}
@@ -52,7 +54,7 @@ func TestStableSurvives(t *testing.T) {
 	if err := again.SetUint64([]byte(keyCurrentTerm), 9); err != nil {
 		t.Fatal(err)
 	}
-	third, _, err := openStable(path, "a/1")
+	third, _, err := openStable(path, "a/1", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +65,7 @@ func TestStableSurvives(t *testing.T) {
 func TestStableWritesOnce(t *testing.T) {
 	s, _ := newStable(t)
 	writes := 0
-	s.write = func(string, []byte) error { writes++; return nil }
+	s.write = func(string, []byte, bool) error { writes++; return nil }
 	vote(t, s, 1, "b/1@h:1")
 	if writes != 2 {
 		t.Errorf("%d writes, want 2", writes)
@@ -79,7 +81,7 @@ func TestStableForgetsWhatItCannotKeep(t *testing.T) {
 	s, path := newStable(t)
 	vote(t, s, 3, "b/1@h:1")
 	full := errors.New("disk full")
-	s.write = func(string, []byte) error { return full }
+	s.write = func(string, []byte, bool) error { return full }
 	if err := s.SetUint64([]byte(keyCurrentTerm), 4); !errors.Is(err, full) {
 		t.Errorf("term: %v", err)
 	}
@@ -91,7 +93,7 @@ func TestStableForgetsWhatItCannotKeep(t *testing.T) {
 		t.Errorf("vote: %v", err)
 	}
 	checkStable(t, s, 3, 3, "b/1@h:1")
-	again, _, err := openStable(path, "a/1")
+	again, _, err := openStable(path, "a/1", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +112,7 @@ func TestStableRefusesDamage(t *testing.T) {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := openStable(path, "a/1"); !errors.Is(err, ErrCorrupt) {
+		if _, _, err := openStable(path, "a/1", false); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v, want ErrCorrupt", what, err)
 		}
 	}
@@ -125,7 +127,7 @@ func TestStableRefusesDamage(t *testing.T) {
 	if err := os.WriteFile(path, good, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := openStable(path, "a/2"); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := openStable(path, "a/2", false); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("another replica's file: %v, want ErrCorrupt", err)
 	}
 }
@@ -151,20 +153,37 @@ func FuzzBallot(f *testing.F) {
 	})
 }
 
-func BenchmarkStableVote(b *testing.B) {
-	s, _, err := openStable(filepath.Join(b.TempDir(), "ballot"), "a/1")
-	if err != nil {
-		b.Fatal(err)
+// Only the first write of a volatile replica waits for the disk.
+func TestStableVolatile(t *testing.T) {
+	s, _ := newStable(t)
+	s.volatile = true
+	var durable []bool
+	s.write = func(_ string, _ []byte, d bool) error { durable = append(durable, d); return nil }
+	vote(t, s, 1, "b/1@h:1")
+	vote(t, s, 2, "b/1@h:1")
+	if !slices.Equal(durable, []bool{true, false, false, false}) {
+		t.Errorf("durable writes: %v", durable)
 	}
-	term := uint64(0)
-	for b.Loop() {
-		term++
-		if err := errors.Join(
-			s.SetUint64([]byte(keyCurrentTerm), term),
-			s.SetUint64([]byte(keyLastVoteTerm), term),
-			s.Set([]byte(keyLastVoteCand), []byte("b/1@h:1")),
-		); err != nil {
-			b.Fatal(err)
-		}
+}
+
+func BenchmarkStableVote(b *testing.B) {
+	for _, volatile := range []bool{false, true} {
+		b.Run(fmt.Sprintf("volatile=%t", volatile), func(b *testing.B) {
+			s, _, err := openStable(filepath.Join(b.TempDir(), "ballot"), "a/1", volatile)
+			if err != nil {
+				b.Fatal(err)
+			}
+			term := uint64(0)
+			for b.Loop() {
+				term++
+				if err := errors.Join(
+					s.SetUint64([]byte(keyCurrentTerm), term),
+					s.SetUint64([]byte(keyLastVoteTerm), term),
+					s.Set([]byte(keyLastVoteCand), []byte("b/1@h:1")),
+				); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
