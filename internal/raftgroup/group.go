@@ -25,6 +25,7 @@ type Group struct {
 	raft      *raft.Raft
 	transport *raft.NetworkTransport
 	stream    *stream
+	votes     *stable
 	remove    func() // the port's handler
 
 	ctx    context.Context // ends when Stop begins
@@ -83,7 +84,7 @@ func start(cfg Config) (*Group, error) {
 		return nil, errors.Join(err, transport.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &Group{cfg: cfg, log: log, raft: r, transport: transport, stream: s, ctx: ctx, cancel: cancel}
+	g := &Group{cfg: cfg, log: log, raft: r, transport: transport, stream: s, votes: votes, ctx: ctx, cancel: cancel}
 	g.wg.Go(g.watch())
 	g.remove = cfg.Port.Handle(portProtocol, topic(cfg.Group, cfg.Self), s.handle)
 	return g, nil

@@ -78,8 +78,8 @@ func (g *Group) Campaign() {
 // LeaderGone tells this replica that a process is gone. When that led the group,
 // as far as this replica knows, the survivors stand for election, one after the
 // other in the order of the configuration: the first at once, each other one
-// only when there is still no leader after a moment, because the first may lack
-// a committed entry. So it is to be called on every survivor, and does no harm
+// only when a moment later there is still no leader, because the first may lack
+// a committed entry; and later yet when it has given its vote away. So it is to be called on every survivor, and does no harm
 // to a group that has another leader. An empty Incarnation stands for any life
 // of the node. It does not wait; calls within an election timeout count as one.
 func (g *Group) LeaderGone(gone Replica) {
@@ -99,16 +99,30 @@ func (g *Group) LeaderGone(gone Replica) {
 	if again {
 		return
 	}
-	g.background(func() {
+	since := g.raft.CurrentTerm()
+	g.background(func() { g.standInTurn(turn, since, gone) })
+}
+
+// standInTurn stands for election after turn turns, unless there is a leader by
+// then. A candidate that got this replica's vote is given time to win: standing
+// against it would throw the group back to its timeouts.
+func (g *Group) standInTurn(turn int, since uint64, gone Replica) {
+	const patience = 3 // more turns for whom this replica voted
+	for last := turn + patience; ; turn = 1 {
 		select {
 		case <-time.After(time.Duration(turn) * g.cfg.Timing.ElectionTimeout / turnsPerTimeout):
 		case <-g.ctx.Done():
 			return
 		}
-		if !g.follows(gone) && !g.IsLeader() {
-			g.stand()
+		if g.follows(gone) || g.IsLeader() {
+			return
 		}
-	})
+		last -= turn
+		if last <= 0 || !g.votes.votedForOther(since, g.cfg.Self.ServerAddress()) {
+			g.stand()
+			return
+		}
+	}
 }
 
 // turnsPerTimeout sets a turn to 50 ms by default: several times what an

@@ -24,20 +24,20 @@ var ErrCorrupt = errors.New("the file with term and vote is damaged; start this 
 // held back until the second comes, so that a vote costs one write, and is on
 // disk whole or not at all.
 //
-// Where the log is volatile, so is the identity: after a loss of power there is
-// nothing to be true to but the fact that the identity has been used. So only
-// the first write is waited for; a later one that does not survive leaves an
-// older, a newer or a damaged file, and each of them keeps the identity from
-// being used again. That takes the disk out of every election.
+// Where the log is volatile, so is the identity: after the end of the process
+// there is nothing to be true to but the fact that the identity has been used.
+// So only the first write reaches the file, which takes the disk out of every
+// later election. (Writing without fsync is no way out: on ext4 the rename waits
+// for the journal, and with it for everybody else's fsync.)
 type stable struct {
 	path     string
 	volatile bool
-	write    func(path string, data []byte, durable bool) error // replaceFile, but for tests
+	write    func(path string, data []byte) error // replaceFile, but for tests
 
 	mu      sync.Mutex
-	kept    ballot // what the file holds; the zero ballot before the first write
+	kept    ballot // what the file holds (or would, where volatile); no term before the first write
 	pending *uint64
-	marked  bool // a durable file says that the identity is in use
+	marked  bool // the file says that the identity is in use
 }
 
 // ballot is what a replica must not forget: the newest term it has seen, and
@@ -96,10 +96,12 @@ func parseBallot(data []byte) (ballot, error) {
 	return b, nil
 }
 
-// keep writes b and, when that has succeeded, holds it.
+// keep writes b, if it must, and holds it when that has succeeded.
 func (s *stable) keep(b ballot) error {
-	if err := s.write(s.path, b.render(), !s.volatile || !s.marked); err != nil {
-		return fmt.Errorf("term and vote: %w", err)
+	if !s.volatile || !s.marked {
+		if err := s.write(s.path, b.render()); err != nil {
+			return fmt.Errorf("term and vote: %w", err)
+		}
 	}
 	s.kept, s.marked = b, true
 	return nil
@@ -163,28 +165,35 @@ func (s *stable) Get(key []byte) ([]byte, error) {
 	return nil, errNotFound
 }
 
+// votedForOther reports whether the newest vote is of a term after since and
+// went to another replica. It waits for a vote that is being written.
+func (s *stable) votedForOther(since uint64, self raft.ServerAddress) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept.VoteTerm > since && s.kept.VoteFor != string(self)
+}
+
 // errNotFound has the text by which raft knows a missing key.
 var errNotFound = errors.New("not found")
 
 var _ raft.StableStore = (*stable)(nil)
 
-// replaceFile writes data to path so that, after the end of the process at any
-// moment, path holds the old content or the new; durable adds: after a loss of
-// power, too, and the new one once replaceFile has returned.
-func replaceFile(path string, data []byte, durable bool) error {
+// replaceFile writes data to path so that, after a crash at any moment, path
+// holds the old content or the new.
+func replaceFile(path string, data []byte) error {
 	temp := path + ".tmp"
 	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err == nil && durable {
+	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(temp, path); err != nil || !durable {
+	if err := os.Rename(temp, path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

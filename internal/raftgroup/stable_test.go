@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
+
+	"github.com/hashicorp/raft"
 )
 
 func newStable(t *testing.T) (*stable, string) {
@@ -65,7 +66,7 @@ func TestStableSurvives(t *testing.T) {
 func TestStableWritesOnce(t *testing.T) {
 	s, _ := newStable(t)
 	writes := 0
-	s.write = func(string, []byte, bool) error { writes++; return nil }
+	s.write = func(string, []byte) error { writes++; return nil }
 	vote(t, s, 1, "b/1@h:1")
 	if writes != 2 {
 		t.Errorf("%d writes, want 2", writes)
@@ -81,7 +82,7 @@ func TestStableForgetsWhatItCannotKeep(t *testing.T) {
 	s, path := newStable(t)
 	vote(t, s, 3, "b/1@h:1")
 	full := errors.New("disk full")
-	s.write = func(string, []byte, bool) error { return full }
+	s.write = func(string, []byte) error { return full }
 	if err := s.SetUint64([]byte(keyCurrentTerm), 4); !errors.Is(err, full) {
 		t.Errorf("term: %v", err)
 	}
@@ -153,16 +154,31 @@ func FuzzBallot(f *testing.F) {
 	})
 }
 
-// Only the first write of a volatile replica waits for the disk.
+// Only the first write of a volatile replica reaches the disk.
 func TestStableVolatile(t *testing.T) {
 	s, _ := newStable(t)
 	s.volatile = true
-	var durable []bool
-	s.write = func(_ string, _ []byte, d bool) error { durable = append(durable, d); return nil }
+	writes := 0
+	s.write = func(string, []byte) error { writes++; return nil }
 	vote(t, s, 1, "b/1@h:1")
-	vote(t, s, 2, "b/1@h:1")
-	if !slices.Equal(durable, []bool{true, false, false, false}) {
-		t.Errorf("durable writes: %v", durable)
+	vote(t, s, 2, "c/1@h:1")
+	checkStable(t, s, 2, 2, "c/1@h:1")
+	if writes != 1 {
+		t.Errorf("%d writes, want 1", writes)
+	}
+}
+
+func TestStableKnowsItsVote(t *testing.T) {
+	s, _ := newStable(t)
+	vote(t, s, 4, "b/1@h:1")
+	for _, test := range []struct {
+		since uint64
+		self  raft.ServerAddress
+		want  bool
+	}{{3, "a/1@h:1", true}, {4, "a/1@h:1", false}, {3, "b/1@h:1", false}} {
+		if got := s.votedForOther(test.since, test.self); got != test.want {
+			t.Errorf("since %d, self %s: %t", test.since, test.self, got)
+		}
 	}
 }
 
