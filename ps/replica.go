@@ -376,6 +376,11 @@ func (m machine) Apply(l *raft.Log) any {
 	return res
 }
 
+// StoreConfiguration implements raft.ConfigurationStore. Without it Raft would not count a
+// change of replicas as applied, and would refuse every snapshot until the next command:
+// never, when the commands wait for the snapshot to make room.
+func (m machine) StoreConfiguration(uint64, raft.Configuration) { poke(m.r.changed) }
+
 // Snapshot implements raft.FSM.
 func (m machine) Snapshot() (raft.FSMSnapshot, error) {
 	if err := m.r.fenced(); err != nil {
