@@ -107,6 +107,19 @@ func (c *Coordinator) Leads() (term uint64, ok bool) {
 	return c.group.Raft().CurrentTerm(), c.group.IsLeader()
 }
 
+// Members are the servers of the group as this one knows them: with a vote, and not yet.
+func (c *Coordinator) Members() (voters, learners []raftgroup.Replica) {
+	members, _ := c.group.Replicas() // none is the truth of a group that is shut down
+	for _, m := range members {
+		if m.Voter {
+			voters = append(voters, m.Replica)
+		} else {
+			learners = append(learners, m.Replica)
+		}
+	}
+	return voters, learners
+}
+
 // State returns this server's copy of the run's state, which may lag a little.
 func (c *Coordinator) State() *pb.RunState { return c.machine.copy() }
 

@@ -636,13 +636,16 @@ func (x *StepMetrics) GetTestAccuracy() float64 {
 	return 0
 }
 
-// Wait is one thing that a node waits for.
+// Wait is one thing that a node waits for, or works at.
 type Wait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`    // "all-reduce of gradients"
-	On            string                 `protobuf:"bytes,2,opt,name=on,proto3" json:"on,omitempty"`        // the node or server waited for, if one
-	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"` // unix nanoseconds
-	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`     // the same every time: "the all-reduce"
+	On            string                 `protobuf:"bytes,2,opt,name=on,proto3" json:"on,omitempty"`         // what it depends on: a node, "ring", "servers" or "coordinator"; empty when unknown
+	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`  // unix nanoseconds
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"` // what is known beyond that
+	Of            string                 `protobuf:"bytes,5,opt,name=of,proto3" json:"of,omitempty"`         // which one: "step 7"
+	Usual         int64                  `protobuf:"varint,6,opt,name=usual,proto3" json:"usual,omitempty"`  // nanoseconds that such a wait has lasted lately; 0 when none has ended yet
+	Work          bool                   `protobuf:"varint,7,opt,name=work,proto3" json:"work,omitempty"`    // nothing is waited for, the node itself is busy with it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -703,6 +706,27 @@ func (x *Wait) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Wait) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Wait) GetUsual() int64 {
+	if x != nil {
+		return x.Usual
+	}
+	return 0
+}
+
+func (x *Wait) GetWork() bool {
+	if x != nil {
+		return x.Work
+	}
+	return false
 }
 
 // Suspicion is a trainer's word that a peer of its ring is gone.
@@ -772,9 +796,10 @@ type Report struct {
 	Failed           string                 `protobuf:"bytes,14,opt,name=failed,proto3" json:"failed,omitempty"`  // why the job cannot go on anywhere, for example a loss that is not a number
 	Digest           string                 `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`   // of the weights, when done
 	Waits            []*Wait                `protobuf:"bytes,10,rep,name=waits,proto3" json:"waits,omitempty"`
-	Leads            []*Lead                `protobuf:"bytes,11,rep,name=leads,proto3" json:"leads,omitempty"`  // the groups this node leads
-	Saved            bool                   `protobuf:"varint,12,opt,name=saved,proto3" json:"saved,omitempty"` // its outputs are on disk; it wants to leave
-	SamplesPerSecond float64                `protobuf:"fixed64,13,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"`
+	Leads            []*Lead                `protobuf:"bytes,11,rep,name=leads,proto3" json:"leads,omitempty"`                                                   // the groups this node leads
+	Saved            bool                   `protobuf:"varint,12,opt,name=saved,proto3" json:"saved,omitempty"`                                                  // its outputs are on disk; it wants to leave
+	SamplesPerSecond float64                `protobuf:"fixed64,13,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"` // of the whole run, as this trainer sees it
+	Time             int64                  `protobuf:"varint,15,opt,name=time,proto3" json:"time,omitempty"`                                                    // of the report, unix nanoseconds by the node's clock
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -907,11 +932,20 @@ func (x *Report) GetSamplesPerSecond() float64 {
 	return 0
 }
 
-// Lead says that a node leads a Raft group in a term.
+func (x *Report) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+// Lead says that a node leads a Raft group in a term, and who is in the group.
 type Lead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Voters        []string               `protobuf:"bytes,3,rep,name=voters,proto3" json:"voters,omitempty"`     // node/incarnation
+	Learners      []string               `protobuf:"bytes,4,rep,name=learners,proto3" json:"learners,omitempty"` // node/incarnation, not caught up yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +992,20 @@ func (x *Lead) GetTerm() uint64 {
 		return x.Term
 	}
 	return 0
+}
+
+func (x *Lead) GetVoters() []string {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *Lead) GetLearners() []string {
+	if x != nil {
+		return x.Learners
+	}
+	return nil
 }
 
 // Up is what a node sends on its session; the first one opens it.
@@ -1846,11 +1894,11 @@ type NodeStatus struct {
 	Addr             string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
 	Server           bool                   `protobuf:"varint,3,opt,name=server,proto3" json:"server,omitempty"`
 	Trainer          bool                   `protobuf:"varint,4,opt,name=trainer,proto3" json:"trainer,omitempty"`
-	State            string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`          // alive, suspect, dead (gossip)
+	State            string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`          // by gossip: alive, suspect, or gone
 	Connected        bool                   `protobuf:"varint,6,opt,name=connected,proto3" json:"connected,omitempty"` // it has a session
 	View             uint64                 `protobuf:"varint,7,opt,name=view,proto3" json:"view,omitempty"`
 	Step             uint64                 `protobuf:"varint,8,opt,name=step,proto3" json:"step,omitempty"`
-	Heard            int64                  `protobuf:"varint,9,opt,name=heard,proto3" json:"heard,omitempty"` // unix nanoseconds of its last report
+	Heard            int64                  `protobuf:"varint,9,opt,name=heard,proto3" json:"heard,omitempty"` // when its last report came; like every time here by the clock of Status.time
 	Waits            []*Wait                `protobuf:"bytes,10,rep,name=waits,proto3" json:"waits,omitempty"`
 	Leads            []*Lead                `protobuf:"bytes,11,rep,name=leads,proto3" json:"leads,omitempty"`
 	SamplesPerSecond float64                `protobuf:"fixed64,12,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"`
@@ -1980,6 +2028,67 @@ func (x *NodeStatus) GetShards() []uint32 {
 	return nil
 }
 
+// Round is an attempt to end the current view and agree on the next one.
+type Round struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Since         int64                  `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Awaits        []string               `protobuf:"bytes,3,rep,name=awaits,proto3" json:"awaits,omitempty"` // members that have not answered
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Round) Reset() {
+	*x = Round{}
+	mi := &file_membership_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Round) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Round) ProtoMessage() {}
+
+func (x *Round) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Round.ProtoReflect.Descriptor instead.
+func (*Round) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Round) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Round) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Round) GetAwaits() []string {
+	if x != nil {
+		return x.Awaits
+	}
+	return nil
+}
+
 // StatusRequest asks any node for the state of the run.
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1991,7 +2100,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2112,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2125,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{26}
+	return file_membership_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2034,29 +2143,37 @@ func (x *StatusRequest) GetHistory() bool {
 }
 
 type Status struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Run           string                 `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
-	Job           string                 `protobuf:"bytes,3,opt,name=job,proto3" json:"job,omitempty"`      // the job's name
-	Steps         uint64                 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"` // all steps of the job
-	Step          uint64                 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`   // steps done and recorded
-	View          *View                  `protobuf:"bytes,6,opt,name=view,proto3" json:"view,omitempty"`
-	Coordinator   string                 `protobuf:"bytes,7,opt,name=coordinator,proto3" json:"coordinator,omitempty"` // the node that leads
-	Nodes         []*NodeStatus          `protobuf:"bytes,8,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"` // the last ones, or all with history
-	Metrics       []*StepMetrics         `protobuf:"bytes,10,rep,name=metrics,proto3" json:"metrics,omitempty"`
-	Finish        *Finish                `protobuf:"bytes,11,opt,name=finish,proto3" json:"finish,omitempty"`
-	AnsweredBy    string                 `protobuf:"bytes,12,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
-	Time          int64                  `protobuf:"varint,13,opt,name=time,proto3" json:"time,omitempty"`  // of the answer
-	Error         string                 `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"` // why it is incomplete
-	Waits         []*Wait                `protobuf:"bytes,15,rep,name=waits,proto3" json:"waits,omitempty"` // of the answering node
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Cluster     string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Run         string                 `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	Job         string                 `protobuf:"bytes,3,opt,name=job,proto3" json:"job,omitempty"`      // the job's name
+	Steps       uint64                 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"` // all steps of the job
+	Step        uint64                 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`   // steps done and recorded
+	View        *View                  `protobuf:"bytes,6,opt,name=view,proto3" json:"view,omitempty"`
+	Coordinator string                 `protobuf:"bytes,7,opt,name=coordinator,proto3" json:"coordinator,omitempty"` // the node that leads
+	Nodes       []*NodeStatus          `protobuf:"bytes,8,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Events      []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"` // the last ones, or all with history
+	Metrics     []*StepMetrics         `protobuf:"bytes,10,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	Finish      *Finish                `protobuf:"bytes,11,opt,name=finish,proto3" json:"finish,omitempty"`
+	AnsweredBy  string                 `protobuf:"bytes,12,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
+	Time        int64                  `protobuf:"varint,13,opt,name=time,proto3" json:"time,omitempty"`             // of the answer, by the clock of the coordinator's leader; without one, of the answering node
+	Error       string                 `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`            // why the coordinator's leader did not answer; the rest is what the answering node knows
+	Waits       []*Wait                `protobuf:"bytes,15,rep,name=waits,proto3" json:"waits,omitempty"`            // of the answering node, when there is an error
+	Round       *Round                 `protobuf:"bytes,16,opt,name=round,proto3" json:"round,omitempty"`            // set while the view is changing
+	Leaderless  int64                  `protobuf:"varint,17,opt,name=leaderless,proto3" json:"leaderless,omitempty"` // nanoseconds for which the answering node has known no leader of the coordinator
+	Servers     []string               `protobuf:"bytes,18,rep,name=servers,proto3" json:"servers,omitempty"`        // of the founding; empty before it
+	// Of the job:
+	ServersWanted   uint32 `protobuf:"varint,19,opt,name=servers_wanted,json=serversWanted,proto3" json:"servers_wanted,omitempty"`
+	ParameterShards uint32 `protobuf:"varint,20,opt,name=parameter_shards,json=parameterShards,proto3" json:"parameter_shards,omitempty"`
+	LogicalShards   uint32 `protobuf:"varint,21,opt,name=logical_shards,json=logicalShards,proto3" json:"logical_shards,omitempty"`
+	Batch           uint32 `protobuf:"varint,22,opt,name=batch,proto3" json:"batch,omitempty"` // samples of a step
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2185,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2198,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{27}
+	return file_membership_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Status) GetCluster() string {
@@ -2189,6 +2306,55 @@ func (x *Status) GetWaits() []*Wait {
 	return nil
 }
 
+func (x *Status) GetRound() *Round {
+	if x != nil {
+		return x.Round
+	}
+	return nil
+}
+
+func (x *Status) GetLeaderless() int64 {
+	if x != nil {
+		return x.Leaderless
+	}
+	return 0
+}
+
+func (x *Status) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *Status) GetServersWanted() uint32 {
+	if x != nil {
+		return x.ServersWanted
+	}
+	return 0
+}
+
+func (x *Status) GetParameterShards() uint32 {
+	if x != nil {
+		return x.ParameterShards
+	}
+	return 0
+}
+
+func (x *Status) GetLogicalShards() uint32 {
+	if x != nil {
+		return x.LogicalShards
+	}
+	return 0
+}
+
+func (x *Status) GetBatch() uint32 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
 var File_membership_proto protoreflect.FileDescriptor
 
 const file_membership_proto_rawDesc = "" +
@@ -2245,15 +2411,18 @@ const file_membership_proto_rawDesc = "" +
 	"\x04time\x18\x04 \x01(\x03R\x04time\x12\x1c\n" +
 	"\tevaluated\x18\x05 \x01(\bR\tevaluated\x12\x1b\n" +
 	"\ttest_loss\x18\x06 \x01(\x01R\btestLoss\x12#\n" +
-	"\rtest_accuracy\x18\a \x01(\x01R\ftestAccuracy\"X\n" +
+	"\rtest_accuracy\x18\a \x01(\x01R\ftestAccuracy\"\x92\x01\n" +
 	"\x04Wait\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
 	"\x02on\x18\x02 \x01(\tR\x02on\x12\x14\n" +
 	"\x05since\x18\x03 \x01(\x03R\x05since\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"1\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x0e\n" +
+	"\x02of\x18\x05 \x01(\tR\x02of\x12\x14\n" +
+	"\x05usual\x18\x06 \x01(\x03R\x05usual\x12\x12\n" +
+	"\x04work\x18\a \x01(\bR\x04work\"1\n" +
 	"\tSuspicion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
-	"\x03why\x18\x02 \x01(\tR\x03why\"\xa4\x03\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"\xb8\x03\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\x04R\x06frozen\x12\x14\n" +
@@ -2269,10 +2438,13 @@ const file_membership_proto_rawDesc = "" +
 	" \x03(\v2\f.muster.WaitR\x05waits\x12\"\n" +
 	"\x05leads\x18\v \x03(\v2\f.muster.LeadR\x05leads\x12\x14\n" +
 	"\x05saved\x18\f \x01(\bR\x05saved\x12,\n" +
-	"\x12samples_per_second\x18\r \x01(\x01R\x10samplesPerSecond\"0\n" +
+	"\x12samples_per_second\x18\r \x01(\x01R\x10samplesPerSecond\x12\x12\n" +
+	"\x04time\x18\x0f \x01(\x03R\x04time\"d\n" +
 	"\x04Lead\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"[\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06voters\x18\x03 \x03(\tR\x06voters\x12\x1a\n" +
+	"\blearners\x18\x04 \x03(\tR\blearners\"[\n" +
 	"\x02Up\x12&\n" +
 	"\x04open\x18\x01 \x01(\v2\x10.muster.NodeMetaH\x00R\x04open\x12(\n" +
 	"\x06report\x18\x02 \x01(\v2\x0e.muster.ReportH\x00R\x06reportB\x03\n" +
@@ -2340,10 +2512,14 @@ const file_membership_proto_rawDesc = "" +
 	" \x03(\v2\f.muster.WaitR\x05waits\x12\"\n" +
 	"\x05leads\x18\v \x03(\v2\f.muster.LeadR\x05leads\x12,\n" +
 	"\x12samples_per_second\x18\f \x01(\x01R\x10samplesPerSecond\x12\x16\n" +
-	"\x06shards\x18\r \x03(\rR\x06shards\"?\n" +
+	"\x06shards\x18\r \x03(\rR\x06shards\"M\n" +
+	"\x05Round\x12\x14\n" +
+	"\x05since\x18\x01 \x01(\x03R\x05since\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06awaits\x18\x03 \x03(\tR\x06awaits\"?\n" +
 	"\rStatusRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\x12\x18\n" +
-	"\ahistory\x18\x02 \x01(\bR\ahistory\"\xcb\x03\n" +
+	"\ahistory\x18\x02 \x01(\bR\ahistory\"\xb9\x05\n" +
 	"\x06Status\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x10\n" +
@@ -2361,7 +2537,16 @@ const file_membership_proto_rawDesc = "" +
 	"answeredBy\x12\x12\n" +
 	"\x04time\x18\r \x01(\x03R\x04time\x12\x14\n" +
 	"\x05error\x18\x0e \x01(\tR\x05error\x12\"\n" +
-	"\x05waits\x18\x0f \x03(\v2\f.muster.WaitR\x05waitsB\"Z github.com/musterml/muster/protob\x06proto3"
+	"\x05waits\x18\x0f \x03(\v2\f.muster.WaitR\x05waits\x12#\n" +
+	"\x05round\x18\x10 \x01(\v2\r.muster.RoundR\x05round\x12\x1e\n" +
+	"\n" +
+	"leaderless\x18\x11 \x01(\x03R\n" +
+	"leaderless\x12\x18\n" +
+	"\aservers\x18\x12 \x03(\tR\aservers\x12%\n" +
+	"\x0eservers_wanted\x18\x13 \x01(\rR\rserversWanted\x12)\n" +
+	"\x10parameter_shards\x18\x14 \x01(\rR\x0fparameterShards\x12%\n" +
+	"\x0elogical_shards\x18\x15 \x01(\rR\rlogicalShards\x12\x14\n" +
+	"\x05batch\x18\x16 \x01(\rR\x05batchB\"Z github.com/musterml/muster/protob\x06proto3"
 
 var (
 	file_membership_proto_rawDescOnce sync.Once
@@ -2375,7 +2560,7 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_membership_proto_goTypes = []any{
 	(*NodeMeta)(nil),      // 0: muster.NodeMeta
 	(*Replica)(nil),       // 1: muster.Replica
@@ -2403,8 +2588,9 @@ var file_membership_proto_goTypes = []any{
 	(*Entry)(nil),         // 23: muster.Entry
 	(*RunState)(nil),      // 24: muster.RunState
 	(*NodeStatus)(nil),    // 25: muster.NodeStatus
-	(*StatusRequest)(nil), // 26: muster.StatusRequest
-	(*Status)(nil),        // 27: muster.Status
+	(*Round)(nil),         // 26: muster.Round
+	(*StatusRequest)(nil), // 27: muster.StatusRequest
+	(*Status)(nil),        // 28: muster.Status
 }
 var file_membership_proto_depIdxs = []int32{
 	1,  // 0: muster.Founding.servers:type_name -> muster.Replica
@@ -2442,11 +2628,12 @@ var file_membership_proto_depIdxs = []int32{
 	7,  // 32: muster.Status.metrics:type_name -> muster.StepMetrics
 	19, // 33: muster.Status.finish:type_name -> muster.Finish
 	8,  // 34: muster.Status.waits:type_name -> muster.Wait
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	26, // 35: muster.Status.round:type_name -> muster.Round
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -2474,7 +2661,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -242,7 +242,7 @@ func (n *Node) reportFatal(err error) {
 
 // report is what the coordinator hears of this node.
 func (n *Node) report() *pb.Report {
-	r := &pb.Report{Waits: membership.Waits(n.waits.Snapshot())}
+	r := &pb.Report{Time: time.Now().UnixNano(), Waits: membership.Waits(n.waits.Snapshot())}
 	if n.trainer != nil {
 		n.trainer.Report(r)
 	}
@@ -252,16 +252,26 @@ func (n *Node) report() *pb.Report {
 	if n.shards != nil {
 		for _, s := range n.shards.Status() {
 			if s.Role == "leader" {
-				r.Leads = append(r.Leads, &pb.Lead{Group: s.Shard.String(), Term: s.Term})
+				r.Leads = append(r.Leads, &pb.Lead{Group: s.Shard.String(), Term: s.Term, Voters: lives(s.Voters), Learners: lives(s.Learners)})
 			}
 		}
 	}
 	if n.coordinator != nil {
 		if term, ok := n.coordinator.Leads(); ok {
-			r.Leads = append(r.Leads, &pb.Lead{Group: membership.CoordinatorGroup, Term: term})
+			voters, learners := n.coordinator.Members()
+			r.Leads = append(r.Leads, &pb.Lead{Group: membership.CoordinatorGroup, Term: term, Voters: lives(voters), Learners: lives(learners)})
 		}
 	}
 	return r
+}
+
+// lives names replicas for a report.
+func lives(rs []raftgroup.Replica) []string {
+	var names []string
+	for _, r := range rs {
+		names = append(names, string(r.ServerID()))
+	}
+	return names
 }
 
 // await waits for the end of the run, saves the outputs, and waits to be let go.
