@@ -67,7 +67,7 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 	for _, l := range [...]*link{&r.prev, &r.next} {
 		if l.left.Load() {
 			err := &PeerError{Peer: l.peer.Node, Op: op, Phase: "idle", Err: ErrLeft}
-			return header{}, false, r.failLocked(err, l)
+			return header{}, false, r.failLocked(err, nil)
 		}
 	}
 	if r.world == 1 {
@@ -90,7 +90,7 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 		c.elems = r.world
 	}
 	if err := r.compare(&r.nextCall); err != nil {
-		return header{}, false, r.failLocked(r.peerErrorLocked(&r.next, err), &r.next)
+		return header{}, false, r.failLocked(r.peerErrorLocked(&r.next, err), nil)
 	}
 	c.allChunks = c.timetable.allChunks()
 	c.lead = c.chunks(c.sent(c.first))

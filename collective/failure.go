@@ -1,6 +1,9 @@
 package collective
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // How a ring ends. Whoever finds a reason (a reader, the watch, a caller) calls fail; the first reason counts. Then
 //
@@ -68,13 +71,19 @@ func (r *Ring) failLocked(err error, dead *link) error {
 	return err
 }
 
-// lose ends the ring because of the peer at the other end of l.
+// lose ends the ring because of the peer at the other end of l. One that is there but does the wrong thing is told so
+// like the others; else it would take the closed connection for our failure, and blame us.
 func (r *Ring) lose(l *link, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err == nil {
-		_ = r.failLocked(r.peerErrorLocked(l, err), l)
+	if r.err != nil {
+		return
 	}
+	dead := l
+	if errors.Is(err, ErrProtocol) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrLeft) {
+		dead = nil
+	}
+	_ = r.failLocked(r.peerErrorLocked(l, err), dead)
 }
 
 func (r *Ring) peerErrorLocked(l *link, err error) *PeerError {

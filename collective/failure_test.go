@@ -46,55 +46,46 @@ func isHeader(b []byte) bool {
 var faults = map[string]struct {
 	do             fault
 	sudden, blamed bool
+	frames         bool // changes a header; else it happens at any write, also in the middle of a frame
 }{
 	"dies": {func(m *memNet, _ *Ring, name id.Node, b []byte) []byte {
 		m.kill(name)
 		return b
-	}, true, true},
+	}, true, true, false},
 	"freezes": {func(m *memNet, _ *Ring, name id.Node, b []byte) []byte {
 		m.freeze(name)
 		return b
-	}, false, true},
+	}, false, true, false},
 	"aborts": {func(_ *memNet, victim *Ring, _ id.Node, b []byte) []byte {
 		go victim.Abort(errBoom)
 		return b
-	}, true, false},
+	}, true, false, false},
 	"garbage": {func(_ *memNet, _ *Ring, _ id.Node, b []byte) []byte {
-		if isHeader(b) {
-			rng := rand.New(rand.NewPCG(uint64(len(b)), 3))
-			b = make([]byte, 2*headerSize)
-			for i := range b {
-				b[i] = byte(rng.Uint32())
-			}
+		rng := rand.New(rand.NewPCG(uint64(len(b)), 3))
+		b = make([]byte, 2*headerSize)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
 		}
 		return b
-	}, true, true},
+	}, true, true, true},
 	"stale view": {func(_ *memNet, _ *Ring, _ id.Node, b []byte) []byte {
-		if isHeader(b) {
-			binary.LittleEndian.PutUint64(b[16:], 6)
-		}
+		binary.LittleEndian.PutUint64(b[16:], 6)
 		return b
-	}, true, true},
+	}, true, true, true},
 	"other run": {func(_ *memNet, _ *Ring, _ id.Node, b []byte) []byte {
-		if isHeader(b) {
-			b[8]++
-		}
+		b[8]++
 		return b
-	}, true, true},
+	}, true, true, true},
 	"absurd length": {func(_ *memNet, _ *Ring, _ id.Node, b []byte) []byte {
-		if isHeader(b) {
-			binary.LittleEndian.PutUint32(b[36:], 1<<31)
-		}
+		binary.LittleEndian.PutUint32(b[36:], 1<<31)
 		return b
-	}, true, true},
+	}, true, true, true},
 	"wrong place": {func(_ *memNet, _ *Ring, _ id.Node, b []byte) []byte {
-		if isHeader(b) {
-			binary.LittleEndian.PutUint64(b[40:], 1<<62)
-			binary.LittleEndian.PutUint64(b[48:], 1<<63)
-			b[4] = byte(kindData)
-		}
+		binary.LittleEndian.PutUint64(b[40:], 1<<62)
+		binary.LittleEndian.PutUint64(b[48:], 1<<63)
+		b[4] = byte(kindData)
 		return b
-	}, true, true},
+	}, true, true, true},
 }
 
 // TestEveryFaultAtEveryWrite lets rank 1 fail at each of its writes in turn, in the middle of every phase of every
@@ -109,7 +100,7 @@ func TestEveryFaultAtEveryWrite(t *testing.T) {
 				}
 				fired := true
 				for at := 0; fired; at += stride {
-					synctest.Test(t, func(t *testing.T) { fired = failAt(t, f.do, f.sudden, f.blamed, world, at) })
+					synctest.Test(t, func(t *testing.T) { fired = failAt(t, f.do, f.sudden, f.blamed, f.frames, world, at) })
 					if t.Failed() {
 						t.Fatalf("at write %d", at)
 					}
@@ -120,45 +111,45 @@ func TestEveryFaultAtEveryWrite(t *testing.T) {
 }
 
 // failAt returns false when the victim made fewer writes than that.
-func failAt(t *testing.T, do fault, sudden, blamed bool, world, at int) (fired bool) {
+func failAt(t *testing.T, do fault, sudden, blamed, framesOnly bool, world, at int) (fired bool) {
 	const n, rounds = 50, 2
 	m := newMemNet(150)
 	rings := joinAll(t, world, func(rank int) Config { return m.config(rank, world) })
 	defer closeAll(rings)
 	victim := nodeName(1)
 	var mu sync.Mutex
-	writes := 0
+	writes, armed := 0, true
 	var when time.Time
 	m.hook(func(owner id.Node, b []byte) []byte {
-		if owner != victim {
+		if owner != victim || framesOnly && !isHeader(b) {
 			return b
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if writes++; writes != at+1 {
+		if writes++; !armed || writes != at+1 {
 			return b
 		}
 		fired, when = true, time.Now()
 		return do(m, rings[1], victim, b)
 	})
-	errs := onAll(rings, func(i int, r *Ring) error {
+	var through sync.WaitGroup
+	through.Add(world)
+	errs := onAll(rings, func(_ int, r *Ring) error {
 		x := make([]int32, n)
-		for step := range id.Step(rounds) {
-			if err := mixed(r, step, x); err != nil {
-				return err
-			}
+		var err error
+		for step := id.Step(0); step < rounds && err == nil; step++ {
+			err = mixed(r, step, x)
 		}
-		for step := id.Step(rounds); ; step++ { // for ever: a fault in the last round is met in the next one
-			mu.Lock()
-			done := !fired
-			mu.Unlock()
-			if done && step > 2*rounds {
-				return nil
-			}
-			if err := mixed(r, step, x); err != nil {
-				return err
-			}
+		through.Done()
+		through.Wait()
+		mu.Lock()
+		armed = false
+		again := fired
+		mu.Unlock()
+		for step := id.Step(rounds); again && err == nil; step++ { // a fault in the last round is met in the next one
+			err = mixed(r, step, x)
 		}
+		return err
 	})
 	if !fired {
 		return false

@@ -97,8 +97,14 @@ func (l *link) readPayload(p []byte) error {
 
 // drain reads and forgets until the peer's last frame. A socket closed with unread bytes in it is reset, and a reset
 // may take from the peer what it has not read yet: our own last frame, which says why.
-func (l *link) drain(until time.Time) {
+//
+// What cannot be understood is read to the end of the connection: the peer closes it once it has read our last frame.
+func (l *link) drain(until time.Time, garbled bool) {
 	_ = l.conn.SetReadDeadline(until)
+	if garbled {
+		_, _ = io.Copy(io.Discard, l.in)
+		return
+	}
 	var h header
 	for {
 		for l.inRest > 0 {

@@ -134,7 +134,7 @@ func memPair(limit int) (a, b *memConn) {
 	return &memConn{in: x, out: y}, &memConn{in: y, out: x}
 }
 
-func (c *memConn) Read(b []byte) (int, error)  { return c.in.read(b) }
+func (c *memConn) Read(b []byte) (int, error) { return c.in.read(b) }
 func (c *memConn) Write(b []byte) (int, error) {
 	if c.net != nil {
 		c.net.mu.Lock()

@@ -35,7 +35,7 @@ func (r *Ring) readLoop(l *link) {
 	}
 	if err != errLast && !l.dead.Load() {
 		<-r.kicked
-		l.drain(time.Now().Add(r.linger()))
+		l.drain(time.Now().Add(r.linger()), errors.Is(err, ErrProtocol))
 	}
 	l.release()
 }
