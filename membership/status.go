@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/wait"
@@ -38,7 +39,7 @@ func (c *Coordinator) Status(ctx context.Context, history bool) (*pb.Status, err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	c.addGossip(st)
+	AddGossip(st, c.cfg.Gossip.Peers())
 	st.Coordinator = string(c.cfg.Self.Node)
 	return st, nil
 }
@@ -47,7 +48,10 @@ func (c *Coordinator) Status(ctx context.Context, history bool) (*pb.Status, err
 func (d *director) status(history bool) *pb.Status {
 	st := &pb.Status{
 		Run: d.state.Founding.GetRun(), View: d.state.View, Finish: d.state.Finish,
-		Step: uint64(len(d.state.Metrics)), Time: time.Now().UnixNano(),
+		Step: uint64(len(d.state.Metrics)), Time: d.now.UnixNano(),
+	}
+	for _, s := range d.state.Founding.GetServers() {
+		st.Servers = append(st.Servers, s.Node)
 	}
 	if history {
 		st.Events, st.Metrics = slices.Clone(d.state.Events), slices.Clone(d.state.Metrics)
@@ -56,12 +60,20 @@ func (d *director) status(history bool) *pb.Status {
 		st.Metrics = slices.Clone(d.state.Metrics[max(0, len(d.state.Metrics)-1):])
 	}
 	v := d.view()
+	if r := d.round; r != nil {
+		st.Round = &pb.Round{Since: r.began.UnixNano(), Reason: r.reason}
+		for _, m := range v.Members {
+			if s := d.seats[m.Node]; !s.lives(&m) || id.View(s.report.GetFrozen()) < v.Number {
+				st.Round.Awaits = append(st.Round.Awaits, string(m.Node))
+			}
+		}
+	}
 	for _, name := range sortedSeats(d.seats) {
 		s := d.seats[name]
 		n := &pb.NodeStatus{
 			Node: string(name), Addr: s.meta.GetAddr(), Server: s.meta.GetServer(), Trainer: s.meta.GetTrainer(),
 			Connected: true, Heard: s.heard.UnixNano(),
-			View: s.report.GetView(), Step: s.report.GetStep(), Waits: s.report.GetWaits(), Leads: s.report.GetLeads(),
+			View: s.report.GetView(), Step: s.report.GetStep(), Waits: s.waits(), Leads: s.report.GetLeads(),
 			SamplesPerSecond: s.report.GetSamplesPerSecond(),
 		}
 		if m := v.member(name); s.lives(m) {
@@ -72,6 +84,17 @@ func (d *director) status(history bool) *pb.Status {
 	return st
 }
 
+// waits are those of the node's last report, with their times by this node's clock.
+func (s *seat) waits() []*pb.Wait {
+	ahead := s.heard.UnixNano() - s.report.GetTime()
+	waits := make([]*pb.Wait, len(s.report.GetWaits()))
+	for i, w := range s.report.GetWaits() {
+		waits[i] = proto.CloneOf(w)
+		waits[i].Since += ahead
+	}
+	return waits
+}
+
 func shardNumbers(shards []id.LogicalShard) []uint32 {
 	out := make([]uint32, len(shards))
 	for i, s := range shards {
@@ -80,10 +103,23 @@ func shardNumbers(shards []id.LogicalShard) []uint32 {
 	return out
 }
 
-// addGossip adds what gossip knows: whether a node is alive, and nodes without a session.
-func (c *Coordinator) addGossip(st *pb.Status) {
-	for _, p := range c.cfg.Gossip.Peers() {
-		state := "dead"
+// AddGossip adds what gossip knows: whether a node is alive, and nodes that the status
+// does not hold yet. A server or trainer of the run that gossip does not know is gone.
+func AddGossip(st *pb.Status, peers []Peer) {
+	for _, s := range st.Servers {
+		addGone(st, &pb.NodeStatus{Node: s, Server: true})
+	}
+	for _, m := range st.View.GetMembers() {
+		addGone(st, &pb.NodeStatus{Node: m.Node, Addr: m.Addr, Trainer: true})
+	}
+	for _, n := range st.Nodes {
+		n.State = "gone"
+		if n.Connected {
+			n.State = "alive"
+		}
+	}
+	for _, p := range peers {
+		state := "suspect"
 		if p.Alive {
 			state = "alive"
 		}
@@ -96,11 +132,20 @@ func (c *Coordinator) addGossip(st *pb.Status) {
 	}
 }
 
+// addGone adds a node that the run needs, unless it is there.
+func addGone(st *pb.Status, n *pb.NodeStatus) {
+	if !slices.ContainsFunc(st.Nodes, func(x *pb.NodeStatus) bool { return x.Node == n.Node }) {
+		st.Nodes = append(st.Nodes, n)
+	}
+}
+
 // Waits turns a node's registered waits into those of a report.
 func Waits(ws []wait.Wait) []*pb.Wait {
 	out := make([]*pb.Wait, len(ws))
 	for i, w := range ws {
-		out[i] = &pb.Wait{What: w.What, On: w.On, Since: w.Since.UnixNano()}
+		out[i] = &pb.Wait{
+			What: w.What, Of: w.Of, Detail: w.Detail, On: w.On, Work: w.Work, Since: w.Since.UnixNano(), Usual: int64(w.Usual),
+		}
 	}
 	return out
 }

@@ -32,6 +32,7 @@ type NodeMeta struct {
 	Arithmetic    string                 `protobuf:"bytes,6,opt,name=arithmetic,proto3" json:"arithmetic,omitempty"` // class of its kernels: equal classes give equal bits
 	Data          []byte                 `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`             // identity of its samples, of a trainer
 	Params        uint64                 `protobuf:"varint,8,opt,name=params,proto3" json:"params,omitempty"`        // of the job's model, of a trainer: a server need not read the data to know
+	Started       int64                  `protobuf:"varint,9,opt,name=started,proto3" json:"started,omitempty"`      // when this life began, unix nanoseconds by its own clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -118,6 +119,13 @@ func (x *NodeMeta) GetData() []byte {
 func (x *NodeMeta) GetParams() uint64 {
 	if x != nil {
 		return x.Params
+	}
+	return 0
+}
+
+func (x *NodeMeta) GetStarted() int64 {
+	if x != nil {
+		return x.Started
 	}
 	return 0
 }
@@ -272,7 +280,8 @@ func (x *Founding) GetParams() uint64 {
 type Pledge struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Founding      *Founding              `protobuf:"bytes,1,opt,name=founding,proto3" json:"founding,omitempty"`
-	Start         bool                   `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"` // false: will you? true: all have said yes, begin
+	Start         bool                   `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`     // all have said yes, begin
+	Release       bool                   `protobuf:"varint,3,opt,name=release,proto3" json:"release,omitempty"` // not all have said yes: you are free again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -317,6 +326,13 @@ func (x *Pledge) GetFounding() *Founding {
 func (x *Pledge) GetStart() bool {
 	if x != nil {
 		return x.Start
+	}
+	return false
+}
+
+func (x *Pledge) GetRelease() bool {
+	if x != nil {
+		return x.Release
 	}
 	return false
 }
@@ -553,6 +569,7 @@ type StepMetrics struct {
 	Evaluated     bool                   `protobuf:"varint,5,opt,name=evaluated,proto3" json:"evaluated,omitempty"` // the held-out data was evaluated on the state before this step
 	TestLoss      float64                `protobuf:"fixed64,6,opt,name=test_loss,json=testLoss,proto3" json:"test_loss,omitempty"`
 	TestAccuracy  float64                `protobuf:"fixed64,7,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
+	Unknown       bool                   `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"` // the step is done, but every trainer that saw its figures was lost with them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,6 +651,13 @@ func (x *StepMetrics) GetTestAccuracy() float64 {
 		return x.TestAccuracy
 	}
 	return 0
+}
+
+func (x *StepMetrics) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
 }
 
 // Wait is one thing that a node waits for, or works at.
@@ -1657,6 +1681,7 @@ type Event struct {
 	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
 	View          uint64                 `protobuf:"varint,5,opt,name=view,proto3" json:"view,omitempty"`
 	Step          uint64                 `protobuf:"varint,6,opt,name=step,proto3" json:"step,omitempty"`
+	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"` // what happens once and is told once; empty for what may repeat
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1731,6 +1756,13 @@ func (x *Event) GetStep() uint64 {
 		return x.Step
 	}
 	return 0
+}
+
+func (x *Event) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
 }
 
 // Entry is one entry of the coordinator's log.
@@ -1818,6 +1850,7 @@ type RunState struct {
 	Metrics       []*StepMetrics         `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty"` // metrics[i].step == i
 	Events        []*Event               `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	Finish        *Finish                `protobuf:"bytes,5,opt,name=finish,proto3" json:"finish,omitempty"`
+	Forgotten     uint64                 `protobuf:"varint,6,opt,name=forgotten,proto3" json:"forgotten,omitempty"` // events left out of the middle of a long history
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1885,6 +1918,13 @@ func (x *RunState) GetFinish() *Finish {
 		return x.Finish
 	}
 	return nil
+}
+
+func (x *RunState) GetForgotten() uint64 {
+	if x != nil {
+		return x.Forgotten
+	}
+	return 0
 }
 
 // NodeStatus is one node as the coordinator's leader sees it.
@@ -2092,7 +2132,7 @@ func (x *Round) GetAwaits() []string {
 // StatusRequest asks any node for the state of the run.
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Local         bool                   `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`     // answer from this node alone
+	Local         bool                   `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`     // ask no other node
 	History       bool                   `protobuf:"varint,2,opt,name=history,proto3" json:"history,omitempty"` // with all metrics and events
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2150,7 +2190,7 @@ type Status struct {
 	Steps       uint64                 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"` // all steps of the job
 	Step        uint64                 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`   // steps done and recorded
 	View        *View                  `protobuf:"bytes,6,opt,name=view,proto3" json:"view,omitempty"`
-	Coordinator string                 `protobuf:"bytes,7,opt,name=coordinator,proto3" json:"coordinator,omitempty"` // the node that leads
+	Coordinator string                 `protobuf:"bytes,7,opt,name=coordinator,proto3" json:"coordinator,omitempty"` // the node that leads it, or that the answering node last took for its leader
 	Nodes       []*NodeStatus          `protobuf:"bytes,8,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Events      []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"` // the last ones, or all with history
 	Metrics     []*StepMetrics         `protobuf:"bytes,10,rep,name=metrics,proto3" json:"metrics,omitempty"`
@@ -2359,7 +2399,7 @@ var File_membership_proto protoreflect.FileDescriptor
 
 const file_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x10membership.proto\x12\x06muster\"\xd0\x01\n" +
+	"\x10membership.proto\x12\x06muster\"\xea\x01\n" +
 	"\bNodeMeta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -2370,7 +2410,8 @@ const file_membership_proto_rawDesc = "" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
 	"\x04data\x18\a \x01(\fR\x04data\x12\x16\n" +
-	"\x06params\x18\b \x01(\x04R\x06params\"S\n" +
+	"\x06params\x18\b \x01(\x04R\x06params\x12\x18\n" +
+	"\astarted\x18\t \x01(\x03R\astarted\"S\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x12\n" +
@@ -2381,10 +2422,11 @@ const file_membership_proto_rawDesc = "" +
 	"\bjob_file\x18\x03 \x01(\tR\ajobFile\x12)\n" +
 	"\aservers\x18\x04 \x03(\v2\x0f.muster.ReplicaR\aservers\x12\x12\n" +
 	"\x04time\x18\x05 \x01(\x03R\x04time\x12\x16\n" +
-	"\x06params\x18\x06 \x01(\x04R\x06params\"L\n" +
+	"\x06params\x18\x06 \x01(\x04R\x06params\"f\n" +
 	"\x06Pledge\x12,\n" +
 	"\bfounding\x18\x01 \x01(\v2\x10.muster.FoundingR\bfounding\x12\x14\n" +
-	"\x05start\x18\x02 \x01(\bR\x05start\"1\n" +
+	"\x05start\x18\x02 \x01(\bR\x05start\x12\x18\n" +
+	"\arelease\x18\x03 \x01(\bR\arelease\"1\n" +
 	"\vPledgeReply\x12\x10\n" +
 	"\x03yes\x18\x01 \x01(\bR\x03yes\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\"\x82\x01\n" +
@@ -2403,7 +2445,7 @@ const file_membership_proto_rawDesc = "" +
 	"\n" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\xc5\x01\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"\xdf\x01\n" +
 	"\vStepMetrics\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x12\n" +
 	"\x04loss\x18\x02 \x01(\x01R\x04loss\x12\x1a\n" +
@@ -2411,7 +2453,8 @@ const file_membership_proto_rawDesc = "" +
 	"\x04time\x18\x04 \x01(\x03R\x04time\x12\x1c\n" +
 	"\tevaluated\x18\x05 \x01(\bR\tevaluated\x12\x1b\n" +
 	"\ttest_loss\x18\x06 \x01(\x01R\btestLoss\x12#\n" +
-	"\rtest_accuracy\x18\a \x01(\x01R\ftestAccuracy\"\x92\x01\n" +
+	"\rtest_accuracy\x18\a \x01(\x01R\ftestAccuracy\x12\x18\n" +
+	"\aunknown\x18\b \x01(\bR\aunknown\"\x92\x01\n" +
 	"\x04Wait\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
 	"\x02on\x18\x02 \x01(\tR\x02on\x12\x14\n" +
@@ -2477,26 +2520,28 @@ const file_membership_proto_rawDesc = "" +
 	"\arefusal\x18\b \x01(\v2\x0f.muster.RefusalH\x00R\arefusalB\x03\n" +
 	"\x01m\"\x1f\n" +
 	"\aApplied\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x7f\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\x91\x01\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x12\n" +
 	"\x04view\x18\x05 \x01(\x04R\x04view\x12\x12\n" +
-	"\x04step\x18\x06 \x01(\x04R\x04step\"\xd5\x01\n" +
+	"\x04step\x18\x06 \x01(\x04R\x04step\x12\x10\n" +
+	"\x03key\x18\a \x01(\tR\x03key\"\xd5\x01\n" +
 	"\x05Entry\x12,\n" +
 	"\bfounding\x18\x01 \x01(\v2\x10.muster.FoundingR\bfounding\x12 \n" +
 	"\x04view\x18\x02 \x01(\v2\f.muster.ViewR\x04view\x12-\n" +
 	"\ametrics\x18\x03 \x03(\v2\x13.muster.StepMetricsR\ametrics\x12%\n" +
 	"\x06events\x18\x04 \x03(\v2\r.muster.EventR\x06events\x12&\n" +
-	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\"\xd8\x01\n" +
+	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\"\xf6\x01\n" +
 	"\bRunState\x12,\n" +
 	"\bfounding\x18\x01 \x01(\v2\x10.muster.FoundingR\bfounding\x12 \n" +
 	"\x04view\x18\x02 \x01(\v2\f.muster.ViewR\x04view\x12-\n" +
 	"\ametrics\x18\x03 \x03(\v2\x13.muster.StepMetricsR\ametrics\x12%\n" +
 	"\x06events\x18\x04 \x03(\v2\r.muster.EventR\x06events\x12&\n" +
-	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\"\xe6\x02\n" +
+	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\x12\x1c\n" +
+	"\tforgotten\x18\x06 \x01(\x04R\tforgotten\"\xe6\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +

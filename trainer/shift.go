@@ -83,7 +83,7 @@ func ints(shards []id.LogicalShard) []int {
 
 // join forms the ring of the view.
 func (s *shift) join(ctx context.Context) error {
-	end := s.cfg.Waits.Begin(fmt.Sprintf("the ring of %v to form", s.view.Number), "")
+	end := s.cfg.Waits.Begin("the ring to form", s.view.Number.String(), "ring")
 	defer end()
 	ctx, cancel := context.WithTimeout(ctx, joinWithin)
 	defer cancel()
@@ -122,7 +122,7 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 	if err := s.compute(ctx, at); err != nil {
 		return err
 	}
-	end := s.cfg.Waits.Begin(fmt.Sprintf("the gradients' exponents and results of %v", at), "ring")
+	end := s.awaitRing("the exchange of exponents and results", at)
 	train, test, err := s.sums.agree(ctx, s.ring, at, s.work.units, s.shards, last)
 	end()
 	if err != nil {
@@ -145,7 +145,9 @@ func (s *shift) compute(ctx context.Context, at id.Step) error {
 	var committing sync.WaitGroup
 	var committed error
 	committing.Go(func() { committed = s.sync.commit(ctx, at) })
+	end := s.cfg.Waits.Work("computing", at.String())
 	err := s.work.compute(ctx, at, s.state.w, s.shards)
+	end()
 	committing.Wait()
 	return errors.Join(err, committed)
 }

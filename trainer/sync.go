@@ -2,7 +2,6 @@ package trainer
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/musterml/muster/collective"
 	"github.com/musterml/muster/internal/id"
@@ -57,7 +56,7 @@ func (s ringSync) commit(ctx context.Context, at id.Step) error {
 }
 
 func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
-	end := s.cfg.Waits.Begin(fmt.Sprintf("the all-reduce of %v", at), "ring")
+	end := s.awaitRing("the all-reduce", at)
 	op := collective.Op{Step: at, Bucket: bucketGradient}
 	err := s.ring.AllReduce(ctx, op, s.sums.gather(s.work.units, s.shards), s.sums.op())
 	end()
@@ -90,7 +89,7 @@ func (s serverSync) commit(ctx context.Context, at id.Step) error {
 }
 
 func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
-	end := s.cfg.Waits.Begin(fmt.Sprintf("the reduce-scatter of %v", at), "ring")
+	end := s.awaitRing("the reduce-scatter", at)
 	op := collective.Op{Step: at, Bucket: bucketGradient}
 	err := s.ring.ReduceScatter(ctx, op, s.sums.gather(s.work.units, s.shards), s.bounds, s.sums.op())
 	end()
@@ -99,14 +98,14 @@ func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) e
 	}
 	if s.first < s.last {
 		lo, hi := s.sums.span(s.first, s.last)
-		end := s.cfg.Waits.Begin(fmt.Sprintf("the servers to apply %v", at), "servers")
+		end := s.awaitServers("the update by the servers", at)
 		err := s.cfg.Servers.Push(ctx, at, s.first, s.last, s.sums.value(s.first, s.last), s.state.next[lo:hi])
 		end()
 		if err != nil {
 			return err
 		}
 	}
-	end = s.cfg.Waits.Begin(fmt.Sprintf("the all-gather of %v", at), "ring")
+	end = s.awaitRing("the all-gather", at)
 	op.Bucket = bucketWeights
 	err = s.ring.AllGather(ctx, op, collective.Float32s(s.state.next), s.bounds)
 	end()
@@ -120,7 +119,24 @@ func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) e
 }
 
 func (s *shift) put(ctx context.Context, at, keep id.Step, part ps.State) error {
-	end := s.cfg.Waits.Begin(fmt.Sprintf("the servers to keep the state at %v", at), "servers")
+	end := s.awaitServers("the commit to the servers", at)
 	defer end()
 	return s.cfg.Servers.Put(ctx, at, keep, s.first, s.last, part)
+}
+
+// awaitRing registers a wait on the ring, which tells of which node while it lasts.
+func (s *shift) awaitRing(what string, at id.Step) (end func()) {
+	return s.cfg.Waits.Follow(what, at.String(), "ring", func() (detail, on string, ok bool) {
+		detail, peer, _, ok := s.ring.Waiting()
+		return detail, string(peer), ok
+	})
+}
+
+// awaitServers registers a wait on the parameter servers; the client tells which request
+// is the oldest.
+func (s *shift) awaitServers(what string, at id.Step) (end func()) {
+	return s.cfg.Waits.Follow(what, at.String(), "servers", func() (detail, on string, ok bool) {
+		detail, _, _, ok = s.cfg.Servers.Waiting()
+		return detail, "servers", ok
+	})
 }

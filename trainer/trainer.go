@@ -128,7 +128,7 @@ func (t *Trainer) Run(ctx context.Context) error {
 
 // nextView waits for a view that counts this trainer in and has not been frozen.
 func (t *Trainer) nextView(ctx context.Context) (membership.View, error) {
-	end := t.cfg.Waits.Begin("a view that this trainer takes part in", "coordinator")
+	end := t.cfg.Waits.Begin("a view that this trainer takes part in", "", "coordinator")
 	defer end()
 	for {
 		t.mu.Lock()

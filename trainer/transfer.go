@@ -38,7 +38,7 @@ func (s *shift) obtain(ctx context.Context) error {
 	if s.has(from) {
 		return nil
 	}
-	end := s.cfg.Waits.Begin(fmt.Sprintf("the state at %v", from), "")
+	end := s.cfg.Waits.Begin("the state", from.String(), "")
 	defer end()
 	s.giving.Lock()   // until nobody reads the old one: it was given up, so nobody begins to
 	s.giving.Unlock() //nolint:staticcheck // the wait is the purpose
@@ -76,12 +76,16 @@ func (s *shift) fetch(ctx context.Context, from id.Step) (source string, err err
 			s.cfg.Log.Warn().Err(err).Msg("a holder did not give the state; asking the next")
 		}
 	}
+	end := s.awaitServers("the state from the servers", from)
+	defer end()
 	blocks := id.Block(s.sums.layout.Blocks())
 	err = s.cfg.Servers.Pull(ctx, from, 0, blocks, s.state.part(0, len(s.state.w)))
 	return "the parameter servers", err
 }
 
 func (s *shift) fetchFrom(ctx context.Context, m membership.Member, from id.Step) error {
+	end := s.cfg.Waits.Begin("the state from a holder", from.String(), string(m.Node))
+	defer end()
 	dial, cancel := context.WithTimeout(ctx, stateStall)
 	defer cancel()
 	conn, err := s.cfg.Port.Dial(dial, m.Addr, port.Control, stateTopic)

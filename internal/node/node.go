@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -220,11 +221,11 @@ func (n *Node) found(ctx context.Context, down *shutdown) error {
 		Port: n.port, Gossip: n.gossip, Self: n.meta, Node: n.cfg.Name, Servers: n.cfg.Job.Cluster.Servers,
 		Job: digest[:], JobFile: string(job), NewRun: func() string { return n.cfg.Job.Name + "-" + random(3) }, Log: n.cfg.Log,
 	})
-	end := n.waits.Begin("a seed to answer", fmt.Sprint(n.cfg.Join))
+	end := n.waits.Begin("a seed to answer", "", strings.Join(n.others(), ", "))
 	err = n.gossip.Join(ctx, n.others())
 	end()
 	if err == nil {
-		end = n.waits.Begin(fmt.Sprintf("the run to be founded by %d servers and a trainer", n.cfg.Job.Cluster.Servers), "")
+		end = n.waits.Begin("the founding of the run", "", "")
 		n.founding, err = founder.Find(ctx)
 		end()
 	}

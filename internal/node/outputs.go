@@ -60,7 +60,7 @@ func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
 
 // history asks for the run's whole history until the leader gives it.
 func (n *Node) history(ctx context.Context) (*pb.Status, error) {
-	end := n.waits.Begin("the run's history", "coordinator")
+	end := n.waits.Begin("the run's history", "", "coordinator")
 	defer end()
 	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()
@@ -83,7 +83,7 @@ func (n *Node) weights(ctx context.Context, f *pb.Finish) ([]float32, error) {
 	if w, ok := n.trainer.Weights(); ok {
 		return w, nil
 	}
-	end := n.waits.Begin("the final weights", "servers")
+	end := n.waits.Begin("the final weights", "", "servers")
 	defer end()
 	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()

@@ -15,7 +15,8 @@ import (
 const StatusTopic = "status"
 
 const (
-	statusWithin   = 2 * time.Second
+	statusWithin   = 1500 * time.Millisecond
+	askWithin      = 400 * time.Millisecond // one try at the leader, which may have stopped
 	requestLimit   = 1 << 16
 	historyTimeout = 10 * time.Second
 )
@@ -38,28 +39,55 @@ func (n *Node) serveStatus(conn net.Conn, _ port.Peer) {
 // node, or, without one, what this node knows by itself.
 func (n *Node) status(ctx context.Context, req *pb.StatusRequest) *pb.Status {
 	st, err := n.clusterStatus(ctx, req)
-	if err != nil {
-		st = &pb.Status{Error: err.Error()}
-		for _, p := range n.gossip.Peers() {
-			state := "dead"
-			if p.Alive {
-				state = "alive"
-			}
-			st.Nodes = append(st.Nodes, &pb.NodeStatus{Node: string(p.Node), Addr: p.Meta.Addr, Server: p.Meta.Server, Trainer: p.Meta.Trainer, State: state})
+	for err != nil && !req.Local && ctx.Err() == nil && n.founded() {
+		select { // a leader that has just gone has a successor soon
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+			st, err = n.clusterStatus(ctx, req)
 		}
 	}
-	st.Cluster, st.Job, st.Steps = n.cfg.Cluster, n.cfg.Job.Name, uint64(n.cfg.Job.Steps())
-	st.AnsweredBy, st.Time = string(n.cfg.Name), time.Now().UnixNano()
-	st.Waits = membership.Waits(n.waits.Snapshot())
+	if err != nil {
+		st = n.localStatus()
+		st.Error = err.Error()
+	}
+	job := n.cfg.Job
+	st.Cluster, st.Job, st.Steps, st.AnsweredBy = n.cfg.Cluster, job.Name, uint64(job.Steps()), string(n.cfg.Name)
+	st.ServersWanted, st.ParameterShards = uint32(job.Cluster.Servers), uint32(job.Cluster.ParameterShards)
+	st.LogicalShards, st.Batch = uint32(job.Batch.LogicalShards), uint32(job.Batch.Size)
 	return st
+}
+
+// localStatus is what this node knows without the coordinator.
+func (n *Node) localStatus() *pb.Status {
+	st := &pb.Status{Time: time.Now().UnixNano(), Waits: membership.Waits(n.waits.Snapshot())}
+	n.mu.Lock()
+	session := n.session
+	n.mu.Unlock()
+	if session != nil { // the founding was written before
+		leader, without := session.Leader()
+		st.Run, st.Leaderless = n.founding.Run, int64(without)
+		for _, p := range n.gossip.Peers() {
+			if p.Meta.Addr == leader {
+				st.Coordinator = string(p.Node)
+			}
+		}
+		for _, s := range n.servers {
+			st.Servers = append(st.Servers, string(s.Node))
+		}
+	}
+	membership.AddGossip(st, n.gossip.Peers())
+	return st
+}
+
+func (n *Node) founded() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.session != nil
 }
 
 var errNoLeader = errors.New("the coordinator has no leader that this node knows of")
 
 func (n *Node) clusterStatus(ctx context.Context, req *pb.StatusRequest) (*pb.Status, error) {
-	if req.Local {
-		return nil, errors.New("this node's own view only")
-	}
 	n.mu.Lock() // start may still be under way
 	coordinator, session := n.coordinator, n.session
 	n.mu.Unlock()
@@ -68,6 +96,9 @@ func (n *Node) clusterStatus(ctx context.Context, req *pb.StatusRequest) (*pb.St
 			return st, nil
 		}
 	}
+	if req.Local {
+		return nil, membership.ErrNotLeader
+	}
 	if session == nil {
 		return nil, errors.New("the run is not founded yet")
 	}
@@ -75,13 +106,18 @@ func (n *Node) clusterStatus(ctx context.Context, req *pb.StatusRequest) (*pb.St
 	if addr == "" || addr == n.port.Addr() {
 		return nil, errNoLeader
 	}
+	if !req.History {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, askWithin)
+		defer cancel()
+	}
 	conn, err := n.port.Dial(ctx, addr, port.Control, StatusTopic)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	st := &pb.Status{}
-	if err := membership.Ask(ctx, conn, &pb.StatusRequest{History: req.History}, st); err != nil {
+	if err := membership.Ask(ctx, conn, &pb.StatusRequest{History: req.History, Local: true}, st); err != nil {
 		return nil, err
 	}
 	if st.Error != "" {
