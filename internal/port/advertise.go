@@ -15,7 +15,6 @@ import (
 // on other hosts.
 func advertise(ctx context.Context, cfg *Config, bound *net.TCPAddr) (string, error) {
 	port := strconv.Itoa(bound.Port)
-	routes := routesTo(ctx, cfg.Seeds)
 	host := bound.IP.String()
 	if bound.Zone != "" {
 		host += "%" + bound.Zone
@@ -34,15 +33,17 @@ func advertise(ctx context.Context, cfg *Config, bound *net.TCPAddr) (string, er
 			return "", fmt.Errorf("advertise: %q is no address that others can reach; name one of this host's", cfg.Advertise)
 		}
 	case bound.IP.IsUnspecified():
-		local, err := localFor(routes, cfg)
+		local, err := localFor(routesTo(ctx, cfg.Seeds), cfg)
 		if err != nil {
 			return "", err
 		}
 		host = local.String()
 	}
-	if away := firstAway(routes); away != nil && isLoopback(host) {
-		return "", fmt.Errorf("advertise: %s is this host alone, but the seed %s is on another; set advertise to an address of this host that it can reach",
-			host, away.seed)
+	if isLoopback(host) {
+		if away := firstAway(routesTo(ctx, cfg.Seeds)); away != nil {
+			return "", fmt.Errorf("advertise: %s is this host alone, but the seed %s is on another; set advertise to an address of this host that it can reach",
+				host, away.seed)
+		}
 	}
 	return net.JoinHostPort(host, port), nil
 }

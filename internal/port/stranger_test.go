@@ -355,3 +355,23 @@ func TestAcceptSurvivesExhaustion(t *testing.T) {
 		t.Errorf("the remedy was logged %d times, want once", n)
 	}
 }
+
+// What opening a connection costs beyond TCP's own.
+func BenchmarkDial(b *testing.B) {
+	for name, key := range map[string][]byte{"plain": nil, "key": keyOne} {
+		b.Run(name, func(b *testing.B) {
+			ca, cb := testConfig("a"), testConfig("b")
+			ca.Key, cb.Key = key, key
+			from, _ := open(b, ca)
+			to, _ := open(b, cb)
+			to.Handle(Ring, "", echo)
+			for b.Loop() {
+				conn, err := from.Dial(context.Background(), to.Addr(), Ring, "x")
+				if err != nil {
+					b.Fatal(err)
+				}
+				conn.Close()
+			}
+		})
+	}
+}

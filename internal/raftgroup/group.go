@@ -111,9 +111,11 @@ func checkLog(logs raft.LogStore, snapshots raft.SnapshotStore, volatile bool) e
 }
 
 // Found makes this replica, which must be one of them, and the others the first
-// voters of the group. It is called on one replica, once in the life of a group;
-// the others start empty and are found by the first leader. It returns
-// raft.ErrCantBootstrap when this replica has taken part already.
+// voters of the group, and elects a leader without waiting for a timeout. It is
+// called on one replica, or on several with the same list in the same order,
+// once in the life of a group; the others start empty and are found by the first
+// leader. It returns raft.ErrCantBootstrap when this replica has taken part
+// already.
 func (g *Group) Found(replicas []Replica) error {
 	var c raft.Configuration
 	for _, r := range replicas {
@@ -125,7 +127,10 @@ func (g *Group) Found(replicas []Replica) error {
 	if err := g.raft.BootstrapCluster(c).Error(); err != nil {
 		return fmt.Errorf("raft group %s: found: %w", g.cfg.Group, err)
 	}
-	g.Campaign() // nobody else can, so there is nothing to wait for
+	// Several founders take turns, or each would vote for itself.
+	if turn, ok := g.turn(nil); ok {
+		g.background(func() { g.standInTurn(turn, g.raft.CurrentTerm(), nil) })
+	}
 	return nil
 }
 

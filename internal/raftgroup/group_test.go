@@ -197,6 +197,29 @@ func TestCommit(t *testing.T) {
 	}
 }
 
+// All of them may found the group, as long as they found the same; it has a
+// leader long before a timeout.
+func TestAllFound(t *testing.T) {
+	var all []*replica
+	var selves []Replica
+	for _, node := range []id.Node{"a", "b", "c"} {
+		r := startReplica(t, node, "1", nil)
+		all, selves = append(all, r), append(selves, r.self)
+	}
+	start := time.Now()
+	for _, r := range all {
+		if err := r.Found(selves); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+			t.Error(err)
+		}
+	}
+	lead := leaderOf(t, all)
+	t.Logf("%s leads %v after the founding, in term %d", lead.self.Node, time.Since(start).Round(100*time.Microsecond), lead.Raft().CurrentTerm())
+	apply(t, lead, "x")
+	for _, r := range all {
+		eventually(t, "x applied", func() bool { return r.fsm.text() == "x" })
+	}
+}
+
 // Before it is founded or added, a replica waits and disturbs nobody.
 func TestUnfoundedWaits(t *testing.T) {
 	r := startReplica(t, "a", "1", func(c *Config) {

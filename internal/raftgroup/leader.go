@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -75,15 +76,15 @@ func (g *Group) Campaign() {
 	g.background(g.stand)
 }
 
-// LeaderGone tells this replica that a process is gone. When that led the group,
-// as far as this replica knows, the survivors stand for election, one after the
+// LeaderGone tells this replica that processes are gone. When one of them led the
+// group, as far as this replica knows, the survivors stand for election, one after the
 // other in the order of the configuration: the first at once, each other one
 // only when a moment later there is still no leader, because the first may lack
 // a committed entry; and later yet when it has given its vote away. So it is to be called on every survivor, and does no harm
 // to a group that has another leader. An empty Incarnation stands for any life
 // of the node. It does not wait; calls within an election timeout count as one.
-func (g *Group) LeaderGone(gone Replica) {
-	if g.follows(gone) || g.IsLeader() {
+func (g *Group) LeaderGone(gone ...Replica) {
+	if g.hasLeader(gone) {
 		return
 	}
 	turn, ok := g.turn(gone)
@@ -106,7 +107,7 @@ func (g *Group) LeaderGone(gone Replica) {
 // standInTurn stands for election after turn turns, unless there is a leader by
 // then. A candidate that got this replica's vote is given time to win: standing
 // against it would throw the group back to its timeouts.
-func (g *Group) standInTurn(turn int, since uint64, gone Replica) {
+func (g *Group) standInTurn(turn int, since uint64, gone []Replica) {
 	const patience = 3 // more turns for whom this replica voted
 	for last := turn + patience; ; turn = 1 {
 		select {
@@ -114,7 +115,7 @@ func (g *Group) standInTurn(turn int, since uint64, gone Replica) {
 		case <-g.ctx.Done():
 			return
 		}
-		if g.follows(gone) || g.IsLeader() {
+		if g.hasLeader(gone) {
 			return
 		}
 		last -= turn
@@ -129,10 +130,14 @@ func (g *Group) standInTurn(turn int, since uint64, gone Replica) {
 // election takes between machines that answer.
 const turnsPerTimeout = 6
 
-// follows reports whether this replica knows a leader other than gone.
-func (g *Group) follows(gone Replica) bool {
+// hasLeader reports whether this replica leads or follows somebody who is not gone.
+func (g *Group) hasLeader(gone []Replica) bool {
 	leader, known := g.Leader()
-	return known && !gone.covers(leader)
+	return g.IsLeader() || known && !covered(leader, gone)
+}
+
+func covered(r Replica, gone []Replica) bool {
+	return slices.ContainsFunc(gone, func(g Replica) bool { return g.covers(r) })
 }
 
 // covers reports whether other is r, or any life of it when r names none.
@@ -142,14 +147,14 @@ func (r Replica) covers(other Replica) bool {
 
 // turn is this replica's place among the voters that are left; false when it
 // has no vote.
-func (g *Group) turn(gone Replica) (int, bool) {
+func (g *Group) turn(gone []Replica) (int, bool) {
 	members, err := g.Replicas()
 	if err != nil {
 		return 0, false
 	}
 	turn := 0
 	for _, m := range members {
-		if !m.Voter || gone.covers(m.Replica) {
+		if !m.Voter || covered(m.Replica, gone) {
 			continue
 		}
 		if m.ServerID() == g.cfg.Self.ServerID() {
@@ -161,7 +166,7 @@ func (g *Group) turn(gone Replica) (int, bool) {
 }
 
 func (g *Group) voter() bool {
-	_, ok := g.turn(Replica{})
+	_, ok := g.turn(nil)
 	return ok
 }
 

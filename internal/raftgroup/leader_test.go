@@ -49,6 +49,7 @@ func failover(t testing.TB, all []*replica, campaign bool) time.Duration {
 // power behind a switch, a stopped process) delays neither the leader's
 // heartbeats to the others nor the next election.
 func TestMuteVoterDelaysNobody(t *testing.T) {
+	const patience = 600 * time.Millisecond
 	mute, err := net.Listen("tcp", "127.0.0.1:0") // the backlog accepts
 	if err != nil {
 		t.Fatal(err)
@@ -57,21 +58,26 @@ func TestMuteVoterDelaysNobody(t *testing.T) {
 	var all []*replica
 	replicas := []Replica{{"mute", "1", mute.Addr().String()}}
 	for _, node := range []id.Node{"a", "b", "c", "d"} {
-		r := startReplica(t, node, "1", nil)
+		r := startReplica(t, node, "1", func(c *Config) {
+			// Twice the defaults, all of them, for busy machines.
+			c.Timing.HeartbeatTimeout, c.Timing.DialTimeout = patience, patience
+		})
 		all, replicas = append(all, r), append(replicas, r.self)
 	}
 	if err := all[0].Found(replicas); err != nil {
 		t.Fatal(err)
 	}
 	lead := leaderOf(t, all)
-	if lead != all[0] {
-		t.Fatalf("%s leads, want the founder", lead.self)
+	for i, r := range all {
+		if r == lead {
+			all[0], all[i] = r, all[0]
+		}
 	}
 	for _, r := range all { // none of them may miss its leader for a whole timeout
 		eventually(t, "all follow", func() bool { l, ok := r.Leader(); return ok && l == lead.self })
 	}
 	term := lead.Raft().CurrentTerm()
-	end := time.After(4 * 300 * time.Millisecond)
+	end := time.After(3 * patience)
 	for i := 0; ; i++ {
 		apply(t, lead, "x")
 		select {
@@ -79,7 +85,7 @@ func TestMuteVoterDelaysNobody(t *testing.T) {
 			if now := lead.Raft().CurrentTerm(); now != term || !lead.IsLeader() {
 				t.Errorf("term %d became %d during %d entries", term, now, i)
 			}
-			if took := failover(t, all, true); took > 150*time.Millisecond {
+			if took := failover(t, all, true); took > patience/2 {
 				t.Errorf("the next leader took %v", took)
 			} else {
 				t.Logf("the next leader has committed after %v", took.Round(100*time.Microsecond))
@@ -208,7 +214,7 @@ func TestLeaderGoneGoesOnToTheNext(t *testing.T) {
 	})
 	caughtUp(t, all)
 	first, second := all[1], all[2]
-	if turn, ok := first.turn(all[0].self); !ok || turn != 0 {
+	if turn, ok := first.turn([]Replica{all[0].self}); !ok || turn != 0 {
 		first, second = second, first
 	}
 	logs[first.self.Node].on.Store(true)
