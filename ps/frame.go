@@ -20,6 +20,7 @@ const (
 	frameFetch                        // asks for a payload: answered by store or missing
 	frameMissing                      // the payload asked for is not held
 	frameApplied                      // asks how far the log is applied; answered in seq
+	frameState                        // asks for the state after at least entry seq: answered by state and a snapshot, or missing
 )
 
 const frameSize = 32
@@ -50,7 +51,7 @@ func readFrame(r io.Reader, buf *[frameSize]byte) (frame, error) {
 		id:     payloadID{le.Uint64(buf[8:]), le.Uint64(buf[16:])},
 		length: le.Uint64(buf[24:]),
 	}
-	if f.kind < frameOpen || f.kind > frameApplied {
+	if f.kind < frameOpen || f.kind > frameState {
 		return f, fmt.Errorf("ps: side channel: unknown frame of kind %d", f.kind)
 	}
 	return f, nil

@@ -1,7 +1,6 @@
 package ps
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -79,26 +78,21 @@ func (p *peerConn) serve(f frame) error {
 		}
 		applied := p.r.group.Raft().AppliedIndex()
 		return p.writer.send(p.conn, frame{kind: frameApplied, id: payloadID{seq: applied}}, nil, patience)
+	case frameState:
+		return p.sendState(f.id.seq)
 	}
 	return fmt.Errorf("ps: side channel: frame of kind %d is no question", f.kind)
 }
 
 // applied asks another replica how far it has applied the log.
 func (r *replica) applied(of raftgroup.Replica) (uint64, error) {
-	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Patience)
-	defer cancel()
-	to := r.endpoint(of)
-	conn, err := r.dial(ctx, to.addr, to.topic)
+	conn, done, err := r.ask(r.endpoint(of), frame{kind: frameApplied})
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = conn.Close() }()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	var w payloadWriter
-	if err := w.send(conn, frame{kind: frameApplied}, nil, r.cfg.Patience); err != nil {
-		return 0, err
-	}
-	f, err := readFrame(conn, &w.head)
+	defer done()
+	var head [frameSize]byte
+	f, err := readFrame(conn, &head)
 	if err != nil {
 		return 0, err
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -46,6 +45,7 @@ type replica struct {
 	changed chan struct{} // capacity 1: leader or replicas may have changed
 	cut     chan struct{} // capacity 1: the log has grown past its limit
 	bytesIn *atomic.Uint64
+	sending atomic.Int32 // states on their way to other replicas
 
 	propose sync.Mutex // makes payloads' numbers and the senders' queues agree in order
 
@@ -73,9 +73,9 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 	r.maxPayload = 4 * floats
 	r.logLimit = cfg.LogLimit
 	if r.logLimit == 0 {
-		// A snapshot writes two versions of the state; with the log at four times the
-		// state that is at most one byte to disk for two received.
-		r.logLimit = max(minLogLimit, 4*int64(r.maxPayload))
+		// A log shorter than the state would make a replica that lags fetch more than
+		// what it lacks.
+		r.logLimit = max(minLogLimit, int64(r.maxPayload))
 	}
 	r.payloads = newPayloads(binary.LittleEndian.Uint64(seed[:]), r.logLimit)
 	r.fetcher = &fetcher{
@@ -110,7 +110,7 @@ func (r *replica) start(found []raftgroup.Replica) error {
 	p := r.cfg.Port
 	r.remove = append(r.remove, p.Handle(port.Params, payloadTopic(r.shard, r.cfg.Self), r.handler(r.servePeer)))
 	g, err := raftgroup.Start(raftgroup.Config{
-		Group: r.shard.String(), Self: r.cfg.Self, Dir: r.dir(r.cfg.Self.Incarnation),
+		Group: r.shard.String(), Self: r.cfg.Self, Dir: r.dir(),
 		FSM: machine{r}, Logs: r.entries, Port: p, Timing: r.cfg.Timing,
 		// What the log may keep is counted in bytes, by compact.
 		Snapshots: raftgroup.Snapshots{Trailing: 1},
@@ -132,24 +132,25 @@ func (r *replica) start(found []raftgroup.Replica) error {
 	return nil
 }
 
-// dir is apart for every life, because raftgroup never takes one up again.
-func (r *replica) dir(life id.Incarnation) string {
-	return filepath.Join(r.cfg.Dir, r.shard.String(), string(life))
-}
-
-// forgetEarlierLives removes what earlier lives left on disk. It is called once this
-// life has a snapshot of its own; until then theirs may be the only one on this node.
-func (r *replica) forgetEarlierLives() {
-	parent := filepath.Dir(r.dir(r.cfg.Self.Incarnation))
+// dir is apart for every life, because raftgroup never takes one up again. It holds term,
+// vote and references to snapshots, all worthless to another life, so those of earlier
+// ones are removed.
+func (r *replica) dir() string {
+	parent := filepath.Join(r.cfg.Dir, r.shard.String())
+	own := string(r.cfg.Self.Incarnation)
 	lives, err := os.ReadDir(parent)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
 	for _, e := range lives {
-		if e.Name() != string(r.cfg.Self.Incarnation) {
+		if e.Name() != own {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(parent, e.Name())))
 		}
 	}
 	if err != nil {
-		r.log.Warn().Err(err).Msg("could not remove snapshots of earlier lives")
+		r.log.Warn().Err(err).Msg("could not remove what earlier lives left on disk")
 	}
+	return filepath.Join(parent, own)
 }
 
 // stop ends everything, as a crash would, and waits for it.
@@ -194,8 +195,8 @@ func (r *replica) handler(serve func(net.Conn)) port.Handler {
 	}
 }
 
-// hold is the log store's wait for payloads. A log that cannot be cut (its disk is too
-// slow, or full) must not take all memory: a follower then refuses entries, lags, and is
+// hold is the log store's wait for payloads. A log that cannot be cut (its disk is full)
+// must not take all memory: a follower then refuses entries, lags, and is
 // brought back by a snapshot. The leader never refuses its own entries, because Raft
 // would take its leadership away; it delays its clients instead.
 func (r *replica) hold(refs []reference) error {
@@ -300,9 +301,10 @@ func (r *replica) setSenders(to []endpoint) {
 	}
 }
 
-// compact takes a snapshot whenever the log's payloads pass the limit, and then keeps as
-// many entries as have a quarter of it, so that a follower that lags a little needs no
-// snapshot.
+// compact cuts the log whenever its payloads pass the limit, down to half of it: what
+// stays lets a follower that lags a little catch up without the whole state. While a
+// state is being sent the log is let grow, or its receiver would find itself too far
+// behind again.
 func (r *replica) compact() {
 	for {
 		select {
@@ -310,20 +312,18 @@ func (r *replica) compact() {
 		case <-r.ctx.Done():
 			return
 		}
-		if r.payloads.logBytes() <= r.logLimit {
+		size := r.payloads.logBytes()
+		if size <= r.logLimit || (r.sending.Load() > 0 && size <= 2*r.logLimit) {
 			continue
 		}
 		conf := r.group.Raft().ReloadableConfig()
-		conf.TrailingLogs = max(1, r.entries.trailing(r.logLimit/4))
+		conf.TrailingLogs = max(1, r.entries.trailing(r.logLimit/2))
 		err := r.group.Raft().ReloadConfig(conf)
 		if err == nil {
 			err = r.group.Raft().Snapshot().Error()
 		}
-		switch {
-		case err == nil:
-			r.forgetEarlierLives()
-		case !errors.Is(err, raft.ErrNothingNewToSnapshot) && r.ctx.Err() == nil:
-			r.log.Warn().Err(err).Msg("snapshot to cut the log failed; it is tried again with the next entries")
+		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && r.ctx.Err() == nil {
+			r.log.Warn().Err(err).Msg("cutting the log failed; it is tried again with the next entries")
 		}
 	}
 }
@@ -346,50 +346,4 @@ func (r *replica) fenced() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.broken
-}
-
-// machine is the replica as Raft's state machine.
-type machine struct{ r *replica }
-
-// Apply implements raft.FSM. The log holds the entry, so its payload is here; were it
-// not, going on without it would make this replica differ from the others.
-func (m machine) Apply(l *raft.Log) any {
-	r := m.r
-	<-r.ready
-	if r.fenced() != nil {
-		return result{status: pb.ParamAnswer_RETRY, message: "the replica is fenced"}
-	}
-	e, err := decodeEntry(l.Data)
-	if err != nil {
-		return result{status: pb.ParamAnswer_BAD_REQUEST, message: err.Error()}
-	}
-	p := r.payloads.pin(e.ref.id)
-	if p == nil {
-		r.fence(fmt.Errorf("entry %d of term %d is committed, but its payload %v is not here", l.Index, l.Term, e.ref.id))
-		return result{status: pb.ParamAnswer_RETRY, message: "the replica is fenced"}
-	}
-	res := r.state.apply(&e, p.data)
-	r.payloads.release(p)
-	if r.payloads.logBytes() > r.logLimit {
-		poke(r.cut)
-	}
-	return res
-}
-
-// StoreConfiguration implements raft.ConfigurationStore. Without it Raft would not count a
-// change of replicas as applied, and would refuse every snapshot until the next command:
-// never, when the commands wait for the snapshot to make room.
-func (m machine) StoreConfiguration(uint64, raft.Configuration) { poke(m.r.changed) }
-
-// Snapshot implements raft.FSM.
-func (m machine) Snapshot() (raft.FSMSnapshot, error) {
-	if err := m.r.fenced(); err != nil {
-		return nil, err
-	}
-	return m.r.state.snapshot(), nil
-}
-
-// Restore implements raft.FSM.
-func (m machine) Restore(source io.ReadCloser) error {
-	return errors.Join(m.r.state.restore(source), source.Close())
 }

@@ -208,11 +208,11 @@ func (s *session) commit(e *entry, p *payload) (result, error) {
 	return res, nil
 }
 
-// waitForRoom delays a proposal while the log is far beyond its limit because snapshots
-// do not keep up.
+// waitForRoom delays a proposal while the log is far beyond its limit because cutting it
+// does not keep up.
 func (s *session) waitForRoom(p *payload) error {
 	r := s.r
-	for r.payloads.logBytes() > 2*r.logLimit {
+	for r.payloads.logBytes() > 3*r.logLimit {
 		poke(r.cut)
 		select {
 		case <-s.ticker.C:

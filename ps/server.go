@@ -25,7 +25,7 @@ type ServerConfig struct {
 	Self      raftgroup.Replica
 	Layout    Layout
 	Optimizer optim.Optimizer
-	Dir       string // term, vote and snapshots, one directory for each shard and life
+	Dir       string // term and vote, one directory for each shard and life
 	Port      *port.Port
 	Timing    raftgroup.Timing
 	Log       zerolog.Logger
@@ -36,7 +36,7 @@ type ServerConfig struct {
 	PayloadTimeout time.Duration // 2 s: without progress, before StoreLogs gives up a payload
 	Patience       time.Duration // 500 ms: without a byte, before a connection is given up
 	PendingKeep    time.Duration // 10 s: before a payload that was never proposed is dropped
-	LogLimit       int64         // bytes of payloads in a shard's log; max(256 MiB, 4 x state)
+	LogLimit       int64         // bytes of payloads in a shard's log; max(256 MiB, the shard's state)
 }
 
 func (c *ServerConfig) validate() error {

@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"sync"
-
-	"github.com/hashicorp/raft"
 
 	"github.com/musterml/muster/internal/id"
 )
@@ -19,11 +16,11 @@ import (
 //
 //	header: magic[8] params:u64 block_size:u64 shard:u16 shards:u16 slots:u32
 //	record: kind:u32 block:u32 place:u32 crc:u32 step:u64 length:u64, then length bytes
-//	end:    kind:u32 0:u32     0:u32     crc:u32 count:u64 0:u64
+//	end:    kind:u32 0:u32     0:u32     crc:u32 count:u64 applied:u64
 //
-// A record's crc is of its bytes; the end's is of all heads before it. The snapshot is
-// of one moment, although it is written while the shard goes on: it holds references to
-// versions, which never change.
+// A record's crc is of its bytes; the end's is of all heads, its own with a crc of 0.
+// The snapshot is of one moment, after the entry at applied, although it is written
+// while the shard goes on: it holds references to versions, which never change.
 const (
 	snapshotHead  = 32
 	snapshotMagic = "mstr-ps1"
@@ -39,17 +36,19 @@ type snapshotRecord struct {
 	v            *version
 }
 
-// stateSnapshot implements raft.FSMSnapshot.
+// stateSnapshot is written once, or released.
 type stateSnapshot struct {
 	s       *shardState
-	mu      sync.Mutex // Release may come while Persist writes
+	applied uint64
 	records []snapshotRecord
 }
 
 func (s *shardState) snapshot() *stateSnapshot {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	snap := &stateSnapshot{s: s, records: make([]snapshotRecord, 0, 2*len(s.blocks))}
+	snap := &stateSnapshot{s: s, applied: s.applied, records: make([]snapshotRecord, 0, 2*len(s.blocks))}
 	for i := range s.blocks {
 		for place, v := range s.blocks[i] {
 			if v != nil {
@@ -61,34 +60,12 @@ func (s *shardState) snapshot() *stateSnapshot {
 	return snap
 }
 
-// Persist writes the snapshot; Raft closes the sink's file and renames it into place.
-func (n *stateSnapshot) Persist(sink raft.SnapshotSink) error {
-	if err := n.write(sink); err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	return sink.Close()
-}
-
-// Release gives back every version not written.
-func (n *stateSnapshot) Release() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// release gives back every version not written.
+func (n *stateSnapshot) release() {
 	for _, r := range n.records {
 		r.v.release()
 	}
 	n.records = nil
-}
-
-// next takes one record out; its version's reference goes to the caller.
-func (n *stateSnapshot) next() (snapshotRecord, bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.records) == 0 {
-		return snapshotRecord{}, false
-	}
-	r := n.records[0]
-	n.records = n.records[1:]
-	return r, true
 }
 
 func (s *shardState) snapshotHeader() []byte {
@@ -117,39 +94,40 @@ func (n *stateSnapshot) write(w io.Writer) error {
 		return err
 	}
 	count := uint64(0)
-	for {
-		r, ok := n.next()
-		if !ok {
-			break
-		}
+	for ; len(n.records) > 0; n.records = n.records[1:] {
+		r := n.records[0]
 		data := bytesOf(r.v.data)
 		head = appendHead(head[:0], recordVersion, uint32(r.block), uint32(r.place),
 			checksum(r.v.data), uint64(r.v.step), uint64(len(data)))
 		heads = crc32.Update(heads, castagnoli, head)
-		_, err := w.Write(head)
-		if err == nil {
-			_, err = w.Write(data)
-		}
-		r.v.release()
-		if err != nil {
+		if _, err := w.Write(head); err != nil {
 			return err
 		}
+		if _, err := w.Write(data); err != nil {
+			return err
+		}
+		r.v.release()
 		count++
 	}
-	_, err := w.Write(appendHead(head[:0], recordEnd, 0, 0, heads, count, 0))
+	head = appendHead(head[:0], recordEnd, 0, 0, 0, count, n.applied)
+	heads = crc32.Update(heads, castagnoli, head)
+	_, err := w.Write(appendHead(head[:0], recordEnd, 0, 0, heads, count, n.applied))
 	return err
 }
 
 // restore replaces the whole state by a snapshot. When the snapshot is bad the state
 // stays as it was. No length read from it is believed: every one follows from the layout.
 func (s *shardState) restore(r io.Reader) error {
-	blocks, err := s.readSnapshot(bufio.NewReaderSize(r, 1<<18))
+	blocks, applied, err := s.readSnapshot(bufio.NewReaderSize(r, 1<<18))
 	if err != nil {
 		dropBlocks(blocks)
 		return fmt.Errorf("%w: %v: %w", ErrSnapshot, s.shard, err)
 	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	s.mu.Lock()
 	s.blocks, blocks = blocks, s.blocks
+	s.applied = applied
 	s.mu.Unlock()
 	dropBlocks(blocks)
 	return nil
@@ -165,42 +143,43 @@ func dropBlocks(blocks []blockState) {
 	}
 }
 
-func (s *shardState) readSnapshot(r io.Reader) ([]blockState, error) {
+func (s *shardState) readSnapshot(r io.Reader) (blocks []blockState, applied uint64, err error) {
 	var head [snapshotHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if want := s.snapshotHeader(); string(head[:]) != string(want) {
-		return nil, fmt.Errorf("header %x is not of this layout, whose is %x", head, want)
+		return nil, 0, fmt.Errorf("header %x is not of this layout, whose is %x", head, want)
 	}
 	heads := crc32.Update(0, castagnoli, head[:])
-	blocks := make([]blockState, len(s.blocks))
+	blocks = make([]blockState, len(s.blocks))
 	after := -1 // place of the last record among all, 2*block+place
 	for count := uint64(0); ; count++ {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return blocks, err
+			return blocks, 0, err
 		}
 		le := binary.LittleEndian
 		kind, block, place, crc := le.Uint32(head[:]), le.Uint32(head[4:]), le.Uint32(head[8:]), le.Uint32(head[12:])
 		step, length := le.Uint64(head[16:]), le.Uint64(head[24:])
 		if kind == recordEnd {
-			if crc != heads || step != count {
-				return blocks, fmt.Errorf("end after %d records does not match what it says of %d", count, step)
+			clear(head[12:16])
+			if crc != crc32.Update(heads, castagnoli, head[:]) || step != count {
+				return blocks, 0, fmt.Errorf("end after %d records does not match what it says of %d", count, step)
 			}
-			return blocks, nil
+			return blocks, length, nil
 		}
 		heads = crc32.Update(heads, castagnoli, head[:])
 		if kind != recordVersion || int64(block) >= int64(len(blocks)) || place > 1 || int(2*block+place) <= after {
-			return blocks, fmt.Errorf("record %d of kind %d for block %d, place %d", count, kind, block, place)
+			return blocks, 0, fmt.Errorf("record %d of kind %d for block %d, place %d", count, kind, block, place)
 		}
 		after = int(2*block + place)
 		v, err := s.readVersion(r, int(block), id.Step(step), crc, length)
 		if err != nil {
-			return blocks, err
+			return blocks, 0, err
 		}
 		if other := blocks[block][1-place]; other != nil && other.step == v.step {
 			v.release()
-			return blocks, fmt.Errorf("block %d has step %d twice", block, step)
+			return blocks, 0, fmt.Errorf("block %d has step %d twice", block, step)
 		}
 		blocks[block][place] = v
 	}

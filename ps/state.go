@@ -29,8 +29,12 @@ type shardState struct {
 	opt    optim.Optimizer
 	pool   versionPool
 
-	mu     sync.Mutex // guards blocks; held for pointer work only
-	blocks []blockState
+	// turn is held while an entry is applied, so that a snapshot falls between two.
+	turn sync.Mutex
+
+	mu      sync.Mutex // guards what follows; held for pointer work only
+	blocks  []blockState
+	applied uint64 // index of the last entry whose effect is in blocks
 
 	// Views reused by apply, which only Raft's goroutine calls.
 	srcSlots, dstSlots [][]float32
@@ -78,9 +82,12 @@ func newShardState(l Layout, shard id.ParamShard, opt optim.Optimizer) *shardSta
 	}
 }
 
-// apply carries out one entry. The payload is only read. An entry that meets a gap in
-// any of its blocks changes none of them.
-func (s *shardState) apply(e *entry, payload []float32) result {
+// apply carries out the entry at a log index. The payload is only read. An entry that
+// meets a gap in any of its blocks changes none of them.
+func (s *shardState) apply(index uint64, e *entry, payload []float32) result {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	defer s.advance(index)
 	if err := checkRequest(s.layout, s.shard, s.opt.Slots(), e.kind, e.first, e.last, 4*len(payload)); err != nil {
 		return result{status: pb.ParamAnswer_BAD_REQUEST, message: err.Error()}
 	}
@@ -93,6 +100,22 @@ func (s *shardState) apply(e *entry, payload []float32) result {
 	}
 	s.push(e, payload)
 	return result{status: pb.ParamAnswer_OK}
+}
+
+// advance notes that everything up to the index is in the state.
+func (s *shardState) advance(index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.applied = max(s.applied, index)
+}
+
+// has tells whether the entry at the index is in the state already. It may be before
+// Raft applies it: a snapshot is taken from a state that may be ahead of the index that
+// Raft asked for.
+func (s *shardState) has(index uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied >= index
 }
 
 // gap looks for a block that has not reached the step of a push.
