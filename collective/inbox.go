@@ -22,13 +22,14 @@ type Inbox struct {
 
 	mu      sync.Mutex
 	closed  bool
+	turn    uint64
 	parked  map[string]*parked
 	waiting map[string][]chan net.Conn // capacity one each
 }
 
 type parked struct {
 	conn  net.Conn
-	since time.Time
+	turn  uint64 // of delivery
 	timer *time.Timer
 }
 
@@ -69,13 +70,14 @@ func (b *Inbox) Deliver(key string, conn net.Conn) {
 	if len(b.parked) >= b.limit {
 		oldest := ""
 		for k, p := range b.parked {
-			if oldest == "" || p.since.Before(b.parked[oldest].since) {
+			if oldest == "" || p.turn < b.parked[oldest].turn {
 				oldest = k
 			}
 		}
 		b.drop(oldest)
 	}
-	p := &parked{conn: conn, since: time.Now()}
+	b.turn++
+	p := &parked{conn: conn, turn: b.turn}
 	p.timer = time.AfterFunc(b.keep, func() { b.expire(key, p) })
 	b.parked[key] = p
 }

@@ -87,13 +87,13 @@ func (r *Ring) takeCall(h *header) error {
 func (r *Ring) takeBye(l *link) error {
 	r.mu.Lock()
 	l.left.Store(true)
-	live := r.call.live && r.recvSeq.Load() == r.call.seq && r.recvDone != r.call.seq
+	needed := l == &r.prev && r.call.live && r.recvSeq.Load() == r.call.seq && r.recvDone != r.call.seq
 	r.mu.Unlock()
 	if l == &r.next {
 		kick(r.sendKick) // send knows whether anything is left to send
 		return errLast
 	}
-	if live {
+	if needed {
 		return ErrLeft
 	}
 	kick(r.answerKick)
