@@ -92,7 +92,7 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 }
 
 // minLogLimit is the least default for ServerConfig.LogLimit.
-const minLogLimit = 256 << 20
+const minLogLimit = 64 << 20
 
 func clientTopic(shard id.ParamShard) string { return "client/" + shard.String() }
 

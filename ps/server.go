@@ -36,7 +36,7 @@ type ServerConfig struct {
 	PayloadTimeout time.Duration // 2 s: without progress, before StoreLogs gives up a payload
 	Patience       time.Duration // 500 ms: without a byte, before a connection is given up
 	PendingKeep    time.Duration // 10 s: before a payload that was never proposed is dropped
-	LogLimit       int64         // bytes of payloads in a shard's log; max(256 MiB, the shard's state)
+	LogLimit       int64         // bytes of payloads in a shard's log; max(64 MiB, the shard's state)
 }
 
 func (c *ServerConfig) validate() error {
