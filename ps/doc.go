@@ -1,0 +1,52 @@
+// Package ps keeps the parameters of a run on replicated servers.
+//
+// The flat parameter vector is cut into blocks; block b lives in shard b mod Shards, and
+// every shard is a Raft group (internal/raftgroup) of a few replicas. A Server hosts the
+// replicas of one node, a Client puts, pushes and pulls ranges of blocks.
+//
+// # What it promises
+//
+//   - Exactly once. A push names its step, and a block that has done that step does not
+//     do it again: every request may be repeated, over any failure, and the client does.
+//   - A step is never lost once a push or put has returned, as long as a majority of each
+//     shard's replicas lives; and a client is not held up by a server that is gone or cut
+//     off, nor longer than its context: the error then names the shard and the wait.
+//   - The same bits on every replica: entries are applied in log order by arithmetic that
+//     is the same everywhere (internal/optim). Digest compares.
+//   - A block holds two versions, so readers of step s go on while s+1 is being written,
+//     and a Put can keep the version that other blocks still need (mode ring).
+//   - Any replica may answer a Pull or a repeated push that it has applied: the value of
+//     a block at a step is decided by the first entry that makes it and never changes
+//     (see shardState). Complete, which asks how far the shard is, goes through the leader.
+//
+// # How a push travels
+//
+//	client --(request, gradient)--> leader --(gradient, side channel)--> followers
+//	                                leader --(reference, Raft)---------> followers
+//	client <--(W at step+1)-------- leader, once a majority has stored both
+//
+// The log holds references of some fifty bytes; tensors go over connections of their own
+// into pooled buffers. A replica's log store returns only when it holds the payloads of
+// the new entries (logStore, holder), so "stored by a majority" covers the tensors, and
+// Raft's own argument carries over: whoever is elected has every committed payload. What
+// does not come by itself is fetched from the leader or any other replica.
+//
+// Raft's snapshots are references, too (machine): they cost nothing, so the log is cut
+// whenever its payloads pass a bound in bytes, and a replica that is too far behind
+// fetches the state of the moment on the side channel.
+//
+// Rejected: payloads inside the log entries (150 MB/s and 12 s of CPU per GB where this
+// design does several times that: Raft copies and allocates each entry on every hop), and
+// a primary with backups of our own making (the election, the log comparison and the
+// change of members would be Raft again, unproven).
+//
+// # What it leaves out
+//
+//   - Durability on disk. Log and state are in memory: a minority of a shard's replicas
+//     may be lost at any time, but not a majority at once. Whoever lost its memory comes
+//     back under a new incarnation, as a learner; only term and vote are on disk.
+//   - Sparse tables, and the modes ssp, async and local: the versions are made for steps
+//     that all trainers do together.
+//   - Comparing digests regularly and fencing a replica that differs: Digest and fence
+//     are here, the schedule is the owner's.
+package ps
