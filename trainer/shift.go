@@ -83,7 +83,7 @@ func ints(shards []id.LogicalShard) []int {
 
 // join forms the ring of the view.
 func (s *shift) join(ctx context.Context) error {
-	end := s.cfg.Waits.Begin("the ring to form", s.view.Number.String(), "ring")
+	end := s.cfg.Waits.Begin("the ring", s.view.Number.String(), "ring")
 	defer end()
 	ctx, cancel := context.WithTimeout(ctx, joinWithin)
 	defer cancel()

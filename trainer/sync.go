@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"context"
+	"strings"
 
 	"github.com/musterml/muster/collective"
 	"github.com/musterml/muster/internal/id"
@@ -127,7 +128,8 @@ func (s *shift) put(ctx context.Context, at, keep id.Step, part ps.State) error 
 // awaitRing registers a wait on the ring, which tells of which node while it lasts.
 func (s *shift) awaitRing(what string, at id.Step) (end func()) {
 	return s.cfg.Waits.Follow(what, at.String(), "ring", func() (detail, on string, ok bool) {
-		detail, peer, _, ok := s.ring.Waiting()
+		text, peer, _, ok := s.ring.Waiting()
+		_, detail, _ = strings.Cut(text, ": ") // which operation it is, what and at say already
 		return detail, string(peer), ok
 	})
 }

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/musterml/muster/internal/node"
+	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/membership"
+	pb "github.com/musterml/muster/proto"
+)
+
+// asker holds the flags of verbs that ask a running node.
+type asker struct {
+	common
+	addr string
+}
+
+// askWithin is how long a node may take: it asks the coordinator's leader first.
+const askWithin = 4 * time.Second
+
+func (a *asker) flags(f *pflag.FlagSet) {
+	f.StringVar(&a.addr, "addr", "127.0.0.1:7400", "address of any node of the cluster")
+	f.StringVar(&a.cluster, "cluster", "", "name of the cluster; empty means whichever is there")
+	f.StringVar(&a.keyFile, "key-file", "", "file with the cluster's secret, if it has one")
+	f.BoolVar(&a.json, "json", false, "for machines: one JSON object")
+}
+
+// ask asks the node for the state of the run.
+func (a *asker) ask(ctx context.Context) (*pb.Status, error) {
+	if _, _, err := net.SplitHostPort(a.addr); err != nil {
+		return nil, fmt.Errorf("--addr is %q: give host:port, for example 127.0.0.1:7400", a.addr)
+	}
+	key, err := a.key()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	conn, err := port.DialTool(ctx, port.ToolConfig{Cluster: a.cluster, Version: version, Key: key}, a.addr, port.Control, node.StatusTopic)
+	if err != nil {
+		return nil, a.explain(err)
+	}
+	defer conn.Close()
+	st := &pb.Status{}
+	if err := membership.Ask(ctx, conn, &pb.StatusRequest{}, st); err != nil {
+		return nil, a.explain(err)
+	}
+	return st, nil
+}
+
+// explain adds what a person can do about a node that does not answer.
+func (a *asker) explain(err error) error {
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("nothing listens at %s: start a node there, or name another with --addr", a.addr)
+	case errors.As(err, &dns):
+		return fmt.Errorf("%s: the host name is not known; correct --addr", a.addr)
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s does not answer within %v: the process there may have stopped or the network is cut; ask another node with --addr", a.addr, askWithin)
+	case errors.Is(err, port.ErrNotMuster):
+		return fmt.Errorf("what listens at %s is not muster, or its key differs: correct --addr, or give its --key-file", a.addr)
+	}
+	return err
+}
