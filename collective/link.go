@@ -175,9 +175,14 @@ func (l *link) farewell(last *header, payload []byte, until time.Time) {
 
 // release is called once by the reader and once by the writer, when they are done with the connection.
 func (l *link) release() {
-	if l.refs.Add(-1) == 0 {
-		_ = l.conn.Close()
+	if l.refs.Add(-1) > 0 {
+		return
 	}
+	// TLS would try for five seconds to say goodbye to a peer that no longer reads. Our own last frame has said it.
+	if c, ok := l.conn.(interface{ NetConn() net.Conn }); ok {
+		_ = c.NetConn().Close()
+	}
+	_ = l.conn.Close()
 }
 
 // check says whether a frame is of this ring and from the peer at the other end.

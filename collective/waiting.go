@@ -16,7 +16,7 @@ func (r *Ring) Waiting() (what string, peer id.Node, since time.Time, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := &r.call
-	if !c.live || r.world == 1 {
+	if !c.live || r.err != nil {
 		return "", "", time.Time{}, false
 	}
 	at := func(ns int64) time.Time { return r.started.Add(time.Duration(ns)) }
