@@ -124,32 +124,15 @@ func (c *Coordinator) Members() (voters, learners []raftgroup.Replica) {
 func (c *Coordinator) State() *pb.RunState { return c.machine.copy() }
 
 // Gone hears that a process has died: the director may act on it, and if it led the
-// group, this server stands for election now.
+// group, this server stands for election in its turn.
 func (c *Coordinator) Gone(node id.Node, inc id.Incarnation) {
-	if leader, known := c.group.Leader(); known && leader.Node == node && c.next(node) {
-		c.group.Campaign()
-	}
+	c.group.LeaderGone(raftgroup.Replica{Node: node, Incarnation: inc})
 	c.mu.Lock()
 	r := c.reign
 	c.mu.Unlock()
 	if r != nil {
 		r.post(evGone{node, inc, "its process has ended"})
 	}
-}
-
-// next says whether this server is the first of the group after a dead leader, so
-// that not all of them stand at once.
-func (c *Coordinator) next(dead id.Node) bool {
-	replicas, err := c.group.Replicas()
-	if err != nil {
-		return false
-	}
-	for _, r := range replicas {
-		if r.Node != dead {
-			return r.Node == c.cfg.Self.Node
-		}
-	}
-	return false
 }
 
 // run reigns whenever this server leads.
@@ -172,8 +155,10 @@ func (c *Coordinator) run(ctx context.Context) {
 // reign is one term of leadership.
 type reign struct {
 	ctx      context.Context
+	cancel   context.CancelCauseFunc
 	events   chan any
-	sessions map[id.Node]*serverSession // owned by the loop
+	term     uint64
+	sessions map[uint64]*serverSession // by number; owned by the loop
 	pending  chan proposal
 }
 
@@ -200,14 +185,18 @@ func (r *reign) post(event any) bool {
 
 // lead drives the director until leadership or ctx ends.
 func (c *Coordinator) lead(ctx context.Context) error {
+	term := c.group.Raft().CurrentTerm()
 	if err := c.group.Raft().Barrier(5 * time.Second).Error(); err != nil {
 		return fmt.Errorf("coordinator: catching up: %w", err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &reign{ctx: ctx, events: make(chan any, 1024), sessions: map[id.Node]*serverSession{}, pending: make(chan proposal, 4096)}
+	r := &reign{
+		ctx: ctx, cancel: cancel, term: term, events: make(chan any, 1024),
+		sessions: map[uint64]*serverSession{}, pending: make(chan proposal, 4096),
+	}
 	var workers sync.WaitGroup
-	workers.Go(func() { r.await(cancel) })
+	workers.Go(r.await)
 	workers.Go(func() { c.reconcile(ctx) })
 	defer workers.Wait()
 	defer cancel(nil)
@@ -234,11 +223,14 @@ func (c *Coordinator) lead(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-c.changed:
-			if !c.group.IsLeader() {
+			if !c.reigns(r) {
 				return raft.ErrLeadershipLost
 			}
 			continue
 		case <-tick.C:
+			if !c.reigns(r) {
+				return raft.ErrLeadershipLost
+			}
 			event = evTick{trainers: c.trainersAlive()}
 		case event = <-r.events:
 		}
@@ -248,14 +240,25 @@ func (c *Coordinator) lead(ctx context.Context) error {
 			close(e.done)
 			continue
 		case sessionOpened:
-			r.sessions[e.name] = e.session
+			r.sessions[e.session.number] = e.session
 			event = e.evOpened
+		case evClosed:
+			delete(r.sessions, e.session)
 		case evApplied:
-			apply(d.state, e.entry)
+			if err := apply(d.state, e.entry); err != nil {
+				return err
+			}
 			c.logEvents(e.entry)
 		}
 		c.act(r, &workers, d.step(time.Now(), event))
 	}
+}
+
+// reigns says whether this server still leads in the term of r. One that lost the lead
+// and has it again must begin anew: what others agreed meanwhile is unknown to r's
+// director.
+func (c *Coordinator) reigns(r *reign) bool {
+	return c.group.IsLeader() && c.group.Raft().CurrentTerm() == r.term
 }
 
 func (c *Coordinator) logEvents(e *pb.Entry) {
@@ -279,8 +282,12 @@ func (c *Coordinator) act(r *reign, workers *sync.WaitGroup, actions []any) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case doSend:
-			if s := r.sessions[a.to]; s != nil {
+			if s := r.sessions[a.session]; s != nil {
 				s.send(a.down)
+			}
+		case doHangUp:
+			if s := r.sessions[a.session]; s != nil {
+				s.send(nil)
 			}
 		case doPropose:
 			b, err := proto.Marshal(a.entry)
@@ -290,7 +297,8 @@ func (c *Coordinator) act(r *reign, workers *sync.WaitGroup, actions []any) {
 			}
 			select {
 			case r.pending <- proposal{c.group.Raft().Apply(b, 5*time.Second), a.entry}:
-			case <-r.ctx.Done():
+			default: // to wait here could wait for ever: await in turn waits for the loop
+				r.cancel(errors.New("coordinator: too many entries wait to be agreed"))
 			}
 		case doRestore:
 			workers.Go(func() { c.restore(r) })
@@ -302,14 +310,18 @@ func (c *Coordinator) act(r *reign, workers *sync.WaitGroup, actions []any) {
 
 // await waits for proposals in their order and tells the director of each; a failed
 // one ends the reign, because the director must not go on as if it had been agreed.
-func (r *reign) await(cancel context.CancelCauseFunc) {
+func (r *reign) await() {
 	for {
 		select {
 		case <-r.ctx.Done():
 			return
 		case p := <-r.pending:
-			if err := p.future.Error(); err != nil {
-				cancel(fmt.Errorf("coordinator: an entry was not agreed: %w", err))
+			err := p.future.Error()
+			if err == nil {
+				err, _ = p.future.Response().(error) // agreed, but it came too late
+			}
+			if err != nil {
+				r.cancel(fmt.Errorf("coordinator: an entry was not agreed: %w", err))
 				return
 			}
 			r.post(evApplied{p.entry})

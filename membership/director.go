@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/musterml/muster/internal/id"
@@ -67,8 +66,13 @@ type (
 // Actions it asks its shell for.
 type (
 	doSend struct {
-		to   id.Node
-		down *pb.Down
+		to      id.Node
+		session uint64
+		down    *pb.Down
+	}
+	doHangUp struct { // end a session, once what was sent on it is written; the node opens another
+		to      id.Node
+		session uint64
 	}
 	doPropose struct{ entry *pb.Entry }
 	doRestore struct{} // find the newest complete step on the servers, then evRestored
@@ -101,25 +105,35 @@ type director struct {
 	began    time.Time    // when it took office
 	now      time.Time
 	trainers int // alive by gossip
+	ticked   time.Time
 	seats    map[id.Node]*seat
 	round    *round
-	restore  struct {
+	known    struct { // the committed view, read once
+		from *pb.View
+		view View
+	}
+	restore struct {
 		asked, known bool
 		step         id.Step
 	}
-	recording  uint64    // metrics of steps below this are recorded or proposed
-	recovering time.Time // when the loss of a member was seen; zero when all is well
-	finishing  bool      // the end is proposed
+	recording  uint64          // metrics of steps below this are recorded or proposed
+	told       map[string]bool // keys of the events that are in the history, or proposed
+	recovering time.Time       // when the loss of a member was seen; zero when all is well
+	finishing  bool            // the end is proposed
 	finished   time.Time
 	left       bool
 	actions    []any
 }
 
 func newDirector(now time.Time, state *pb.RunState, shards int, exact bool, t timing) *director {
-	return &director{
-		timing: t, shards: shards, exact: exact, state: state, began: now, now: now,
-		seats: map[id.Node]*seat{}, recording: uint64(len(state.GetMetrics())),
+	d := &director{
+		timing: t, shards: shards, exact: exact, state: state, began: now, now: now, ticked: now,
+		seats: map[id.Node]*seat{}, recording: uint64(len(state.GetMetrics())), told: map[string]bool{},
 	}
+	for _, e := range state.GetEvents() {
+		d.told[e.Key] = true
+	}
+	return d
 }
 
 // step takes one event and returns what is to be done about it, in order.
@@ -139,9 +153,10 @@ func (d *director) step(now time.Time, event any) []any {
 	case evApplied:
 		d.applied(e.entry)
 	case evRestored:
-		d.restore.known, d.restore.step = true, e.step
+		d.restore.known, d.restore.step = d.restore.asked, e.step
 	case evTick:
 		d.trainers = e.trainers
+		d.forgivePause()
 		d.dropSilent()
 	}
 	if d.state.Finish != nil {
@@ -156,30 +171,35 @@ func (d *director) step(now time.Time, event any) []any {
 
 func (d *director) do(action any) { d.actions = append(d.actions, action) }
 
-func (d *director) view() View { return viewFromProto(d.state.GetView()) }
-
-func (d *director) event(kind string, node id.Node, format string, args ...any) *pb.Event {
-	return &pb.Event{
-		Time: d.now.UnixNano(), Kind: kind, Node: string(node), Text: fmt.Sprintf(format, args...),
-		View: d.state.GetView().GetNumber(), Step: uint64(len(d.state.GetMetrics())),
+// view returns the committed view; nobody may change what it refers to.
+func (d *director) view() View {
+	if p := d.state.GetView(); p != d.known.from {
+		d.known.from, d.known.view = p, viewFromProto(p)
 	}
+	return d.known.view
 }
 
-// note puts a line into the run's history.
-func (d *director) note(e *pb.Event) {
-	d.do(doPropose{&pb.Entry{Events: []*pb.Event{e}}})
+// send tells a node that has a seat.
+func (d *director) send(name id.Node, down *pb.Down) {
+	d.do(doSend{name, d.seats[name].session, down})
 }
 
 func (d *director) open(e evOpened) {
-	if why := d.unfit(e.meta); why != "" {
-		d.refuse(e.name, why)
+	old := d.seats[e.name]
+	if old != nil && old.session > e.session {
+		d.do(doHangUp{e.name, e.session}) // it was overtaken by the node's next one
 		return
 	}
-	old := d.seats[e.name]
-	d.seats[e.name] = &seat{session: e.session, meta: e.meta, opened: d.now, heard: d.now}
-	if old == nil || old.meta.GetIncarnation() != e.meta.GetIncarnation() {
-		d.note(d.event("joined", e.name, "%s opened its session from %s (%s)", e.name, e.meta.GetAddr(), roles(e.meta)))
+	if why := d.unfit(e.meta); why != "" {
+		d.refuse(e.name, e.session, e.meta, why)
+		return
 	}
+	if old != nil {
+		d.do(doHangUp{e.name, old.session})
+	}
+	d.seats[e.name] = &seat{session: e.session, meta: e.meta, opened: d.now, heard: d.now}
+	d.noteOnce("joined/"+e.meta.GetIncarnation(),
+		d.event("joined", e.name, "%s opened its session from %s (%s)", e.name, e.meta.GetAddr(), roles(e.meta)))
 	d.tellView(e.name)
 	m := d.view().member(e.name)
 	switch {
@@ -191,11 +211,13 @@ func (d *director) open(e evOpened) {
 	}
 }
 
-// refuse sends a node away.
-func (d *director) refuse(name id.Node, why string) {
-	delete(d.seats, name)
-	d.note(d.event("refused", name, "%s is refused: %s", name, why))
-	d.do(doSend{name, &pb.Down{M: &pb.Down_Refusal{Refusal: &pb.Refusal{Why: why}}}})
+// refuse sends a node away. A seat that another session of that name holds is not touched.
+func (d *director) refuse(name id.Node, session uint64, meta *pb.NodeMeta, why string) {
+	if s := d.seats[name]; s != nil && s.session == session {
+		delete(d.seats, name)
+	}
+	d.noteOnce("refused/"+meta.GetIncarnation(), d.event("refused", name, "%s is refused: %s", name, why))
+	d.do(doSend{name, session, &pb.Down{M: &pb.Down_Refusal{Refusal: &pb.Refusal{Why: why}}}})
 }
 
 // unfit says why a trainer cannot take part in this run, "" if it can.
@@ -212,17 +234,6 @@ func (d *director) unfit(m *pb.NodeMeta) string {
 	return ""
 }
 
-func roles(m *pb.NodeMeta) string {
-	var r []string
-	if m.GetServer() {
-		r = append(r, "server")
-	}
-	if m.GetTrainer() {
-		r = append(r, "trainer")
-	}
-	return strings.Join(r, ", ")
-}
-
 // tellView sends the current view to a seat that has not seen it; every node is told,
 // members and others, because a trainer must know when it is left out.
 func (d *director) tellView(name id.Node) {
@@ -231,71 +242,42 @@ func (d *director) tellView(name id.Node) {
 		return
 	}
 	s.told = id.View(v.Number)
-	d.do(doSend{name, &pb.Down{M: &pb.Down_View{View: v}}})
+	d.send(name, &pb.Down{M: &pb.Down_View{View: v}})
 }
 
 // freeze asks a member to take no further step in the current view.
 func (d *director) freeze(name id.Node) {
-	d.do(doSend{name, &pb.Down{M: &pb.Down_Freeze{Freeze: &pb.Freeze{View: d.state.GetView().GetNumber()}}}})
+	d.send(name, &pb.Down{M: &pb.Down_Freeze{Freeze: &pb.Freeze{View: d.state.GetView().GetNumber()}}})
 }
 
 func (d *director) reported(e evReport) {
 	s := d.seats[e.name]
 	if s == nil || s.session != e.session {
+		// A node must not believe itself heard on a session that has no seat.
+		d.do(doHangUp{e.name, e.session})
 		return
 	}
-	d.noteLeads(e.name, s.report, e.report)
+	d.noteLeads(e.name, e.report)
 	s.report, s.heard = e.report, d.now
 	v := d.view()
 	if !s.lives(v.member(e.name)) {
 		return
 	}
 	d.record(e.report.Metrics)
-	if id.View(e.report.View) != v.Number {
-		return
-	}
-	for _, x := range e.report.Suspects {
-		if v.member(id.Node(x.Node)) != nil {
-			d.begin(fmt.Sprintf("%s says of %s: %s", e.name, x.Node, x.Why), id.Node(x.Node), x.Why)
+	if id.View(e.report.View) == v.Number {
+		for _, x := range e.report.Suspects {
+			if v.member(id.Node(x.Node)) != nil {
+				d.begin(fmt.Sprintf("%s says of %s: %s", e.name, x.Node, x.Why), id.Node(x.Node), x.Why)
+			}
+		}
+		if e.report.Broken {
+			d.begin(fmt.Sprintf("the ring broke at %s", e.name), "", "")
 		}
 	}
-	if e.report.Broken {
-		d.begin(fmt.Sprintf("the ring broke at %s", e.name), "", "")
+	if id.View(e.report.Frozen) >= v.Number && d.round == nil {
+		// A leader before this one began a round and did not live to end it.
+		d.begin(fmt.Sprintf("%s has stopped in %v", e.name, v.Number), "", "")
 	}
-}
-
-// noteLeads keeps the history of who leads which Raft group.
-func (d *director) noteLeads(name id.Node, before, after *pb.Report) {
-	for _, l := range after.Leads {
-		known := slices.ContainsFunc(before.GetLeads(), func(x *pb.Lead) bool {
-			return x.Group == l.Group && x.Term == l.Term
-		})
-		if !known {
-			d.note(d.event("leader", name, "%s leads %s in term %d", name, l.Group, l.Term))
-		}
-	}
-}
-
-// record proposes the steps that are not yet in the history. Every trainer of the
-// view reports them; only the first report of a step counts, so each is there once.
-func (d *director) record(metrics []*pb.StepMetrics) {
-	var fresh []*pb.StepMetrics
-	for _, m := range metrics {
-		if m.Step == d.recording {
-			fresh = append(fresh, m)
-			d.recording++
-		}
-	}
-	if len(fresh) == 0 {
-		return
-	}
-	entry := &pb.Entry{Metrics: fresh}
-	if v := d.state.GetView(); !d.recovering.IsZero() && d.round == nil && d.recording > v.GetFrom() {
-		entry.Events = []*pb.Event{d.event("recovered", "", "step %d is done in view %d, %d ms after the loss was seen",
-			v.GetFrom(), v.GetNumber(), d.now.Sub(d.recovering).Milliseconds())}
-		d.recovering = time.Time{}
-	}
-	d.do(doPropose{entry})
 }
 
 // close takes away the seat of a node whose session has ended.
@@ -319,11 +301,25 @@ func (d *director) gone(e evGone) {
 	}
 }
 
+// forgivePause keeps a pause of this process (its loop waited for Raft, or the whole
+// machine stood still) from being taken for silence of everybody else.
+func (d *director) forgivePause() {
+	if pause := d.now.Sub(d.ticked); pause > d.timing.silence/3 {
+		d.began = d.began.Add(pause)
+		for _, s := range d.seats {
+			s.heard = s.heard.Add(pause)
+		}
+	}
+	d.ticked = d.now
+}
+
 // dropSilent ends the sessions of nodes that report no more, and misses the members
 // that never opened one with this leader.
 func (d *director) dropSilent() {
 	for _, name := range sortedSeats(d.seats) {
-		if silent := d.now.Sub(d.seats[name].heard); silent > d.timing.silence {
+		s := d.seats[name]
+		if silent := d.now.Sub(s.heard); silent > d.timing.silence {
+			d.do(doHangUp{name, s.session})
 			d.close(name, fmt.Sprintf("no report for %d ms", silent.Milliseconds()))
 		}
 	}
@@ -343,81 +339,10 @@ func (d *director) applied(e *pb.Entry) {
 		ack := &pb.Ack{Metrics: uint64(len(d.state.Metrics))}
 		for _, name := range sortedSeats(d.seats) {
 			if d.seats[name].meta.GetTrainer() {
-				d.do(doSend{name, &pb.Down{M: &pb.Down_Ack{Ack: ack}}})
+				d.send(name, &pb.Down{M: &pb.Down_Ack{Ack: ack}})
 			}
 		}
 	}
-}
-
-// finish ends the run when every member of the view says that the last step is done
-// and committed, with the same weights.
-func (d *director) finish() {
-	v := d.view()
-	if d.finishing || d.round != nil || len(v.Members) == 0 {
-		return
-	}
-	var last *pb.Report
-	for _, m := range v.Members {
-		s := d.seats[m.Node]
-		if s.lives(&m) && s.report.GetFailed() != "" {
-			d.giveUp(m.Node, s.report.Failed)
-			return
-		}
-		if !s.lives(&m) || !s.report.GetDone() || id.View(s.report.View) != v.Number {
-			return
-		}
-		if last != nil && last.Digest != s.report.Digest {
-			d.begin(fmt.Sprintf("%s ends with other weights", m.Node), m.Node, "its weights differ: "+s.report.Digest)
-			d.round.diverged[m.Node] = true
-			return
-		}
-		last = s.report
-	}
-	if uint64(len(d.state.Metrics)) <= last.Step {
-		return // the last lines of the history are still on their way
-	}
-	d.finishing = true
-	m := d.state.Metrics[last.Step]
-	d.do(doPropose{&pb.Entry{
-		Finish: &pb.Finish{Step: last.Step, Digest: last.Digest, TestAccuracy: m.TestAccuracy, TestLoss: m.TestLoss, Time: d.now.UnixNano()},
-		Events: []*pb.Event{d.event("finished", "", "all %d steps are done; held-out accuracy %.2f %%; weights %s", last.Step, 100*m.TestAccuracy, last.Digest)},
-	}})
-}
-
-// giveUp ends a run that cannot go on anywhere.
-func (d *director) giveUp(node id.Node, why string) {
-	d.finishing = true
-	d.do(doPropose{&pb.Entry{
-		Finish: &pb.Finish{Step: uint64(len(d.state.Metrics)), Failed: why, Time: d.now.UnixNano()},
-		Events: []*pb.Event{d.event("failed", node, "the run ends: %s", why)},
-	}})
-}
-
-// sayGoodbye tells the nodes that the run is over, waits until they have saved their
-// outputs, and lets them go; the leader goes last, so that none loses its source.
-func (d *director) sayGoodbye() {
-	if d.finished.IsZero() {
-		d.finished = d.now
-	}
-	waiting := 0
-	for _, name := range sortedSeats(d.seats) {
-		s := d.seats[name]
-		if s.told != finishTold {
-			s.told = finishTold
-			d.do(doSend{name, &pb.Down{M: &pb.Down_Finish{Finish: d.state.Finish}}})
-		}
-		if !s.report.GetSaved() {
-			waiting++
-		}
-	}
-	if d.left || len(d.seats) == 0 || waiting > 0 && d.now.Sub(d.finished) < d.timing.goodbye {
-		return
-	}
-	d.left = true
-	for _, name := range sortedSeats(d.seats) {
-		d.do(doSend{name, &pb.Down{M: &pb.Down_Bye{Bye: &pb.Bye{}}}})
-	}
-	d.do(doLeave{})
 }
 
 func sortedSeats(seats map[id.Node]*seat) []id.Node {

@@ -133,19 +133,33 @@ func (d *director) propose(v View, stay []Member) {
 	next.Members = next.Members[:min(len(next.Members), d.shards)]
 	d.settleKind(v, &next)
 	if len(next.Members) == 0 {
-		return // nobody is here to go on; the round stays open until a trainer comes
+		d.restore.asked, d.restore.known = false, false // an answer of now would be old by then
+		return                                          // nobody is here to go on; the round stays open until a trainer comes
 	}
-	if holders == 0 {
-		if !d.restored() {
+	switch {
+	case holders == 0:
+		if d.mayHold(v) || !d.restored() {
 			return
 		}
 		next.From = d.restore.step
+	case uint64(next.From) > d.recording && d.now.Sub(d.round.began) < d.timing.answer:
+		return // a holder still has figures to report, which may not fit into one report
 	}
 	assign(next.Members, d.shards)
 	d.round.proposed = true
 	p := next.proto()
 	p.Time = d.now.UnixNano()
-	d.do(doPropose{&pb.Entry{View: p, Events: d.viewEvents(v, next)}})
+	d.do(doPropose{&pb.Entry{View: p, Metrics: d.lostMetrics(next.From), Events: d.viewEvents(v, next)}})
+}
+
+// mayHold says whether a member that is here, but slow to answer, may hold the state, when
+// none that answered does. The servers' state may be older and cost steps, so such a
+// member has as long as a silent one.
+func (d *director) mayHold(v View) bool {
+	return d.now.Sub(d.round.began) < d.timing.silence && slices.ContainsFunc(v.Members, func(m Member) bool {
+		s := d.seats[m.Node]
+		return s.lives(&m) && id.View(s.report.GetFrozen()) < v.Number
+	})
 }
 
 // settleKind fixes, with the first view, what all trainers of the run have in common:
@@ -218,7 +232,8 @@ func (d *director) viewApplied() {
 	d.restore.asked, d.restore.known = false, false
 	for _, name := range sortedSeats(d.seats) {
 		if why := d.unfit(d.seats[name].meta); why != "" {
-			d.refuse(name, why)
+			s := d.seats[name]
+			d.refuse(name, s.session, s.meta, why)
 			continue
 		}
 		d.tellView(name)

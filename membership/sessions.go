@@ -26,7 +26,8 @@ type sessionOpened struct {
 	session *serverSession
 }
 
-// send queues a message; a node that does not read has its session closed.
+// send queues a message; nil ends the session once what is queued is written. A node that does
+// not read has its session closed.
 func (s *serverSession) send(m *pb.Down) {
 	select {
 	case s.out <- m:
@@ -100,6 +101,10 @@ func (s *serverSession) write(done <-chan struct{}) {
 			return
 		case m = <-s.out:
 		case <-tick.C:
+		}
+		if m == nil {
+			s.conn.Close()
+			return
 		}
 		if err := writeDown(s.conn, m); err != nil {
 			s.conn.Close() // ends the reader, too

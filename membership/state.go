@@ -1,8 +1,10 @@
 package membership
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -11,24 +13,45 @@ import (
 	pb "github.com/musterml/muster/proto"
 )
 
-// apply adds one committed entry to the run's state. It is the only way the state
-// changes, and a function of its arguments alone, so every server holds the same.
-func apply(s *pb.RunState, e *pb.Entry) {
+// errStale is returned for an entry that was made for another state than the one it
+// meets: its proposer had not heard of an entry before it, and must not go on.
+var errStale = errors.New("coordinator: the entry does not follow the run's state")
+
+const (
+	maxEvents  = 10_000 // that a run keeps; a run that is restless for weeks must not outgrow its servers
+	keepEvents = 1_000  // of the first, which tell how it began
+	dropEvents = 1_000  // at a time, the oldest after those
+)
+
+// apply adds one committed entry to the run's state, as a whole or not at all. It is the
+// only way the state changes, and a function of its arguments alone, so every server
+// holds the same.
+func apply(s *pb.RunState, e *pb.Entry) error {
+	if e.View != nil && e.View.Number != s.View.GetNumber()+1 {
+		return fmt.Errorf("%w: it makes view %d after view %d", errStale, e.View.Number, s.View.GetNumber())
+	}
+	for i, m := range e.Metrics { // once each, without a gap
+		if next := uint64(len(s.Metrics) + i); m.Step != next {
+			return fmt.Errorf("%w: it records step %d where step %d is next", errStale, m.Step, next)
+		}
+	}
 	if e.Founding != nil && s.Founding == nil {
 		s.Founding = e.Founding
 	}
-	if e.View != nil && e.View.Number == s.View.GetNumber()+1 {
+	if e.View != nil {
 		s.View = e.View
 	}
-	for _, m := range e.Metrics {
-		if m.Step == uint64(len(s.Metrics)) { // once each, without a gap
-			s.Metrics = append(s.Metrics, m)
-		}
-	}
+	s.Metrics = append(s.Metrics, e.Metrics...)
 	s.Events = append(s.Events, e.Events...)
+	if over := len(s.Events) - maxEvents; over > 0 {
+		drop := over + dropEvents
+		s.Events = slices.Delete(s.Events, keepEvents, keepEvents+drop)
+		s.Forgotten += uint64(drop)
+	}
 	if e.Finish != nil && s.Finish == nil {
 		s.Finish = e.Finish
 	}
+	return nil
 }
 
 // machine is the coordinator's replicated state machine. Safe for concurrent use.
@@ -44,8 +67,7 @@ func (m *machine) Apply(l *raft.Log) any {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	apply(&m.state, &e)
-	return nil
+	return apply(&m.state, &e) // an error tells the proposer; the state is as before
 }
 
 // copy returns the state of this moment; the caller owns it.
@@ -68,11 +90,14 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("coordinator: reading a snapshot: %w", err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := proto.Unmarshal(b, &m.state); err != nil {
+	var state pb.RunState
+	if err := proto.Unmarshal(b, &state); err != nil {
 		return fmt.Errorf("coordinator: a snapshot cannot be read: %w", err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	proto.Reset(&m.state)
+	proto.Merge(&m.state, &state)
 	return nil
 }
 

@@ -104,6 +104,7 @@ type stepLine struct {
 	Loss     float64   `json:"loss"`
 	Accuracy float64   `json:"accuracy"`
 	Time     time.Time `json:"time"`
+	Unknown  bool      `json:"unknown,omitempty"` // the figures are lost, not the step
 }
 
 type evaluationLine struct {
@@ -123,7 +124,7 @@ func metricsLines(metrics []*pb.StepMetrics, steps uint64) []byte {
 			_ = enc.Encode(evaluationLine{m.Step, m.TestLoss, m.TestAccuracy, at})
 		}
 		if m.Step < steps {
-			_ = enc.Encode(stepLine{m.Step, m.Loss, m.Accuracy, at})
+			_ = enc.Encode(stepLine{m.Step, m.Loss, m.Accuracy, at, m.Unknown})
 		}
 	}
 	return out.Bytes()
