@@ -48,10 +48,7 @@ func (c *Coordinator) Status(ctx context.Context, history bool) (*pb.Status, err
 func (d *director) status(history bool) *pb.Status {
 	st := &pb.Status{
 		Run: d.state.Founding.GetRun(), View: d.state.View, Finish: d.state.Finish,
-		Step: uint64(len(d.state.Metrics)), Time: d.now.UnixNano(),
-	}
-	for _, s := range d.state.Founding.GetServers() {
-		st.Servers = append(st.Servers, s.Node)
+		Step: uint64(len(d.state.Metrics)), Time: d.now.UnixNano(), Servers: d.state.Founding.GetServers(),
 	}
 	if history {
 		st.Events, st.Metrics = slices.Clone(d.state.Events), slices.Clone(d.state.Metrics)
@@ -103,11 +100,11 @@ func shardNumbers(shards []id.LogicalShard) []uint32 {
 	return out
 }
 
-// AddGossip adds what gossip knows: whether a node is alive, and nodes that the status
-// does not hold yet. A server or trainer of the run that gossip does not know is gone.
+// AddGossip adds what gossip knows: whether a node is alive, and of nodes that have no
+// session what they tell about themselves. A server or trainer of the run that gossip does not know is gone.
 func AddGossip(st *pb.Status, peers []Peer) {
 	for _, s := range st.Servers {
-		addGone(st, &pb.NodeStatus{Node: s, Server: true})
+		addGone(st, &pb.NodeStatus{Node: s.Node, Addr: s.Addr, Server: true})
 	}
 	for _, m := range st.View.GetMembers() {
 		addGone(st, &pb.NodeStatus{Node: m.Node, Addr: m.Addr, Trainer: true})
@@ -119,16 +116,19 @@ func AddGossip(st *pb.Status, peers []Peer) {
 		}
 	}
 	for _, p := range peers {
-		state := "suspect"
-		if p.Alive {
-			state = "alive"
-		}
 		i := slices.IndexFunc(st.Nodes, func(n *pb.NodeStatus) bool { return n.Node == string(p.Node) })
 		if i < 0 {
-			st.Nodes = append(st.Nodes, &pb.NodeStatus{Node: string(p.Node), Addr: p.Meta.Addr, Server: p.Meta.Server, Trainer: p.Meta.Trainer})
+			st.Nodes = append(st.Nodes, &pb.NodeStatus{Node: string(p.Node)})
 			i = len(st.Nodes) - 1
 		}
-		st.Nodes[i].State = state
+		n := st.Nodes[i]
+		if !n.Connected {
+			n.Addr, n.Server, n.Trainer = p.Meta.Addr, p.Meta.Server, p.Meta.Trainer
+		}
+		n.State = "suspect"
+		if p.Alive {
+			n.State = "alive"
+		}
 	}
 }
 

@@ -2190,7 +2190,7 @@ type Status struct {
 	Steps       uint64                 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"` // all steps of the job
 	Step        uint64                 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`   // steps done and recorded
 	View        *View                  `protobuf:"bytes,6,opt,name=view,proto3" json:"view,omitempty"`
-	Coordinator string                 `protobuf:"bytes,7,opt,name=coordinator,proto3" json:"coordinator,omitempty"` // the node that leads it, or that the answering node last took for its leader
+	Coordinator string                 `protobuf:"bytes,7,opt,name=coordinator,proto3" json:"coordinator,omitempty"` // the node that leads it; with an error, its leader if that does not answer
 	Nodes       []*NodeStatus          `protobuf:"bytes,8,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Events      []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"` // the last ones, or all with history
 	Metrics     []*StepMetrics         `protobuf:"bytes,10,rep,name=metrics,proto3" json:"metrics,omitempty"`
@@ -2198,15 +2198,14 @@ type Status struct {
 	AnsweredBy  string                 `protobuf:"bytes,12,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
 	Time        int64                  `protobuf:"varint,13,opt,name=time,proto3" json:"time,omitempty"`             // of the answer, by the clock of the coordinator's leader; without one, of the answering node
 	Error       string                 `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`            // why the coordinator's leader did not answer; the rest is what the answering node knows
-	Waits       []*Wait                `protobuf:"bytes,15,rep,name=waits,proto3" json:"waits,omitempty"`            // of the answering node, when there is an error
-	Round       *Round                 `protobuf:"bytes,16,opt,name=round,proto3" json:"round,omitempty"`            // set while the view is changing
-	Leaderless  int64                  `protobuf:"varint,17,opt,name=leaderless,proto3" json:"leaderless,omitempty"` // nanoseconds for which the answering node has known no leader of the coordinator
-	Servers     []string               `protobuf:"bytes,18,rep,name=servers,proto3" json:"servers,omitempty"`        // of the founding; empty before it
+	Round       *Round                 `protobuf:"bytes,15,opt,name=round,proto3" json:"round,omitempty"`            // set while the view is changing
+	Leaderless  int64                  `protobuf:"varint,16,opt,name=leaderless,proto3" json:"leaderless,omitempty"` // nanoseconds for which the answering node has known no leader of the coordinator
+	Servers     []*Replica             `protobuf:"bytes,17,rep,name=servers,proto3" json:"servers,omitempty"`        // of the founding; empty before it
 	// Of the job:
-	ServersWanted   uint32 `protobuf:"varint,19,opt,name=servers_wanted,json=serversWanted,proto3" json:"servers_wanted,omitempty"`
-	ParameterShards uint32 `protobuf:"varint,20,opt,name=parameter_shards,json=parameterShards,proto3" json:"parameter_shards,omitempty"`
-	LogicalShards   uint32 `protobuf:"varint,21,opt,name=logical_shards,json=logicalShards,proto3" json:"logical_shards,omitempty"`
-	Batch           uint32 `protobuf:"varint,22,opt,name=batch,proto3" json:"batch,omitempty"` // samples of a step
+	ServersWanted   uint32 `protobuf:"varint,18,opt,name=servers_wanted,json=serversWanted,proto3" json:"servers_wanted,omitempty"`
+	ParameterShards uint32 `protobuf:"varint,19,opt,name=parameter_shards,json=parameterShards,proto3" json:"parameter_shards,omitempty"`
+	LogicalShards   uint32 `protobuf:"varint,20,opt,name=logical_shards,json=logicalShards,proto3" json:"logical_shards,omitempty"`
+	Batch           uint32 `protobuf:"varint,21,opt,name=batch,proto3" json:"batch,omitempty"` // samples of a step
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2339,13 +2338,6 @@ func (x *Status) GetError() string {
 	return ""
 }
 
-func (x *Status) GetWaits() []*Wait {
-	if x != nil {
-		return x.Waits
-	}
-	return nil
-}
-
 func (x *Status) GetRound() *Round {
 	if x != nil {
 		return x.Round
@@ -2360,7 +2352,7 @@ func (x *Status) GetLeaderless() int64 {
 	return 0
 }
 
-func (x *Status) GetServers() []string {
+func (x *Status) GetServers() []*Replica {
 	if x != nil {
 		return x.Servers
 	}
@@ -2564,7 +2556,7 @@ const file_membership_proto_rawDesc = "" +
 	"\x06awaits\x18\x03 \x03(\tR\x06awaits\"?\n" +
 	"\rStatusRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\x12\x18\n" +
-	"\ahistory\x18\x02 \x01(\bR\ahistory\"\xb9\x05\n" +
+	"\ahistory\x18\x02 \x01(\bR\ahistory\"\xa6\x05\n" +
 	"\x06Status\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x10\n" +
@@ -2581,17 +2573,16 @@ const file_membership_proto_rawDesc = "" +
 	"\vanswered_by\x18\f \x01(\tR\n" +
 	"answeredBy\x12\x12\n" +
 	"\x04time\x18\r \x01(\x03R\x04time\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\x12\"\n" +
-	"\x05waits\x18\x0f \x03(\v2\f.muster.WaitR\x05waits\x12#\n" +
-	"\x05round\x18\x10 \x01(\v2\r.muster.RoundR\x05round\x12\x1e\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\x12#\n" +
+	"\x05round\x18\x0f \x01(\v2\r.muster.RoundR\x05round\x12\x1e\n" +
 	"\n" +
-	"leaderless\x18\x11 \x01(\x03R\n" +
-	"leaderless\x12\x18\n" +
-	"\aservers\x18\x12 \x03(\tR\aservers\x12%\n" +
-	"\x0eservers_wanted\x18\x13 \x01(\rR\rserversWanted\x12)\n" +
-	"\x10parameter_shards\x18\x14 \x01(\rR\x0fparameterShards\x12%\n" +
-	"\x0elogical_shards\x18\x15 \x01(\rR\rlogicalShards\x12\x14\n" +
-	"\x05batch\x18\x16 \x01(\rR\x05batchB\"Z github.com/musterml/muster/protob\x06proto3"
+	"leaderless\x18\x10 \x01(\x03R\n" +
+	"leaderless\x12)\n" +
+	"\aservers\x18\x11 \x03(\v2\x0f.muster.ReplicaR\aservers\x12%\n" +
+	"\x0eservers_wanted\x18\x12 \x01(\rR\rserversWanted\x12)\n" +
+	"\x10parameter_shards\x18\x13 \x01(\rR\x0fparameterShards\x12%\n" +
+	"\x0elogical_shards\x18\x14 \x01(\rR\rlogicalShards\x12\x14\n" +
+	"\x05batch\x18\x15 \x01(\rR\x05batchB\"Z github.com/musterml/muster/protob\x06proto3"
 
 var (
 	file_membership_proto_rawDescOnce sync.Once
@@ -2672,8 +2663,8 @@ var file_membership_proto_depIdxs = []int32{
 	22, // 31: muster.Status.events:type_name -> muster.Event
 	7,  // 32: muster.Status.metrics:type_name -> muster.StepMetrics
 	19, // 33: muster.Status.finish:type_name -> muster.Finish
-	8,  // 34: muster.Status.waits:type_name -> muster.Wait
-	26, // 35: muster.Status.round:type_name -> muster.Round
+	26, // 34: muster.Status.round:type_name -> muster.Round
+	1,  // 35: muster.Status.servers:type_name -> muster.Replica
 	36, // [36:36] is the sub-list for method output_type
 	36, // [36:36] is the sub-list for method input_type
 	36, // [36:36] is the sub-list for extension type_name

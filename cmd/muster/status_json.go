@@ -101,10 +101,13 @@ func statusObject(st *pb.Status) statusJSON {
 	o := statusJSON{
 		Cluster: st.Cluster, Job: st.Job, Run: st.Run, AnsweredBy: st.AnsweredBy, Time: utc(st.Time), Error: st.Error,
 		Step: st.Step, Steps: st.Steps, SamplesPerSecond: runRate(st), Coordinator: st.Coordinator,
-		Servers: list(st.Servers), ServersWanted: st.ServersWanted, Nodes: []nodeJSON{}, Events: []eventJSON{},
+		Servers: []string{}, ServersWanted: st.ServersWanted, Nodes: []nodeJSON{}, Events: []eventJSON{},
 	}
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Step < st.Steps {
 		o.Loss, o.Accuracy = &st.Metrics[n-1].Loss, &st.Metrics[n-1].Accuracy
+	}
+	for _, s := range st.Servers {
+		o.Servers = append(o.Servers, s.Node)
 	}
 	if v := st.View; v != nil {
 		o.View = &viewJSON{Number: v.Number, From: v.From, Time: utc(v.Time), Reason: v.Reason}

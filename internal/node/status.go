@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"time"
 
 	"github.com/musterml/muster/internal/port"
@@ -15,7 +16,7 @@ import (
 const StatusTopic = "status"
 
 const (
-	statusWithin   = 1500 * time.Millisecond
+	statusWithin   = 800 * time.Millisecond
 	askWithin      = 400 * time.Millisecond // one try at the leader, which may have stopped
 	requestLimit   = 1 << 16
 	historyTimeout = 10 * time.Second
@@ -39,16 +40,16 @@ func (n *Node) serveStatus(conn net.Conn, _ port.Peer) {
 // node, or, without one, what this node knows by itself.
 func (n *Node) status(ctx context.Context, req *pb.StatusRequest) *pb.Status {
 	st, err := n.clusterStatus(ctx, req)
+	// A leader that has just gone has a successor soon.
 	for err != nil && !req.Local && ctx.Err() == nil && n.founded() {
-		select { // a leader that has just gone has a successor soon
+		select {
 		case <-ctx.Done():
 		case <-time.After(20 * time.Millisecond):
 			st, err = n.clusterStatus(ctx, req)
 		}
 	}
 	if err != nil {
-		st = n.localStatus()
-		st.Error = err.Error()
+		st = n.localStatus(err)
 	}
 	job := n.cfg.Job
 	st.Cluster, st.Job, st.Steps, st.AnsweredBy = n.cfg.Cluster, job.Name, uint64(job.Steps()), string(n.cfg.Name)
@@ -57,25 +58,28 @@ func (n *Node) status(ctx context.Context, req *pb.StatusRequest) *pb.Status {
 	return st
 }
 
-// localStatus is what this node knows without the coordinator.
-func (n *Node) localStatus() *pb.Status {
-	st := &pb.Status{Time: time.Now().UnixNano(), Waits: membership.Waits(n.waits.Snapshot())}
+// localStatus is what this node knows without the coordinator, which gave err.
+func (n *Node) localStatus(err error) *pb.Status {
+	st := &pb.Status{Time: time.Now().UnixNano(), Error: err.Error()}
+	silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 	n.mu.Lock()
 	session := n.session
 	n.mu.Unlock()
 	if session != nil { // the founding was written before
 		leader, without := session.Leader()
-		st.Run, st.Leaderless = n.founding.Run, int64(without)
+		st.Run, st.Servers, st.Leaderless = n.founding.Run, n.founding.Servers, int64(without)
 		for _, p := range n.gossip.Peers() {
-			if p.Meta.Addr == leader {
+			if p.Meta.Addr == leader && silent {
 				st.Coordinator = string(p.Node)
 			}
 		}
-		for _, s := range n.servers {
-			st.Servers = append(st.Servers, string(s.Node))
-		}
 	}
 	membership.AddGossip(st, n.gossip.Peers())
+	for _, x := range st.Nodes {
+		if x.Node == string(n.cfg.Name) {
+			x.Waits = membership.Waits(n.waits.Snapshot())
+		}
+	}
 	return st
 }
 

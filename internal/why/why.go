@@ -64,7 +64,7 @@ func unfounded(st *pb.Status) Answer {
 	a := Answer{Late: true}
 	missing := int(st.ServersWanted) - len(servers)
 	seeds := ""
-	for _, w := range st.Waits {
+	for _, w := range node(st, st.AnsweredBy).GetWaits() {
 		if w.What == "a seed to answer" {
 			seeds = fmt.Sprintf("; none of the seeds %s has answered for %s", w.On, Seconds(age(st, w.Since)))
 		}
@@ -90,7 +90,7 @@ func leaderless(st *pb.Status) Answer {
 	var alive, missing []string
 	for _, n := range st.Nodes {
 		switch {
-		case !slices.Contains(st.Servers, n.Node):
+		case !slices.ContainsFunc(st.Servers, func(s *pb.Replica) bool { return s.Node == n.Node }):
 		case n.State == "alive":
 			alive = append(alive, n.Node)
 		default:
@@ -155,6 +155,10 @@ func steady(st *pb.Status) Answer {
 	a.Late = silent || slow
 	doing := clause(last)
 	switch {
+	case last.On == "coordinator" && !silent:
+		a.Summary = fmt.Sprintf("%s waits for the coordinator: %s is %s", stepOf(st), last.Node, doing)
+	case last.On == "servers" && slow && !silent:
+		a.Summary = fmt.Sprintf("%s waits for the parameter servers: %s is %s", stepOf(st), last.Node, doing)
 	case !a.Late:
 		a.Summary = fmt.Sprintf("nothing is late: %s is under way; %s is %s", stepOf(st), last.Node, doing)
 	case silent:

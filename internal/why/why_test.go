@@ -16,10 +16,11 @@ func ago(d time.Duration) int64 { return now - int64(d) }
 func three() *pb.Status {
 	st := &pb.Status{
 		Run: "digits-1", Job: "digits", Step: 42, Steps: 235, Time: now, Coordinator: "a", AnsweredBy: "a",
-		Servers: []string{"a", "b", "c"}, ServersWanted: 3, ParameterShards: 2, LogicalShards: 8, Batch: 256,
+		ServersWanted: 3, ParameterShards: 2, LogicalShards: 8, Batch: 256,
 		View: &pb.View{Number: 2, From: 3, Time: ago(time.Second)},
 	}
-	for i, name := range st.Servers {
+	for i, name := range []string{"a", "b", "c"} {
+		st.Servers = append(st.Servers, &pb.Replica{Node: name})
 		st.View.Members = append(st.View.Members, &pb.Member{Node: name, Shards: []uint32{uint32(2 * i), uint32(2*i + 1)}})
 		st.Nodes = append(st.Nodes, &pb.NodeStatus{
 			Node: name, Addr: "10.0.0." + name + ":7400", Server: true, Trainer: true, State: "alive", Connected: true,
@@ -90,7 +91,7 @@ func TestExplain(t *testing.T) {
 		{"alone", func(st *pb.Status) {
 			unfound(st)
 			st.Nodes = st.Nodes[:1]
-			st.Waits = []*pb.Wait{{What: "a seed to answer", On: "10.0.0.b:7400", Since: ago(12 * time.Second)}}
+			st.Nodes[0].Waits = []*pb.Wait{{What: "a seed to answer", On: "10.0.0.b:7400", Since: ago(12 * time.Second)}}
 		}, "the run is not founded: 1 of 3 servers are here (a); none of the seeds 10.0.0.b:7400 has answered for 12 s", "", "", true, true},
 		{"no trainer", func(st *pb.Status) {
 			unfound(st)
