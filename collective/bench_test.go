@@ -2,6 +2,7 @@ package collective
 
 import (
 	"fmt"
+	"io"
 	"testing"
 )
 
@@ -88,6 +89,46 @@ func BenchmarkReduce(b *testing.B) {
 			b.SetBytes(DefaultChunkBytes)
 			for b.Loop() {
 				f.apply(dst.raw, src.raw)
+			}
+		})
+	}
+}
+
+// BenchmarkBareTCP is the figure to compare BenchmarkAllReduce/world=2 with: two connections, each carrying the same
+// number of bytes one way, at the same time, in chunks of the same size, with nothing done to them.
+func BenchmarkBareTCP(b *testing.B) {
+	for _, bytes := range []int{1 << 20, 16 << 20} {
+		b.Run(fmt.Sprintf("world=2/bytes=%d", bytes), func(b *testing.B) {
+			configs := tcpConfigs(b, 2)
+			b.SetBytes(int64(bytes))
+			done := make(chan error, 4)
+			for rank := range 2 {
+				out, err := configs(rank).Dial(bg, configs(1 - rank).Peers[1-rank])
+				if err != nil {
+					b.Fatal(err)
+				}
+				in, err := configs(1 - rank).Accept(bg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer func() { _, _ = out.Close(), in.Close() }()
+				move := func(f func([]byte) (int, error)) {
+					chunk := make([]byte, min(DefaultChunkBytes, bytes))
+					for range b.N * bytes / len(chunk) {
+						if _, err := f(chunk); err != nil {
+							done <- err
+							return
+						}
+					}
+					done <- nil
+				}
+				go move(out.Write)
+				go move(func(p []byte) (int, error) { return io.ReadFull(in, p) })
+			}
+			for range 4 {
+				if err := <-done; err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

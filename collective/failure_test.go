@@ -210,7 +210,7 @@ func TestFaultsBetweenCalls(t *testing.T) {
 				m := newMemNet(150)
 				rings := joinAll(t, 5, func(rank int) Config { return m.config(rank, 5) })
 				defer closeAll(rings)
-				<-time.After(time.Hour)
+				<-time.After(10 * time.Minute)
 				if rings[0].Err() != nil {
 					t.Fatal(rings[0].Err())
 				}
