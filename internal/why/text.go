@@ -47,6 +47,14 @@ func who(n *pb.NodeStatus, name string) string {
 	return fmt.Sprintf("%s (logical shards %s)", name, strings.Join(shards, ", "))
 }
 
+// absent says what is known of a node without a session.
+func absent(n *pb.NodeStatus) string {
+	if n.GetState() == "alive" {
+		return "without a session with the coordinator's leader"
+	}
+	return "gone"
+}
+
 func stepOf(st *pb.Status) string {
 	if st.Step >= st.Steps {
 		return "the end of the run"
@@ -56,7 +64,7 @@ func stepOf(st *pb.Status) string {
 
 func heard(st *pb.Status, n *pb.NodeStatus) string {
 	if !n.GetConnected() {
-		return "its session is closed"
+		return absent(n)
 	}
 	return "last heard " + Seconds(age(st, n.GetHeard())) + " ago"
 }

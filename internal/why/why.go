@@ -155,6 +155,9 @@ func steady(st *pb.Status) Answer {
 	a.Late = silent || slow
 	doing := clause(last)
 	switch {
+	case !n.GetConnected():
+		a.Late = true
+		a.Summary = fmt.Sprintf("%s waits for %s, which is %s", stepOf(st), who(n, last.Node), doing)
 	case last.On == "coordinator" && !silent:
 		a.Summary = fmt.Sprintf("%s waits for the coordinator: %s is %s", stepOf(st), last.Node, doing)
 	case last.On == "servers" && slow && !silent:
@@ -213,7 +216,7 @@ func cause(st *pb.Status, l Link) *pb.NodeStatus {
 		}
 	case "servers": // the one that was asked, if it is silent
 		for _, n := range st.Nodes {
-			if n.Node != l.Node && strings.Contains(l.Detail, "asked "+n.Node) && age(st, n.Heard) > silentAfter {
+			if n.Node != l.Node && strings.Contains(l.Detail, "asked "+n.Node) && (!n.Connected || age(st, n.Heard) > silentAfter) {
 				return n
 			}
 		}
@@ -256,7 +259,7 @@ func link(st *pb.Status, name string) Link {
 	n := node(st, name)
 	l := Link{Node: name, Heard: age(st, n.GetHeard())}
 	if !n.GetConnected() {
-		l.What, l.Heard = "without a session with the coordinator", 0
+		l.What, l.Heard = absent(n), 0
 		return l
 	}
 	rank := func(w *pb.Wait) int {

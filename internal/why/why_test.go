@@ -80,6 +80,13 @@ func TestExplain(t *testing.T) {
 			st.Nodes[0].Waits = []*pb.Wait{{What: "the update by the servers", Of: "step 42", On: "servers", Detail: "push on shard-1, asked 10.0.0.b:7400", Since: ago(time.Second)}}
 			st.Nodes[1].Heard = ago(time.Second)
 		}, "step 42 of 235 waits for b (logical shards 2, 3), of which nothing has been heard for 1.0 s", "b", "a b", true, true},
+		{"a new leader that has not met a member yet", func(st *pb.Status) {
+			st.Nodes[0].Connected = false
+		}, "step 42 of 235 waits for a (logical shards 0, 1), which is without a session with the coordinator's leader", "a", "a", true, false},
+		{"a server that is gone", func(st *pb.Status) {
+			st.Nodes[0].Waits = []*pb.Wait{{What: "the update by the servers", Of: "step 42", On: "servers", Detail: "push on shard-1, asked 10.0.0.b:7400", Since: ago(time.Second)}}
+			st.Nodes[1].Connected, st.Nodes[1].State, st.Nodes[1].Shards = false, "gone", nil
+		}, "step 42 of 235 waits for b, which is gone", "b", "a b", true, false},
 		{"a view that ends", func(st *pb.Status) {
 			st.Round = &pb.Round{Since: ago(200 * time.Millisecond), Reason: "a says of c: no sign of life", Awaits: []string{"c"}}
 			st.Nodes[2].Heard = ago(700 * time.Millisecond)
