@@ -310,9 +310,10 @@ func (l *lane) send(p piece) error {
 	return err
 }
 
-// receive reads the answer's head; a server that is at work says so and is waited for.
+// receive reads the answer's head. A server that is at work says so and is waited for,
+// but not for ever: it may be cut off from its own group without knowing.
 func (l *lane) receive() error {
-	for {
+	for start := time.Now(); ; {
 		if err := l.conn.SetReadDeadline(time.Now().Add(l.c.cfg.Patience)); err != nil {
 			return err
 		}
@@ -324,6 +325,9 @@ func (l *lane) receive() error {
 		l.mu.Unlock()
 		if l.ans.Status != pb.ParamAnswer_WORKING {
 			return nil
+		}
+		if d := time.Since(start); d > 20*l.c.cfg.Patience {
+			return fmt.Errorf("still at work after %v", d.Round(time.Millisecond))
 		}
 	}
 }

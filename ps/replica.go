@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -246,6 +247,34 @@ func (r *replica) onLeader(leader raftgroup.Replica, known bool) {
 		<-r.ready
 		r.cfg.OnLeader(r.shard, leader, r.group.Raft().CurrentTerm())
 	}
+}
+
+// campaignStagger is about twice what an election takes when nobody objects.
+const campaignStagger = 50 * time.Millisecond
+
+// leaderAmong tells whether the shard is led by one of the nodes, or by nobody known.
+func (r *replica) leaderAmong(gone []id.Node) bool {
+	leader, known := r.group.Leader()
+	return !known || slices.Contains(gone, leader.Node)
+}
+
+// campaign stands for election after the delay, unless somebody leads by then.
+func (r *replica) campaign(gone []id.Node, delay time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conns == nil {
+		return // stopping
+	}
+	r.wg.Go(func() {
+		select {
+		case <-time.After(delay):
+		case <-r.ctx.Done():
+			return
+		}
+		if r.leaderAmong(gone) {
+			r.group.Campaign()
+		}
+	})
 }
 
 // poke wakes the goroutine that waits on a channel of capacity 1.

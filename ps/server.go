@@ -146,14 +146,14 @@ func (s *Server) Reconcile(want func(id.ParamShard) []raftgroup.Replica) {
 	wg.Wait()
 }
 
-// LeaderGone says that the processes of these nodes are known to be gone. For every
-// shard that one of them leads, the surviving voter first in the order of the shard's
-// configuration stands for election at once; every survivor is to be told, and all come
-// to the same choice. A wrong word costs an election and nothing else.
+// LeaderGone says that the processes of these nodes are known to be gone; every survivor
+// is to be told. For every shard that one of them leads, the surviving voter first in the
+// order of the shard's configuration stands for election at once. It loses when its log
+// is behind another's, so the next follow, a little later each, for as long as nobody
+// leads. A wrong word costs an election and nothing else.
 func (s *Server) LeaderGone(gone ...id.Node) {
 	for _, r := range s.all() {
-		leader, known := r.group.Leader()
-		if known && !slices.Contains(gone, leader.Node) {
+		if !r.leaderAmong(gone) {
 			continue
 		}
 		r.holder.leaderGone() // Raft's goroutine may be waiting for what the leader was sending
@@ -161,14 +161,10 @@ func (s *Server) LeaderGone(gone ...id.Node) {
 		if err != nil {
 			continue
 		}
-		for _, m := range members {
-			if !m.Voter || slices.Contains(gone, m.Node) {
-				continue
-			}
-			if m.ServerID() == s.cfg.Self.ServerID() {
-				r.group.Campaign()
-			}
-			break
+		members = slices.DeleteFunc(members, func(m raftgroup.Member) bool { return !m.Voter || slices.Contains(gone, m.Node) })
+		place := slices.IndexFunc(members, func(m raftgroup.Member) bool { return m.ServerID() == s.cfg.Self.ServerID() })
+		if place >= 0 {
+			r.campaign(gone, time.Duration(place)*campaignStagger)
 		}
 	}
 }
