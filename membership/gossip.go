@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,15 +45,20 @@ type Gossip struct {
 	transport *gossipTransport
 	self      id.Node
 
-	mu   sync.Mutex
-	meta []byte
-	fail error // set when the cluster refuses this node's name
-	gone chan struct{}
+	log zerolog.Logger
+
+	mu      sync.Mutex
+	meta    []byte
+	peers   map[id.Node]Peer
+	joining bool  // a seed is being asked: whoever holds this node's name was here before
+	fail    error // set when the cluster refuses this node's name
+	gone    chan struct{}
+	warned  map[string]bool // addresses of nodes whose name was taken
 }
 
 // StartGossip begins to answer gossip; Join makes the node known to others.
 func StartGossip(cfg GossipConfig) (*Gossip, error) {
-	g := &Gossip{self: cfg.Node, gone: make(chan struct{})}
+	g := &Gossip{self: cfg.Node, log: cfg.Log, peers: map[id.Node]Peer{}, warned: map[string]bool{}, gone: make(chan struct{})}
 	if err := g.encode(cfg.Meta); err != nil {
 		return nil, err
 	}
@@ -63,6 +69,7 @@ func StartGossip(cfg GossipConfig) (*Gossip, error) {
 	c.Transport = g.transport
 	c.Delegate = (*gossipDelegate)(g)
 	c.Conflict = (*gossipDelegate)(g)
+	c.Events = (*gossipDelegate)(g)
 	c.Logger = logadapt.Std(cfg.Log)
 	c.ProbeInterval, c.ProbeTimeout = 500*time.Millisecond, 250*time.Millisecond
 	c.GossipInterval = 100 * time.Millisecond
@@ -87,9 +94,11 @@ func (g *Gossip) Join(ctx context.Context, seeds []string) error {
 		return nil
 	}
 	for {
+		g.setJoining(true)
 		_, err := g.list.Join(seeds)
-		if err == nil {
-			return nil
+		g.setJoining(false)
+		if taken := g.Err(); taken != nil || err == nil {
+			return taken
 		}
 		if refused := g.transport.refused.Load(); refused != nil {
 			return refused
@@ -100,6 +109,12 @@ func (g *Gossip) Join(ctx context.Context, seeds []string) error {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+func (g *Gossip) setJoining(v bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.joining = v
 }
 
 // SetMeta changes what this node tells about itself.
@@ -124,22 +139,15 @@ func (g *Gossip) encode(m *pb.NodeMeta) error {
 	return nil
 }
 
-// Peers returns the nodes that gossip knows, this one among them, by name.
+// Peers returns the nodes that gossip knows, this one among them, by name; the dead too.
 func (g *Gossip) Peers() []Peer {
-	var peers []Peer
-	for _, n := range g.list.Members() {
-		m := &pb.NodeMeta{}
-		if proto.Unmarshal(n.Meta, m) != nil {
-			continue // another program's metadata; the port refuses such nodes anyway
-		}
-		peers = append(peers, Peer{Node: id.Node(n.Name), Meta: m, Alive: n.State == memberlist.StateAlive})
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	peers := make([]Peer, 0, len(g.peers))
+	for _, p := range g.peers {
+		peers = append(peers, p)
 	}
-	slices.SortFunc(peers, func(a, b Peer) int {
-		if a.Node < b.Node {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(a.Node, b.Node) })
 	return peers
 }
 
@@ -154,9 +162,12 @@ func (g *Gossip) Err() error {
 }
 
 // Stop says goodbye to the others and ends gossip. When nobody hears the goodbye within
-// the time, the others find out by themselves; that is no error.
+// the time, the others find out by themselves; that is no error. A node whose name is
+// taken goes without a word: its goodbye would be taken for that of the other.
 func (g *Gossip) Stop(within time.Duration) error {
-	_ = g.list.Leave(within)
+	if g.Err() == nil {
+		_ = g.list.Leave(within)
+	}
 	return g.list.Shutdown()
 }
 
@@ -174,16 +185,37 @@ func (d *gossipDelegate) GetBroadcasts(int, int) [][]byte { return nil }
 func (d *gossipDelegate) LocalState(bool) []byte          { return nil }
 func (d *gossipDelegate) MergeRemoteState([]byte, bool)   {}
 
-// NotifyConflict is called when two living nodes claim one name. The one that finds
-// its own name in use elsewhere is the newcomer, and must go.
+func (d *gossipDelegate) NotifyJoin(n *memberlist.Node)   { d.note(n, true) }
+func (d *gossipDelegate) NotifyUpdate(n *memberlist.Node) { d.note(n, true) }
+func (d *gossipDelegate) NotifyLeave(n *memberlist.Node)  { d.note(n, false) }
+
+// note keeps a copy of what memberlist knows: its own nodes change under its own lock.
+func (d *gossipDelegate) note(n *memberlist.Node, alive bool) {
+	m := &pb.NodeMeta{}
+	if proto.Unmarshal(n.Meta, m) != nil {
+		return // another program's metadata; the port refuses such nodes anyway
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.peers[id.Node(n.Name)] = Peer{Node: id.Node(n.Name), Meta: m, Alive: alive}
+}
+
+// NotifyConflict is called when two living nodes claim one name. The newcomer must go:
+// the one that learns it from the seeds that it asks. Everybody else only says so.
 func (d *gossipDelegate) NotifyConflict(existing, other *memberlist.Node) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if id.Node(existing.Name) != d.self || d.fail != nil {
+	if id.Node(existing.Name) == d.self && d.joining {
+		if d.fail == nil {
+			d.fail = fmt.Errorf("the name %q is taken by the node at %s; give this node another --name", existing.Name, other.Address())
+			close(d.gone)
+		}
 		return
 	}
-	d.fail = fmt.Errorf("the name %q is taken by the node at %s; give this node another --name", existing.Name, other.Address())
-	close(d.gone)
+	if at := other.Address(); !d.warned[at] && d.fail == nil {
+		d.warned[at] = true
+		d.log.Warn().Msgf("refused the node at %s: the name %q is taken by the node at %s; give it another --name", at, existing.Name, existing.Address())
+	}
 }
 
 // gossipTransport lets memberlist live on the node's one port: UDP packets on the same

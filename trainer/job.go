@@ -120,6 +120,10 @@ func ParseJob(b []byte) (Job, error) {
 		Name, Out *string
 		Data      *data.Source
 	}
+	var document any
+	if err := yaml.Unmarshal(b, &document); err == nil && document == nil {
+		return j, nil // nothing but comments
+	}
 	// A first, lenient look: some defaults hang on what is given.
 	if err := yaml.Unmarshal(b, &given); err == nil {
 		if given.Data != nil && given.Data.Source != "" && given.Data.Source != data.Glyphs {
@@ -189,6 +193,7 @@ func (j Job) Validate() error {
 	fault(j.Out != "", "out is empty: name the folder for the outputs")
 	faults = append(faults, j.Data.Validate()...)
 	faults = append(faults, j.batches().Validate()...)
+	fault(j.Batch.LogicalShards <= maxLogicalShards, "batch.logical_shards is %d: set it to %d or less; it is the most trainers that can work", j.Batch.LogicalShards, maxLogicalShards)
 	if _, err := j.NewOptimizer(); err != nil {
 		faults = append(faults, fmt.Errorf("optimizer: %w", err))
 	}
@@ -205,6 +210,7 @@ func (j Job) Validate() error {
 
 const (
 	maxServers         = 99
+	maxLogicalShards   = 4096
 	maxParameterShards = 1024
 )
 

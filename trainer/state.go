@@ -29,13 +29,12 @@ func newState(params, slots int, mode string) *state {
 	return s
 }
 
-// begin makes it the state at step 0.
-func (s *state) begin(spec *nn.Spec, seed uint64) {
-	spec.Init(s.w, seed)
+// begin fills it with the state at step 0.
+func (s *state) begin(spec *nn.Spec, seed uint64) error {
 	for _, slot := range s.slots {
 		clear(slot)
 	}
-	s.step = 0
+	return spec.Init(s.w, seed)
 }
 
 // part is the range [lo, hi) of the state, as the parameter servers take it.

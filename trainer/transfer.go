@@ -61,8 +61,7 @@ func (t *Trainer) has(step id.Step) bool {
 // fetch writes the state at a step into s.state, which nobody reads while s.holds is false.
 func (s *shift) fetch(ctx context.Context, from id.Step) (source string, err error) {
 	if from == 0 {
-		s.state.begin(s.cfg.Spec, s.cfg.Job.Seed)
-		return "the job's seed", nil
+		return "the job's seed", s.state.begin(s.cfg.Spec, s.cfg.Job.Seed)
 	}
 	if s.cfg.Job.Sync.Mode == ModeRing {
 		for _, m := range s.view.Members {

@@ -94,10 +94,17 @@ type Node struct {
 
 // Run takes part in a run until it ends or ctx does.
 func Run(ctx context.Context, cfg Config) (Result, error) {
-	n := &Node{
+	return newNode(cfg).run(ctx)
+}
+
+func newNode(cfg Config) *Node {
+	return &Node{
 		cfg: cfg, incarnation: id.Incarnation(random(8)),
 		finished: make(chan struct{}), bye: make(chan struct{}), fatal: make(chan error, 8),
 	}
+}
+
+func (n *Node) run(ctx context.Context) (Result, error) {
 	var down shutdown
 	err := n.start(ctx, &down)
 	var result Result

@@ -75,6 +75,10 @@ func start(cfg Config) (*Group, error) {
 	}
 	s := newStream(&cfg)
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		// One request in flight: raft's pipeline can wait for ever on a consumer that
+		// has gone (v1.8.0, netPipeline.AppendEntries), and then so does its shutdown.
+		// Entries are batched and small, so nothing is lost by it.
+		MaxRPCsInFlight: 1,
 		Stream: s, MaxPool: 3, Timeout: cfg.Timing.RPCTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	})
 	conf := cfg.raft()

@@ -28,13 +28,13 @@ type Batches struct {
 func (b Batches) Validate() []error {
 	var faults []error
 	if b.Size < 1 {
-		faults = append(faults, fmt.Errorf("batch is %d: set it to 1 or more", b.Size))
+		faults = append(faults, fmt.Errorf("batch.size is %d: set it to 1 or more", b.Size))
 	}
 	if b.LogicalShards < 1 {
-		faults = append(faults, fmt.Errorf("logical_shards is %d: set it to 1 or more", b.LogicalShards))
+		faults = append(faults, fmt.Errorf("batch.logical_shards is %d: set it to 1 or more", b.LogicalShards))
 	}
 	if b.Size >= 1 && b.LogicalShards > b.Size {
-		faults = append(faults, fmt.Errorf("logical_shards is %d but batch is %d, so some shards would have no sample: lower logical_shards or raise batch",
+		faults = append(faults, fmt.Errorf("batch.logical_shards is %d but batch.size is %d, so some shards would have no sample: lower the one or raise the other",
 			b.LogicalShards, b.Size))
 	}
 	return faults

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/trainer"
+)
+
+// smallJob takes a second: a perceptron on a few drawn digits, with state in several
+// blocks and shards.
+func smallJob() trainer.Job {
+	j := trainer.DefaultJob()
+	j.Name = "small"
+	j.Model = trainer.Model{Name: "mlp", Options: map[string]any{"hidden": []int{64}}}
+	j.Data.Train, j.Data.Test = 512, 100
+	j.Batch = trainer.Batch{Size: 32, LogicalShards: 8}
+	j.Passes = 1
+	j.Sync.CommitEvery = 5
+	return j
+}
+
+// runCluster runs a job on nodes of this process, each server and trainer, and returns
+// them when all have ended.
+func runCluster(t *testing.T, job trainer.Job, nodes int) []*Node {
+	t.Helper()
+	job.Cluster.Servers = min(nodes, 3)
+	job.Cluster.Replicas = job.Cluster.Servers
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	seed := make(chan string, 1)
+	all, errs := make([]*Node, nodes), make([]error, nodes)
+	var running sync.WaitGroup
+	for i := range nodes {
+		cfg := Config{
+			Job: job, Name: id.Node(fmt.Sprintf("node-%d", i)), Listen: "127.0.0.1:0", Server: true, Trainer: true,
+			DataDir: filepath.Join(dir, fmt.Sprint(i)), Out: filepath.Join(dir, fmt.Sprint(i), "out"),
+			Cluster: "test", Version: "test", Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel),
+		}
+		if i == 0 {
+			cfg.OnListen = func(addr string) { seed <- addr }
+		} else {
+			addr := <-seed
+			seed <- addr
+			cfg.Join = []string{addr}
+		}
+		all[i] = newNode(cfg)
+		running.Go(func() { _, errs[i] = all[i].run(ctx) })
+	}
+	running.Wait()
+	for i, err := range errs {
+		if err != nil {
+			t.Fatalf("node %d: %v", i, err)
+		}
+	}
+	return all
+}
+
+func model(t *testing.T, n *Node) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(n.cfg.Out, ModelFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The promise that all else stands on: the number of trainers and the way they keep
+// their weights one do not change a bit of the outcome.
+func TestSameBytesOnAnyClusterInBothModes(t *testing.T) {
+	for _, optimizer := range []trainer.Optimizer{{Name: "adam", LR: 0.001}, {Name: "sgd", LR: 0.05, Momentum: 0.9}} {
+		t.Run(optimizer.Name, func(t *testing.T) {
+			var want []byte
+			for _, mode := range []string{trainer.ModeRing, trainer.ModeServer} {
+				for _, nodes := range []int{1, 2, 3} {
+					job := smallJob()
+					job.Optimizer, job.Sync.Mode = optimizer, mode
+					for _, n := range runCluster(t, job, nodes) {
+						got := model(t, n)
+						if want == nil {
+							want = got
+						}
+						if !bytes.Equal(got, want) {
+							t.Errorf("mode %s on %d trainers: %s has other weights", mode, nodes, n.cfg.Name)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// In mode server a parameter's gradient enters the servers once a step, however many
+// trainers there are.
+func TestBytesIntoServersDoNotGrowWithTrainers(t *testing.T) {
+	var want uint64
+	for _, nodes := range []int{1, 2, 4} {
+		job := smallJob()
+		job.Sync.Mode = trainer.ModeServer
+		var got, params uint64
+		for _, n := range runCluster(t, job, nodes) {
+			params = n.founding.Params
+			if n.shards != nil {
+				got += n.shards.BytesIn()
+			}
+		}
+		initial := 3 * 4 * params // weights and adam's two slots, once
+		if least := initial + 4*params*uint64(job.Steps()); got < least {
+			t.Errorf("%d trainers: %d bytes entered, fewer than the %d of the gradients", nodes, got, least)
+		}
+		if want == 0 {
+			want = got
+		}
+		if got != want {
+			t.Errorf("%d trainers: %d bytes entered the servers, with one trainer it were %d", nodes, got, want)
+		}
+	}
+}
+
+// Fast sums promise less: the same weights on all trainers of one run.
+func TestFastSumsAgreeAmongTrainers(t *testing.T) {
+	for _, mode := range []string{trainer.ModeRing, trainer.ModeServer} {
+		job := smallJob()
+		job.Sync.Mode, job.Sync.Sum = mode, trainer.SumFast
+		all := runCluster(t, job, 3)
+		for _, n := range all[1:] {
+			if !bytes.Equal(model(t, n), model(t, all[0])) {
+				t.Errorf("mode %s: %s and %s end with other weights", mode, n.cfg.Name, all[0].cfg.Name)
+			}
+		}
+	}
+}
+
+// A job that cannot go on ends everywhere, with the reason.
+func TestDivergingJobEndsWithItsReason(t *testing.T) {
+	job := smallJob()
+	job.Cluster.Servers, job.Cluster.Replicas = 1, 1
+	job.Optimizer = trainer.Optimizer{Name: "sgd", LR: 1e30}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	_, err := Run(ctx, Config{
+		Job: job, Name: "a", Listen: "127.0.0.1:0", Server: true, Trainer: true, DataDir: dir, Out: filepath.Join(dir, "out"),
+		Cluster: "test", Log: zerolog.Nop(),
+	})
+	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("training diverged")) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,146 @@
+package trainer
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestParseJobTakesDefaultsForWhatIsNotGiven(t *testing.T) {
+	j, err := ParseJob([]byte("name: mine\nbatch: {size: 64}\nmodel: {name: mlp, hidden: [32, 16]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if j.Name != "mine" || j.Out != "runs/mine" || j.Batch.Size != 64 || j.Batch.LogicalShards != 8 || j.Model.Name != "mlp" {
+		t.Errorf("got %+v", j)
+	}
+	if got := j.Model.Options["hidden"]; got == nil {
+		t.Error("the model's option is lost")
+	}
+	if empty, err := ParseJob(nil); err != nil || empty.Name != DefaultJob().Name {
+		t.Errorf("an empty file is %+v, %v; want the default job", empty, err)
+	}
+}
+
+func TestJobSurvivesItsOwnYAML(t *testing.T) {
+	j := DefaultJob()
+	j.Model.Options = map[string]any{"channels": []any{uint64(8), uint64(16)}, "hidden": uint64(32)}
+	b, err := j.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseJob(b)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, b)
+	}
+	want, _ := j.Digest()
+	if got, _ := again.Digest(); got != want {
+		t.Errorf("the job changed on its way through YAML:\n%s", b)
+	}
+}
+
+// All faults are told at once, each with its field.
+func TestParseJobNamesEveryFault(t *testing.T) {
+	_, err := ParseJob([]byte(`
+name: ""
+passes: 0
+batch: {size: 0, logical_shards: 0}
+optimizer: {name: adamw, lr: -1}
+sync: {mode: tree, sum: roughly, commit_every: 0}
+cluster: {servers: 0, replicas: 9, parameter_shards: 0, durability: paper}
+data: {source: glyphs, train: 0, test: -1}
+`))
+	if err == nil {
+		t.Fatal("no fault was found")
+	}
+	for _, field := range []string{
+		"name is", "passes", "batch.size", "batch.logical_shards", "optimizer", "sync.mode", "sync.sum", "sync.commit_every",
+		"cluster.servers", "cluster.replicas", "cluster.parameter_shards", "cluster.durability", "data.train", "data.test",
+	} {
+		if !strings.Contains(err.Error(), field) {
+			t.Errorf("the faults do not name %s:\n%v", field, err)
+		}
+	}
+}
+
+func TestParseJobRefusesUnknownKeysWithTheirLine(t *testing.T) {
+	_, err := ParseJob([]byte("name: x\npases: 3\n"))
+	if err == nil || !strings.Contains(err.Error(), "pases") || !strings.Contains(err.Error(), "2") {
+		t.Errorf("got %v", err)
+	}
+	_, err = ParseJob([]byte("name: [unclosed\n"))
+	if err == nil {
+		t.Error("broken YAML was taken")
+	}
+}
+
+// Other data than the built-in do not inherit what only glyphs have.
+func TestParseJobWithFilesHasNoGlyphSeed(t *testing.T) {
+	j, err := ParseJob([]byte("data: {source: idx, images: a, labels: b, train: 10, test: 2}\nbatch: {size: 8}\n"))
+	if err != nil || j.Data.Seed != 0 {
+		t.Errorf("got %+v, %v", j.Data, err)
+	}
+}
+
+// The digest says whether nodes do the same: where files lie is not part of it.
+func TestDigestIgnoresWhereFilesLie(t *testing.T) {
+	a, err := ParseJob([]byte("data: {source: idx, images: /a/i, labels: /a/l, train: 10, test: 2}\nout: x\nbatch: {size: 8}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, c := a, a
+	b.Data.Images, b.Out = "/b/i", "y"
+	c.Optimizer.LR *= 2
+	da, _ := a.Digest()
+	if db, _ := b.Digest(); db != da {
+		t.Error("another folder makes another job")
+	}
+	if dc, _ := c.Digest(); dc == da {
+		t.Error("another learning rate makes the same job")
+	}
+}
+
+// Every example in the repository is a valid job.
+func TestExamples(t *testing.T) {
+	paths, err := filepath.Glob("../examples/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range paths {
+		if _, err := LoadJob(p); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := LoadJob("../examples/no-such.yaml"); err == nil || !os.IsNotExist(unwrapAll(err)) {
+		t.Errorf("a missing file gives %v", err)
+	}
+}
+
+func unwrapAll(err error) error {
+	for {
+		u, ok := err.(interface{ Unwrap() error })
+		if !ok || u.Unwrap() == nil {
+			return err
+		}
+		if _, isPath := err.(*os.PathError); isPath {
+			return err
+		}
+		err = u.Unwrap()
+	}
+}
+
+func FuzzParseJob(f *testing.F) {
+	f.Add([]byte("name: x\nmodel: {name: mlp, hidden: [3]}\n"))
+	f.Add([]byte("data: {source: idx}\n"))
+	f.Add([]byte("model: 3\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 1<<12 {
+			return
+		}
+		j, err := ParseJob(b)
+		if err == nil && j.Validate() != nil {
+			t.Errorf("a job was taken that is not valid: %v", j.Validate())
+		}
+	})
+}
