@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/term"
 
 	"github.com/musterml/muster/membership"
 	pb "github.com/musterml/muster/proto"
@@ -24,13 +27,21 @@ type progress struct {
 
 	mu       sync.Mutex
 	next     uint64 // the first step not yet shown; several trainers of a process tell of the same ones
-	started  time.Time
-	first    uint64
+	recent   []mark // the steps of the last seconds, at least two if there were two
 	shown    time.Time
 	accuracy float64 // of recent batches, smoothed
 	loss     float64
 	test     string
 }
+
+// mark is a moment at which a number of steps was done.
+type mark struct {
+	at   time.Time
+	done uint64
+}
+
+// window is how far back the rate looks.
+const window = 5 * time.Second
 
 func newProgress(out io.Writer, json bool, job trainer.Job) *progress {
 	return &progress{
@@ -47,11 +58,16 @@ func (p *progress) step(m *pb.StepMetrics) {
 		return
 	}
 	now := time.Now()
-	if p.started.IsZero() {
-		p.started, p.first = now, m.Step
+	if p.recent == nil {
 		p.loss, p.accuracy = m.Loss, m.Accuracy
 	}
 	p.next = m.Step + 1
+	if m.Step < p.steps {
+		p.recent = append(p.recent, mark{now, p.next})
+		for len(p.recent) > 2 && now.Sub(p.recent[0].at) > window {
+			p.recent = p.recent[1:]
+		}
+	}
 	if m.Evaluated {
 		p.test = fmt.Sprintf("  held-out %.2f %%", 100*m.TestAccuracy)
 	}
@@ -69,24 +85,45 @@ func (p *progress) step(m *pb.StepMetrics) {
 	}
 	if now.Sub(p.shown) >= due || m.Evaluated {
 		p.shown = now
-		p.line(now, min(p.next, p.steps))
+		p.line()
 	}
 }
 
-func (p *progress) line(now time.Time, done uint64) {
-	rate, left := 0.0, "--"
-	if d := now.Sub(p.started); d > 0 && done > p.first+1 {
-		perStep := d.Seconds() / float64(done-p.first-1)
-		rate = float64(p.batch) / perStep
-		left = time.Duration(float64(p.steps-done) * perStep * float64(time.Second)).Round(time.Second).String()
+// rate is the samples per second of late and the time that is left at that rate; 0
+// before it can be told.
+func (p *progress) rate() (perSecond float64, left time.Duration) {
+	if len(p.recent) < 2 {
+		return 0, 0
 	}
-	text := fmt.Sprintf("step %d/%d  loss %.4f  accuracy %.2f %%  %.0f samples/s  %s left%s",
-		done, p.steps, p.loss, 100*p.accuracy, rate, left, p.test)
+	first, last := p.recent[0], p.recent[len(p.recent)-1]
+	perStep := last.at.Sub(first.at) / time.Duration(last.done-first.done)
+	return float64(p.batch) / max(perStep, 1).Seconds(), perStep * time.Duration(p.steps-last.done)
+}
+
+func (p *progress) line() {
+	text := fmt.Sprintf("step %d/%d  loss %.4f  accuracy %.2f %%", min(p.next, p.steps), p.steps, p.loss, 100*p.accuracy)
+	if r, left := p.rate(); r > 0 {
+		text += fmt.Sprintf("  %.0f samples/s  %v left", r, left.Round(time.Second))
+	}
+	text += p.test
 	if p.terminal {
-		fmt.Fprintf(p.out, "\r\x1b[K%s", text)
+		fmt.Fprintf(p.out, "\r\x1b[K%s", p.fit(text))
 		return
 	}
 	fmt.Fprintln(p.out, text)
+}
+
+// fit cuts a line to the terminal's width: one that wraps cannot renew itself.
+func (p *progress) fit(text string) string {
+	f, ok := p.out.(*os.File)
+	if !ok {
+		return text
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || len(text) < width {
+		return text
+	}
+	return text[:max(width-1, 0)]
 }
 
 func (p *progress) object(m *pb.StepMetrics) {
@@ -96,6 +133,9 @@ func (p *progress) object(m *pb.StepMetrics) {
 	}
 	if m.Evaluated {
 		o["test_loss"], o["test_accuracy"] = m.TestLoss, m.TestAccuracy
+	}
+	if r, left := p.rate(); r > 0 {
+		o["samples_per_second"], o["seconds_left"] = r, left.Seconds()
 	}
 	p.emit(o)
 }
@@ -136,7 +176,7 @@ func (p *progress) view(v membership.View) {
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.terminal && !p.started.IsZero() {
+	if p.terminal && p.recent != nil {
 		fmt.Fprintln(p.out)
 	}
 }
