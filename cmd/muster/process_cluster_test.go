@@ -85,15 +85,15 @@ func newCluster(t *testing.T, job string) *cluster {
 
 // nodeSpec is how a node is started; zero fields get what fits the cluster.
 type nodeSpec struct {
-	name, roles   string
-	addr          string
-	join          []string
-	job, key      string
-	cluster       string
-	dataDir, out  string
-	procs         int // GOMAXPROCS
-	logLevel      string
-	notOurCluster bool // its death is expected and its log is not of interest
+	name, roles  string
+	addr         string
+	join         []string
+	job, key     string
+	cluster      string
+	dataDir, out string
+	procs        int // GOMAXPROCS
+	logLevel     string
+	stranger     string // what is wrong with it; "" for a node that belongs to the cluster
 }
 
 // start runs a node and does not wait for it.
@@ -109,7 +109,7 @@ func (c *cluster) start(s nodeSpec) *process {
 	if len(s.join) > 0 {
 		args = append(args, "--join", strings.Join(s.join, ","))
 	}
-	if s.key != "" {
+	if s.key != "" && s.key != "none" {
 		args = append(args, "--key-file", s.key)
 	}
 	p := &process{name: s.name, addr: s.addr, roles: s.roles, out: s.out, spec: s, changed: make(chan struct{}, 1), exited: make(chan struct{})}
@@ -161,7 +161,7 @@ func (c *cluster) addrs() []string {
 	defer c.mu.Unlock()
 	addrs := []string{}
 	for _, p := range c.nodes {
-		if !slices.Contains(addrs, p.addr) && !p.spec.notOurCluster {
+		if !slices.Contains(addrs, p.addr) && p.spec.stranger == "" {
 			addrs = append(addrs, p.addr)
 		}
 	}
@@ -243,7 +243,7 @@ func (c *cluster) finish() {
 	c.t.Helper()
 	c.until("every node has ended", func() bool { return len(c.living()) == 0 })
 	for _, p := range c.nodes {
-		if !p.killed() && !p.spec.notOurCluster && p.err != nil {
+		if !p.killed() && p.spec.stranger == "" && p.err != nil {
 			c.t.Errorf("%s ended with %v: %s", p.name, p.err, p.complaint())
 		}
 	}

@@ -96,7 +96,7 @@ func (c *cluster) checkOutputs(j jobText) {
 	want := digestOf(c.t, j)
 	wrote := 0
 	for _, p := range c.nodes {
-		if p.killed() || p.spec.notOurCluster || p.err != nil || p.finished == nil || p.finished.Out == "" {
+		if p.killed() || p.spec.stranger != "" || p.err != nil || p.finished == nil || p.finished.Out == "" {
 			continue
 		}
 		wrote++
