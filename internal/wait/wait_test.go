@@ -13,12 +13,12 @@ func TestSnapshotTellsWhatIsWaitedForAndWhatIsUsual(t *testing.T) {
 			t.Fatalf("an empty registry tells of %v", got)
 		}
 		end := r.Begin("the all-reduce", "step 1", "ring")
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 		end()
 		end() // a second time does nothing
 		began := time.Now()
 		r.Work("computing", "step 2")
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		on := "b"
 		end = r.Follow("the all-reduce", "step 2", "ring", func() (string, string, bool) { return "for it to begin", on, on != "" })
 		got := r.Snapshot()
@@ -33,7 +33,7 @@ func TestSnapshotTellsWhatIsWaitedForAndWhatIsUsual(t *testing.T) {
 		if got := r.Snapshot()[1]; got.On != "ring" || got.Detail != "" {
 			t.Errorf("with nothing to tell: %+v", got)
 		}
-		time.Sleep(1100 * time.Millisecond)
+		<-time.After(1100 * time.Millisecond)
 		end()
 		r.Begin("the all-reduce", "step 3", "ring")
 		if got := r.Snapshot()[1].Usual; got != 200*time.Millisecond {
