@@ -264,6 +264,9 @@ func (d *director) reported(e evReport) {
 		return
 	}
 	d.record(e.report.Metrics)
+	if done := e.report.Metrics; len(done) > 0 && done[0].Step < uint64(len(d.state.Metrics)) {
+		d.acknowledge(e.name) // it missed the word, or did those steps again; a report has room for so many only
+	}
 	if id.View(e.report.View) == v.Number {
 		for _, x := range e.report.Suspects {
 			if v.member(id.Node(x.Node)) != nil {
@@ -336,13 +339,17 @@ func (d *director) applied(e *pb.Entry) {
 		d.viewApplied()
 	}
 	if len(e.Metrics) > 0 {
-		ack := &pb.Ack{Metrics: uint64(len(d.state.Metrics))}
 		for _, name := range sortedSeats(d.seats) {
 			if d.seats[name].meta.GetTrainer() {
-				d.send(name, &pb.Down{M: &pb.Down_Ack{Ack: ack}})
+				d.acknowledge(name)
 			}
 		}
 	}
+}
+
+// acknowledge tells a trainer which steps it need not report any more.
+func (d *director) acknowledge(name id.Node) {
+	d.send(name, &pb.Down{M: &pb.Down_Ack{Ack: &pb.Ack{Metrics: uint64(len(d.state.Metrics))}}})
 }
 
 func sortedSeats(seats map[id.Node]*seat) []id.Node {

@@ -54,6 +54,9 @@ func (d *director) record(metrics []*pb.StepMetrics) {
 	if len(fresh) == 0 {
 		return
 	}
+	if d.round != nil {
+		d.round.figures = time.Time{}
+	}
 	entry := &pb.Entry{Metrics: fresh}
 	if v := d.state.GetView(); !d.recovering.IsZero() && d.round == nil && d.recording > v.GetFrom() {
 		entry.Events = []*pb.Event{d.event("recovered", "", "step %d is done in view %d, %d ms after the loss was seen",

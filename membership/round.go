@@ -31,6 +31,7 @@ type round struct {
 	gone     map[id.Node]string // members that somebody saw go, and why
 	diverged map[id.Node]bool   // members whose weights are not the run's
 	proposed bool
+	figures  time.Time // since when nothing has come of the figures that a holder still has to report; zero at first
 }
 
 // begin opens a round, or adds to the open one what is known of a member.
@@ -142,14 +143,23 @@ func (d *director) propose(v View, stay []Member) {
 			return
 		}
 		next.From = d.restore.step
-	case uint64(next.From) > d.recording && d.now.Sub(d.round.began) < d.timing.answer:
-		return // a holder still has figures to report, which may not fit into one report
+	case uint64(next.From) > d.recording && d.figuresCome():
+		return
 	}
 	assign(next.Members, d.shards)
 	d.round.proposed = true
 	p := next.proto()
 	p.Time = d.now.UnixNano()
 	d.do(doPropose{&pb.Entry{View: p, Metrics: d.lostMetrics(next.From), Events: d.viewEvents(v, next)}})
+}
+
+// figuresCome says whether to wait for the figures of steps that are done: a holder has
+// them, but they may not fit into one report.
+func (d *director) figuresCome() bool {
+	if d.round.figures.IsZero() {
+		d.round.figures = d.now
+	}
+	return d.now.Sub(d.round.figures) < d.timing.answer
 }
 
 // mayHold says whether a member that is here, but slow to answer, may hold the state, when
