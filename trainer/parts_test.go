@@ -1,0 +1,217 @@
+package trainer
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/musterml/muster/internal/floats"
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device/cpu"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// tiny is a job of a few hundred parameters, with its data and model.
+func tiny(t *testing.T) (Job, *nn.Spec, data.Dataset, data.Dataset) {
+	t.Helper()
+	j := DefaultJob()
+	j.Model = Model{Name: "linear"}
+	j.Data.Train, j.Data.Test = 100, 20
+	j.Batch = Batch{Size: 32, LogicalShards: 5}
+	j.Passes = 2
+	train, test, err := data.Open(j.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := j.BuildModel(train)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j, spec, train, test
+}
+
+func newTinyWork(t *testing.T) (*work, []float32) {
+	t.Helper()
+	j, spec, train, test := tiny(t)
+	dev, err := cpu.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := newWork(j, spec, dev, train, test)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	weights := make([]float32, spec.Params())
+	if err := spec.Init(weights, 1); err != nil {
+		t.Fatal(err)
+	}
+	return w, weights
+}
+
+// The held-out data are looked at once after each pass, and at the end.
+func TestEvaluatesAfterEveryPass(t *testing.T) {
+	w, _ := newTinyWork(t) // 100 samples twice, 32 a step: passes end in steps 4 and 7
+	var got []id.Step
+	for s := range w.steps + 1 {
+		if w.evaluates(s) {
+			got = append(got, s)
+		}
+	}
+	if want := []id.Step{4, 7}; len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("evaluates at %v, want %v", got, want)
+	}
+}
+
+// A unit that is done is not done again, and what it gives does not hang on who else works.
+func TestComputeKeepsWhatIsDone(t *testing.T) {
+	w, weights := newTinyWork(t)
+	if err := w.compute(t.Context(), 3, weights, []id.LogicalShard{1, 4}); err != nil {
+		t.Fatal(err)
+	}
+	want := append([]float32(nil), w.units[1].grad...)
+	w.units[1].grad[0] = 42 // a mark that computing anew would wipe out
+	if err := w.compute(t.Context(), 3, weights, []id.LogicalShard{0, 1, 2, 3, 4}); err != nil {
+		t.Fatal(err)
+	}
+	if w.units[1].grad[0] != 42 {
+		t.Error("a unit that was done is done again")
+	}
+	w.forget()
+	if err := w.compute(t.Context(), 3, weights, []id.LogicalShard{1}); err != nil {
+		t.Fatal(err)
+	}
+	for i, g := range w.units[1].grad {
+		if math.Float32bits(g) != math.Float32bits(want[i]) {
+			t.Fatalf("gradient %d is %v alone and %v among others", i, g, want[i])
+		}
+	}
+}
+
+func TestComputeStopsWhenTheViewIsOver(t *testing.T) {
+	w, weights := newTinyWork(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errViewOver)
+	if err := w.compute(ctx, 0, weights, []id.LogicalShard{0, 1}); err == nil || !strings.Contains(err.Error(), errViewOver.Error()) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Shares cover every parameter once, in order, on block borders, for any world.
+func TestSharesCoverTheModel(t *testing.T) {
+	j, spec, _, _ := tiny(t)
+	x := newExchange(j, spec)
+	x.layout.BlockSize = 64
+	for world := 1; world <= 40; world++ {
+		bounds := x.bounds(world)
+		if bounds[0] != 0 || bounds[world] != x.layout.Params {
+			t.Fatalf("world %d: bounds %v do not cover %d parameters", world, bounds, x.layout.Params)
+		}
+		for r := range world {
+			if bounds[r] > bounds[r+1] || bounds[r]%64 != 0 {
+				t.Fatalf("world %d: bounds %v", world, bounds)
+			}
+		}
+	}
+}
+
+func TestFloat64Words(t *testing.T) {
+	for _, v := range []float64{0, math.Copysign(0, -1), 1.5, -math.MaxFloat64, math.SmallestNonzeroFloat64, math.Inf(1)} {
+		words := make([]int32, 2)
+		putFloat64(words, v)
+		if got := float64FromWords(words); math.Float64bits(got) != math.Float64bits(v) {
+			t.Errorf("%v became %v", v, got)
+		}
+	}
+}
+
+func TestModelFileKeepsEveryBit(t *testing.T) {
+	_, spec, _, _ := tiny(t)
+	w := make([]float32, spec.Params())
+	for i := range w {
+		w[i] = math.Float32frombits(uint32(i) * 2654435761 &^ (1 << 30)) // any bits but NaN and Inf
+	}
+	path := filepath.Join(t.TempDir(), "m.safetensors")
+	if err := WriteModel(path, spec, w); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadModel(path, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range w {
+		if math.Float32bits(got[i]) != math.Float32bits(w[i]) {
+			t.Fatalf("weight %d is %v, was %v", i, got[i], w[i])
+		}
+	}
+	other, err := nn.Build("mlp", nil, []int{1, 28, 28}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadModel(path, other); err == nil || !strings.Contains(err.Error(), "linear") {
+		t.Errorf("a linear model as an mlp: %v", err)
+	}
+	if err := os.Truncate(path, 100); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadModel(path, spec); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("a truncated file: %v", err)
+	}
+}
+
+// A state that is damaged on the way, or of another step, is not taken.
+func TestStateTransferRefuses(t *testing.T) {
+	j, spec, _, _ := tiny(t)
+	giver := &Trainer{state: newState(spec.Params(), 2, ModeRing), holds: true}
+	giver.state.step = 7
+	for i := range giver.state.w {
+		giver.state.w[i] = float32(i)
+	}
+	taker := &shift{Trainer: &Trainer{cfg: Config{Job: j}, state: newState(spec.Params(), 2, ModeRing)}}
+	take := func(at id.Step, between func(net.Conn) net.Conn) error {
+		a, b := net.Pipe()
+		go func() {
+			giver.serveState(between(b), port.Peer{})
+		}()
+		defer a.Close()
+		return taker.readState(stalling{a}, at)
+	}
+	if err := take(7, func(c net.Conn) net.Conn { return c }); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(floats.Bytes(taker.state.w), floats.Bytes(giver.state.w)) {
+		t.Error("the state changed on the way")
+	}
+	if err := take(8, func(c net.Conn) net.Conn { return c }); err == nil || !strings.Contains(err.Error(), "does not hold step 8") {
+		t.Errorf("another step: %v", err)
+	}
+	if err := take(7, func(c net.Conn) net.Conn { return &flipping{Conn: c} }); err == nil || !strings.Contains(err.Error(), "checksum") {
+		t.Errorf("a flipped bit: %v", err)
+	}
+}
+
+// flipping damages one bit of the first large write.
+type flipping struct {
+	net.Conn
+	done bool
+}
+
+func (f *flipping) Write(p []byte) (int, error) {
+	if len(p) > 1000 && !f.done {
+		f.done = true
+		p = append([]byte(nil), p...)
+		p[500] ^= 1
+	}
+	return f.Conn.Write(p)
+}
