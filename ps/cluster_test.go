@@ -30,6 +30,7 @@ type testCluster struct {
 	t      testing.TB
 	layout Layout
 	opt    optim.Config
+	key    []byte
 	tweak  func(*ServerConfig)
 	stop   func() // the reconciling goroutine
 
@@ -50,7 +51,13 @@ func testOptimizer(t testing.TB, c optim.Config) optim.Optimizer {
 
 func newTestCluster(t testing.TB, n int, l Layout, opt optim.Config, tweak func(*ServerConfig)) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, layout: l, opt: opt, tweak: tweak, nodes: map[id.Node]*testNode{}}
+	return newKeyedCluster(t, n, l, opt, nil, tweak)
+}
+
+// newKeyedCluster is a cluster that talks TLS when there is a key.
+func newKeyedCluster(t testing.TB, n int, l Layout, opt optim.Config, key []byte, tweak func(*ServerConfig)) *testCluster {
+	t.Helper()
+	c := &testCluster{t: t, layout: l, opt: opt, key: key, tweak: tweak, nodes: map[id.Node]*testNode{}}
 	var found []raftgroup.Replica
 	for i := range n {
 		name := id.Node(fmt.Sprintf("node-%c", 'a'+i))
@@ -102,7 +109,7 @@ func (c *testCluster) up(name id.Node) *testNode {
 	if testing.Verbose() {
 		log = zerolog.New(zerolog.NewTestWriter(c.t)).Level(zerolog.WarnLevel)
 	}
-	p, err := port.Listen(port.Config{Listen: "127.0.0.1:0", Node: name, Cluster: "test", Job: [32]byte{1}, Log: zerolog.Nop()})
+	p, err := port.Listen(port.Config{Listen: "127.0.0.1:0", Node: name, Cluster: "test", Job: [32]byte{1}, Key: c.key, Log: zerolog.Nop()})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -177,7 +184,7 @@ func (c *testCluster) want() []raftgroup.Replica {
 
 func (c *testCluster) client(tweak func(*ClientConfig)) *Client {
 	c.t.Helper()
-	p, err := port.Listen(port.Config{Listen: "127.0.0.1:0", Node: "trainer", Cluster: "test", Job: [32]byte{1}, Log: zerolog.Nop()})
+	p, err := port.Listen(port.Config{Listen: "127.0.0.1:0", Node: "trainer", Cluster: "test", Job: [32]byte{1}, Key: c.key, Log: zerolog.Nop()})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func (r *replica) start(found []raftgroup.Replica) error {
 	r.remove = append(r.remove, p.Handle(port.Params, payloadTopic(r.shard, r.cfg.Self), r.handler(r.servePeer)))
 	g, err := raftgroup.Start(raftgroup.Config{
 		Group: r.shard.String(), Self: r.cfg.Self, Dir: r.dir(),
-		FSM: machine{r}, Logs: r.entries, Port: p, Timing: r.cfg.Timing,
+		FSM: machine{r}, Logs: r.entries, Volatile: true, Port: p, Timing: r.cfg.Timing,
 		// What the log may keep is counted in bytes, by compact.
 		Snapshots: raftgroup.Snapshots{Trailing: 1},
 		Log:       r.log, OnLeader: r.onLeader,
@@ -249,32 +249,10 @@ func (r *replica) onLeader(leader raftgroup.Replica, known bool) {
 	}
 }
 
-// campaignStagger is about twice what an election takes when nobody objects.
-const campaignStagger = 50 * time.Millisecond
-
 // leaderAmong tells whether the shard is led by one of the nodes, or by nobody known.
 func (r *replica) leaderAmong(gone []id.Node) bool {
 	leader, known := r.group.Leader()
 	return !known || slices.Contains(gone, leader.Node)
-}
-
-// campaign stands for election after the delay, unless somebody leads by then.
-func (r *replica) campaign(gone []id.Node, delay time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.conns == nil {
-		return // stopping
-	}
-	r.wg.Go(func() {
-		select {
-		case <-time.After(delay):
-		case <-r.ctx.Done():
-			return
-		}
-		if r.leaderAmong(gone) {
-			r.group.Campaign()
-		}
-	})
 }
 
 // poke wakes the goroutine that waits on a channel of capacity 1.

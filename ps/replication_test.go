@@ -68,7 +68,11 @@ func TestPushPullEqualsOracle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := Layout{Params: 10_007, BlockSize: 256, Shards: 3}
-			c := newTestCluster(t, 3, l, conf, nil)
+			var key []byte
+			if name == "adam" {
+				key = []byte("a key, so that one of the three goes over TLS")
+			}
+			c := newKeyedCluster(t, 3, l, conf, key, nil)
 			client := c.client(func(c *ClientConfig) { c.MaxRequest = 8 << 10 })
 			ctx := testContext(t, 20*time.Second)
 			blocks := id.Block(l.Blocks())

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"time"
 
@@ -264,6 +265,10 @@ func (s *session) pull() error {
 	first, last := id.Block(q.First), id.Block(q.Last)
 	if err := r.cfg.Layout.check(first, last); err != nil {
 		return s.refuse(err.Error())
+	}
+	i0, i1 := r.cfg.Layout.local(r.shard, first, last)
+	if n := 4 * r.cfg.Layout.floats(r.shard, i0, i1) * (1 + r.cfg.Optimizer.Slots()); n > math.MaxInt32 {
+		return s.refuse(fmt.Sprintf("pull of %d bytes at once, the limit is %d", n, math.MaxInt32))
 	}
 	if err := r.fenced(); err != nil {
 		return s.answer(result{status: pb.ParamAnswer_RETRY, message: "the replica is fenced"})

@@ -147,24 +147,17 @@ func (s *Server) Reconcile(want func(id.ParamShard) []raftgroup.Replica) {
 }
 
 // LeaderGone says that the processes of these nodes are known to be gone; every survivor
-// is to be told. For every shard that one of them leads, the surviving voter first in the
-// order of the shard's configuration stands for election at once. It loses when its log
-// is behind another's, so the next follow, a little later each, for as long as nobody
-// leads. A wrong word costs an election and nothing else.
+// is to be told. In every shard that one of them leads the survivors then stand for
+// election in turn, see raftgroup. A wrong word costs an election and nothing else.
 func (s *Server) LeaderGone(gone ...id.Node) {
+	lives := make([]raftgroup.Replica, len(gone))
+	for i, node := range gone {
+		lives[i].Node = node
+	}
 	for _, r := range s.all() {
-		if !r.leaderAmong(gone) {
-			continue
-		}
-		r.holder.leaderGone() // Raft's goroutine may be waiting for what the leader was sending
-		members, err := r.group.Replicas()
-		if err != nil {
-			continue
-		}
-		members = slices.DeleteFunc(members, func(m raftgroup.Member) bool { return !m.Voter || slices.Contains(gone, m.Node) })
-		place := slices.IndexFunc(members, func(m raftgroup.Member) bool { return m.ServerID() == s.cfg.Self.ServerID() })
-		if place >= 0 {
-			r.campaign(gone, time.Duration(place)*campaignStagger)
+		if r.leaderAmong(gone) {
+			r.holder.leaderGone() // Raft's goroutine may be waiting for what the leader was sending
+			r.group.LeaderGone(lives...)
 		}
 	}
 }
