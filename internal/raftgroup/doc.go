@@ -10,8 +10,10 @@
 //   - A place for term and vote (one small checksummed file) and for snapshots,
 //     kept apart for every life.
 //   - Reconcile: one step towards the wanted replicas, through non-voters.
-//   - Campaign: stand for election now instead of waiting for the timeout, when
-//     the process of the leader is known to be gone.
+//   - LeaderGone and Campaign: stand for election now instead of waiting for the
+//     timeout, when the process of the leader is known to be gone (2-4 ms instead
+//     of 540 on one machine: BenchmarkFailover).
+//   - A Stop after which nobody waits for an entry that raft has forgotten.
 //
 // # Why a replica that lost its log is another replica
 //

@@ -79,7 +79,7 @@ func start(cfg Config) (*Group, error) {
 		// has gone (v1.8.0, netPipeline.AppendEntries), and then so does its shutdown.
 		// Entries are batched and small, so nothing is lost by it.
 		MaxRPCsInFlight: 1,
-		Stream: s, MaxPool: 3, Timeout: cfg.Timing.RPCTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
+		Stream:          s, MaxPool: 3, Timeout: cfg.Timing.RPCTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	})
 	conf := cfg.raft()
 	conf.Logger = logger
@@ -158,24 +158,4 @@ func (g *Group) Replicas() ([]Member, error) {
 		members = append(members, Member{Replica: r, Voter: s.Suffrage == raft.Voter})
 	}
 	return members, nil
-}
-
-// Stop leaves without a word, as a crash would, and waits for everything that
-// the group has begun.
-func (g *Group) Stop() error {
-	g.once.Do(func() {
-		g.mu.Lock()
-		g.stopping = true
-		g.mu.Unlock()
-		// First nothing new comes in; then raft is told; then its connections
-		// break, so that nothing it still waits for can hold it up.
-		g.remove()
-		g.cancel()
-		down := g.raft.Shutdown()
-		g.stop = errors.Join(g.transport.Close(), down.Error())
-		g.transport.CloseStreams() // the pooled ones, which nobody else closes
-		g.stream.Wait()
-		g.wg.Wait()
-	})
-	return g.stop
 }

@@ -325,18 +325,38 @@ func TestStopLeavesNothing(t *testing.T) {
 	eventually(t, "goroutines gone", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-// Stop comes while the replica is in the middle of everything.
+// Stop comes while the replica is in the middle of everything, and nobody waits
+// for ever: neither for Stop nor for what was to be applied.
 func TestStopWhileBusy(t *testing.T) {
-	all := founded(t, nil)
+	for _, voters := range []int{1, 3} {
+		t.Run(fmt.Sprintf("voters=%d", voters), func(t *testing.T) {
+			for range 20 {
+				stopWhileBusy(t, voters)
+			}
+		})
+	}
+}
+
+func stopWhileBusy(t *testing.T, voters int) {
+	t.Helper()
+	var all []*replica
+	if voters == 1 {
+		all = []*replica{startReplica(t, "a", "1", nil)}
+		if err := all[0].Found([]Replica{all[0].self}); err != nil {
+			t.Fatal(err)
+		}
+		leaderOf(t, all)
+	} else {
+		all = founded(t, nil)
+	}
 	var wg sync.WaitGroup
-	for range 4 {
+	for range 8 {
 		wg.Go(func() {
 			for all[0].Raft().Apply([]byte("x"), time.Second).Error() == nil {
 			}
 		})
 	}
 	eventually(t, "at work", func() bool { return all[0].Raft().AppliedIndex() > 20 })
-	all[1].Campaign()
 	for _, r := range all {
 		start := time.Now()
 		r.kill(t)
@@ -344,7 +364,13 @@ func TestStopWhileBusy(t *testing.T) {
 			t.Errorf("Stop took %v", took)
 		}
 	}
-	wg.Wait()
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("somebody still waits for an entry of a group that has stopped")
+	}
 }
 
 func TestConfigNamesEveryFault(t *testing.T) {

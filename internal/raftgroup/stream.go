@@ -26,9 +26,10 @@ type stream struct {
 	cancel   context.CancelFunc
 	accepted chan net.Conn
 
-	mu    sync.Mutex
-	conns map[*tracked]struct{}
-	wg    sync.WaitGroup // one for each of conns
+	mu      sync.Mutex
+	severed bool // only the replica itself is still connected
+	conns   map[*tracked]struct{}
+	wg      sync.WaitGroup // one for each of conns
 }
 
 func newStream(cfg *Config) *stream {
@@ -54,7 +55,7 @@ func (s *stream) track(conn net.Conn) (*tracked, error) {
 	t := &tracked{Conn: conn, owner: s, done: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx.Err() != nil {
+	if s.ctx.Err() != nil || s.severed && !isPipe(conn) {
 		_ = conn.Close() // nothing was said on it
 		return nil, net.ErrClosed
 	}
@@ -149,20 +150,39 @@ func (s *stream) dialSelf(ctx context.Context) (net.Conn, error) {
 	return near, nil
 }
 
+func isPipe(conn net.Conn) bool { return conn.LocalAddr().Network() == "pipe" }
+
+// sever ends every connection to others, now and from now on.
+func (s *stream) sever() {
+	s.mu.Lock()
+	s.severed = true
+	s.mu.Unlock()
+	s.breakOff(func(t *tracked) bool { return !isPipe(t.Conn) })
+}
+
 // Close ends every connection and pending call. It does not wait.
 func (s *stream) Close() error {
 	s.mu.Lock()
 	s.cancel()
-	conns := make([]*tracked, 0, len(s.conns))
+	s.mu.Unlock()
+	s.breakOff(func(*tracked) bool { return true })
+	return nil
+}
+
+// breakOff closes the connections below raft, which then lets go of them.
+func (s *stream) breakOff(which func(*tracked) bool) {
+	s.mu.Lock()
+	var conns []*tracked
 	for t := range s.conns {
-		conns = append(conns, t)
+		if which(t) {
+			conns = append(conns, t)
+		}
 	}
 	s.mu.Unlock()
 	for _, t := range conns {
 		// Only the far side could have something to say about how it ends.
 		_ = t.Conn.Close()
 	}
-	return nil
 }
 
 // Wait returns when raft has let go of every connection after Close.
