@@ -68,9 +68,8 @@ func allowance(base time.Duration, n int) time.Duration {
 // receiveChunk is how much of a payload is read between two signs of progress.
 const receiveChunk = 1 << 20
 
-// receive reads the payload that a store frame announces and checks it. The length must
-// have been compared with limit by nobody else: it is done here, before any memory is
-// taken.
+// receive reads the payload that a store frame announces and checks it: its length before
+// any memory is taken, its checksum before anybody sees it.
 func (t *payloads) receive(conn net.Conn, f frame, limit int, patience time.Duration) (*payload, error) {
 	if f.length == 0 || f.length%4 != 0 || f.length > uint64(limit) {
 		return nil, fmt.Errorf("ps: side channel: payload %v of %d bytes, the limit is %d", f.id, f.length, limit)
