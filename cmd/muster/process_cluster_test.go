@@ -23,9 +23,9 @@ import (
 
 // The process tests start the real binary, as a user would, on loopback. A cluster is
 // the nodes of one test: their addresses, output folders and logs. When a test fails it
-// prints the end of every log and keeps the folder.
+// prints the end of every log and keeps the folder; with MUSTER_KEEP=1 it always does.
 
-var binary = sync.OnceValues(func() (string, error) {
+var musterBinary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "muster-binary-")
 	if err != nil {
 		return "", err
@@ -99,7 +99,7 @@ type nodeSpec struct {
 // start runs a node and does not wait for it.
 func (c *cluster) start(s nodeSpec) *process {
 	c.t.Helper()
-	bin, err := binary()
+	bin, err := musterBinary()
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -178,10 +178,16 @@ func (c *cluster) living() []*process {
 // patience bounds every wait of a test: far more than an idle machine needs.
 const patience = 90 * time.Second
 
-// until polls a condition; the test ends with everybody's log when it stays false.
+// until polls a condition; the test ends with everybody's log when it stays false, or
+// when nobody is left to make it true.
 func (c *cluster) until(what string, holds func() bool) {
 	c.t.Helper()
-	if !c.within(patience, holds) {
+	held := false
+	c.within(patience, func() bool {
+		held = holds()
+		return held || len(c.living()) == 0
+	})
+	if !held && !holds() {
 		c.dump()
 		c.t.Fatalf("not within %v: %s", patience, what)
 	}
@@ -267,7 +273,9 @@ func (c *cluster) close() {
 		<-p.exited
 	}
 	if !c.t.Failed() {
-		_ = os.RemoveAll(c.dir)
+		if os.Getenv("MUSTER_KEEP") == "" {
+			_ = os.RemoveAll(c.dir)
+		}
 		return
 	}
 	for _, p := range c.nodes {

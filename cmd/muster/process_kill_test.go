@@ -42,7 +42,7 @@ func TestKill(t *testing.T) {
 	}
 	t.Logf("seed: MUSTER_SEED=%d", seed)
 	var all []killing
-	for run := uint64(0); len(all) < kills; run++ {
+	for run := uint64(0); len(all) < kills && run < uint64(kills); run++ {
 		s := scenarios[run%uint64(len(scenarios))]
 		most := min(kills-len(all), 6)
 		t.Run(fmt.Sprintf("%02d-%s-%s", run, s.mode, s.layout), func(t *testing.T) {
@@ -93,7 +93,8 @@ type killing struct {
 	node   string
 	step   int // the newest step known when it was killed
 	at     time.Time
-	next   time.Duration // from the kill to the first step that was done without the victim
+	next   time.Duration // from the kill to the next step that was done without the victim
+	pause  time.Duration // the longest time without a step in the two seconds from the kill
 }
 
 // killRun runs one cluster and kills in it up to most times, while enough steps are
@@ -125,9 +126,6 @@ func killRun(t *testing.T, s scenario, random *rand.Rand, most int) []killing {
 			measureKills(t, kills, stepTimes(t, p.out), readEvents(t, p.out))
 			break
 		}
-	}
-	for _, k := range kills {
-		t.Logf("%s  killed %s (%s) after step %d: next step after %v", k.mode, k.node, k.victim, k.step, k.next.Round(time.Millisecond))
 	}
 	return kills
 }
@@ -273,20 +271,20 @@ func (k *killer) choose(kind victim, st *pb.Status) *process {
 	return k.now[names[k.random.IntN(len(names))]]
 }
 
-// measureKills finds, in the run's own history, when it went on after each kill. With a
-// trainer among the victims a step is redone in the next view: that step counts. Else
-// it is the step after the longest pause in the two seconds from the kill.
+// measureKills finds, in the run's own history, when it went on after each kill: the
+// first step of the view without the victim, if that was a trainer, and else the next step.
 func measureKills(t *testing.T, kills []killing, steps []time.Time, events []event) {
 	for i := range kills {
 		k := &kills[i]
-		limit := k.at.Add(2 * time.Second)
-		var pause time.Duration
-		before := k.at
+		before, limit := k.at, k.at.Add(2*time.Second)
 		for _, at := range steps {
-			if at.After(k.at) && at.Before(limit) && at.Sub(before) > pause {
-				pause, k.next = at.Sub(before), at.Sub(k.at)
-			}
-			if at.After(before) {
+			if at.After(k.at) {
+				if k.next == 0 {
+					k.next = at.Sub(k.at)
+				}
+				if before.Before(limit) {
+					k.pause = max(k.pause, at.Sub(before))
+				}
 				before = at
 			}
 		}
@@ -298,9 +296,8 @@ func measureKills(t *testing.T, kills []killing, steps []time.Time, events []eve
 				break
 			}
 		}
-		if k.next == 0 {
-			t.Logf("no step within 2 s of the kill of %s after step %d", k.node, k.step)
-		}
+		t.Logf("%s: killed %s (%s) after step %d: next step after %v, longest pause %v",
+			k.mode, k.node, k.victim, k.step, k.next.Round(time.Millisecond), k.pause.Round(time.Millisecond))
 	}
 }
 
@@ -318,15 +315,17 @@ func viewAfter(events []event, lost event) int {
 func report(t *testing.T, all []killing) {
 	t.Helper()
 	print := func(what string, of func(killing) bool) {
-		var d []time.Duration
+		var next, pause []time.Duration
 		for _, k := range all {
 			if of(k) {
-				d = append(d, k.next.Round(time.Millisecond))
+				next, pause = append(next, k.next.Round(time.Millisecond)), append(pause, k.pause.Round(time.Millisecond))
 			}
 		}
-		if len(d) > 0 {
-			slices.Sort(d)
-			t.Logf("%-28s %3d kills, to the next step: min %v, median %v, max %v", what, len(d), d[0], d[len(d)/2], d[len(d)-1])
+		if n := len(next); n > 0 {
+			slices.Sort(next)
+			slices.Sort(pause)
+			t.Logf("%-36s %3d kills; to the next step: min %v, median %v, max %v; longest pause: median %v, max %v",
+				what, n, next[0], next[n/2], next[n-1], pause[n/2], pause[n-1])
 		}
 	}
 	for _, v := range []victim{aTrainer, aShardLeader, aCoordinator, allThree} {

@@ -188,7 +188,7 @@ func (p *process) tail(lines int) string {
 // runMuster runs the binary to its end.
 func runMuster(t *testing.T, env []string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	bin, err := binary()
+	bin, err := musterBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
