@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -38,21 +39,43 @@ func (h *hc) Log(level hclog.Level, msg string, args ...any) {
 	fields(fields(event, h.args), args).Msg(msg)
 }
 
-// level maps hclog's levels to ours. The throttle's key is the message alone,
+// level maps hclog's levels to ours, one down: what a library warns of (a peer that
+// does not answer, an election) is muster's daily business, which muster tells itself in
+// its own words; its errors become warnings. The throttle's key is the message alone,
 // which in hclog is constant: "failed to heartbeat to" counts for all peers.
 func (h *hc) level(level hclog.Level, msg string) zerolog.Level {
 	switch {
 	case level >= hclog.Off:
 		return zerolog.Disabled
-	case level >= hclog.Warn:
+	case level >= hclog.Error && !isTalk(msg):
 		if h.out.GetLevel() <= zerolog.WarnLevel && h.warned.Allow(msg) {
 			return zerolog.WarnLevel
+		}
+		return zerolog.DebugLevel
+	case level >= hclog.Warn:
+		if h.out.GetLevel() <= zerolog.InfoLevel && h.warned.Allow(msg) {
+			return zerolog.InfoLevel
 		}
 		return zerolog.DebugLevel
 	case level == hclog.Info:
 		return zerolog.DebugLevel
 	}
 	return zerolog.TraceLevel
+}
+
+// isTalk knows raft's errors that only say that a peer cannot be talked to.
+func isTalk(msg string) bool {
+	for _, talk := range []string{
+		"failed to appendEntries to", "failed to heartbeat to", "failed to contact", "failed to pipeline appendEntries",
+		"failed to make requestVote RPC", "failed to make requestPreVote RPC", "failed to decode incoming command",
+		"failed to flush response", "failed to send snapshot to", "peer has newer term, stopping replication",
+		"failed to get previous log",
+	} {
+		if strings.HasPrefix(msg, talk) {
+			return true
+		}
+	}
+	return false
 }
 
 // fields adds hclog's alternating keys and values.
@@ -90,7 +113,7 @@ func (h *hc) Error(msg string, args ...any) { h.Log(hclog.Error, msg, args...) }
 func (h *hc) IsTrace() bool { return h.out.GetLevel() <= zerolog.TraceLevel }
 func (h *hc) IsDebug() bool { return h.out.GetLevel() <= zerolog.TraceLevel }
 func (h *hc) IsInfo() bool  { return h.out.GetLevel() <= zerolog.DebugLevel }
-func (h *hc) IsWarn() bool  { return h.out.GetLevel() <= zerolog.WarnLevel }
+func (h *hc) IsWarn() bool  { return h.out.GetLevel() <= zerolog.InfoLevel }
 func (h *hc) IsError() bool { return h.out.GetLevel() <= zerolog.WarnLevel }
 
 func (h *hc) ImpliedArgs() []any { return h.args }
@@ -124,8 +147,10 @@ func (h *hc) GetLevel() hclog.Level {
 		return hclog.Debug
 	case level <= zerolog.DebugLevel:
 		return hclog.Info
-	case level <= zerolog.WarnLevel:
+	case level <= zerolog.InfoLevel:
 		return hclog.Warn
+	case level <= zerolog.WarnLevel:
+		return hclog.Error
 	}
 	return hclog.Off
 }

@@ -25,10 +25,10 @@ func TestHCLog(t *testing.T) {
 	want := `{"level":"trace","from":"raft.net","peer":"b","message":"t"}
 {"level":"trace","from":"raft.net","peer":"b","extra":"odd","message":"d"}
 {"level":"debug","from":"raft.net","peer":"b","error":"broken","took":"2s","n":7,"message":"i"}
-{"level":"warn","from":"raft.net","peer":"b","text":"1 of 3","message":"w"}
+{"level":"info","from":"raft.net","peer":"b","text":"1 of 3","message":"w"}
 {"level":"warn","from":"raft.net","peer":"b","message":"e"}
 {"level":"debug","from":"raft.net","peer":"b","message":"w"}
-{"level":"warn","message":"e2"}
+{"level":"info","message":"e2"}
 `
 	if got := out.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -38,7 +38,7 @@ func TestHCLog(t *testing.T) {
 func TestHCLogLevels(t *testing.T) {
 	for level, want := range map[zerolog.Level]string{
 		zerolog.TraceLevel: "debug", zerolog.DebugLevel: "info", zerolog.InfoLevel: "warn",
-		zerolog.WarnLevel: "warn", zerolog.ErrorLevel: "off",
+		zerolog.WarnLevel: "error", zerolog.ErrorLevel: "off",
 	} {
 		var out bytes.Buffer
 		log := HCLog(zerolog.New(&out).Level(level))
@@ -69,9 +69,9 @@ func TestStd(t *testing.T) {
 	log.Print("[other] e")
 	log.Print("f")
 	want := []string{
-		`{"level":"warn","message":"memberlist: a"}`,
+		`{"level":"info","message":"memberlist: a"}`,
 		`{"level":"debug","message":"memberlist: a"}`,
-		`{"level":"warn","message":"memberlist: b"}`,
+		`{"level":"info","message":"memberlist: b"}`,
 		`{"level":"debug","message":"memberlist: c"}`,
 		`{"level":"trace","message":"memberlist: d"}`,
 		`{"level":"debug","message":"[other] e"}`,

@@ -37,9 +37,9 @@ func (p *prefixed) level(name string, text []byte) (zerolog.Level, bool) {
 		return zerolog.TraceLevel, true
 	case "INFO":
 		return zerolog.DebugLevel, true
-	case "WARN", "ERR", "ERROR":
+	case "ERR", "ERROR", "WARN": // of a peer that does not answer, mostly; see HCLog
 		if p.warned.Allow(string(text)) {
-			return zerolog.WarnLevel, true
+			return zerolog.InfoLevel, true
 		}
 		return zerolog.DebugLevel, true
 	}

@@ -25,7 +25,7 @@ type Config struct {
 	// leader sends again.
 	Logs raft.LogStore
 	// Volatile says that Logs does not outlive the process, so that this identity
-	// must not either; it keeps the disk out of elections. Nil Logs imply it.
+	// must not either. Nil Logs imply it.
 	Volatile  bool
 	Port      *port.Port
 	Timing    Timing
@@ -40,9 +40,9 @@ type Config struct {
 
 // Timing holds the protocol's times. Zero fields get the default.
 type Timing struct {
-	HeartbeatTimeout   time.Duration // 300 ms: without the leader, before standing for election (at random up to twice that)
-	ElectionTimeout    time.Duration // 300 ms: without a result, before standing again
-	LeaderLeaseTimeout time.Duration // 200 ms: without a majority, before stepping down
+	HeartbeatTimeout   time.Duration // 500 ms: without the leader, before standing for election (at random up to twice that)
+	ElectionTimeout    time.Duration // 500 ms: without a result, before standing again
+	LeaderLeaseTimeout time.Duration // two thirds of that: without a majority, before stepping down
 	CommitTimeout      time.Duration // 5 ms: idle, before telling followers what is committed
 	DialTimeout        time.Duration // 300 ms: for a connection to a replica
 	// RPCTimeout (3 s) is for one message and its answer. It is longer than
@@ -73,7 +73,7 @@ func (c *Config) validate() error {
 	if c.Logs == nil {
 		c.Logs, c.Volatile = raft.NewInmemStore(), true
 	}
-	orDefault(&t.HeartbeatTimeout, 300*time.Millisecond)
+	orDefault(&t.HeartbeatTimeout, 500*time.Millisecond)
 	orDefault(&t.ElectionTimeout, t.HeartbeatTimeout)
 	orDefault(&t.LeaderLeaseTimeout, t.HeartbeatTimeout*2/3)
 	orDefault(&t.CommitTimeout, 5*time.Millisecond)

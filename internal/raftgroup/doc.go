@@ -27,6 +27,5 @@
 //
 // Entries, snapshots and what they mean belong to the FSM and the LogStore that
 // the owner hands in. Who should be a replica is the owner's decision, too.
-// raft panics when the term cannot be written (a full disk): such a replica
-// could not keep its promises, and stops.
+// A replica that cannot write its term and vote (a full disk) says so and waits.
 package raftgroup

@@ -35,8 +35,8 @@ type Group struct {
 	stop   error
 
 	mu       sync.Mutex
-	stopping bool      // nothing more is added to wg
-	stood    time.Time // when LeaderGone last made this replica a candidate to be
+	stopping bool   // nothing more is added to wg
+	stood    uint64 // the term in which LeaderGone last made this replica a candidate to be
 }
 
 // Start begins to take part in the group: at once where this life has taken
@@ -53,14 +53,20 @@ func Start(cfg Config) (*Group, error) {
 	return g, nil
 }
 
-func start(cfg Config) (*Group, error) {
+func start(cfg Config) (g *Group, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+	}()
 	log := cfg.Log.With().Str("group", cfg.Group).Logger()
 	logger := logadapt.HCLog(log)
 	dir := cfg.dir()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	votes, used, err := openStable(filepath.Join(dir, "ballot"), string(cfg.Self.ServerID()), cfg.Volatile)
+	votes, used, err := openStable(filepath.Join(dir, "ballot"), string(cfg.Self.ServerID()), waitForDisk(ctx, log))
 	if err != nil {
 		return nil, err
 	}
@@ -87,11 +93,23 @@ func start(cfg Config) (*Group, error) {
 	if err != nil {
 		return nil, errors.Join(err, transport.Close())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	g := &Group{cfg: cfg, log: log, raft: r, transport: transport, stream: s, votes: votes, ctx: ctx, cancel: cancel}
+	g = &Group{cfg: cfg, log: log, raft: r, transport: transport, stream: s, votes: votes, ctx: ctx, cancel: cancel}
 	g.wg.Go(g.watch())
 	g.remove = cfg.Port.Handle(portProtocol, topic(cfg.Group, cfg.Self), s.handle)
 	return g, nil
+}
+
+// waitForDisk says why term and vote cannot be written, and waits a little, until ctx ends.
+func waitForDisk(ctx context.Context, log zerolog.Logger) func(error) bool {
+	return func(err error) bool {
+		log.Error().Err(err).Msg("this replica waits until its disk takes writes again; make room in the folder of --data-dir")
+		select {
+		case <-time.After(time.Second):
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // checkLog finds out whether a replica that took part before still has its log.

@@ -78,11 +78,11 @@ func (g *Group) Campaign() {
 
 // LeaderGone tells this replica that processes are gone. When one of them led the
 // group, as far as this replica knows, the survivors stand for election, one after the
-// other in the order of the configuration: the first at once, each other one
-// only when a moment later there is still no leader, because the first may lack
-// a committed entry; and later yet when it has given its vote away. So it is to be called on every survivor, and does no harm
-// to a group that has another leader. An empty Incarnation stands for any life
-// of the node. It does not wait; calls within an election timeout count as one.
+// other in the order of the configuration: the first at once, each other one only when a
+// moment later there is still no leader, because the first may lack a committed entry;
+// and later yet when it has given its vote away. So it is to be called on every
+// survivor, and does no harm to a group that has another leader. An empty Incarnation
+// stands for any life of the node. It does not wait; calls in one term count as one.
 func (g *Group) LeaderGone(gone ...Replica) {
 	if g.hasLeader(gone) {
 		return
@@ -91,16 +91,14 @@ func (g *Group) LeaderGone(gone ...Replica) {
 	if !ok {
 		return
 	}
+	since := g.raft.CurrentTerm()
 	g.mu.Lock()
-	again := time.Since(g.stood) < g.cfg.Timing.ElectionTimeout
-	if !again {
-		g.stood = time.Now()
-	}
+	again := g.stood == since
+	g.stood = since
 	g.mu.Unlock()
 	if again {
 		return
 	}
-	since := g.raft.CurrentTerm()
 	g.background(func() { g.standInTurn(turn, since, gone) })
 }
 
@@ -111,7 +109,7 @@ func (g *Group) standInTurn(turn int, since uint64, gone []Replica) {
 	const patience = 3 // more turns for whom this replica voted
 	for last := turn + patience; ; turn = 1 {
 		select {
-		case <-time.After(time.Duration(turn) * g.cfg.Timing.ElectionTimeout / turnsPerTimeout):
+		case <-time.After(time.Duration(turn) * oneTurn):
 		case <-g.ctx.Done():
 			return
 		}
@@ -126,9 +124,8 @@ func (g *Group) standInTurn(turn int, since uint64, gone []Replica) {
 	}
 }
 
-// turnsPerTimeout sets a turn to 50 ms by default: several times what an
-// election takes between machines that answer.
-const turnsPerTimeout = 6
+// oneTurn is several times what an election takes between machines that answer.
+const oneTurn = 50 * time.Millisecond
 
 // hasLeader reports whether this replica leads or follows somebody who is not gone.
 func (g *Group) hasLeader(gone []Replica) bool {

@@ -24,20 +24,17 @@ var ErrCorrupt = errors.New("the file with term and vote is damaged; start this 
 // held back until the second comes, so that a vote costs one write, and is on
 // disk whole or not at all.
 //
-// Where the log is volatile, so is the identity: after the end of the process
-// there is nothing to be true to but the fact that the identity has been used.
-// So only the first write reaches the file, which takes the disk out of every
-// later election. (Writing without fsync is no way out: on ext4 the rename waits
-// for the journal, and with it for everybody else's fsync.)
+// A write that fails, on a full disk say, is tried again until it succeeds or the
+// replica stops: raft would panic on an error, and a replica that waits gives no vote
+// but does no harm; the others go on without it.
 type stable struct {
-	path     string
-	volatile bool
-	write    func(path string, data []byte) error // replaceFile, but for tests
+	path  string
+	write func(path string, data []byte) error // replaceFile, but for tests
+	retry func(err error) bool                 // waits a while; false when the replica stops
 
 	mu      sync.Mutex
-	kept    ballot // what the file holds (or would, where volatile); no term before the first write
+	kept    ballot // what the file holds; no term before the first write
 	pending *uint64
-	marked  bool // the file says that the identity is in use
 }
 
 // ballot is what a replica must not forget: the newest term it has seen, and
@@ -59,8 +56,8 @@ const (
 )
 
 // openStable reads the file, if any; used reports whether there was one.
-func openStable(path, identity string, volatile bool) (s *stable, used bool, err error) {
-	s = &stable{path: path, volatile: volatile, write: replaceFile, kept: ballot{Identity: identity}}
+func openStable(path, identity string, retry func(error) bool) (s *stable, used bool, err error) {
+	s = &stable{path: path, write: replaceFile, retry: retry, kept: ballot{Identity: identity}}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, false, nil
@@ -75,7 +72,7 @@ func openStable(path, identity string, volatile bool) (s *stable, used bool, err
 	if b.Identity != identity {
 		return nil, false, fmt.Errorf("%s: it is of replica %s, not of %s: %w", path, b.Identity, identity, ErrCorrupt)
 	}
-	s.kept, s.marked = b, true
+	s.kept = b
 	return s, true, nil
 }
 
@@ -96,15 +93,18 @@ func parseBallot(data []byte) (ballot, error) {
 	return b, nil
 }
 
-// keep writes b, if it must, and holds it when that has succeeded.
+// keep writes b and, when that has succeeded, holds it.
 func (s *stable) keep(b ballot) error {
-	if !s.volatile || !s.marked {
-		if err := s.write(s.path, b.render()); err != nil {
-			return fmt.Errorf("term and vote: %w", err)
+	for {
+		err := s.write(s.path, b.render())
+		if err == nil {
+			s.kept = b
+			return nil
+		}
+		if !s.retry(fmt.Errorf("term and vote cannot be kept: %w", err)) {
+			return nil // raft is being shut down and sends nothing any more
 		}
 	}
-	s.kept, s.marked = b, true
-	return nil
 }
 
 // SetUint64 implements raft.StableStore.

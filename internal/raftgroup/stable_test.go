@@ -2,9 +2,9 @@ package raftgroup
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -13,7 +13,7 @@ import (
 func newStable(t *testing.T) (*stable, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ballot")
-	s, used, err := openStable(path, "a/1", false)
+	s, used, err := openStable(path, "a/1", nil)
 	if err != nil || used {
 		t.Fatalf("a new file: used %t, error %v", used, err)
 	}
@@ -47,7 +47,7 @@ func TestStableSurvives(t *testing.T) {
 	s, path := newStable(t)
 	checkStable(t, s, 0, 0, "")
 	vote(t, s, 7, "b/1@\"host\"\n:1")
-	again, used, err := openStable(path, "a/1", false)
+	again, used, err := openStable(path, "a/1", nil)
 	if err != nil || !used {
 		t.Fatalf("used %t, error %v", used, err)
 	}
@@ -55,7 +55,7 @@ func TestStableSurvives(t *testing.T) {
 	if err := again.SetUint64([]byte(keyCurrentTerm), 9); err != nil {
 		t.Fatal(err)
 	}
-	third, _, err := openStable(path, "a/1", false)
+	third, _, err := openStable(path, "a/1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,25 +76,25 @@ func TestStableWritesOnce(t *testing.T) {
 	}
 }
 
-// What could not be written must not be answered for: raft reads a vote back
-// and would confirm it to the candidate.
+// What could not be written before the replica stopped is not held either: raft reads a
+// vote back and would confirm it to the candidate.
 func TestStableForgetsWhatItCannotKeep(t *testing.T) {
 	s, path := newStable(t)
 	vote(t, s, 3, "b/1@h:1")
-	full := errors.New("disk full")
-	s.write = func(string, []byte) error { return full }
-	if err := s.SetUint64([]byte(keyCurrentTerm), 4); !errors.Is(err, full) {
+	s.write = func(string, []byte) error { return syscall.ENOSPC }
+	s.retry = func(error) bool { return false }
+	if err := s.SetUint64([]byte(keyCurrentTerm), 4); err != nil {
 		t.Errorf("term: %v", err)
 	}
 	if err := s.SetUint64([]byte(keyLastVoteTerm), 4); err != nil {
 		t.Errorf("half a vote: %v", err)
 	}
 	checkStable(t, s, 3, 3, "b/1@h:1")
-	if err := s.Set([]byte(keyLastVoteCand), []byte("c/1@h:1")); !errors.Is(err, full) {
+	if err := s.Set([]byte(keyLastVoteCand), []byte("c/1@h:1")); err != nil {
 		t.Errorf("vote: %v", err)
 	}
 	checkStable(t, s, 3, 3, "b/1@h:1")
-	again, _, err := openStable(path, "a/1", false)
+	again, _, err := openStable(path, "a/1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestStableRefusesDamage(t *testing.T) {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := openStable(path, "a/1", false); !errors.Is(err, ErrCorrupt) {
+		if _, _, err := openStable(path, "a/1", nil); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v, want ErrCorrupt", what, err)
 		}
 	}
@@ -128,7 +128,7 @@ func TestStableRefusesDamage(t *testing.T) {
 	if err := os.WriteFile(path, good, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := openStable(path, "a/2", false); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := openStable(path, "a/2", nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("another replica's file: %v, want ErrCorrupt", err)
 	}
 }
@@ -154,17 +154,37 @@ func FuzzBallot(f *testing.F) {
 	})
 }
 
-// Only the first write of a volatile replica reaches the disk.
-func TestStableVolatile(t *testing.T) {
-	s, _ := newStable(t)
-	s.volatile = true
-	writes := 0
-	s.write = func(string, []byte) error { writes++; return nil }
-	vote(t, s, 1, "b/1@h:1")
-	vote(t, s, 2, "c/1@h:1")
-	checkStable(t, s, 2, 2, "c/1@h:1")
-	if writes != 1 {
-		t.Errorf("%d writes, want 1", writes)
+// A full disk is waited for; a replica that stops meanwhile gets out of raft's way.
+func TestStableWaitsForTheDisk(t *testing.T) {
+	s, path := newStable(t)
+	full := true
+	s.write = func(path string, data []byte) error {
+		if full {
+			return syscall.ENOSPC
+		}
+		return replaceFile(path, data)
+	}
+	waits := 0
+	s.retry = func(err error) bool {
+		if waits++; !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("the reason is %v", err)
+		}
+		full = waits < 3
+		return true
+	}
+	vote(t, s, 5, "b/1@h:1")
+	if waits != 3 {
+		t.Errorf("%d waits, want 3", waits)
+	}
+	again, _, err := openStable(path, "a/1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkStable(t, again, 5, 5, "b/1@h:1")
+	full, s.retry = true, func(error) bool { return false }
+	s.write = func(string, []byte) error { return syscall.ENOSPC }
+	if err := s.SetUint64([]byte(keyCurrentTerm), 6); err != nil {
+		t.Errorf("stopping: %v", err)
 	}
 }
 
@@ -183,23 +203,19 @@ func TestStableKnowsItsVote(t *testing.T) {
 }
 
 func BenchmarkStableVote(b *testing.B) {
-	for _, volatile := range []bool{false, true} {
-		b.Run(fmt.Sprintf("volatile=%t", volatile), func(b *testing.B) {
-			s, _, err := openStable(filepath.Join(b.TempDir(), "ballot"), "a/1", volatile)
-			if err != nil {
-				b.Fatal(err)
-			}
-			term := uint64(0)
-			for b.Loop() {
-				term++
-				if err := errors.Join(
-					s.SetUint64([]byte(keyCurrentTerm), term),
-					s.SetUint64([]byte(keyLastVoteTerm), term),
-					s.Set([]byte(keyLastVoteCand), []byte("b/1@h:1")),
-				); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+	s, _, err := openStable(filepath.Join(b.TempDir(), "ballot"), "a/1", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	term := uint64(0)
+	for b.Loop() {
+		term++
+		if err := errors.Join(
+			s.SetUint64([]byte(keyCurrentTerm), term),
+			s.SetUint64([]byte(keyLastVoteTerm), term),
+			s.Set([]byte(keyLastVoteCand), []byte("b/1@h:1")),
+		); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
