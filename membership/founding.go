@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -24,16 +25,19 @@ import (
 // and every one bootstraps its Raft groups with the very same configuration, which is
 // as safe as one of them doing so and does not hang on the founder's life.
 //
-// Two foundings that share a server cannot both collect all pledges. A server gives a
-// pledge back only if it was not told to start in time. Two foundings without a common
-// server need twice S servers that do not see each other at the very start; when they
-// meet they have different run names, and the nodes say so.
+// Two foundings that share a server cannot both collect all pledges. A founder that does
+// not get them all in less time than a pledge lasts sets those free that gave one. A
+// server that hears no more takes its pledge back, but asks the founder first whether
+// the word to start was lost. Two runs therefore need a founder that dies or is cut off
+// right after it began, or twice S servers that do not see each other at the very
+// start; when they meet they have different run names.
 
 const (
 	pledgeTopic   = "pledge"
 	foundingTopic = "founding"
 	pledgeWithin  = time.Second     // one question and its answer
 	pledgeLasts   = 3 * time.Second // without a word to start
+	collectWithin = 2 * time.Second // all pledges; less than pledgeLasts
 )
 
 // FoundingConfig says what a node needs to take part in a founding.
@@ -53,6 +57,8 @@ type FoundingConfig struct {
 type Founder struct {
 	cfg FoundingConfig
 
+	run string // of the foundings that this node proposes: only one of them can be agreed
+
 	mu      sync.Mutex
 	pledged *pb.Founding
 	at      time.Time
@@ -62,7 +68,7 @@ type Founder struct {
 
 // NewFounder answers the questions of others on the port; Find asks its own.
 func NewFounder(cfg FoundingConfig) *Founder {
-	f := &Founder{cfg: cfg, begin: make(chan struct{})}
+	f := &Founder{cfg: cfg, run: cfg.NewRun(), begin: make(chan struct{})}
 	cfg.Port.Handle(port.Control, pledgeTopic, f.servePledge)
 	cfg.Port.Handle(port.Control, foundingTopic, f.serveFounding)
 	return f
@@ -71,6 +77,7 @@ func NewFounder(cfg FoundingConfig) *Founder {
 // Find returns the founding of the run this node takes part in, once there is one.
 func (f *Founder) Find(ctx context.Context) (*pb.Founding, error) {
 	for {
+		f.askFounder(ctx)
 		peers := f.cfg.Gossip.Peers()
 		if found := f.ask(ctx, peers); found != nil {
 			f.start(found)
@@ -87,6 +94,24 @@ func (f *Founder) Find(ctx context.Context) (*pb.Founding, error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// askFounder learns, when this node's pledge to another has lasted too long, whether the
+// word to start was lost, and takes the pledge back if not.
+func (f *Founder) askFounder(ctx context.Context) {
+	f.mu.Lock()
+	pledged, late := f.pledged, f.started == nil && time.Since(f.at) > pledgeLasts
+	f.mu.Unlock()
+	if pledged == nil || !late || pledged.Servers[0].Incarnation == f.cfg.Self.Incarnation {
+		return
+	}
+	var found pb.Founding
+	err := exchange(ctx, f.cfg.Port, pledged.Servers[0].Addr, foundingTopic, &pb.StatusRequest{}, &found)
+	if err == nil && found.Run == pledged.Run {
+		f.start(&found)
+		return
+	}
+	f.release(pledged)
 }
 
 // ask learns of a run that others are in already.
@@ -131,48 +156,74 @@ func modelSize(peers []Peer) uint64 {
 // propose collects the pledges and, with all of them, tells everybody to start.
 func (f *Founder) propose(ctx context.Context, group []*pb.Replica, params uint64) {
 	found := &pb.Founding{
-		Run: f.cfg.NewRun(), Job: f.cfg.Job, JobFile: f.cfg.JobFile, Servers: group, Time: time.Now().UnixNano(), Params: params,
+		Run: f.run, Job: f.cfg.Job, JobFile: f.cfg.JobFile, Servers: group, Time: time.Now().UnixNano(), Params: params,
 	}
 	if why := f.pledge(found); why != "" {
 		return
 	}
-	for _, r := range group[1:] {
+	asked, ok := f.collect(ctx, found)
+	if !ok {
+		f.release(found)
+		f.tell(ctx, asked, &pb.Pledge{Founding: found, Release: true})
+		return
+	}
+	f.start(found)
+	f.tell(ctx, group[1:], &pb.Pledge{Founding: found, Start: true})
+}
+
+// collect asks the other servers for their pledges, while those that gave one hold
+// still. It returns whom it asked: one of which no answer came may have said yes.
+func (f *Founder) collect(ctx context.Context, found *pb.Founding) (asked []*pb.Replica, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, collectWithin)
+	defer cancel()
+	for i, r := range found.Servers[1:] {
 		var reply pb.PledgeReply
 		err := exchange(ctx, f.cfg.Port, r.Addr, pledgeTopic, &pb.Pledge{Founding: found}, &reply)
 		if err != nil || !reply.Yes {
 			f.cfg.Log.Debug().Str("server", r.Node).Str("why", reply.Why).Err(err).Msg("no pledge")
-			f.release(found)
-			return
+			return found.Servers[1 : i+2], false
 		}
 	}
-	f.start(found)
-	for _, r := range group[1:] {
-		var reply pb.PledgeReply // one that misses this word learns of the run by gossip
-		_ = exchange(ctx, f.cfg.Port, r.Addr, pledgeTopic, &pb.Pledge{Founding: found, Start: true}, &reply)
+	return found.Servers[1:], ctx.Err() == nil
+}
+
+// tell gives the servers a word about their pledge; one that misses it asks by itself.
+func (f *Founder) tell(ctx context.Context, servers []*pb.Replica, word *pb.Pledge) {
+	var all sync.WaitGroup
+	for _, r := range servers {
+		all.Go(func() {
+			var reply pb.PledgeReply
+			_ = exchange(ctx, f.cfg.Port, r.Addr, pledgeTopic, word, &reply)
+		})
 	}
+	all.Wait()
 }
 
 // pledge binds this node to a founding; the answer is why not, "" for yes.
 func (f *Founder) pledge(found *pb.Founding) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	named := slices.ContainsFunc(found.Servers, func(r *pb.Replica) bool { return r.Incarnation == f.cfg.Self.Incarnation })
+	if found.GetRun() == "" || len(found.GetServers()) != f.cfg.Servers || !bytes.Equal(found.GetJob(), f.cfg.Job) {
+		return "it is no founding of a run of this job" // a stranger's; its fields may be anything
+	}
+	named := slices.ContainsFunc(found.GetServers(), func(r *pb.Replica) bool { return r.Incarnation == f.cfg.Self.Incarnation })
 	switch {
 	case !named:
 		return "it names another life of this server"
 	case f.started != nil && f.started.Run != found.Run:
 		return "this server is in run " + f.started.Run
-	case f.pledged != nil && f.pledged.Run != found.Run && time.Since(f.at) < pledgeLasts:
+	case f.pledged != nil && f.pledged.Run != found.Run: // until it is released; see askFounder
 		return "this server is pledged to run " + f.pledged.Run
 	}
 	f.pledged, f.at = found, time.Now()
 	return ""
 }
 
+// release takes back the pledge to this very proposal, not to a later one of its founder.
 func (f *Founder) release(found *pb.Founding) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.started == nil && f.pledged.GetRun() == found.Run {
+	if f.started == nil && f.pledged.GetRun() == found.GetRun() && f.pledged.GetTime() == found.GetTime() {
 		f.pledged = nil
 	}
 }
@@ -192,9 +243,14 @@ func (f *Founder) servePledge(conn net.Conn, _ port.Peer) {
 	if err := serve(conn, &req); err != nil {
 		return
 	}
-	why := f.pledge(req.Founding)
-	if why == "" && req.Start {
-		f.start(req.Founding)
+	why := ""
+	switch {
+	case req.Release:
+		f.release(req.Founding)
+	default:
+		if why = f.pledge(req.Founding); why == "" && req.Start {
+			f.start(req.Founding)
+		}
 	}
 	_ = pb.WriteMessage(conn, &pb.PledgeReply{Yes: why == "", Why: why})
 }

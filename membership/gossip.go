@@ -70,6 +70,7 @@ func StartGossip(cfg GossipConfig) (*Gossip, error) {
 	c.Delegate = (*gossipDelegate)(g)
 	c.Conflict = (*gossipDelegate)(g)
 	c.Events = (*gossipDelegate)(g)
+	c.DeadNodeReclaimTime = time.Millisecond // a dead node may come back at another address
 	c.Logger = logadapt.Std(cfg.Log)
 	c.ProbeInterval, c.ProbeTimeout = 500*time.Millisecond, 250*time.Millisecond
 	c.GossipInterval = 100 * time.Millisecond
@@ -122,7 +123,10 @@ func (g *Gossip) SetMeta(m *pb.NodeMeta) error {
 	if err := g.encode(m); err != nil {
 		return err
 	}
-	return g.list.UpdateNode(time.Second)
+	// That nobody has taken it up yet is no error: the others hear of it with the next full
+	// exchange.
+	_ = g.list.UpdateNode(time.Second)
+	return nil
 }
 
 func (g *Gossip) encode(m *pb.NodeMeta) error {

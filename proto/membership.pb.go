@@ -32,7 +32,6 @@ type NodeMeta struct {
 	Arithmetic    string                 `protobuf:"bytes,6,opt,name=arithmetic,proto3" json:"arithmetic,omitempty"` // class of its kernels: equal classes give equal bits
 	Data          []byte                 `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`             // identity of its samples, of a trainer
 	Params        uint64                 `protobuf:"varint,8,opt,name=params,proto3" json:"params,omitempty"`        // of the job's model, of a trainer: a server need not read the data to know
-	Started       int64                  `protobuf:"varint,9,opt,name=started,proto3" json:"started,omitempty"`      // when this life began, unix nanoseconds by its own clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -119,13 +118,6 @@ func (x *NodeMeta) GetData() []byte {
 func (x *NodeMeta) GetParams() uint64 {
 	if x != nil {
 		return x.Params
-	}
-	return 0
-}
-
-func (x *NodeMeta) GetStarted() int64 {
-	if x != nil {
-		return x.Started
 	}
 	return 0
 }
@@ -2391,7 +2383,7 @@ var File_membership_proto protoreflect.FileDescriptor
 
 const file_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x10membership.proto\x12\x06muster\"\xea\x01\n" +
+	"\x10membership.proto\x12\x06muster\"\xd0\x01\n" +
 	"\bNodeMeta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -2402,8 +2394,7 @@ const file_membership_proto_rawDesc = "" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
 	"\x04data\x18\a \x01(\fR\x04data\x12\x16\n" +
-	"\x06params\x18\b \x01(\x04R\x06params\x12\x18\n" +
-	"\astarted\x18\t \x01(\x03R\astarted\"S\n" +
+	"\x06params\x18\b \x01(\x04R\x06params\"S\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x12\n" +
