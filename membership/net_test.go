@@ -70,7 +70,7 @@ type life struct {
 	wg     sync.WaitGroup
 }
 
-func openPort(t testing.TB, name id.Node, key []byte, listen string) (*port.Port, error) {
+func openPort(name id.Node, key []byte, listen string) (*port.Port, error) {
 	return port.Listen(port.Config{
 		Listen: listen, Node: name, Cluster: "test", Version: "v1", Job: [32]byte{1}, Key: key, Log: zerolog.Nop(),
 	})
@@ -79,12 +79,17 @@ func openPort(t testing.TB, name id.Node, key []byte, listen string) (*port.Port
 // newHost starts a node that gossips; it is stopped at the end of the test.
 func newHost(t testing.TB, name id.Node, server bool) *host {
 	t.Helper()
-	p, err := openPort(t, name, nil, "127.0.0.1:0")
+	return newLife(t, name, id.Incarnation(name)+"-1", server, "127.0.0.1:0")
+}
+
+func newLife(t testing.TB, name id.Node, inc id.Incarnation, server bool, listen string) *host {
+	t.Helper()
+	p, err := openPort(name, nil, listen)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &host{t: t, name: name, port: p, meta: &pb.NodeMeta{
-		Incarnation: string(name) + "-life", Addr: p.Addr(), Server: server, Trainer: true, Params: 10,
+		Incarnation: string(inc), Addr: p.Addr(), Server: server, Trainer: true, Samples: &pb.Samples{Shape: []uint32{1, 2, 2}, Classes: 10},
 	}}
 	h.gossip, err = StartGossip(GossipConfig{Port: p, Node: name, Cluster: "test", Meta: h.meta, Log: zerolog.Nop()})
 	if err != nil {
