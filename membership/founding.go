@@ -81,8 +81,8 @@ func (f *Founder) Find(ctx context.Context) (*pb.Founding, error) {
 		peers := f.cfg.Gossip.Peers()
 		if found := f.ask(ctx, peers); found != nil {
 			f.start(found)
-		} else if group, params := f.mine(peers), modelSize(peers); group != nil && params > 0 {
-			f.propose(ctx, group, params)
+		} else if group, samples := f.mine(peers), samplesOf(peers); group != nil && samples != nil {
+			f.propose(ctx, group, samples)
 		}
 		select {
 		case <-f.begin:
@@ -142,21 +142,21 @@ func (f *Founder) mine(peers []Peer) []*pb.Replica {
 	return group
 }
 
-// modelSize is the number of the model's parameters, which a trainer knows: it has
-// seen the data. 0 before there is one.
-func modelSize(peers []Peer) uint64 {
+// samplesOf says what the samples look like, which a trainer knows: it has seen the
+// data. Nil before there is one.
+func samplesOf(peers []Peer) *pb.Samples {
 	for _, p := range peers {
-		if p.Meta.Params > 0 {
-			return p.Meta.Params
+		if p.Meta.Samples != nil {
+			return p.Meta.Samples
 		}
 	}
-	return 0
+	return nil
 }
 
 // propose collects the pledges and, with all of them, tells everybody to start.
-func (f *Founder) propose(ctx context.Context, group []*pb.Replica, params uint64) {
+func (f *Founder) propose(ctx context.Context, group []*pb.Replica, samples *pb.Samples) {
 	found := &pb.Founding{
-		Run: f.run, Job: f.cfg.Job, JobFile: f.cfg.JobFile, Servers: group, Time: time.Now().UnixNano(), Params: params,
+		Run: f.run, Job: f.cfg.Job, JobFile: f.cfg.JobFile, Servers: group, Time: time.Now().UnixNano(), Samples: samples,
 	}
 	if why := f.pledge(found); why != "" {
 		return

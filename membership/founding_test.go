@@ -59,7 +59,7 @@ func TestServersFoundOneRun(t *testing.T) {
 			if t.Failed() {
 				return
 			}
-			if len(found[0].Servers) != 3 || found[0].Params != 10 {
+			if len(found[0].Servers) != 3 || found[0].Samples.GetClasses() != 10 {
 				t.Errorf("founded %v", found[0])
 			}
 			for i, f := range found {
@@ -149,7 +149,7 @@ func TestTwoFoundersCompete(t *testing.T) {
 	}{{fa, ga}, {fb, gb}} {
 		both.Go(func() {
 			for ctx.Err() == nil && fc.running() == "" {
-				p.f.propose(ctx, p.group, 10)
+				p.f.propose(ctx, p.group, &pb.Samples{Classes: 10})
 			}
 		})
 	}

@@ -21,6 +21,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Samples says what the samples of a data set look like; the model is built for them.
+type Samples struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shape         []uint32               `protobuf:"varint,1,rep,packed,name=shape,proto3" json:"shape,omitempty"`
+	Classes       uint32                 `protobuf:"varint,2,opt,name=classes,proto3" json:"classes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Samples) Reset() {
+	*x = Samples{}
+	mi := &file_membership_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Samples) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Samples) ProtoMessage() {}
+
+func (x *Samples) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Samples.ProtoReflect.Descriptor instead.
+func (*Samples) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Samples) GetShape() []uint32 {
+	if x != nil {
+		return x.Shape
+	}
+	return nil
+}
+
+func (x *Samples) GetClasses() uint32 {
+	if x != nil {
+		return x.Classes
+	}
+	return 0
+}
+
 // What a node tells about itself by gossip (at most 512 bytes on the wire).
 type NodeMeta struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -31,14 +84,14 @@ type NodeMeta struct {
 	Run           string                 `protobuf:"bytes,5,opt,name=run,proto3" json:"run,omitempty"`               // the run it takes part in; empty before it knows one
 	Arithmetic    string                 `protobuf:"bytes,6,opt,name=arithmetic,proto3" json:"arithmetic,omitempty"` // class of its kernels: equal classes give equal bits
 	Data          []byte                 `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`             // identity of its samples, of a trainer
-	Params        uint64                 `protobuf:"varint,8,opt,name=params,proto3" json:"params,omitempty"`        // of the job's model, of a trainer: a server need not read the data to know
+	Samples       *Samples               `protobuf:"bytes,8,opt,name=samples,proto3" json:"samples,omitempty"`       // what they look like, of a trainer: a server need not read them to build the model
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeMeta) Reset() {
 	*x = NodeMeta{}
-	mi := &file_membership_proto_msgTypes[0]
+	mi := &file_membership_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -50,7 +103,7 @@ func (x *NodeMeta) String() string {
 func (*NodeMeta) ProtoMessage() {}
 
 func (x *NodeMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[0]
+	mi := &file_membership_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -63,7 +116,7 @@ func (x *NodeMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeMeta.ProtoReflect.Descriptor instead.
 func (*NodeMeta) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{0}
+	return file_membership_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *NodeMeta) GetIncarnation() string {
@@ -115,11 +168,11 @@ func (x *NodeMeta) GetData() []byte {
 	return nil
 }
 
-func (x *NodeMeta) GetParams() uint64 {
+func (x *NodeMeta) GetSamples() *Samples {
 	if x != nil {
-		return x.Params
+		return x.Samples
 	}
-	return 0
+	return nil
 }
 
 // Replica is one server of a Raft group.
@@ -134,7 +187,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_membership_proto_msgTypes[1]
+	mi := &file_membership_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -146,7 +199,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[1]
+	mi := &file_membership_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -159,7 +212,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{1}
+	return file_membership_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Replica) GetNode() string {
@@ -191,14 +244,14 @@ type Founding struct {
 	JobFile       string                 `protobuf:"bytes,3,opt,name=job_file,json=jobFile,proto3" json:"job_file,omitempty"` // the effective job, for people and late tools
 	Servers       []*Replica             `protobuf:"bytes,4,rep,name=servers,proto3" json:"servers,omitempty"`                // the coordinator's group at the founding, in order of name
 	Time          int64                  `protobuf:"varint,5,opt,name=time,proto3" json:"time,omitempty"`                     // unix nanoseconds
-	Params        uint64                 `protobuf:"varint,6,opt,name=params,proto3" json:"params,omitempty"`                 // of the job's model
+	Samples       *Samples               `protobuf:"bytes,6,opt,name=samples,proto3" json:"samples,omitempty"`                // of the job's data, as a trainer saw them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Founding) Reset() {
 	*x = Founding{}
-	mi := &file_membership_proto_msgTypes[2]
+	mi := &file_membership_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -210,7 +263,7 @@ func (x *Founding) String() string {
 func (*Founding) ProtoMessage() {}
 
 func (x *Founding) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[2]
+	mi := &file_membership_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -223,7 +276,7 @@ func (x *Founding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founding.ProtoReflect.Descriptor instead.
 func (*Founding) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{2}
+	return file_membership_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Founding) GetRun() string {
@@ -261,11 +314,11 @@ func (x *Founding) GetTime() int64 {
 	return 0
 }
 
-func (x *Founding) GetParams() uint64 {
+func (x *Founding) GetSamples() *Samples {
 	if x != nil {
-		return x.Params
+		return x.Samples
 	}
-	return 0
+	return nil
 }
 
 // Pledge asks a server to be part of a founding, once.
@@ -280,7 +333,7 @@ type Pledge struct {
 
 func (x *Pledge) Reset() {
 	*x = Pledge{}
-	mi := &file_membership_proto_msgTypes[3]
+	mi := &file_membership_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +345,7 @@ func (x *Pledge) String() string {
 func (*Pledge) ProtoMessage() {}
 
 func (x *Pledge) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[3]
+	mi := &file_membership_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +358,7 @@ func (x *Pledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pledge.ProtoReflect.Descriptor instead.
 func (*Pledge) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{3}
+	return file_membership_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Pledge) GetFounding() *Founding {
@@ -339,7 +392,7 @@ type PledgeReply struct {
 
 func (x *PledgeReply) Reset() {
 	*x = PledgeReply{}
-	mi := &file_membership_proto_msgTypes[4]
+	mi := &file_membership_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +404,7 @@ func (x *PledgeReply) String() string {
 func (*PledgeReply) ProtoMessage() {}
 
 func (x *PledgeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[4]
+	mi := &file_membership_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +417,7 @@ func (x *PledgeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PledgeReply.ProtoReflect.Descriptor instead.
 func (*PledgeReply) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{4}
+	return file_membership_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PledgeReply) GetYes() bool {
@@ -395,7 +448,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_membership_proto_msgTypes[5]
+	mi := &file_membership_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +460,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[5]
+	mi := &file_membership_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +473,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{5}
+	return file_membership_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Member) GetNode() string {
@@ -474,7 +527,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_membership_proto_msgTypes[6]
+	mi := &file_membership_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +539,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[6]
+	mi := &file_membership_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +552,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{6}
+	return file_membership_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *View) GetNumber() uint64 {
@@ -568,7 +621,7 @@ type StepMetrics struct {
 
 func (x *StepMetrics) Reset() {
 	*x = StepMetrics{}
-	mi := &file_membership_proto_msgTypes[7]
+	mi := &file_membership_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +633,7 @@ func (x *StepMetrics) String() string {
 func (*StepMetrics) ProtoMessage() {}
 
 func (x *StepMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[7]
+	mi := &file_membership_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +646,7 @@ func (x *StepMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepMetrics.ProtoReflect.Descriptor instead.
 func (*StepMetrics) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{7}
+	return file_membership_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StepMetrics) GetStep() uint64 {
@@ -668,7 +721,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_membership_proto_msgTypes[8]
+	mi := &file_membership_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +733,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[8]
+	mi := &file_membership_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +746,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{8}
+	return file_membership_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Wait) GetWhat() string {
@@ -756,7 +809,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_membership_proto_msgTypes[9]
+	mi := &file_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +821,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[9]
+	mi := &file_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +834,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{9}
+	return file_membership_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Suspicion) GetNode() string {
@@ -822,7 +875,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_membership_proto_msgTypes[10]
+	mi := &file_membership_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +887,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[10]
+	mi := &file_membership_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +900,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{10}
+	return file_membership_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Report) GetView() uint64 {
@@ -968,7 +1021,7 @@ type Lead struct {
 
 func (x *Lead) Reset() {
 	*x = Lead{}
-	mi := &file_membership_proto_msgTypes[11]
+	mi := &file_membership_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1033,7 @@ func (x *Lead) String() string {
 func (*Lead) ProtoMessage() {}
 
 func (x *Lead) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[11]
+	mi := &file_membership_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1046,7 @@ func (x *Lead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lead.ProtoReflect.Descriptor instead.
 func (*Lead) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{11}
+	return file_membership_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Lead) GetGroup() string {
@@ -1038,7 +1091,7 @@ type Up struct {
 
 func (x *Up) Reset() {
 	*x = Up{}
-	mi := &file_membership_proto_msgTypes[12]
+	mi := &file_membership_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1103,7 @@ func (x *Up) String() string {
 func (*Up) ProtoMessage() {}
 
 func (x *Up) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[12]
+	mi := &file_membership_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1116,7 @@ func (x *Up) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Up.ProtoReflect.Descriptor instead.
 func (*Up) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{12}
+	return file_membership_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Up) GetM() isUp_M {
@@ -1116,7 +1169,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_membership_proto_msgTypes[13]
+	mi := &file_membership_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1181,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[13]
+	mi := &file_membership_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1194,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{13}
+	return file_membership_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -1160,7 +1213,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_membership_proto_msgTypes[14]
+	mi := &file_membership_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1225,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[14]
+	mi := &file_membership_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1238,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{14}
+	return file_membership_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Freeze) GetView() uint64 {
@@ -1204,7 +1257,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_membership_proto_msgTypes[15]
+	mi := &file_membership_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1269,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[15]
+	mi := &file_membership_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1282,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{15}
+	return file_membership_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ack) GetMetrics() uint64 {
@@ -1247,7 +1300,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_membership_proto_msgTypes[16]
+	mi := &file_membership_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1312,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[16]
+	mi := &file_membership_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1325,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{16}
+	return file_membership_proto_rawDescGZIP(), []int{17}
 }
 
 type Refusal struct {
@@ -1284,7 +1337,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1349,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1362,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{17}
+	return file_membership_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Refusal) GetWhy() string {
@@ -1327,7 +1380,7 @@ type Hearing struct {
 
 func (x *Hearing) Reset() {
 	*x = Hearing{}
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1392,7 @@ func (x *Hearing) String() string {
 func (*Hearing) ProtoMessage() {}
 
 func (x *Hearing) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1405,7 @@ func (x *Hearing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hearing.ProtoReflect.Descriptor instead.
 func (*Hearing) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{18}
+	return file_membership_proto_rawDescGZIP(), []int{19}
 }
 
 // Finish ends the run.
@@ -1370,7 +1423,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1435,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1448,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{19}
+	return file_membership_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Finish) GetStep() uint64 {
@@ -1460,7 +1513,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1525,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1538,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{20}
+	return file_membership_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Down) GetM() isDown_M {
@@ -1629,7 +1682,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1694,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1707,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{21}
+	return file_membership_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Applied) GetIndex() uint64 {
@@ -1680,7 +1733,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1745,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1758,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{22}
+	return file_membership_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Event) GetTime() int64 {
@@ -1771,7 +1824,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +1836,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +1849,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{23}
+	return file_membership_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Entry) GetFounding() *Founding {
@@ -1849,7 +1902,7 @@ type RunState struct {
 
 func (x *RunState) Reset() {
 	*x = RunState{}
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +1914,7 @@ func (x *RunState) String() string {
 func (*RunState) ProtoMessage() {}
 
 func (x *RunState) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +1927,7 @@ func (x *RunState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunState.ProtoReflect.Descriptor instead.
 func (*RunState) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{24}
+	return file_membership_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RunState) GetFounding() *Founding {
@@ -1941,7 +1994,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2006,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2019,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{25}
+	return file_membership_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2072,7 +2125,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2137,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2150,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{26}
+	return file_membership_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Round) GetSince() int64 {
@@ -2132,7 +2185,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2197,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2210,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{27}
+	return file_membership_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2204,7 +2257,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2269,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2282,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{28}
+	return file_membership_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Status) GetCluster() string {
@@ -2383,7 +2436,10 @@ var File_membership_proto protoreflect.FileDescriptor
 
 const file_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x10membership.proto\x12\x06muster\"\xd0\x01\n" +
+	"\x10membership.proto\x12\x06muster\"9\n" +
+	"\aSamples\x12\x14\n" +
+	"\x05shape\x18\x01 \x03(\rR\x05shape\x12\x18\n" +
+	"\aclasses\x18\x02 \x01(\rR\aclasses\"\xe3\x01\n" +
 	"\bNodeMeta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -2393,19 +2449,19 @@ const file_membership_proto_rawDesc = "" +
 	"\n" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\x12\x16\n" +
-	"\x06params\x18\b \x01(\x04R\x06params\"S\n" +
+	"\x04data\x18\a \x01(\fR\x04data\x12)\n" +
+	"\asamples\x18\b \x01(\v2\x0f.muster.SamplesR\asamples\"S\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x12\n" +
-	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xa0\x01\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xb3\x01\n" +
 	"\bFounding\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\fR\x03job\x12\x19\n" +
 	"\bjob_file\x18\x03 \x01(\tR\ajobFile\x12)\n" +
 	"\aservers\x18\x04 \x03(\v2\x0f.muster.ReplicaR\aservers\x12\x12\n" +
-	"\x04time\x18\x05 \x01(\x03R\x04time\x12\x16\n" +
-	"\x06params\x18\x06 \x01(\x04R\x06params\"f\n" +
+	"\x04time\x18\x05 \x01(\x03R\x04time\x12)\n" +
+	"\asamples\x18\x06 \x01(\v2\x0f.muster.SamplesR\asamples\"f\n" +
 	"\x06Pledge\x12,\n" +
 	"\bfounding\x18\x01 \x01(\v2\x10.muster.FoundingR\bfounding\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\bR\x05start\x12\x18\n" +
@@ -2587,80 +2643,83 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_membership_proto_goTypes = []any{
-	(*NodeMeta)(nil),      // 0: muster.NodeMeta
-	(*Replica)(nil),       // 1: muster.Replica
-	(*Founding)(nil),      // 2: muster.Founding
-	(*Pledge)(nil),        // 3: muster.Pledge
-	(*PledgeReply)(nil),   // 4: muster.PledgeReply
-	(*Member)(nil),        // 5: muster.Member
-	(*View)(nil),          // 6: muster.View
-	(*StepMetrics)(nil),   // 7: muster.StepMetrics
-	(*Wait)(nil),          // 8: muster.Wait
-	(*Suspicion)(nil),     // 9: muster.Suspicion
-	(*Report)(nil),        // 10: muster.Report
-	(*Lead)(nil),          // 11: muster.Lead
-	(*Up)(nil),            // 12: muster.Up
-	(*Redirect)(nil),      // 13: muster.Redirect
-	(*Freeze)(nil),        // 14: muster.Freeze
-	(*Ack)(nil),           // 15: muster.Ack
-	(*Bye)(nil),           // 16: muster.Bye
-	(*Refusal)(nil),       // 17: muster.Refusal
-	(*Hearing)(nil),       // 18: muster.Hearing
-	(*Finish)(nil),        // 19: muster.Finish
-	(*Down)(nil),          // 20: muster.Down
-	(*Applied)(nil),       // 21: muster.Applied
-	(*Event)(nil),         // 22: muster.Event
-	(*Entry)(nil),         // 23: muster.Entry
-	(*RunState)(nil),      // 24: muster.RunState
-	(*NodeStatus)(nil),    // 25: muster.NodeStatus
-	(*Round)(nil),         // 26: muster.Round
-	(*StatusRequest)(nil), // 27: muster.StatusRequest
-	(*Status)(nil),        // 28: muster.Status
+	(*Samples)(nil),       // 0: muster.Samples
+	(*NodeMeta)(nil),      // 1: muster.NodeMeta
+	(*Replica)(nil),       // 2: muster.Replica
+	(*Founding)(nil),      // 3: muster.Founding
+	(*Pledge)(nil),        // 4: muster.Pledge
+	(*PledgeReply)(nil),   // 5: muster.PledgeReply
+	(*Member)(nil),        // 6: muster.Member
+	(*View)(nil),          // 7: muster.View
+	(*StepMetrics)(nil),   // 8: muster.StepMetrics
+	(*Wait)(nil),          // 9: muster.Wait
+	(*Suspicion)(nil),     // 10: muster.Suspicion
+	(*Report)(nil),        // 11: muster.Report
+	(*Lead)(nil),          // 12: muster.Lead
+	(*Up)(nil),            // 13: muster.Up
+	(*Redirect)(nil),      // 14: muster.Redirect
+	(*Freeze)(nil),        // 15: muster.Freeze
+	(*Ack)(nil),           // 16: muster.Ack
+	(*Bye)(nil),           // 17: muster.Bye
+	(*Refusal)(nil),       // 18: muster.Refusal
+	(*Hearing)(nil),       // 19: muster.Hearing
+	(*Finish)(nil),        // 20: muster.Finish
+	(*Down)(nil),          // 21: muster.Down
+	(*Applied)(nil),       // 22: muster.Applied
+	(*Event)(nil),         // 23: muster.Event
+	(*Entry)(nil),         // 24: muster.Entry
+	(*RunState)(nil),      // 25: muster.RunState
+	(*NodeStatus)(nil),    // 26: muster.NodeStatus
+	(*Round)(nil),         // 27: muster.Round
+	(*StatusRequest)(nil), // 28: muster.StatusRequest
+	(*Status)(nil),        // 29: muster.Status
 }
 var file_membership_proto_depIdxs = []int32{
-	1,  // 0: muster.Founding.servers:type_name -> muster.Replica
-	2,  // 1: muster.Pledge.founding:type_name -> muster.Founding
-	5,  // 2: muster.View.members:type_name -> muster.Member
-	9,  // 3: muster.Report.suspects:type_name -> muster.Suspicion
-	7,  // 4: muster.Report.metrics:type_name -> muster.StepMetrics
-	8,  // 5: muster.Report.waits:type_name -> muster.Wait
-	11, // 6: muster.Report.leads:type_name -> muster.Lead
-	0,  // 7: muster.Up.open:type_name -> muster.NodeMeta
-	10, // 8: muster.Up.report:type_name -> muster.Report
-	13, // 9: muster.Down.redirect:type_name -> muster.Redirect
-	14, // 10: muster.Down.freeze:type_name -> muster.Freeze
-	6,  // 11: muster.Down.view:type_name -> muster.View
-	15, // 12: muster.Down.ack:type_name -> muster.Ack
-	19, // 13: muster.Down.finish:type_name -> muster.Finish
-	16, // 14: muster.Down.bye:type_name -> muster.Bye
-	18, // 15: muster.Down.hearing:type_name -> muster.Hearing
-	17, // 16: muster.Down.refusal:type_name -> muster.Refusal
-	2,  // 17: muster.Entry.founding:type_name -> muster.Founding
-	6,  // 18: muster.Entry.view:type_name -> muster.View
-	7,  // 19: muster.Entry.metrics:type_name -> muster.StepMetrics
-	22, // 20: muster.Entry.events:type_name -> muster.Event
-	19, // 21: muster.Entry.finish:type_name -> muster.Finish
-	2,  // 22: muster.RunState.founding:type_name -> muster.Founding
-	6,  // 23: muster.RunState.view:type_name -> muster.View
-	7,  // 24: muster.RunState.metrics:type_name -> muster.StepMetrics
-	22, // 25: muster.RunState.events:type_name -> muster.Event
-	19, // 26: muster.RunState.finish:type_name -> muster.Finish
-	8,  // 27: muster.NodeStatus.waits:type_name -> muster.Wait
-	11, // 28: muster.NodeStatus.leads:type_name -> muster.Lead
-	6,  // 29: muster.Status.view:type_name -> muster.View
-	25, // 30: muster.Status.nodes:type_name -> muster.NodeStatus
-	22, // 31: muster.Status.events:type_name -> muster.Event
-	7,  // 32: muster.Status.metrics:type_name -> muster.StepMetrics
-	19, // 33: muster.Status.finish:type_name -> muster.Finish
-	26, // 34: muster.Status.round:type_name -> muster.Round
-	1,  // 35: muster.Status.servers:type_name -> muster.Replica
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	0,  // 0: muster.NodeMeta.samples:type_name -> muster.Samples
+	2,  // 1: muster.Founding.servers:type_name -> muster.Replica
+	0,  // 2: muster.Founding.samples:type_name -> muster.Samples
+	3,  // 3: muster.Pledge.founding:type_name -> muster.Founding
+	6,  // 4: muster.View.members:type_name -> muster.Member
+	10, // 5: muster.Report.suspects:type_name -> muster.Suspicion
+	8,  // 6: muster.Report.metrics:type_name -> muster.StepMetrics
+	9,  // 7: muster.Report.waits:type_name -> muster.Wait
+	12, // 8: muster.Report.leads:type_name -> muster.Lead
+	1,  // 9: muster.Up.open:type_name -> muster.NodeMeta
+	11, // 10: muster.Up.report:type_name -> muster.Report
+	14, // 11: muster.Down.redirect:type_name -> muster.Redirect
+	15, // 12: muster.Down.freeze:type_name -> muster.Freeze
+	7,  // 13: muster.Down.view:type_name -> muster.View
+	16, // 14: muster.Down.ack:type_name -> muster.Ack
+	20, // 15: muster.Down.finish:type_name -> muster.Finish
+	17, // 16: muster.Down.bye:type_name -> muster.Bye
+	19, // 17: muster.Down.hearing:type_name -> muster.Hearing
+	18, // 18: muster.Down.refusal:type_name -> muster.Refusal
+	3,  // 19: muster.Entry.founding:type_name -> muster.Founding
+	7,  // 20: muster.Entry.view:type_name -> muster.View
+	8,  // 21: muster.Entry.metrics:type_name -> muster.StepMetrics
+	23, // 22: muster.Entry.events:type_name -> muster.Event
+	20, // 23: muster.Entry.finish:type_name -> muster.Finish
+	3,  // 24: muster.RunState.founding:type_name -> muster.Founding
+	7,  // 25: muster.RunState.view:type_name -> muster.View
+	8,  // 26: muster.RunState.metrics:type_name -> muster.StepMetrics
+	23, // 27: muster.RunState.events:type_name -> muster.Event
+	20, // 28: muster.RunState.finish:type_name -> muster.Finish
+	9,  // 29: muster.NodeStatus.waits:type_name -> muster.Wait
+	12, // 30: muster.NodeStatus.leads:type_name -> muster.Lead
+	7,  // 31: muster.Status.view:type_name -> muster.View
+	26, // 32: muster.Status.nodes:type_name -> muster.NodeStatus
+	23, // 33: muster.Status.events:type_name -> muster.Event
+	8,  // 34: muster.Status.metrics:type_name -> muster.StepMetrics
+	20, // 35: muster.Status.finish:type_name -> muster.Finish
+	27, // 36: muster.Status.round:type_name -> muster.Round
+	2,  // 37: muster.Status.servers:type_name -> muster.Replica
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -2668,11 +2727,11 @@ func file_membership_proto_init() {
 	if File_membership_proto != nil {
 		return
 	}
-	file_membership_proto_msgTypes[12].OneofWrappers = []any{
+	file_membership_proto_msgTypes[13].OneofWrappers = []any{
 		(*Up_Open)(nil),
 		(*Up_Report)(nil),
 	}
-	file_membership_proto_msgTypes[20].OneofWrappers = []any{
+	file_membership_proto_msgTypes[21].OneofWrappers = []any{
 		(*Down_Redirect)(nil),
 		(*Down_Freeze)(nil),
 		(*Down_View)(nil),
@@ -2688,7 +2747,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

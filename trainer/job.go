@@ -239,9 +239,9 @@ func (j Job) Layout(params int) ps.Layout {
 	return ps.Layout{Params: params, BlockSize: BlockSize, Shards: j.Cluster.ParameterShards}
 }
 
-// BuildModel makes the job's model for a data set.
-func (j Job) BuildModel(d data.Dataset) (*nn.Spec, error) {
-	spec, err := nn.Build(j.Model.Name, j.Model.Options, d.Shape(), d.Classes())
+// BuildModel makes the job's model for samples of a shape.
+func (j Job) BuildModel(shape []int, classes int) (*nn.Spec, error) {
+	spec, err := nn.Build(j.Model.Name, j.Model.Options, shape, classes)
 	if err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}

@@ -30,7 +30,7 @@ func tiny(t *testing.T) (Job, *nn.Spec, data.Dataset, data.Dataset) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := j.BuildModel(train)
+	spec, err := j.BuildModel(train.Shape(), train.Classes())
 	if err != nil {
 		t.Fatal(err)
 	}

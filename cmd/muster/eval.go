@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -29,8 +30,14 @@ the model. To measure it on other data, give a job that names them.`,
 }
 
 func eval(c *cobra.Command, o *common, model string) error {
+	if _, err := os.Stat(model); err != nil {
+		return fmt.Errorf("model: %w; give the path of a %s", err, node.ModelFile)
+	}
 	if o.job == "" {
 		o.job = filepath.Join(filepath.Dir(model), node.JobFile)
+		if _, err := os.Stat(o.job); err != nil {
+			return fmt.Errorf("there is no %s beside %s: name its job with -f", node.JobFile, model)
+		}
 	}
 	job, err := o.loadJob()
 	if err != nil {
@@ -40,7 +47,7 @@ func eval(c *cobra.Command, o *common, model string) error {
 	if err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
-	spec, err := job.BuildModel(train)
+	spec, err := job.BuildModel(train.Shape(), train.Classes())
 	if err != nil {
 		return err
 	}

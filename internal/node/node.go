@@ -69,8 +69,9 @@ type Node struct {
 	cfg         Config
 	incarnation id.Incarnation
 	waits       wait.Registry
-	spec        *nn.Spec // of a trainer
+	spec        *nn.Spec // on a node that does not train, only once the run is founded
 	train, test data.Dataset
+	samples     *pb.Samples // of train
 	port        *port.Port
 	meta        *pb.NodeMeta
 	gossip      *membership.Gossip
@@ -156,7 +157,7 @@ func (n *Node) start(ctx context.Context, down *shutdown) error {
 }
 
 // openData reads the data and builds the model, on a node that trains. A server learns
-// the model's size from the trainers.
+// from the trainers what the samples look like.
 func (n *Node) openData() (err error) {
 	if !n.cfg.Trainer {
 		return nil
@@ -164,8 +165,20 @@ func (n *Node) openData() (err error) {
 	if n.train, n.test, err = data.Open(n.cfg.Job.Data); err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
-	n.spec, err = n.cfg.Job.BuildModel(n.train)
+	n.samples = &pb.Samples{Classes: uint32(n.train.Classes())}
+	for _, d := range n.train.Shape() {
+		n.samples.Shape = append(n.samples.Shape, uint32(d))
+	}
+	n.spec, err = n.buildModel(n.samples)
 	return err
+}
+
+func (n *Node) buildModel(s *pb.Samples) (*nn.Spec, error) {
+	var shape []int
+	for _, d := range s.GetShape() {
+		shape = append(shape, int(d))
+	}
+	return n.cfg.Job.BuildModel(shape, int(s.GetClasses()))
 }
 
 // listen opens the port and begins to gossip.
@@ -185,7 +198,7 @@ func (n *Node) listen(down *shutdown) error {
 	n.meta = &pb.NodeMeta{Incarnation: string(n.incarnation), Addr: n.port.Addr(), Server: n.cfg.Server, Trainer: n.cfg.Trainer}
 	if n.cfg.Trainer {
 		identity := data.Identity(n.train, n.test)
-		n.meta.Data, n.meta.Arithmetic, n.meta.Params = identity[:], cpu.Arithmetic(), uint64(n.spec.Params())
+		n.meta.Data, n.meta.Arithmetic, n.meta.Samples = identity[:], cpu.Arithmetic(), n.samples
 	}
 	n.gossip, err = membership.StartGossip(membership.GossipConfig{
 		Port: n.port, Node: n.cfg.Name, Cluster: n.cfg.Cluster, Key: n.cfg.Key, Meta: n.meta, Log: n.cfg.Log,

@@ -38,14 +38,12 @@ func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if n.spec != nil {
-		w, err := n.weights(ctx, f)
-		if err != nil {
-			return "", err
-		}
-		if err := trainer.WriteModel(filepath.Join(n.cfg.Out, ModelFile), n.spec, w); err != nil {
-			return "", err
-		}
+	w, err := n.weights(ctx, f)
+	if err != nil {
+		return "", err
+	}
+	if err := trainer.WriteModel(filepath.Join(n.cfg.Out, ModelFile), n.spec, w); err != nil {
+		return "", err
 	}
 	job, err := n.cfg.Job.YAML()
 	if err != nil {
@@ -80,8 +78,10 @@ func (n *Node) history(ctx context.Context) (*pb.Status, error) {
 // weights are the final ones, from this node's trainer or, where it has left the view,
 // from the parameter servers.
 func (n *Node) weights(ctx context.Context, f *pb.Finish) ([]float32, error) {
-	if w, ok := n.trainer.Weights(); ok {
-		return w, nil
+	if n.trainer != nil {
+		if w, ok := n.trainer.Weights(); ok {
+			return w, nil
+		}
 	}
 	end := n.waits.Begin("the final weights", "", "servers")
 	defer end()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/musterml/muster/internal/id"
@@ -27,10 +28,13 @@ func (n *Node) self() raftgroup.Replica {
 // serve starts this node's replicas, if the founding names it, and the client of them all.
 func (n *Node) serve(down *shutdown) error {
 	opt, err := n.cfg.Job.NewOptimizer()
+	if err == nil && n.spec == nil {
+		n.spec, err = n.buildModel(n.founding.Samples)
+	}
 	if err != nil {
 		return err
 	}
-	layout := n.cfg.Job.Layout(int(n.founding.Params))
+	layout := n.cfg.Job.Layout(n.spec.Params())
 	n.client, err = ps.NewClient(ps.ClientConfig{
 		Layout: layout, OptimizerSlots: opt.Slots(), Log: n.cfg.Log,
 		Replicas: func(shard id.ParamShard) []string {
@@ -61,7 +65,7 @@ func (n *Node) serve(down *shutdown) error {
 	down.add(n.shards.Stop)
 	for shard := range id.ParamShard(layout.Shards) {
 		if err := n.startShard(shard); err != nil {
-			return err
+			return n.diskFull(err)
 		}
 	}
 	coordinator, err := membership.StartCoordinator(membership.CoordinatorConfig{
@@ -70,13 +74,21 @@ func (n *Node) serve(down *shutdown) error {
 		Restore: n.restore, Leave: n.leave, Log: n.cfg.Log,
 	})
 	if err != nil {
-		return err
+		return n.diskFull(err)
 	}
 	down.add(coordinator.Stop)
 	n.mu.Lock()
 	n.coordinator = coordinator
 	n.mu.Unlock()
 	return nil
+}
+
+// diskFull adds the remedy to an error that is due to a full disk.
+func (n *Node) diskFull(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("data folder %s: %w; make room, or choose another folder with --data-dir", n.cfg.DataDir, err)
+	}
+	return err
 }
 
 // startShard starts this node's replica of a shard, if it is placed here. A life that
