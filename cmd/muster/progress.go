@@ -127,7 +127,7 @@ func (p *progress) fit(text string) string {
 }
 
 func (p *progress) object(m *pb.StepMetrics) {
-	o := map[string]any{"event": "step", "step": m.Step, "steps": p.steps}
+	o := map[string]any{"step": m.Step, "steps": p.steps}
 	if m.Step < p.steps {
 		o["loss"], o["accuracy"] = m.Loss, m.Accuracy
 	}
@@ -137,13 +137,14 @@ func (p *progress) object(m *pb.StepMetrics) {
 	if r, left := p.rate(); r > 0 {
 		o["samples_per_second"], o["seconds_left"] = r, left.Seconds()
 	}
-	p.emit(o)
+	p.emit("step", o)
 }
 
-func (p *progress) emit(o any) {
-	b, err := json.Marshal(o)
+// emit writes one object a line, its event first, as people who read it look for that.
+func (p *progress) emit(event string, fields map[string]any) {
+	b, err := json.Marshal(fields)
 	if err == nil {
-		fmt.Fprintf(p.out, "%s\n", b)
+		fmt.Fprintf(p.out, "{\"event\":%q,%s\n", event, b[1:])
 	}
 }
 
@@ -152,8 +153,7 @@ func (p *progress) say(event string, fields map[string]any, format string, args 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.json {
-		fields["event"] = event
-		p.emit(fields)
+		p.emit(event, fields)
 		return
 	}
 	if p.terminal {

@@ -1,0 +1,48 @@
+# Two commands to begin with: make demo, make test. All of them: make help.
+
+# Outside of tests nothing of muster needs cgo: the binary is static and runs on any Linux of
+# its architecture.
+export CGO_ENABLED ?= 0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The race detector needs cgo, and cgo a C compiler.
+RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -qE '^(amd64|arm64|ppc64le|riscv64|s390x)$$' && echo -race)
+
+.PHONY: help build demo test lint fmt proto bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
+
+build: ## the one static binary: bin/muster
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/muster ./cmd/muster
+
+demo: build ## three nodes train, one is killed half-way, the weights come out the same (under 2 minutes)
+	scripts/demo.sh
+
+test: ## every test, with the race detector where there is a C compiler
+ifeq ($(RACE),-race)
+	CGO_ENABLED=1 go test -race -timeout 15m ./...
+else
+	@echo 'make test: without the race detector, which needs a C compiler (install gcc)'
+	go test -timeout 15m ./...
+endif
+
+lint: ## gofmt, go vet, staticcheck, and shellcheck where it is installed
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted; run: make fmt"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	@if command -v shellcheck >/dev/null; then echo shellcheck && shellcheck scripts/*.sh .ci/run; fi
+
+fmt: ## format all Go files
+	gofmt -w $$(git ls-files '*.go')
+
+proto: ## generate proto/*.pb.go anew (needs protoc; installs protoc-gen-go of go.mod's version)
+	go install google.golang.org/protobuf/cmd/protoc-gen-go
+	cd proto && PATH="$$PATH:$$(go env GOPATH)/bin" protoc --go_out=. --go_opt=paths=source_relative *.proto
+
+bench: ## every benchmark, once
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove what was built and what runs have written (bin, runs)
+	rm -rf bin runs
