@@ -140,7 +140,7 @@ func (n *Node) start(ctx context.Context, down *shutdown) error {
 	}
 	down.add(unlock)
 	if n.cfg.Trainer || n.cfg.Server {
-		if err := writable(n.cfg.Out); err != nil {
+		if err := writable("output folder", n.cfg.Out, useOut); err != nil {
 			return err
 		}
 	}
@@ -272,14 +272,19 @@ func (n *Node) others() []string {
 	return seeds
 }
 
+const (
+	useDataDir = "choose one that can be written with --data-dir"
+	useOut     = "choose one that can be written with --out, or out in the job"
+)
+
 // lockDir makes the node's folder and keeps other nodes out of it.
 func lockDir(dir string) (unlock func() error, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("data folder: %w; choose one that can be written with --data-dir", err)
+	if err := writable("data folder", dir, useDataDir); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("data folder: %w; choose one that can be written with --data-dir", err)
+		return nil, fmt.Errorf("data folder: %w; %s", err, useDataDir)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("data folder %s is in use by another node; give each node its own --data-dir", dir), f.Close())
@@ -287,16 +292,21 @@ func lockDir(dir string) (unlock func() error, err error) {
 	return f.Close, nil
 }
 
-// writable finds out now, not at the end of a long run, that the outputs have a place.
-func writable(dir string) error {
+// writable finds out now, not in the middle of a run or at its end, that a folder can
+// be written and its disk is not full.
+func writable(what, dir, remedy string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("output folder: %w; choose one that can be written with --out, or out in the job", err)
+		return fmt.Errorf("%s: %w; %s", what, err, remedy)
 	}
 	f, err := os.CreateTemp(dir, ".writable-*")
 	if err != nil {
-		return fmt.Errorf("output folder: %w; choose one that can be written with --out, or out in the job", err)
+		return fmt.Errorf("%s: %w; %s", what, err, remedy)
 	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
+	_, err = f.Write(make([]byte, 4096)) // an empty file fits on a full disk
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = fmt.Errorf("%s: %w; make room, or %s", what, err, remedy)
+	}
+	return errors.Join(err, os.Remove(f.Name()))
 }
 
 func random(bytes int) string {
