@@ -43,6 +43,12 @@ func simulate(t *testing.T, seed uint64) (views int) {
 		for _, n := range w.nodes {
 			w.boot(n)
 		}
+		if w.chance(0.5) { // the last of all: a round that its leader does not live to end
+			w.after(w.between(0, time.Second), func() {
+				w.hangUp(w.nodes[0].session)
+				w.after(w.between(0, 300*time.Millisecond), w.elect)
+			})
+		}
 	})
 	w.run(60 * time.Second)
 	switch {
