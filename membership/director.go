@@ -21,6 +21,7 @@ type timing struct {
 	settle  time.Duration // how long joiners are collected before a view is made for them
 	first   time.Duration // how long the first view waits for trainers that gossip knows
 	answer  time.Duration // how long a round waits for a member of which nobody says that it is gone
+	doubt   time.Duration // silence that confirms a peer's word that a member is gone
 	silence time.Duration // a session that reported nothing for so long is closed
 	goodbye time.Duration // how long a finished run waits for nodes to save their outputs
 }
@@ -30,6 +31,7 @@ func defaultTiming() timing {
 		settle:  150 * time.Millisecond,
 		first:   3 * time.Second,
 		answer:  500 * time.Millisecond,
+		doubt:   300 * time.Millisecond,
 		silence: 1500 * time.Millisecond,
 		goodbye: 10 * time.Second,
 	}

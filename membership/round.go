@@ -82,9 +82,10 @@ func (d *director) convene() {
 	}
 }
 
-// joins says whether a seat is a trainer that waits to enter the view after v.
+// joins says whether a seat is a trainer that waits to enter the view after v. It has
+// to have heard of v: one that was left out because it was silent must speak first.
 func (d *director) joins(v View, name id.Node, s *seat) bool {
-	return s.meta.GetTrainer() && s.report != nil && !s.lives(v.member(name))
+	return s.meta.GetTrainer() && s.report != nil && id.View(s.report.View) >= v.Number && !s.lives(v.member(name))
 }
 
 // conclude proposes the next view once every member of this one is frozen or gone.
@@ -104,6 +105,7 @@ func (d *director) conclude() {
 			stay = append(stay, m)
 		case d.now.Sub(r.began) >= d.timing.answer: // it had its time
 		case !s.lives(&m) && r.gone[m.Node] != "": // somebody saw it go
+		case r.gone[m.Node] != "" && d.now.Sub(s.heard) >= d.timing.doubt: // a peer missed it, and so do we
 		default:
 			return // it may still answer
 		}
@@ -222,7 +224,7 @@ func (d *director) viewEvents(old, next View) []*pb.Event {
 	for _, m := range next.Members {
 		names = append(names, fmt.Sprintf("%s computes %s", m.Node, shardNames(m.Shards)))
 	}
-	e := d.event("view", "", "view %d from step %d, because %s: %s", next.Number, next.From, next.Reason, strings.Join(names, "; "))
+	e := d.event("view", "", "view %d from step %d (%s): %s", next.Number, next.From, next.Reason, strings.Join(names, "; "))
 	e.View, e.Step = uint64(next.Number), uint64(next.From)
 	return append(events, e)
 }
