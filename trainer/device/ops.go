@@ -16,6 +16,25 @@ type Ops interface {
 	// SumRows is out[j] = sum over i of x[i][j], x (rows, cols), added in the order of i
 	// from 0: the gradient of a bias.
 	SumRows(out, x Buffer, rows, cols int)
+	// Add is y[i] = act(a[i] + b[i]), n elements each; y may be a or b.
+	Add(y, a, b Buffer, n int, act Activation)
+	// GELU is y[i] = x[i] * Phi(x[i]), with the distribution of the normal law itself (by erf, PyTorch's
+	// default), n elements each.
+	GELU(y, x Buffer, n int)
+	// GELUBackward is dx[i] = dy[i] * d GELU(x[i]) / d x[i], n elements each; dx may be dy.
+	GELUBackward(dx, dy, x Buffer, n int)
+	// AveragePool is y (n, c) = the mean over the pixels of x (n, pixels, c), added by pixel.
+	AveragePool(y, x Buffer, n, pixels, c int)
+	// AveragePoolBackward is dx (n, pixels, c) = dy (n, c) / pixels, the same for each pixel.
+	AveragePoolBackward(dx, dy Buffer, n, pixels, c int)
+	LayerNorm(LayerNorm)
+	LayerNormBackward(LayerNormBackward)
+	BatchNorm(BatchNorm)
+	BatchNormBackward(BatchNormBackward)
+	Attention(Attention)
+	AttentionBackward(AttentionBackward)
+	Embedding(Embedding)
+	EmbeddingBackward(EmbeddingBackward)
 	SoftmaxCrossEntropy(SoftmaxCrossEntropy)
 	// ToNHWC is y (n, h, w, c) = x (n, c, h, w).
 	ToNHWC(y, x Buffer, n, c, h, w int)
@@ -165,7 +184,8 @@ type MaxPoolBackward struct {
 // equals) is the label; DLogits (N, Classes), optional, is Scale times the gradient of the
 // loss sum. DLogits may be Logits.
 //
-// Order: within a row by class, the rows' losses in float64 by row.
+// Order: within a row in an order of the device's, a function of Classes alone; the rows' losses in
+// float64 by row.
 type SoftmaxCrossEntropy struct {
 	N, Classes int
 	Logits     Buffer

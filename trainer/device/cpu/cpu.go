@@ -14,8 +14,8 @@ const Variable = "MUSTER_CPU"
 // The classes of results. The number goes up whenever the order or the kind of a rounding
 // changes, so that nodes of two versions do not believe they agree.
 const (
-	classFMA = "cpu-fma-1"
-	classGo  = "cpu-go-1"
+	classFMA = "cpu-fma-2"
+	classGo  = "cpu-go-2"
 )
 
 // Device is this machine's processor.

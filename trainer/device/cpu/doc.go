@@ -26,5 +26,9 @@
 // the language lets a compiler fuse x*y + z, and the one for arm64 does, but never across a
 // conversion.
 //
+// Sums along a row (of a softmax, a layer's norm) are sixteen partial sums, which one AVX-512 register
+// or two of AVX2 hold, added in a fixed tree; elements left over are added by plain Go. Exponentials and the
+// normal distribution are polynomials of ours, so no library's last bit matters. See type rowKernels.
+//
 // A stream runs in the goroutine that calls it; to use more processors, run more replicas of the model.
 package cpu

@@ -51,7 +51,12 @@ func (s *stream) SumRows(ob, xb device.Buffer, rows, cols int) {
 		return
 	}
 	clear(out)
-	quick := 0
+	s.addRows(out, x, rows)
+}
+
+// addRows adds the rows of x (rows, len(out)) to out, which must be zero, in their order.
+func (s *stream) addRows(out, x []float32, rows int) {
+	cols, quick := len(out), 0
 	if s.k.lanes > 0 {
 		quick = cols / s.k.lanes * s.k.lanes
 	}
@@ -66,6 +71,42 @@ func (s *stream) SumRows(ob, xb device.Buffer, rows, cols int) {
 		for j := quick; j < cols; j++ {
 			out[j] += row[j]
 		}
+	}
+}
+
+// Add implements device.Ops.
+func (s *stream) Add(yb, ab, bb device.Buffer, n int, act device.Activation) {
+	const op = "sum"
+	if !s.sized(op, n) {
+		return
+	}
+	y, a, b := s.floats(op, "Y", yb, n), s.floats(op, "A", ab, n), s.floats(op, "B", bb, n)
+	if s.err == nil {
+		s.k.add(y, a, b, floorOf(act))
+	}
+}
+
+// GELU implements device.Ops.
+func (s *stream) GELU(yb, xb device.Buffer, n int) {
+	const op = "GELU"
+	if !s.sized(op, n) {
+		return
+	}
+	y, x := s.floats(op, "Y", yb, n), s.floats(op, "X", xb, n)
+	if s.err == nil {
+		s.k.gelu(y, x)
+	}
+}
+
+// GELUBackward implements device.Ops.
+func (s *stream) GELUBackward(dxb, dyb, xb device.Buffer, n int) {
+	const op = "GELU backward"
+	if !s.sized(op, n) {
+		return
+	}
+	dx, dy, x := s.floats(op, "DX", dxb, n), s.floats(op, "DY", dyb, n), s.floats(op, "X", xb, n)
+	if s.err == nil {
+		s.k.geluBack(dx, dy, x)
 	}
 }
 

@@ -18,23 +18,19 @@ func blocks(k int) (size int) {
 	return (k + n - 1) / n
 }
 
-// offsets is a table i -> i*step, kept between calls.
-type offsets struct {
-	step int
-	v    []int32
-}
+// offsets are tables i -> i*step by step, kept between calls: a model has few steps.
+type offsets map[int][]int32
 
-func (o *offsets) get(n, step int) []int32 {
-	if o.step != step || cap(o.v) < n {
-		if cap(o.v) < n {
-			o.v = make([]int32, 0, max(n, kcMax))
+func (o offsets) get(n, step int) []int32 {
+	v := o[step]
+	if len(v) < n {
+		v = make([]int32, max(n, kcMax))
+		for i := range v {
+			v[i] = int32(i * step)
 		}
-		o.step, o.v = step, o.v[:0]
+		o[step] = v
 	}
-	for i := len(o.v); i < n; i++ {
-		o.v = append(o.v, int32(i*step))
-	}
-	return o.v[:n]
+	return v[:n]
 }
 
 // band is a block of rows that meets one panel of B: columns [0, width) of
@@ -103,7 +99,7 @@ func (s *stream) runEdge(g *band, i, rows int) {
 	}
 }
 
-// product is a matrix product of any layout: C (m, n), leading dimension n, with
+// product is a matrix product of any layout: C (m, n), leading dimension ldc, with
 // A(i,p) = a[i*ars + p*aks], and B(p,j) = b[p*ldb+j], or b[j*ldb+p] when bT.
 type product struct {
 	m, n, k  int
@@ -113,6 +109,7 @@ type product struct {
 	ldb      int
 	bT       bool
 	c        []float32
+	ldc      int
 	bias     []float32 // (n) or nil
 	resume   bool      // start from what is in c
 	floor    float32
@@ -121,9 +118,9 @@ type product struct {
 func (s *stream) multiply(p *product) {
 	nr := s.k.nr
 	kc := blocks(p.k)
-	ko, ro := s.cols.get(kc, p.aks), s.rows.get(p.m, p.ars)
+	ko, ro := s.offsets.get(kc, p.aks), s.offsets.get(p.m, p.ars)
 	for j := 0; j < p.n; j += nr {
-		g := band{ro: ro, c: p.c[j:], ldc: p.n, width: min(nr, p.n-j)}
+		g := band{ro: ro, c: p.c[j:], ldc: p.ldc, width: min(nr, p.n-j)}
 		if p.bias != nil {
 			g.start = p.bias[j:]
 		}
@@ -171,7 +168,7 @@ func (s *stream) MatMul(p device.MatMul) {
 	if s.err != nil {
 		return
 	}
-	q := product{m: p.M, n: p.N, k: p.K, a: a, ars: p.K, aks: 1, b: b, ldb: p.N, c: c, bias: bias, floor: floorOf(p.Act)}
+	q := product{m: p.M, n: p.N, k: p.K, a: a, ars: p.K, aks: 1, b: b, ldb: p.N, c: c, ldc: p.N, bias: bias, floor: floorOf(p.Act)}
 	switch p.Trans {
 	case device.NT:
 		q.ldb, q.bT = p.K, true
@@ -198,7 +195,7 @@ func (s *stream) multiplyFlipped(q *product) {
 	if len(s.flip) < q.m*q.n {
 		s.flip = make([]float32, q.m*q.n)
 	}
-	f := product{m: q.n, n: q.m, k: q.k, a: q.b, ars: q.ldb, aks: 1, b: q.a, ldb: q.ars, bT: true, c: s.flip[:q.m*q.n], floor: q.floor}
+	f := product{m: q.n, n: q.m, k: q.k, a: q.b, ars: q.ldb, aks: 1, b: q.a, ldb: q.ars, bT: true, c: s.flip[:q.m*q.n], ldc: q.m, floor: q.floor}
 	if q.bias != nil { // the bias goes along the rows here, so the sums start from memory
 		for j, v := range q.bias {
 			row := f.c[j*q.m : (j+1)*q.m]

@@ -7,13 +7,13 @@ import "golang.org/x/sys/cpu"
 var kernelsAVX512 = kernels{
 	name: "avx512", class: classFMA, mr: 8, nr: 32, lanes: 16,
 	multiply: multiplyAVX512, transpose8: transpose8,
-	max4: max4AVX512, spread4: spread4AVX512, sumRows: sumRowsAVX512, mask: maskAVX512,
+	max4: max4AVX512, spread4: spread4AVX512, sumRows: sumRowsAVX512, mask: maskAVX512, rowKernels: rowsAVX512,
 }
 
 var kernelsAVX2 = kernels{
 	name: "avx2", class: classFMA, mr: 6, nr: 16, lanes: 8,
 	multiply: multiplyAVX2, transpose8: transpose8,
-	max4: max4AVX2, spread4: spread4AVX2, sumRows: sumRowsAVX2, mask: maskAVX2,
+	max4: max4AVX2, spread4: spread4AVX2, sumRows: sumRowsAVX2, mask: maskAVX2, rowKernels: rowsAVX2,
 }
 
 // available lists the instruction sets of this processor that the operating system supports

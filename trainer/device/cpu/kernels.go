@@ -44,6 +44,7 @@ type kernels struct {
 	// sumRows is out[j] = sum over i < rows of x[i*ld + j]; mask is dx = 0 where y <= 0, else dy.
 	sumRows func(out, x *float32, ld, rows, n int)
 	mask    func(dx, dy, y *float32, n int)
+	rowKernels
 }
 
 const (

@@ -413,6 +413,1008 @@ maskAVX512_loop:
 	VZEROUPPER
 	RET
 
+// func rowMaxAVX512(x *float32, n int) float32
+// Requires: AVX, AVX512F
+TEXT ·rowMaxAVX512(SB), NOSPLIT, $0-20
+	MOVQ    x+0(FP), AX
+	VMOVUPS constantff800000<>+0(SB), Z0
+	MOVQ    n+8(FP), CX
+
+rowMaxAVX512_loop:
+	VMAXPS        (AX), Z0, Z0
+	ADDQ          $0x40, AX
+	SUBQ          $0x10, CX
+	JNZ           rowMaxAVX512_loop
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPERMILPS     $0x0e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPERMILPS     $0x01, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
+DATA constantff800000<>+0(SB)/4, $0xff800000
+DATA constantff800000<>+4(SB)/4, $0xff800000
+DATA constantff800000<>+8(SB)/4, $0xff800000
+DATA constantff800000<>+12(SB)/4, $0xff800000
+DATA constantff800000<>+16(SB)/4, $0xff800000
+DATA constantff800000<>+20(SB)/4, $0xff800000
+DATA constantff800000<>+24(SB)/4, $0xff800000
+DATA constantff800000<>+28(SB)/4, $0xff800000
+DATA constantff800000<>+32(SB)/4, $0xff800000
+DATA constantff800000<>+36(SB)/4, $0xff800000
+DATA constantff800000<>+40(SB)/4, $0xff800000
+DATA constantff800000<>+44(SB)/4, $0xff800000
+DATA constantff800000<>+48(SB)/4, $0xff800000
+DATA constantff800000<>+52(SB)/4, $0xff800000
+DATA constantff800000<>+56(SB)/4, $0xff800000
+DATA constantff800000<>+60(SB)/4, $0xff800000
+GLOBL constantff800000<>(SB), RODATA|NOPTR, $64
+
+// func rowSumAVX512(x *float32, n int) float32
+// Requires: AVX, AVX512F
+TEXT ·rowSumAVX512(SB), NOSPLIT, $0-20
+	MOVQ   x+0(FP), AX
+	VPXORD Z0, Z0, Z0
+	MOVQ   n+8(FP), CX
+
+rowSumAVX512_loop:
+	VMOVUPS       (AX), Z1
+	VADDPS        Z1, Z0, Z0
+	ADDQ          $0x40, AX
+	SUBQ          $0x10, CX
+	JNZ           rowSumAVX512_loop
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VADDPS        X0, X1, X0
+	VPERMILPS     $0x0e, X0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0x01, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSS        X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func rowSquaresAVX512(x *float32, n int, mean float32) float32
+// Requires: AVX, AVX512F
+TEXT ·rowSquaresAVX512(SB), NOSPLIT, $0-28
+	MOVQ         x+0(FP), AX
+	VBROADCASTSS mean+16(FP), Z0
+	VPXORD       Z1, Z1, Z1
+	MOVQ         n+8(FP), CX
+
+rowSquaresAVX512_loop:
+	VMOVUPS       (AX), Z2
+	VSUBPS        Z0, Z2, Z2
+	VFMADD231PS   Z2, Z2, Z1
+	ADDQ          $0x40, AX
+	SUBQ          $0x10, CX
+	JNZ           rowSquaresAVX512_loop
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VPERMILPS     $0x01, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func rowDotAVX512(x *float32, y *float32, n int) float32
+// Requires: AVX, AVX512F
+TEXT ·rowDotAVX512(SB), NOSPLIT, $0-28
+	MOVQ   x+0(FP), AX
+	MOVQ   y+8(FP), CX
+	VPXORD Z0, Z0, Z0
+	MOVQ   n+16(FP), DX
+
+rowDotAVX512_loop:
+	VMOVUPS       (AX), Z1
+	VFMADD231PS   (CX), Z1, Z0
+	ADDQ          $0x40, AX
+	ADDQ          $0x40, CX
+	SUBQ          $0x10, DX
+	JNZ           rowDotAVX512_loop
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VADDPS        X0, X1, X0
+	VPERMILPS     $0x0e, X0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0x01, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSS        X0, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func rowScaleAVX512(y *float32, x *float32, n int, a float32)
+// Requires: AVX, AVX512F
+TEXT ·rowScaleAVX512(SB), NOSPLIT, $0-28
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS a+24(FP), Z0
+	MOVQ         n+16(FP), DX
+
+rowScaleAVX512_loop:
+	VMOVUPS (CX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	SUBQ    $0x10, DX
+	JNZ     rowScaleAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowAddAVX512(y *float32, a *float32, b *float32, n int, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·rowAddAVX512(SB), NOSPLIT, $0-36
+	MOVQ         y+0(FP), AX
+	MOVQ         a+8(FP), CX
+	MOVQ         b+16(FP), DX
+	VBROADCASTSS floor+32(FP), Z0
+	MOVQ         n+24(FP), BX
+
+rowAddAVX512_loop:
+	VMOVUPS (CX), Z1
+	VADDPS  (DX), Z1, Z1
+	VMAXPS  Z1, Z0, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, BX
+	JNZ     rowAddAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowExpAVX512(y *float32, x *float32, n int, a float32, b float32) float32
+// Requires: AVX, AVX512F
+TEXT ·rowExpAVX512(SB), NOSPLIT, $0-36
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS a+24(FP), Z0
+	VBROADCASTSS b+28(FP), Z1
+	VPXORD       Z2, Z2, Z2
+	MOVQ         n+16(FP), DX
+
+rowExpAVX512_loop:
+	VMOVUPS       (CX), Z3
+	VFMADD213PS   Z1, Z0, Z3
+	VMOVUPS       constantc2ae0000<>+0(SB), Z4
+	VMAXPS        Z3, Z4, Z4
+	VMOVUPS       constant3fb8aa3b<>+0(SB), Z5
+	VFMADD213PS   constant4b40007f<>+0(SB), Z4, Z5
+	VPSLLD        $0x17, Z5, Z6
+	VSUBPS        constant4b40007f<>+0(SB), Z5, Z5
+	VFNMADD231PS  constant3f317200<>+0(SB), Z5, Z4
+	VFNMADD231PS  constant35bfbe8e<>+0(SB), Z5, Z4
+	VMOVUPS       constant3ab6da72<>+0(SB), Z5
+	VFMADD213PS   constant3c091df0<>+0(SB), Z4, Z5
+	VFMADD213PS   constant3d2aaa2f<>+0(SB), Z4, Z5
+	VFMADD213PS   constant3e2aaa47<>+0(SB), Z4, Z5
+	VFMADD213PS   constant3f000000<>+0(SB), Z4, Z5
+	VFMADD213PS   constant3f800000<>+0(SB), Z4, Z5
+	VFMADD213PS   constant3f800000<>+0(SB), Z4, Z5
+	VMULPS        Z6, Z5, Z5
+	VCMPPS        $0x15, constantc2ae0000<>+0(SB), Z3, K1
+	VMOVAPS.Z     Z5, K1, Z5
+	VADDPS        Z5, Z2, Z2
+	VMOVUPS       Z5, (AX)
+	ADDQ          $0x40, AX
+	ADDQ          $0x40, CX
+	SUBQ          $0x10, DX
+	JNZ           rowExpAVX512_loop
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VPERMILPS     $0x01, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, ret+32(FP)
+	VZEROUPPER
+	RET
+
+DATA constantc2ae0000<>+0(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+4(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+8(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+12(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+16(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+20(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+24(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+28(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+32(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+36(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+40(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+44(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+48(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+52(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+56(SB)/4, $0xc2ae0000
+DATA constantc2ae0000<>+60(SB)/4, $0xc2ae0000
+GLOBL constantc2ae0000<>(SB), RODATA|NOPTR, $64
+
+DATA constant3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+4(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+8(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+12(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+16(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+20(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+24(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+28(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+32(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+36(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+40(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+44(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+48(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+52(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+56(SB)/4, $0x3fb8aa3b
+DATA constant3fb8aa3b<>+60(SB)/4, $0x3fb8aa3b
+GLOBL constant3fb8aa3b<>(SB), RODATA|NOPTR, $64
+
+DATA constant4b40007f<>+0(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+4(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+8(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+12(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+16(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+20(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+24(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+28(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+32(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+36(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+40(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+44(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+48(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+52(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+56(SB)/4, $0x4b40007f
+DATA constant4b40007f<>+60(SB)/4, $0x4b40007f
+GLOBL constant4b40007f<>(SB), RODATA|NOPTR, $64
+
+DATA constant3f317200<>+0(SB)/4, $0x3f317200
+DATA constant3f317200<>+4(SB)/4, $0x3f317200
+DATA constant3f317200<>+8(SB)/4, $0x3f317200
+DATA constant3f317200<>+12(SB)/4, $0x3f317200
+DATA constant3f317200<>+16(SB)/4, $0x3f317200
+DATA constant3f317200<>+20(SB)/4, $0x3f317200
+DATA constant3f317200<>+24(SB)/4, $0x3f317200
+DATA constant3f317200<>+28(SB)/4, $0x3f317200
+DATA constant3f317200<>+32(SB)/4, $0x3f317200
+DATA constant3f317200<>+36(SB)/4, $0x3f317200
+DATA constant3f317200<>+40(SB)/4, $0x3f317200
+DATA constant3f317200<>+44(SB)/4, $0x3f317200
+DATA constant3f317200<>+48(SB)/4, $0x3f317200
+DATA constant3f317200<>+52(SB)/4, $0x3f317200
+DATA constant3f317200<>+56(SB)/4, $0x3f317200
+DATA constant3f317200<>+60(SB)/4, $0x3f317200
+GLOBL constant3f317200<>(SB), RODATA|NOPTR, $64
+
+DATA constant35bfbe8e<>+0(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+4(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+8(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+12(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+16(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+20(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+24(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+28(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+32(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+36(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+40(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+44(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+48(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+52(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+56(SB)/4, $0x35bfbe8e
+DATA constant35bfbe8e<>+60(SB)/4, $0x35bfbe8e
+GLOBL constant35bfbe8e<>(SB), RODATA|NOPTR, $64
+
+DATA constant3ab6da72<>+0(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+4(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+8(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+12(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+16(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+20(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+24(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+28(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+32(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+36(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+40(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+44(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+48(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+52(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+56(SB)/4, $0x3ab6da72
+DATA constant3ab6da72<>+60(SB)/4, $0x3ab6da72
+GLOBL constant3ab6da72<>(SB), RODATA|NOPTR, $64
+
+DATA constant3c091df0<>+0(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+4(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+8(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+12(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+16(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+20(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+24(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+28(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+32(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+36(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+40(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+44(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+48(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+52(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+56(SB)/4, $0x3c091df0
+DATA constant3c091df0<>+60(SB)/4, $0x3c091df0
+GLOBL constant3c091df0<>(SB), RODATA|NOPTR, $64
+
+DATA constant3d2aaa2f<>+0(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+4(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+8(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+12(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+16(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+20(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+24(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+28(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+32(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+36(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+40(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+44(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+48(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+52(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+56(SB)/4, $0x3d2aaa2f
+DATA constant3d2aaa2f<>+60(SB)/4, $0x3d2aaa2f
+GLOBL constant3d2aaa2f<>(SB), RODATA|NOPTR, $64
+
+DATA constant3e2aaa47<>+0(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+4(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+8(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+12(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+16(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+20(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+24(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+28(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+32(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+36(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+40(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+44(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+48(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+52(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+56(SB)/4, $0x3e2aaa47
+DATA constant3e2aaa47<>+60(SB)/4, $0x3e2aaa47
+GLOBL constant3e2aaa47<>(SB), RODATA|NOPTR, $64
+
+DATA constant3f000000<>+0(SB)/4, $0x3f000000
+DATA constant3f000000<>+4(SB)/4, $0x3f000000
+DATA constant3f000000<>+8(SB)/4, $0x3f000000
+DATA constant3f000000<>+12(SB)/4, $0x3f000000
+DATA constant3f000000<>+16(SB)/4, $0x3f000000
+DATA constant3f000000<>+20(SB)/4, $0x3f000000
+DATA constant3f000000<>+24(SB)/4, $0x3f000000
+DATA constant3f000000<>+28(SB)/4, $0x3f000000
+DATA constant3f000000<>+32(SB)/4, $0x3f000000
+DATA constant3f000000<>+36(SB)/4, $0x3f000000
+DATA constant3f000000<>+40(SB)/4, $0x3f000000
+DATA constant3f000000<>+44(SB)/4, $0x3f000000
+DATA constant3f000000<>+48(SB)/4, $0x3f000000
+DATA constant3f000000<>+52(SB)/4, $0x3f000000
+DATA constant3f000000<>+56(SB)/4, $0x3f000000
+DATA constant3f000000<>+60(SB)/4, $0x3f000000
+GLOBL constant3f000000<>(SB), RODATA|NOPTR, $64
+
+DATA constant3f800000<>+0(SB)/4, $0x3f800000
+DATA constant3f800000<>+4(SB)/4, $0x3f800000
+DATA constant3f800000<>+8(SB)/4, $0x3f800000
+DATA constant3f800000<>+12(SB)/4, $0x3f800000
+DATA constant3f800000<>+16(SB)/4, $0x3f800000
+DATA constant3f800000<>+20(SB)/4, $0x3f800000
+DATA constant3f800000<>+24(SB)/4, $0x3f800000
+DATA constant3f800000<>+28(SB)/4, $0x3f800000
+DATA constant3f800000<>+32(SB)/4, $0x3f800000
+DATA constant3f800000<>+36(SB)/4, $0x3f800000
+DATA constant3f800000<>+40(SB)/4, $0x3f800000
+DATA constant3f800000<>+44(SB)/4, $0x3f800000
+DATA constant3f800000<>+48(SB)/4, $0x3f800000
+DATA constant3f800000<>+52(SB)/4, $0x3f800000
+DATA constant3f800000<>+56(SB)/4, $0x3f800000
+DATA constant3f800000<>+60(SB)/4, $0x3f800000
+GLOBL constant3f800000<>(SB), RODATA|NOPTR, $64
+
+// func rowSoftmaxBackAVX512(dx *float32, dy *float32, y *float32, n int, mean float32, a float32)
+// Requires: AVX, AVX512F
+TEXT ·rowSoftmaxBackAVX512(SB), NOSPLIT, $0-40
+	MOVQ         dx+0(FP), AX
+	MOVQ         dy+8(FP), CX
+	MOVQ         y+16(FP), DX
+	VBROADCASTSS mean+32(FP), Z0
+	VBROADCASTSS a+36(FP), Z1
+	MOVQ         n+24(FP), BX
+
+rowSoftmaxBackAVX512_loop:
+	VMOVUPS (CX), Z2
+	VSUBPS  Z0, Z2, Z2
+	VMULPS  (DX), Z2, Z2
+	VMULPS  Z1, Z2, Z2
+	VMOVUPS Z2, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, BX
+	JNZ     rowSoftmaxBackAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowGELUAVX512(y *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowGELUAVX512(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+rowGELUAVX512_loop:
+	VMOVUPS      (CX), Z0
+	VMULPS       Z0, Z0, Z1
+	VMULPS       constantbf000000<>+0(SB), Z1, Z1
+	VMOVUPS      constantc2ae0000<>+0(SB), Z2
+	VMAXPS       Z1, Z2, Z2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Z3
+	VFMADD213PS  constant4b40007f<>+0(SB), Z2, Z3
+	VPSLLD       $0x17, Z3, Z5
+	VSUBPS       constant4b40007f<>+0(SB), Z3, Z3
+	VFNMADD231PS constant3f317200<>+0(SB), Z3, Z2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Z3, Z2
+	VMOVUPS      constant3ab6da72<>+0(SB), Z3
+	VFMADD213PS  constant3c091df0<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
+	VMULPS       Z5, Z3, Z3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Z1, K1
+	VMOVAPS.Z    Z3, K1, Z3
+	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VFMADD132PS  constant3e99999a<>+0(SB), Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMOVUPS      constant3d1cdf7a<>+0(SB), Z5
+	VFMADD213PS  constantbe2cd4c2<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3e695495<>+0(SB), Z1, Z5
+	VFMADD213PS  constantbd9acfbc<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3e114ec9<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3dc27746<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3df98cf9<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3df4bb16<>+0(SB), Z1, Z5
+	VFMADD213PS  constant36dd3aff<>+0(SB), Z1, Z5
+	VMULPS       Z3, Z5, Z5
+	VSUBPS       Z5, Z2, Z1
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x11, Z4, Z0, K1
+	VMOVAPS      Z5, K1, Z1
+	VMULPS       Z1, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowGELUAVX512_loop
+	VZEROUPPER
+	RET
+
+DATA constantbf000000<>+0(SB)/4, $0xbf000000
+DATA constantbf000000<>+4(SB)/4, $0xbf000000
+DATA constantbf000000<>+8(SB)/4, $0xbf000000
+DATA constantbf000000<>+12(SB)/4, $0xbf000000
+DATA constantbf000000<>+16(SB)/4, $0xbf000000
+DATA constantbf000000<>+20(SB)/4, $0xbf000000
+DATA constantbf000000<>+24(SB)/4, $0xbf000000
+DATA constantbf000000<>+28(SB)/4, $0xbf000000
+DATA constantbf000000<>+32(SB)/4, $0xbf000000
+DATA constantbf000000<>+36(SB)/4, $0xbf000000
+DATA constantbf000000<>+40(SB)/4, $0xbf000000
+DATA constantbf000000<>+44(SB)/4, $0xbf000000
+DATA constantbf000000<>+48(SB)/4, $0xbf000000
+DATA constantbf000000<>+52(SB)/4, $0xbf000000
+DATA constantbf000000<>+56(SB)/4, $0xbf000000
+DATA constantbf000000<>+60(SB)/4, $0xbf000000
+GLOBL constantbf000000<>(SB), RODATA|NOPTR, $64
+
+DATA constant7fffffff<>+0(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+4(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+8(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+12(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+16(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+20(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+24(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+28(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+32(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+36(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+40(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+44(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+48(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+52(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+56(SB)/4, $0x7fffffff
+DATA constant7fffffff<>+60(SB)/4, $0x7fffffff
+GLOBL constant7fffffff<>(SB), RODATA|NOPTR, $64
+
+DATA constant3e99999a<>+0(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+4(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+8(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+12(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+16(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+20(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+24(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+28(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+32(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+36(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+40(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+44(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+48(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+52(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+56(SB)/4, $0x3e99999a
+DATA constant3e99999a<>+60(SB)/4, $0x3e99999a
+GLOBL constant3e99999a<>(SB), RODATA|NOPTR, $64
+
+DATA constant3d1cdf7a<>+0(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+4(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+8(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+12(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+16(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+20(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+24(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+28(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+32(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+36(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+40(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+44(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+48(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+52(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+56(SB)/4, $0x3d1cdf7a
+DATA constant3d1cdf7a<>+60(SB)/4, $0x3d1cdf7a
+GLOBL constant3d1cdf7a<>(SB), RODATA|NOPTR, $64
+
+DATA constantbe2cd4c2<>+0(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+4(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+8(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+12(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+16(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+20(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+24(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+28(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+32(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+36(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+40(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+44(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+48(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+52(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+56(SB)/4, $0xbe2cd4c2
+DATA constantbe2cd4c2<>+60(SB)/4, $0xbe2cd4c2
+GLOBL constantbe2cd4c2<>(SB), RODATA|NOPTR, $64
+
+DATA constant3e695495<>+0(SB)/4, $0x3e695495
+DATA constant3e695495<>+4(SB)/4, $0x3e695495
+DATA constant3e695495<>+8(SB)/4, $0x3e695495
+DATA constant3e695495<>+12(SB)/4, $0x3e695495
+DATA constant3e695495<>+16(SB)/4, $0x3e695495
+DATA constant3e695495<>+20(SB)/4, $0x3e695495
+DATA constant3e695495<>+24(SB)/4, $0x3e695495
+DATA constant3e695495<>+28(SB)/4, $0x3e695495
+DATA constant3e695495<>+32(SB)/4, $0x3e695495
+DATA constant3e695495<>+36(SB)/4, $0x3e695495
+DATA constant3e695495<>+40(SB)/4, $0x3e695495
+DATA constant3e695495<>+44(SB)/4, $0x3e695495
+DATA constant3e695495<>+48(SB)/4, $0x3e695495
+DATA constant3e695495<>+52(SB)/4, $0x3e695495
+DATA constant3e695495<>+56(SB)/4, $0x3e695495
+DATA constant3e695495<>+60(SB)/4, $0x3e695495
+GLOBL constant3e695495<>(SB), RODATA|NOPTR, $64
+
+DATA constantbd9acfbc<>+0(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+4(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+8(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+12(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+16(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+20(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+24(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+28(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+32(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+36(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+40(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+44(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+48(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+52(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+56(SB)/4, $0xbd9acfbc
+DATA constantbd9acfbc<>+60(SB)/4, $0xbd9acfbc
+GLOBL constantbd9acfbc<>(SB), RODATA|NOPTR, $64
+
+DATA constant3e114ec9<>+0(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+4(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+8(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+12(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+16(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+20(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+24(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+28(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+32(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+36(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+40(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+44(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+48(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+52(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+56(SB)/4, $0x3e114ec9
+DATA constant3e114ec9<>+60(SB)/4, $0x3e114ec9
+GLOBL constant3e114ec9<>(SB), RODATA|NOPTR, $64
+
+DATA constant3dc27746<>+0(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+4(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+8(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+12(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+16(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+20(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+24(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+28(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+32(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+36(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+40(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+44(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+48(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+52(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+56(SB)/4, $0x3dc27746
+DATA constant3dc27746<>+60(SB)/4, $0x3dc27746
+GLOBL constant3dc27746<>(SB), RODATA|NOPTR, $64
+
+DATA constant3df98cf9<>+0(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+4(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+8(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+12(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+16(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+20(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+24(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+28(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+32(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+36(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+40(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+44(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+48(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+52(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+56(SB)/4, $0x3df98cf9
+DATA constant3df98cf9<>+60(SB)/4, $0x3df98cf9
+GLOBL constant3df98cf9<>(SB), RODATA|NOPTR, $64
+
+DATA constant3df4bb16<>+0(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+4(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+8(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+12(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+16(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+20(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+24(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+28(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+32(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+36(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+40(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+44(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+48(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+52(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+56(SB)/4, $0x3df4bb16
+DATA constant3df4bb16<>+60(SB)/4, $0x3df4bb16
+GLOBL constant3df4bb16<>(SB), RODATA|NOPTR, $64
+
+DATA constant36dd3aff<>+0(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+4(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+8(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+12(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+16(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+20(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+24(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+28(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+32(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+36(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+40(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+44(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+48(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+52(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+56(SB)/4, $0x36dd3aff
+DATA constant36dd3aff<>+60(SB)/4, $0x36dd3aff
+GLOBL constant36dd3aff<>(SB), RODATA|NOPTR, $64
+
+// func rowGELUBackAVX512(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowGELUBackAVX512(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowGELUBackAVX512_loop:
+	VMOVUPS      (DX), Z0
+	VMULPS       Z0, Z0, Z1
+	VMULPS       constantbf000000<>+0(SB), Z1, Z1
+	VMOVUPS      constantc2ae0000<>+0(SB), Z2
+	VMAXPS       Z1, Z2, Z2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Z3
+	VFMADD213PS  constant4b40007f<>+0(SB), Z2, Z3
+	VPSLLD       $0x17, Z3, Z5
+	VSUBPS       constant4b40007f<>+0(SB), Z3, Z3
+	VFNMADD231PS constant3f317200<>+0(SB), Z3, Z2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Z3, Z2
+	VMOVUPS      constant3ab6da72<>+0(SB), Z3
+	VFMADD213PS  constant3c091df0<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
+	VMULPS       Z5, Z3, Z3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Z1, K1
+	VMOVAPS.Z    Z3, K1, Z3
+	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VFMADD132PS  constant3e99999a<>+0(SB), Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMOVUPS      constant3d1cdf7a<>+0(SB), Z5
+	VFMADD213PS  constantbe2cd4c2<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3e695495<>+0(SB), Z1, Z5
+	VFMADD213PS  constantbd9acfbc<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3e114ec9<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3dc27746<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3df98cf9<>+0(SB), Z1, Z5
+	VFMADD213PS  constant3df4bb16<>+0(SB), Z1, Z5
+	VFMADD213PS  constant36dd3aff<>+0(SB), Z1, Z5
+	VMULPS       Z3, Z5, Z5
+	VSUBPS       Z5, Z2, Z1
+	VPXORD       Z4, Z4, Z4
+	VCMPPS       $0x11, Z4, Z0, K1
+	VMOVAPS      Z5, K1, Z1
+	VMULPS       constant3ecc422a<>+0(SB), Z3, Z3
+	VFMADD231PS  Z3, Z0, Z1
+	VMULPS       (CX), Z1, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowGELUBackAVX512_loop
+	VZEROUPPER
+	RET
+
+DATA constant3ecc422a<>+0(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+4(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+8(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+12(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+16(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+20(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+24(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+28(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+32(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+36(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+40(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+44(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+48(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+52(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+56(SB)/4, $0x3ecc422a
+DATA constant3ecc422a<>+60(SB)/4, $0x3ecc422a
+GLOBL constant3ecc422a<>(SB), RODATA|NOPTR, $64
+
+// func rowNormaliseAVX512(y *float32, x *float32, gamma *float32, beta *float32, n int, mean float32, rstd float32)
+// Requires: AVX, AVX512F
+TEXT ·rowNormaliseAVX512(SB), NOSPLIT, $0-48
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         gamma+16(FP), DX
+	MOVQ         beta+24(FP), BX
+	VBROADCASTSS mean+40(FP), Z0
+	VBROADCASTSS rstd+44(FP), Z1
+	MOVQ         n+32(FP), SI
+
+rowNormaliseAVX512_loop:
+	VMOVUPS     (CX), Z2
+	VSUBPS      Z0, Z2, Z2
+	VMULPS      Z1, Z2, Z2
+	VMOVUPS     (DX), Z3
+	VFMADD213PS (BX), Z3, Z2
+	VMOVUPS     Z2, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	SUBQ        $0x10, SI
+	JNZ         rowNormaliseAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowNormSumsAVX512(dy *float32, gamma *float32, x *float32, n int, mean float32, rstd float32) (r0 float32, r1 float32)
+// Requires: AVX, AVX512F
+TEXT ·rowNormSumsAVX512(SB), NOSPLIT, $0-48
+	MOVQ         dy+0(FP), AX
+	MOVQ         gamma+8(FP), CX
+	MOVQ         x+16(FP), DX
+	VBROADCASTSS mean+32(FP), Z0
+	VBROADCASTSS rstd+36(FP), Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	MOVQ         n+24(FP), BX
+
+rowNormSumsAVX512_loop:
+	VMOVUPS       (DX), Z4
+	VSUBPS        Z0, Z4, Z4
+	VMULPS        Z1, Z4, Z4
+	VMOVUPS       (AX), Z5
+	VMULPS        (CX), Z5, Z5
+	VADDPS        Z5, Z2, Z2
+	VFMADD231PS   Z5, Z4, Z3
+	ADDQ          $0x40, AX
+	ADDQ          $0x40, CX
+	ADDQ          $0x40, DX
+	SUBQ          $0x10, BX
+	JNZ           rowNormSumsAVX512_loop
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VPERMILPS     $0x01, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, r0+40(FP)
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VPERMILPS     $0x01, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, r1+44(FP)
+	VZEROUPPER
+	RET
+
+// func rowNormBackAVX512(dx *float32, dy *float32, gamma *float32, x *float32, dgamma *float32, dbeta *float32, n int, mean float32, rstd float32, m0 float32, m1 float32)
+// Requires: AVX, AVX512F
+TEXT ·rowNormBackAVX512(SB), NOSPLIT, $0-72
+	MOVQ         dx+0(FP), AX
+	MOVQ         dy+8(FP), CX
+	MOVQ         gamma+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         dgamma+32(FP), SI
+	MOVQ         dbeta+40(FP), DI
+	VBROADCASTSS mean+56(FP), Z0
+	VBROADCASTSS rstd+60(FP), Z1
+	VBROADCASTSS m0+64(FP), Z2
+	VBROADCASTSS m1+68(FP), Z3
+	MOVQ         n+48(FP), R8
+
+rowNormBackAVX512_loop:
+	VMOVUPS      (BX), Z4
+	VSUBPS       Z0, Z4, Z4
+	VMULPS       Z1, Z4, Z4
+	VMOVUPS      (CX), Z5
+	VMOVUPS      (SI), Z6
+	VFMADD231PS  Z5, Z4, Z6
+	VMOVUPS      Z6, (SI)
+	VADDPS       (DI), Z5, Z6
+	VMOVUPS      Z6, (DI)
+	VMULPS       (DX), Z5, Z5
+	VSUBPS       Z2, Z5, Z5
+	VFNMADD231PS Z3, Z4, Z5
+	VMULPS       Z1, Z5, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, BX
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	SUBQ         $0x10, R8
+	JNZ          rowNormBackAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowAddSquaresAVX512(sum *float32, x *float32, mean *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowAddSquaresAVX512(SB), NOSPLIT, $0-32
+	MOVQ sum+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ mean+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowAddSquaresAVX512_loop:
+	VMOVUPS     (CX), Z0
+	VMOVUPS     (AX), Z1
+	VSUBPS      (DX), Z0, Z0
+	VFMADD231PS Z0, Z0, Z1
+	VMOVUPS     Z1, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	SUBQ        $0x10, BX
+	JNZ         rowAddSquaresAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowAddProductsAVX512(s0 *float32, s1 *float32, dy *float32, x *float32, mean *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowAddProductsAVX512(SB), NOSPLIT, $0-48
+	MOVQ s0+0(FP), AX
+	MOVQ s1+8(FP), CX
+	MOVQ dy+16(FP), DX
+	MOVQ x+24(FP), BX
+	MOVQ mean+32(FP), SI
+	MOVQ n+40(FP), DI
+
+rowAddProductsAVX512_loop:
+	VMOVUPS     (BX), Z0
+	VMOVUPS     (DX), Z1
+	VMOVUPS     (CX), Z2
+	VSUBPS      (SI), Z0, Z0
+	VFMADD231PS Z0, Z1, Z2
+	VMOVUPS     Z2, (CX)
+	VADDPS      (AX), Z1, Z1
+	VMOVUPS     Z1, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	ADDQ        $0x40, SI
+	SUBQ        $0x10, DI
+	JNZ         rowAddProductsAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowAffineAVX512(y *float32, x *float32, a *float32, b *float32, n int, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·rowAffineAVX512(SB), NOSPLIT, $0-44
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         a+16(FP), DX
+	MOVQ         b+24(FP), BX
+	VBROADCASTSS floor+40(FP), Z0
+	MOVQ         n+32(FP), SI
+
+rowAffineAVX512_loop:
+	VMOVUPS     (CX), Z1
+	VMOVUPS     (DX), Z2
+	VFMADD213PS (BX), Z2, Z1
+	VMAXPS      Z1, Z0, Z1
+	VMOVUPS     Z1, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	SUBQ        $0x10, SI
+	JNZ         rowAffineAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowAffine2AVX512(y *float32, u *float32, a *float32, x *float32, b *float32, c *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowAffine2AVX512(SB), NOSPLIT, $0-56
+	MOVQ y+0(FP), AX
+	MOVQ u+8(FP), CX
+	MOVQ a+16(FP), DX
+	MOVQ x+24(FP), BX
+	MOVQ b+32(FP), SI
+	MOVQ c+40(FP), DI
+	MOVQ n+48(FP), R8
+
+rowAffine2AVX512_loop:
+	VMOVUPS     (BX), Z0
+	VMOVUPS     (SI), Z1
+	VFMADD213PS (DI), Z1, Z0
+	VMOVUPS     (CX), Z1
+	VFMADD231PS (DX), Z1, Z0
+	VMOVUPS     Z0, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	ADDQ        $0x40, SI
+	ADDQ        $0x40, DI
+	SUBQ        $0x10, R8
+	JNZ         rowAffine2AVX512_loop
+	VZEROUPPER
+	RET
+
 // func multiplyAVX2(t *byte)
 // Requires: AVX, FMA3
 TEXT ·multiplyAVX2(SB), NOSPLIT, $0-8
@@ -700,6 +1702,735 @@ maskAVX2_loop:
 	ADDQ    $0x20, DX
 	SUBQ    $0x08, BX
 	JNZ     maskAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowMaxAVX2(x *float32, n int) float32
+// Requires: AVX
+TEXT ·rowMaxAVX2(SB), NOSPLIT, $0-20
+	MOVQ    x+0(FP), AX
+	VMOVUPS constantff800000<>+0(SB), Y0
+	VMOVUPS constantff800000<>+0(SB), Y1
+	MOVQ    n+8(FP), CX
+
+rowMaxAVX2_loop:
+	VMAXPS       (AX), Y0, Y0
+	VMAXPS       32(AX), Y1, Y1
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, CX
+	JNZ          rowMaxAVX2_loop
+	VMAXPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VMAXPS       X0, X1, X1
+	VPERMILPS    $0x01, X1, X0
+	VMAXPS       X0, X1, X1
+	VMOVSS       X1, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func rowSumAVX2(x *float32, n int) float32
+// Requires: AVX
+TEXT ·rowSumAVX2(SB), NOSPLIT, $0-20
+	MOVQ   x+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   n+8(FP), CX
+
+rowSumAVX2_loop:
+	VMOVUPS      (AX), Y2
+	VADDPS       Y2, Y0, Y0
+	VMOVUPS      32(AX), Y2
+	VADDPS       Y2, Y1, Y1
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, CX
+	JNZ          rowSumAVX2_loop
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VPERMILPS    $0x01, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSS       X1, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func rowSquaresAVX2(x *float32, n int, mean float32) float32
+// Requires: AVX, FMA3
+TEXT ·rowSquaresAVX2(SB), NOSPLIT, $0-28
+	MOVQ         x+0(FP), AX
+	VBROADCASTSS mean+16(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	MOVQ         n+8(FP), CX
+
+rowSquaresAVX2_loop:
+	VMOVUPS      (AX), Y3
+	VSUBPS       Y0, Y3, Y3
+	VFMADD231PS  Y3, Y3, Y1
+	VMOVUPS      32(AX), Y3
+	VSUBPS       Y0, Y3, Y3
+	VFMADD231PS  Y3, Y3, Y2
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, CX
+	JNZ          rowSquaresAVX2_loop
+	VADDPS       Y2, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VPERMILPS    $0x01, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSS       X1, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func rowDotAVX2(x *float32, y *float32, n int) float32
+// Requires: AVX, FMA3
+TEXT ·rowDotAVX2(SB), NOSPLIT, $0-28
+	MOVQ   x+0(FP), AX
+	MOVQ   y+8(FP), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   n+16(FP), DX
+
+rowDotAVX2_loop:
+	VMOVUPS      (AX), Y2
+	VFMADD231PS  (CX), Y2, Y0
+	VMOVUPS      32(AX), Y2
+	VFMADD231PS  32(CX), Y2, Y1
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowDotAVX2_loop
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VPERMILPS    $0x01, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSS       X1, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func rowScaleAVX2(y *float32, x *float32, n int, a float32)
+// Requires: AVX
+TEXT ·rowScaleAVX2(SB), NOSPLIT, $0-28
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS a+24(FP), Y0
+	MOVQ         n+16(FP), DX
+
+rowScaleAVX2_loop:
+	VMOVUPS (CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)
+	VMOVUPS 32(CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	SUBQ    $0x10, DX
+	JNZ     rowScaleAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowAddAVX2(y *float32, a *float32, b *float32, n int, floor float32)
+// Requires: AVX
+TEXT ·rowAddAVX2(SB), NOSPLIT, $0-36
+	MOVQ         y+0(FP), AX
+	MOVQ         a+8(FP), CX
+	MOVQ         b+16(FP), DX
+	VBROADCASTSS floor+32(FP), Y0
+	MOVQ         n+24(FP), BX
+
+rowAddAVX2_loop:
+	VMOVUPS (CX), Y1
+	VADDPS  (DX), Y1, Y1
+	VMAXPS  Y1, Y0, Y1
+	VMOVUPS Y1, (AX)
+	VMOVUPS 32(CX), Y1
+	VADDPS  32(DX), Y1, Y1
+	VMAXPS  Y1, Y0, Y1
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, BX
+	JNZ     rowAddAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowExpAVX2(y *float32, x *float32, n int, a float32, b float32) float32
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowExpAVX2(SB), NOSPLIT, $0-36
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS a+24(FP), Y0
+	VBROADCASTSS b+28(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	MOVQ         n+16(FP), DX
+
+rowExpAVX2_loop:
+	VMOVUPS      (CX), Y4
+	VFMADD213PS  Y1, Y0, Y4
+	VMOVUPS      constantc2ae0000<>+0(SB), Y5
+	VMAXPS       Y4, Y5, Y5
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y6
+	VFMADD213PS  constant4b40007f<>+0(SB), Y5, Y6
+	VPSLLD       $0x17, Y6, Y7
+	VSUBPS       constant4b40007f<>+0(SB), Y6, Y6
+	VFNMADD231PS constant3f317200<>+0(SB), Y6, Y5
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y6, Y5
+	VMOVUPS      constant3ab6da72<>+0(SB), Y6
+	VFMADD213PS  constant3c091df0<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3f000000<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3f800000<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3f800000<>+0(SB), Y5, Y6
+	VMULPS       Y7, Y6, Y6
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y4, Y5
+	VANDPS       Y5, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      32(CX), Y4
+	VFMADD213PS  Y1, Y0, Y4
+	VMOVUPS      constantc2ae0000<>+0(SB), Y5
+	VMAXPS       Y4, Y5, Y5
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y6
+	VFMADD213PS  constant4b40007f<>+0(SB), Y5, Y6
+	VPSLLD       $0x17, Y6, Y7
+	VSUBPS       constant4b40007f<>+0(SB), Y6, Y6
+	VFNMADD231PS constant3f317200<>+0(SB), Y6, Y5
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y6, Y5
+	VMOVUPS      constant3ab6da72<>+0(SB), Y6
+	VFMADD213PS  constant3c091df0<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3f000000<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3f800000<>+0(SB), Y5, Y6
+	VFMADD213PS  constant3f800000<>+0(SB), Y5, Y6
+	VMULPS       Y7, Y6, Y6
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y4, Y5
+	VANDPS       Y5, Y6, Y6
+	VADDPS       Y6, Y3, Y3
+	VMOVUPS      Y6, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowExpAVX2_loop
+	VADDPS       Y3, Y2, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VPERMILPS    $0x01, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSS       X1, ret+32(FP)
+	VZEROUPPER
+	RET
+
+// func rowSoftmaxBackAVX2(dx *float32, dy *float32, y *float32, n int, mean float32, a float32)
+// Requires: AVX
+TEXT ·rowSoftmaxBackAVX2(SB), NOSPLIT, $0-40
+	MOVQ         dx+0(FP), AX
+	MOVQ         dy+8(FP), CX
+	MOVQ         y+16(FP), DX
+	VBROADCASTSS mean+32(FP), Y0
+	VBROADCASTSS a+36(FP), Y1
+	MOVQ         n+24(FP), BX
+
+rowSoftmaxBackAVX2_loop:
+	VMOVUPS (CX), Y2
+	VSUBPS  Y0, Y2, Y2
+	VMULPS  (DX), Y2, Y2
+	VMULPS  Y1, Y2, Y2
+	VMOVUPS Y2, (AX)
+	VMOVUPS 32(CX), Y2
+	VSUBPS  Y0, Y2, Y2
+	VMULPS  32(DX), Y2, Y2
+	VMULPS  Y1, Y2, Y2
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, BX
+	JNZ     rowSoftmaxBackAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowGELUAVX2(y *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowGELUAVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+rowGELUAVX2_loop:
+	VMOVUPS      (CX), Y0
+	VMULPS       Y0, Y0, Y1
+	VMULPS       constantbf000000<>+0(SB), Y1, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y4, Y3, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y2
+	VANDPS       Y2, Y3, Y3
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VFMADD132PS  constant3e99999a<>+0(SB), Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMOVUPS      constant3d1cdf7a<>+0(SB), Y4
+	VFMADD213PS  constantbe2cd4c2<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3e695495<>+0(SB), Y1, Y4
+	VFMADD213PS  constantbd9acfbc<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3e114ec9<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3dc27746<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3df98cf9<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3df4bb16<>+0(SB), Y1, Y4
+	VFMADD213PS  constant36dd3aff<>+0(SB), Y1, Y4
+	VMULPS       Y3, Y4, Y4
+	VSUBPS       Y4, Y2, Y1
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y4, Y1, Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      32(CX), Y0
+	VMULPS       Y0, Y0, Y1
+	VMULPS       constantbf000000<>+0(SB), Y1, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y4, Y3, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y2
+	VANDPS       Y2, Y3, Y3
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VFMADD132PS  constant3e99999a<>+0(SB), Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMOVUPS      constant3d1cdf7a<>+0(SB), Y4
+	VFMADD213PS  constantbe2cd4c2<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3e695495<>+0(SB), Y1, Y4
+	VFMADD213PS  constantbd9acfbc<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3e114ec9<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3dc27746<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3df98cf9<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3df4bb16<>+0(SB), Y1, Y4
+	VFMADD213PS  constant36dd3aff<>+0(SB), Y1, Y4
+	VMULPS       Y3, Y4, Y4
+	VSUBPS       Y4, Y2, Y1
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y4, Y1, Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowGELUAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowGELUBackAVX2(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowGELUBackAVX2(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowGELUBackAVX2_loop:
+	VMOVUPS      (DX), Y0
+	VMULPS       Y0, Y0, Y1
+	VMULPS       constantbf000000<>+0(SB), Y1, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y4, Y3, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y2
+	VANDPS       Y2, Y3, Y3
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VFMADD132PS  constant3e99999a<>+0(SB), Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMOVUPS      constant3d1cdf7a<>+0(SB), Y4
+	VFMADD213PS  constantbe2cd4c2<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3e695495<>+0(SB), Y1, Y4
+	VFMADD213PS  constantbd9acfbc<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3e114ec9<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3dc27746<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3df98cf9<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3df4bb16<>+0(SB), Y1, Y4
+	VFMADD213PS  constant36dd3aff<>+0(SB), Y1, Y4
+	VMULPS       Y3, Y4, Y4
+	VSUBPS       Y4, Y2, Y1
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y4, Y1, Y1
+	VMULPS       constant3ecc422a<>+0(SB), Y3, Y3
+	VFMADD231PS  Y3, Y0, Y1
+	VMULPS       (CX), Y1, Y1
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      32(DX), Y0
+	VMULPS       Y0, Y0, Y1
+	VMULPS       constantbf000000<>+0(SB), Y1, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y4, Y3, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y2
+	VANDPS       Y2, Y3, Y3
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VFMADD132PS  constant3e99999a<>+0(SB), Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMOVUPS      constant3d1cdf7a<>+0(SB), Y4
+	VFMADD213PS  constantbe2cd4c2<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3e695495<>+0(SB), Y1, Y4
+	VFMADD213PS  constantbd9acfbc<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3e114ec9<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3dc27746<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3df98cf9<>+0(SB), Y1, Y4
+	VFMADD213PS  constant3df4bb16<>+0(SB), Y1, Y4
+	VFMADD213PS  constant36dd3aff<>+0(SB), Y1, Y4
+	VMULPS       Y3, Y4, Y4
+	VSUBPS       Y4, Y2, Y1
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y4, Y1, Y1
+	VMULPS       constant3ecc422a<>+0(SB), Y3, Y3
+	VFMADD231PS  Y3, Y0, Y1
+	VMULPS       32(CX), Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowGELUBackAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowNormaliseAVX2(y *float32, x *float32, gamma *float32, beta *float32, n int, mean float32, rstd float32)
+// Requires: AVX, FMA3
+TEXT ·rowNormaliseAVX2(SB), NOSPLIT, $0-48
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         gamma+16(FP), DX
+	MOVQ         beta+24(FP), BX
+	VBROADCASTSS mean+40(FP), Y0
+	VBROADCASTSS rstd+44(FP), Y1
+	MOVQ         n+32(FP), SI
+
+rowNormaliseAVX2_loop:
+	VMOVUPS     (CX), Y2
+	VSUBPS      Y0, Y2, Y2
+	VMULPS      Y1, Y2, Y2
+	VMOVUPS     (DX), Y3
+	VFMADD213PS (BX), Y3, Y2
+	VMOVUPS     Y2, (AX)
+	VMOVUPS     32(CX), Y2
+	VSUBPS      Y0, Y2, Y2
+	VMULPS      Y1, Y2, Y2
+	VMOVUPS     32(DX), Y3
+	VFMADD213PS 32(BX), Y3, Y2
+	VMOVUPS     Y2, 32(AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	SUBQ        $0x10, SI
+	JNZ         rowNormaliseAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowNormSumsAVX2(dy *float32, gamma *float32, x *float32, n int, mean float32, rstd float32) (r0 float32, r1 float32)
+// Requires: AVX, FMA3
+TEXT ·rowNormSumsAVX2(SB), NOSPLIT, $0-48
+	MOVQ         dy+0(FP), AX
+	MOVQ         gamma+8(FP), CX
+	MOVQ         x+16(FP), DX
+	VBROADCASTSS mean+32(FP), Y0
+	VBROADCASTSS rstd+36(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	MOVQ         n+24(FP), BX
+
+rowNormSumsAVX2_loop:
+	VMOVUPS      (DX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      (AX), Y7
+	VMULPS       (CX), Y7, Y7
+	VADDPS       Y7, Y2, Y2
+	VFMADD231PS  Y7, Y6, Y4
+	VMOVUPS      32(DX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      32(AX), Y7
+	VMULPS       32(CX), Y7, Y7
+	VADDPS       Y7, Y3, Y3
+	VFMADD231PS  Y7, Y6, Y5
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowNormSumsAVX2_loop
+	VADDPS       Y3, Y2, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VPERMILPS    $0x01, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSS       X1, r0+40(FP)
+	VADDPS       Y5, Y4, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VPERMILPS    $0x01, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSS       X1, r1+44(FP)
+	VZEROUPPER
+	RET
+
+// func rowNormBackAVX2(dx *float32, dy *float32, gamma *float32, x *float32, dgamma *float32, dbeta *float32, n int, mean float32, rstd float32, m0 float32, m1 float32)
+// Requires: AVX, FMA3
+TEXT ·rowNormBackAVX2(SB), NOSPLIT, $0-72
+	MOVQ         dx+0(FP), AX
+	MOVQ         dy+8(FP), CX
+	MOVQ         gamma+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         dgamma+32(FP), SI
+	MOVQ         dbeta+40(FP), DI
+	VBROADCASTSS mean+56(FP), Y0
+	VBROADCASTSS rstd+60(FP), Y1
+	VBROADCASTSS m0+64(FP), Y2
+	VBROADCASTSS m1+68(FP), Y3
+	MOVQ         n+48(FP), R8
+
+rowNormBackAVX2_loop:
+	VMOVUPS      (BX), Y4
+	VSUBPS       Y0, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMOVUPS      (CX), Y5
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y5, Y4, Y6
+	VMOVUPS      Y6, (SI)
+	VADDPS       (DI), Y5, Y6
+	VMOVUPS      Y6, (DI)
+	VMULPS       (DX), Y5, Y5
+	VSUBPS       Y2, Y5, Y5
+	VFNMADD231PS Y3, Y4, Y5
+	VMULPS       Y1, Y5, Y5
+	VMOVUPS      Y5, (AX)
+	VMOVUPS      32(BX), Y4
+	VSUBPS       Y0, Y4, Y4
+	VMULPS       Y1, Y4, Y4
+	VMOVUPS      32(CX), Y5
+	VMOVUPS      32(SI), Y6
+	VFMADD231PS  Y5, Y4, Y6
+	VMOVUPS      Y6, 32(SI)
+	VADDPS       32(DI), Y5, Y6
+	VMOVUPS      Y6, 32(DI)
+	VMULPS       32(DX), Y5, Y5
+	VSUBPS       Y2, Y5, Y5
+	VFNMADD231PS Y3, Y4, Y5
+	VMULPS       Y1, Y5, Y5
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, BX
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	SUBQ         $0x10, R8
+	JNZ          rowNormBackAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowAddSquaresAVX2(sum *float32, x *float32, mean *float32, n int)
+// Requires: AVX, FMA3
+TEXT ·rowAddSquaresAVX2(SB), NOSPLIT, $0-32
+	MOVQ sum+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ mean+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowAddSquaresAVX2_loop:
+	VMOVUPS     (CX), Y0
+	VMOVUPS     (AX), Y1
+	VSUBPS      (DX), Y0, Y0
+	VFMADD231PS Y0, Y0, Y1
+	VMOVUPS     Y1, (AX)
+	VMOVUPS     32(CX), Y0
+	VMOVUPS     32(AX), Y1
+	VSUBPS      32(DX), Y0, Y0
+	VFMADD231PS Y0, Y0, Y1
+	VMOVUPS     Y1, 32(AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	SUBQ        $0x10, BX
+	JNZ         rowAddSquaresAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowAddProductsAVX2(s0 *float32, s1 *float32, dy *float32, x *float32, mean *float32, n int)
+// Requires: AVX, FMA3
+TEXT ·rowAddProductsAVX2(SB), NOSPLIT, $0-48
+	MOVQ s0+0(FP), AX
+	MOVQ s1+8(FP), CX
+	MOVQ dy+16(FP), DX
+	MOVQ x+24(FP), BX
+	MOVQ mean+32(FP), SI
+	MOVQ n+40(FP), DI
+
+rowAddProductsAVX2_loop:
+	VMOVUPS     (BX), Y0
+	VMOVUPS     (DX), Y1
+	VMOVUPS     (CX), Y2
+	VSUBPS      (SI), Y0, Y0
+	VFMADD231PS Y0, Y1, Y2
+	VMOVUPS     Y2, (CX)
+	VADDPS      (AX), Y1, Y1
+	VMOVUPS     Y1, (AX)
+	VMOVUPS     32(BX), Y0
+	VMOVUPS     32(DX), Y1
+	VMOVUPS     32(CX), Y2
+	VSUBPS      32(SI), Y0, Y0
+	VFMADD231PS Y0, Y1, Y2
+	VMOVUPS     Y2, 32(CX)
+	VADDPS      32(AX), Y1, Y1
+	VMOVUPS     Y1, 32(AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	ADDQ        $0x40, SI
+	SUBQ        $0x10, DI
+	JNZ         rowAddProductsAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowAffineAVX2(y *float32, x *float32, a *float32, b *float32, n int, floor float32)
+// Requires: AVX, FMA3
+TEXT ·rowAffineAVX2(SB), NOSPLIT, $0-44
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         a+16(FP), DX
+	MOVQ         b+24(FP), BX
+	VBROADCASTSS floor+40(FP), Y0
+	MOVQ         n+32(FP), SI
+
+rowAffineAVX2_loop:
+	VMOVUPS     (CX), Y1
+	VMOVUPS     (DX), Y2
+	VFMADD213PS (BX), Y2, Y1
+	VMAXPS      Y1, Y0, Y1
+	VMOVUPS     Y1, (AX)
+	VMOVUPS     32(CX), Y1
+	VMOVUPS     32(DX), Y2
+	VFMADD213PS 32(BX), Y2, Y1
+	VMAXPS      Y1, Y0, Y1
+	VMOVUPS     Y1, 32(AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	SUBQ        $0x10, SI
+	JNZ         rowAffineAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowAffine2AVX2(y *float32, u *float32, a *float32, x *float32, b *float32, c *float32, n int)
+// Requires: AVX, FMA3
+TEXT ·rowAffine2AVX2(SB), NOSPLIT, $0-56
+	MOVQ y+0(FP), AX
+	MOVQ u+8(FP), CX
+	MOVQ a+16(FP), DX
+	MOVQ x+24(FP), BX
+	MOVQ b+32(FP), SI
+	MOVQ c+40(FP), DI
+	MOVQ n+48(FP), R8
+
+rowAffine2AVX2_loop:
+	VMOVUPS     (BX), Y0
+	VMOVUPS     (SI), Y1
+	VFMADD213PS (DI), Y1, Y0
+	VMOVUPS     (CX), Y1
+	VFMADD231PS (DX), Y1, Y0
+	VMOVUPS     Y0, (AX)
+	VMOVUPS     32(BX), Y0
+	VMOVUPS     32(SI), Y1
+	VFMADD213PS 32(DI), Y1, Y0
+	VMOVUPS     32(CX), Y1
+	VFMADD231PS 32(DX), Y1, Y0
+	VMOVUPS     Y0, 32(AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	ADDQ        $0x40, SI
+	ADDQ        $0x40, DI
+	SUBQ        $0x10, R8
+	JNZ         rowAffine2AVX2_loop
 	VZEROUPPER
 	RET
 

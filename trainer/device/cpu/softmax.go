@@ -7,8 +7,8 @@ import (
 	"github.com/musterml/muster/trainer/device"
 )
 
-// SoftmaxCrossEntropy implements device.Ops. It works in float64: rows are short beside the
-// products that made them, and the loss is then good to its last printed digit.
+// SoftmaxCrossEntropy implements device.Ops. The total is in float64. So is all of it for few classes, where
+// rows are short beside the products that made them and the loss is then good to its last printed digit.
 func (s *stream) SoftmaxCrossEntropy(p device.SoftmaxCrossEntropy) {
 	const op = "softmax cross-entropy"
 	if !s.sized(op, p.N, p.Classes) {
@@ -23,53 +23,93 @@ func (s *stream) SoftmaxCrossEntropy(p device.SoftmaxCrossEntropy) {
 	if s.err != nil {
 		return
 	}
-	if len(s.exps) < p.Classes {
-		s.exps = make([]float64, p.Classes)
+	loss := s.lossOfMany
+	if p.Classes < manyClasses {
+		loss = s.lossOfFew
 	}
 	var t device.Total
 	for i := range p.N {
 		label := int(labels[i])
 		if label < 0 || label >= p.Classes {
-			s.fail(fmt.Errorf("%s: label %d of sample %d is not within [0, %d)", op, label, i, p.Classes))
+			s.fail(fmt.Errorf("%s: label %d of row %d is not within [0, %d)", op, label, i, p.Classes))
 			return
 		}
 		row := logits[i*p.Classes : (i+1)*p.Classes]
-		best := 0
-		for j, v := range row {
-			if v > row[best] {
-				best = j
-			}
+		var d []float32
+		if grad != nil {
+			d = grad[i*p.Classes : (i+1)*p.Classes]
 		}
-		if best == label {
+		l, correct := loss(row, label, d, p.Scale)
+		t.Loss += l
+		if correct {
 			t.Correct++
 		}
-		top, sum := float64(row[best]), 0.0
-		exps := s.exps[:p.Classes]
-		for j, v := range row {
-			exps[j] = exp(float64(v) - top)
-			sum += exps[j]
+	}
+	*p.Total = t
+}
+
+// manyClasses is from where on the float32 row kernels are used.
+const manyClasses = 128
+
+// lossOfFew is the loss of one row, whether its largest logit is the label, and in d, if it is not nil, the
+// gradient. d may be row.
+func (s *stream) lossOfFew(row []float32, label int, d []float32, scale float32) (loss float64, correct bool) {
+	if len(s.exps) < len(row) {
+		s.exps = make([]float64, manyClasses)
+	}
+	best := 0
+	for j, v := range row {
+		if v > row[best] {
+			best = j
 		}
-		t.Loss += logarithm(sum) - (float64(row[label]) - top)
-		if grad == nil {
-			continue
-		}
-		scale := float64(p.Scale)
+	}
+	top, sum := float64(row[best]), 0.0
+	exps := s.exps[:len(row)]
+	for j, v := range row {
+		exps[j] = exp(float64(v) - top)
+		sum += exps[j]
+	}
+	loss = logarithm(sum) - (float64(row[label]) - top)
+	if d != nil {
 		for j, e := range exps {
 			q := float64(e / sum)
 			if j == label {
 				q -= 1
 			}
-			grad[i*p.Classes+j] = float32(float64(q * scale))
+			d[j] = float32(float64(q * float64(scale)))
 		}
 	}
-	*p.Total = t
+	return loss, best == label
+}
+
+// lossOfMany is lossOfFew by the row kernels.
+func (s *stream) lossOfMany(row []float32, label int, d []float32, scale float32) (loss float64, correct bool) {
+	top, at := s.k.max(row), row[label]
+	correct = at == top
+	for j := 0; correct && j < label; j++ {
+		correct = row[j] != top // the first of equals counts
+	}
+	e := d
+	if e == nil {
+		if len(s.row) < len(row) {
+			s.row = make([]float32, len(row))
+		}
+		e = s.row[:len(row)]
+	}
+	sum := s.k.exps(e, row, 1, -top)
+	if d != nil {
+		own := float64(e[label])/float64(sum) - 1
+		s.k.scale(d, e, scale/sum)
+		d[label] = float32(own * float64(scale))
+	}
+	return logarithm(float64(sum)) - (float64(at) - float64(top)), correct
 }
 
 // exp and logarithm are our own because package math's differ in their last bits between
 // processors (assembly here, fused multiply-add there). Every product is converted, see the
 // package's comment. Relative errors are below 1e-14.
 
-// exp is e**x for x <= 0 (and NaN).
+// exp is e**x for x <= 0, or hardly above (and NaN).
 func exp(x float64) float64 {
 	if x != x {
 		return x
@@ -87,10 +127,12 @@ func exp(x float64) float64 {
 	// Taylor; |r| <= ln(2)/2, so the 13th term is below 2e-16.
 	y := 1.0
 	for i := 13; i >= 1; i-- {
-		y = 1 + float64(float64(r*y)/float64(i))
+		y = 1 + float64(float64(r*y)*inverse[i])
 	}
-	return math.Ldexp(y, int(k))
+	return float64(y * math.Float64frombits(uint64(1023+int(k))<<52))
 }
+
+var inverse = [14]float64{0, 1, 1. / 2, 1. / 3, 1. / 4, 1. / 5, 1. / 6, 1. / 7, 1. / 8, 1. / 9, 1. / 10, 1. / 11, 1. / 12, 1. / 13}
 
 // logarithm is ln x for finite x >= 1 (and NaN, +Inf).
 func logarithm(x float64) float64 {

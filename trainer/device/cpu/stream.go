@@ -30,16 +30,18 @@ type stream struct {
 	closed bool
 	bound  []*memory
 
-	t      tile
-	panel  []float32      // one packed panel of B, (kcMax, nr)
-	edge   []float32      // one tile, for results that do not fill one
-	edgeRO [maxMR]int32   // row offsets of a tile with fewer rows
-	zeros  [maxNR]float32 // the start of a sum without bias
-	flip   []float32      // a product computed transposed
-	rows   offsets        // of matrix products
-	cols   offsets
-	plans  map[device.ConvShape]*convPlan // by geometry, N = 0
-	exps   []float64                      // of one row of logits
+	t       tile
+	panel   []float32                      // one packed panel of B, (kcMax, nr)
+	edge    []float32                      // one tile, for results that do not fill one
+	edgeRO  [maxMR]int32                   // row offsets of a tile with fewer rows
+	zeros   [maxNR]float32                 // the start of a sum without bias
+	flip    []float32                      // a product computed transposed
+	offsets                                // of matrix products
+	plans   map[device.ConvShape]*convPlan // by geometry, N = 0
+	exps    []float64                      // of one row of few logits
+	row     []float32                      // of one row of many logits
+	scores  []float32                      // of attention, see type attention
+	ch      channels                       // of batch normalisation
 }
 
 var _ device.Stream = (*stream)(nil)
@@ -52,10 +54,11 @@ var floorNone = float32(math.Inf(-1))
 
 func newStream(k *kernels) *stream {
 	return &stream{
-		k:     k,
-		panel: make([]float32, kcMax*k.nr),
-		edge:  make([]float32, k.mr*k.nr),
-		plans: map[device.ConvShape]*convPlan{},
+		k:       k,
+		panel:   make([]float32, kcMax*k.nr),
+		edge:    make([]float32, k.mr*k.nr),
+		offsets: offsets{},
+		plans:   map[device.ConvShape]*convPlan{},
 	}
 }
 

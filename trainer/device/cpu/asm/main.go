@@ -49,6 +49,8 @@ func main() {
 		multiply(v)
 		sumRows(v)
 		mask(v)
+		rowMax(v)
+		rows(v)
 	}
 	max4AVX512()
 	spread4AVX512()

@@ -90,9 +90,10 @@ func sumRows(v isa) {
 	end()
 }
 
-// lePredicate is "less or equal", false for NaN; nlePredicate its negation.
+// Predicates of comparisons, which are false for NaN; those with an n are the negations of others, true for NaN.
 const (
-	eqPredicate    = 0x00
+	ltPredicate    = 0x11
+	nltPredicate   = 0x15
 	gtPredicate    = 0x1e
 	nlePredicate   = 0x16
 	unordPredicate = 0x03

@@ -1,0 +1,47 @@
+package device
+
+// LayerNorm is y (Rows, Cols) = (x - mean) * rstd * gamma + beta, by row: mean and rstd = 1/sqrt(variance
+// + Eps) are those of the row's Cols elements (the variance divides by Cols). PyTorch's nn.LayerNorm.
+//
+// Order: sums over a row are added in an order of the device's, a function of Cols alone.
+type LayerNorm struct {
+	Rows, Cols  int
+	Y, X        Buffer
+	Gamma, Beta Buffer // (Cols)
+	Mean, RStd  Buffer // (Rows), for LayerNormBackward
+	Eps         float32
+}
+
+// LayerNormBackward is dx (Rows, Cols), dgamma (Cols) and dbeta (Cols), all overwritten, from dy, x and what
+// LayerNorm left in Mean and RStd. Order: dgamma and dbeta by row.
+type LayerNormBackward struct {
+	Rows, Cols    int
+	DX, DY, X     Buffer
+	Gamma         Buffer
+	DGamma, DBeta Buffer
+	Mean, RStd    Buffer
+}
+
+// BatchNorm is y (Rows, Channels) = act((x - mean) * rstd * gamma + beta), by channel: mean and rstd = 1/sqrt(variance
+// + Eps) are those of the channel's Rows elements in this very call (the variance divides by Rows). PyTorch's
+// nn.BatchNorm2d in training, on images (N, H, W, Channels) with Rows = N*H*W; there are no running statistics.
+//
+// Order: sums are added in float32 within blocks of 256 rows, and the blocks in float64, by row.
+type BatchNorm struct {
+	Rows, Channels int
+	Y, X           Buffer
+	Gamma, Beta    Buffer // (Channels)
+	Mean, RStd     Buffer // (Channels), for BatchNormBackward
+	Eps            float32
+	Act            Activation
+}
+
+// BatchNormBackward is dx (Rows, Channels), dgamma (Channels) and dbeta (Channels), all overwritten, from x,
+// what BatchNorm left in Mean and RStd, and dy, the gradient before the activation. DX may be DY.
+type BatchNormBackward struct {
+	Rows, Channels int
+	DX, DY, X      Buffer
+	Gamma          Buffer
+	DGamma, DBeta  Buffer
+	Mean, RStd     Buffer
+}
