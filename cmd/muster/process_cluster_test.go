@@ -245,14 +245,30 @@ func (c *cluster) ask(addr string) (*pb.Status, error) {
 }
 
 // finish waits until every living node has ended by itself, and demands exit status 0.
+// A node that was started when the run was all but over, and was never in it, waits for
+// another run; it is ended.
 func (c *cluster) finish() {
 	c.t.Helper()
-	c.until("every node has ended", func() bool { return len(c.living()) == 0 })
+	c.until("every node of the run has ended", func() bool {
+		living := c.living()
+		return len(living) == 0 || c.over() && !slices.ContainsFunc(living, (*process).inRun)
+	})
+	for _, p := range c.living() {
+		c.t.Logf("%s came too late for the run", p.name)
+		p.kill()
+	}
 	for _, p := range c.nodes {
 		if !p.killed() && p.spec.stranger == "" && p.err != nil {
 			c.t.Errorf("%s ended with %v: %s", p.name, p.err, p.complaint())
 		}
 	}
+}
+
+// over says whether a node has come to the end of the run.
+func (c *cluster) over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.nodes, func(p *process) bool { return p.ended() && p.finished != nil })
 }
 
 // dump has every living node write its goroutines into its log, and waits for its end.

@@ -123,6 +123,13 @@ func (p *process) listening() bool {
 	return p.listens
 }
 
+// inRun says whether the coordinator has told this node of a view.
+func (p *process) inRun() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.views) > 0
+}
+
 func (p *process) ended() bool {
 	select {
 	case <-p.exited:
