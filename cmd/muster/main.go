@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -25,9 +26,9 @@ func main() {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(trainCommand(), nodeCommand(), statusCommand(), whyCommand(), evalCommand())
+	root.AddCommand(trainCommand(), nodeCommand(), statusCommand(), whyCommand(), evalCommand(), benchCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "muster:", err)
+		fmt.Fprintln(os.Stderr, "muster:", strings.ReplaceAll(err.Error(), "\n", "\n  ")) // faults may be several
 		stop()
 		os.Exit(1)
 	}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -74,16 +76,22 @@ func (o *nodeOptions) run(c *cobra.Command) error {
 		o.out = job.Out
 	}
 	p := newProgress(c.OutOrStdout(), o.json, job)
-	result, err := node.Run(c.Context(), node.Config{
+	ctx, cancel := context.WithCancel(c.Context())
+	var narrator sync.WaitGroup
+	defer narrator.Wait()
+	defer cancel()
+	result, err := node.Run(ctx, node.Config{
 		Job: job, Name: id.Node(o.name), Listen: o.listen, Advertise: o.advertise, Join: o.join,
 		Server: slices.Contains(o.roles, "server"), Trainer: slices.Contains(o.roles, "trainer"),
 		DataDir: o.dataDir, Out: o.out, Cluster: o.cluster, Key: key, Version: version, Log: log,
 		OnListen: func(addr string) {
 			p.say("listening", map[string]any{"node": o.name, "addr": addr},
 				"node %s listens at %s (%s); ask it: muster status --addr %s", o.name, addr, strings.Join(o.roles, ", "), addr)
+			narrator.Go(func() { o.narrate(ctx, addr, p) })
 		},
 		OnStep: p.step, OnEvent: p.view,
 	})
+	cancel()
 	p.end()
 	if err != nil {
 		return err

@@ -26,8 +26,9 @@ type progress struct {
 	every    time.Duration // between lines when not on a terminal
 
 	mu       sync.Mutex
-	next     uint64 // the first step not yet shown; several trainers of a process tell of the same ones
-	recent   []mark // the steps of the last seconds, at least two if there were two
+	next     uint64    // the first step not yet shown; several trainers of a process tell of the same ones
+	stepped  time.Time // when the last step was done; at first, when the process began
+	recent   []mark    // the steps of the last seconds, at least two if there were two
 	shown    time.Time
 	accuracy float64 // of recent batches, smoothed
 	loss     float64
@@ -46,7 +47,7 @@ const window = 5 * time.Second
 func newProgress(out io.Writer, json bool, job trainer.Job) *progress {
 	return &progress{
 		out: out, terminal: isTerminal(out) && !json, json: json,
-		steps: uint64(job.Steps()), batch: job.Batch.Size, every: 2 * time.Second,
+		steps: uint64(job.Steps()), stepped: time.Now(), batch: job.Batch.Size, every: 2 * time.Second,
 	}
 }
 
@@ -61,7 +62,7 @@ func (p *progress) step(m *pb.StepMetrics) {
 	if p.recent == nil {
 		p.loss, p.accuracy = m.Loss, m.Accuracy
 	}
-	p.next = m.Step + 1
+	p.next, p.stepped = m.Step+1, now
 	if m.Step < p.steps {
 		p.recent = append(p.recent, mark{now, p.next})
 		for len(p.recent) > 2 && now.Sub(p.recent[0].at) > window {
@@ -146,6 +147,13 @@ func (p *progress) emit(event string, fields map[string]any) {
 	if err == nil {
 		fmt.Fprintf(p.out, "{\"event\":%q,%s\n", event, b[1:])
 	}
+}
+
+// quiet is how long no step has been done.
+func (p *progress) quiet() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Since(p.stepped)
 }
 
 // say shows a line of its own.
