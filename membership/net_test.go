@@ -55,6 +55,7 @@ type host struct {
 	t      testing.TB
 	name   id.Node
 	port   *port.Port
+	dir    string
 	meta   *pb.NodeMeta
 	gossip *Gossip
 	once   sync.Once
@@ -88,8 +89,9 @@ func newLife(t testing.TB, name id.Node, inc id.Incarnation, server bool, listen
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, name: name, port: p, meta: &pb.NodeMeta{
-		Incarnation: string(inc), Addr: p.Addr(), Server: server, Trainer: true, Samples: &pb.Samples{Shape: []uint32{1, 2, 2}, Classes: 10},
+	// The folder is made before kill is registered, so that it outlives the replica in it.
+	h := &host{t: t, name: name, port: p, dir: t.TempDir(), meta: &pb.NodeMeta{
+		Incarnation: string(inc), Addr: p.Addr(), Server: server, Trainer: !server, Samples: &pb.Samples{Shape: []uint32{1, 2, 2}, Classes: 10},
 	}}
 	h.gossip, err = StartGossip(GossipConfig{Port: p, Node: name, Cluster: "test", Meta: h.meta, Log: zerolog.Nop()})
 	if err != nil {
@@ -160,7 +162,7 @@ func (h *host) replica() raftgroup.Replica {
 func (h *host) serve(f *pb.Founding) {
 	h.t.Helper()
 	c, err := StartCoordinator(CoordinatorConfig{
-		Founding: f, Self: h.replica(), Dir: h.t.TempDir(), Port: h.port, Gossip: h.gossip, Shards: 4, Exact: true,
+		Founding: f, Self: h.replica(), Dir: h.dir, Port: h.port, Gossip: h.gossip, Shards: 4, Exact: true,
 		Restore: func(context.Context) (id.Step, error) { return 0, nil }, Leave: func() {}, Log: zerolog.Nop(),
 	})
 	if err != nil {
