@@ -140,14 +140,16 @@ func (p *process) ended() bool {
 }
 
 // kill ends the process as a power cut would, and waits until it is gone.
-func (p *process) kill() (at time.Time) {
+func (p *process) kill() {
+	p.signalKill()
+	<-p.exited
+}
+
+func (p *process) signalKill() {
 	p.mu.Lock()
 	p.dead = true
 	p.mu.Unlock()
-	at = time.Now()
 	_ = p.cmd.Process.Kill()
-	<-p.exited
-	return at
 }
 
 func (p *process) killed() bool {
