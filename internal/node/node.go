@@ -69,6 +69,7 @@ type Node struct {
 	cfg         Config
 	incarnation id.Incarnation
 	waits       wait.Registry
+	graves      graves
 	spec        *nn.Spec // on a node that does not train, only once the run is founded
 	train, test data.Dataset
 	samples     *pb.Samples // of train

@@ -153,6 +153,7 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 	lifelines := membership.NewLifelines(n.port, n.gossip, n.incarnation, n.onGone)
 	loops.Go(func() { n.session.Run(ctx) })
 	loops.Go(func() { lifelines.Run(ctx) })
+	loops.Go(func() { n.watchLoss(ctx) })
 	if n.trainer != nil {
 		loops.Go(func() { n.reportFatal(n.trainer.Run(ctx)) })
 	}
@@ -177,6 +178,7 @@ func (n *Node) onStep(m *pb.StepMetrics) {
 // onGone hears that a server's process has ended, before any timeout.
 func (n *Node) onGone(node id.Node, inc id.Incarnation) {
 	n.cfg.Log.Info().Str("node", string(node)).Msg("a server's process has ended")
+	n.graves.add(inc)
 	if n.shards != nil {
 		n.shards.LeaderGone(node)
 	}

@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/raftgroup"
+	"github.com/musterml/muster/membership"
+)
+
+// A group whose voters have died in majority can never agree on anything again: their
+// logs were in memory, and a later life does not vote in their place. Waiting for it
+// would be waiting for ever, so the node ends and says why.
+
+// leaderlessFor is how long a node goes on without the coordinator when nobody is known
+// to have died: a cut network may heal.
+const leaderlessFor = 2 * time.Minute
+
+// graves remembers which lives of servers have ended. Safe for concurrent use.
+type graves struct {
+	mu   sync.Mutex
+	dead map[id.Incarnation]bool
+}
+
+func (g *graves) add(inc id.Incarnation) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.dead == nil {
+		g.dead = map[id.Incarnation]bool{}
+	}
+	g.dead[inc] = true
+}
+
+// majority returns the names of the dead when they are so many of the voters that the
+// others cannot agree on anything.
+func (g *graves) majority(voters []raftgroup.Replica) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var names []string
+	for _, v := range voters {
+		if g.dead[v.Incarnation] {
+			names = append(names, string(v.Node))
+		}
+	}
+	if len(voters)-len(names) >= len(voters)/2+1 {
+		return nil
+	}
+	return names
+}
+
+// watchLoss ends the node when the run is lost.
+func (n *Node) watchLoss(ctx context.Context) {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.finished:
+			return // servers leave because the run is over
+		case <-tick.C:
+			n.reportFatal(n.lost())
+		}
+	}
+}
+
+// lost says why the run can never go on, nil while it may.
+func (n *Node) lost() error {
+	servers := membership.Newest(n.servers, n.gossip.Peers())
+	coordinators := [][]raftgroup.Replica{servers}
+	if n.coordinator != nil {
+		coordinators = append(coordinators, n.coordinator.Voters())
+	}
+	for _, voters := range coordinators {
+		if dead := n.graves.majority(voters); dead != nil {
+			return lostError(dead, len(voters), "that agree on the run")
+		}
+	}
+	for shard := range id.ParamShard(n.cfg.Job.Cluster.ParameterShards) {
+		if dead := n.graves.majority(n.replicas(shard)); dead != nil {
+			return lostError(dead, n.cfg.Job.Cluster.Replicas, fmt.Sprintf("that keep %v of the parameters", shard))
+		}
+	}
+	if _, without := n.session.Leader(); without > leaderlessFor {
+		return fmt.Errorf("the coordinator cannot be reached for %v; look at the network and at the servers %s",
+			leaderlessFor, strings.Join(nodeNames(servers), ", "))
+	}
+	return nil
+}
+
+func lostError(dead []string, of int, which string) error {
+	slices.Sort(dead)
+	return fmt.Errorf("the run is lost: %s of the %d servers %s died, too many for the rest to agree; with durability memory the state is lost with them; start the run again, with more servers if more may die at once",
+		strings.Join(dead, " and "), of, which)
+}
+
+func nodeNames(rs []raftgroup.Replica) []string {
+	var names []string
+	for _, r := range rs {
+		names = append(names, string(r.Node))
+	}
+	return names
+}
