@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs cgo, and cgo a C compiler.
 RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -qE '^(amd64|arm64|ppc64le|riscv64|s390x)$$' && echo -race)
 
-.PHONY: help build demo test soak lint fmt proto bench clean
+.PHONY: help build demo test soak lint fmt proto bench bench-ring clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
@@ -46,6 +46,9 @@ proto: ## generate proto/*.pb.go anew (needs protoc; installs protoc-gen-go of g
 
 bench: ## every benchmark, once
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-ring: ## all-reduces beside Gloo, Open MPI and bare TCP, into bench/RESULTS-ring.md
+	bench/ring.sh
 
 clean: ## remove what was built and what runs have written (bin, runs)
 	rm -rf bin runs

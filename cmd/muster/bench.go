@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func benchCommand() *cobra.Command {
+	c := &cobra.Command{Use: "bench", Short: "Measure this machine's share of the work", Args: cobra.NoArgs}
+	c.AddCommand(benchRingCommand())
+	return c
+}
+
+// benchRing measures all-reduces between real processes on loopback, in the way of the programs that it is compared
+// with (bench/ring.sh): a barrier, then one timed call.
+type benchRing struct {
+	world              int
+	sizes, form        string
+	secs               float64
+	minIters, maxIters int
+	warmup             int
+	json               bool
+	rank               int // -1: the parent, which starts the ranks
+}
+
+func benchRingCommand() *cobra.Command {
+	var o benchRing
+	c := &cobra.Command{
+		Use:   "ring --world N --sizes 4,1K,25M",
+		Short: "Measure ring all-reduces between processes of this machine",
+		Long: `Measure all-reduces between processes of this machine, over the same port and the same
+ring as a run's. Each call is timed by itself, after a barrier; a row shows rank 0's
+times, the bandwidth, and the processor time of all ranks together.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			if o.rank >= 0 {
+				return o.runRank(c.Context(), os.Stdin, c.OutOrStdout())
+			}
+			return o.runAll(c.Context(), c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&o.world, "world", 2, "number of ranks")
+	f.StringVar(&o.sizes, "sizes", "4,1K,16K,64K,256K,1M,4M,16M,25M,64M,100M", "bytes of the vector, with K, M or G (powers of two)")
+	f.StringVar(&o.form, "form", "float32", "what is added: "+strings.Join(benchForms(), ", "))
+	f.Float64Var(&o.secs, "secs", 0.5, "measuring time per size, in seconds")
+	f.IntVar(&o.minIters, "min-iters", 7, "calls per size, at least")
+	f.IntVar(&o.maxIters, "max-iters", 400, "calls per size, at most")
+	f.IntVar(&o.warmup, "warmup", 3, "calls before the measured ones")
+	f.BoolVar(&o.json, "json", false, "one JSON object a line")
+	f.IntVar(&o.rank, "rank", -1, "")
+	_ = f.MarkHidden("rank") // how it starts itself
+	return c
+}
+
+func (o *benchRing) check() error {
+	var errs []error
+	if o.world < 1 || o.world > 64 {
+		errs = append(errs, fmt.Errorf("--world is %d: use 1 to 64", o.world))
+	}
+	if _, err := parseSizes(o.sizes); err != nil {
+		errs = append(errs, fmt.Errorf("--sizes: %w", err))
+	}
+	if benchForm(o.form) == nil {
+		errs = append(errs, fmt.Errorf("--form is %q: use one of %s", o.form, strings.Join(benchForms(), ", ")))
+	}
+	if o.minIters < 1 || o.maxIters < o.minIters || o.warmup < 1 || !(o.secs > 0) {
+		errs = append(errs, errors.New("--secs, --min-iters and --warmup must be positive, and --max-iters no less than --min-iters"))
+	}
+	return errors.Join(errs...)
+}
+
+// parseSizes reads "4,16K,25M".
+func parseSizes(text string) ([]int, error) {
+	var sizes []int
+	for _, s := range strings.Split(text, ",") {
+		number, shift := strings.TrimSpace(s), 0
+		if i := strings.IndexAny(number, "kKmMgG"); i >= 0 && i == len(number)-1 {
+			shift = 10 * (1 + strings.Index("kmg", strings.ToLower(number[i:])))
+			number = number[:i]
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil || n < 0 || n > (16<<30)>>shift || n<<shift%4 != 0 {
+			return nil, fmt.Errorf("%q is no size: use multiples of 4 bytes like 4, 16K or 25M", s)
+		}
+		sizes = append(sizes, n<<shift)
+	}
+	return sizes, nil
+}
+
+// runAll starts one process per rank: this program again. A rank says its address on its standard output, and is
+// told all addresses on its standard input; when that ends, so does the rank. Rank 0 then writes the rows.
+func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var ranks []*exec.Cmd
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+		for _, c := range ranks {
+			if e := c.Wait(); err == nil && e != nil {
+				err = e
+			}
+		}
+		cancel()
+	}()
+	var addrs []string
+	var inputs []io.Writer
+	var first *bufio.Reader
+	for rank := range o.world {
+		c := exec.CommandContext(ctx, self, "bench", "ring", "--rank", strconv.Itoa(rank),
+			"--world", strconv.Itoa(o.world), "--sizes", o.sizes, "--form", o.form, "--secs", fmt.Sprint(o.secs),
+			"--min-iters", strconv.Itoa(o.minIters), "--max-iters", strconv.Itoa(o.maxIters),
+			"--warmup", strconv.Itoa(o.warmup), "--json="+strconv.FormatBool(o.json))
+		c.Stderr = os.Stderr
+		in, err := c.StdinPipe()
+		if err != nil {
+			return err
+		}
+		pipe, err := c.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := c.Start(); err != nil {
+			return err
+		}
+		ranks = append(ranks, c)
+		said := bufio.NewReader(pipe)
+		addr, err := said.ReadString('\n')
+		if err != nil {
+			return fmt.Errorf("rank %d did not start: %w", rank, err)
+		}
+		if rank == 0 {
+			first = said
+		}
+		addrs, inputs = append(addrs, strings.TrimSpace(addr)), append(inputs, in)
+	}
+	for _, in := range inputs {
+		if _, err := io.WriteString(in, strings.Join(addrs, " ")+"\n"); err != nil {
+			return err
+		}
+	}
+	_, err = io.Copy(out, first)
+	return err
+}
