@@ -169,6 +169,7 @@ func (s *Session) handle(down *pb.Down) {
 	case *pb.Down_Refusal:
 		h.Refuse(m.Refusal.Why)
 	case *pb.Down_Hearing:
+		return // a sign of life asks for no answer
 	}
 	s.Notify()
 }
