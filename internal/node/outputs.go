@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/musterml/muster/internal/atomicfile"
 	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
 	"github.com/musterml/muster/ps"
@@ -50,9 +50,9 @@ func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
 		return "", err
 	}
 	return n.cfg.Out, errors.Join(
-		replaceFile(filepath.Join(n.cfg.Out, MetricsFile), metricsLines(history.Metrics, f.Step)),
-		replaceFile(filepath.Join(n.cfg.Out, EventsFile), eventLines(history.Events)),
-		replaceFile(filepath.Join(n.cfg.Out, JobFile), job),
+		atomicfile.WriteBytes(filepath.Join(n.cfg.Out, MetricsFile), metricsLines(history.Metrics, f.Step)),
+		atomicfile.WriteBytes(filepath.Join(n.cfg.Out, EventsFile), eventLines(history.Events)),
+		atomicfile.WriteBytes(filepath.Join(n.cfg.Out, JobFile), job),
 	)
 }
 
@@ -147,21 +147,4 @@ func eventLines(events []*pb.Event) []byte {
 		_ = enc.Encode(eventLine{time.Unix(0, e.Time).UTC(), e.Kind, e.Node, e.View, e.Step, e.Text})
 	}
 	return out.Bytes()
-}
-
-// replaceFile writes a file as a whole or not at all.
-func replaceFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w; make room or choose another folder with --out", path, errors.Join(err, os.Remove(f.Name())))
-	}
-	return nil
 }

@@ -6,10 +6,11 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/musterml/muster/internal/atomicfile"
 )
 
 // ErrCorrupt is returned by Start when the file with term and vote is not what
@@ -29,7 +30,7 @@ var ErrCorrupt = errors.New("the file with term and vote is damaged; start this 
 // but does no harm; the others go on without it.
 type stable struct {
 	path  string
-	write func(path string, data []byte) error // replaceFile, but for tests
+	write func(path string, data []byte) error // atomicfile.WriteBytes, but for tests
 	retry func(err error) bool                 // waits a while; false when the replica stops
 
 	mu      sync.Mutex
@@ -57,7 +58,7 @@ const (
 
 // openStable reads the file, if any; used reports whether there was one.
 func openStable(path, identity string, retry func(error) bool) (s *stable, used bool, err error) {
-	s = &stable{path: path, write: replaceFile, retry: retry, kept: ballot{Identity: identity}}
+	s = &stable{path: path, write: atomicfile.WriteBytes, retry: retry, kept: ballot{Identity: identity}}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, false, nil
@@ -177,33 +178,3 @@ func (s *stable) votedForOther(since uint64, self raft.ServerAddress) bool {
 var errNotFound = errors.New("not found")
 
 var _ raft.StableStore = (*stable)(nil)
-
-// replaceFile writes data to path so that, after a crash at any moment, path
-// holds the old content or the new.
-func replaceFile(path string, data []byte) error {
-	temp := path + ".tmp"
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes a rename durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/musterml/muster/internal/atomicfile"
 )
 
 func newStable(t *testing.T) (*stable, string) {
@@ -162,7 +164,7 @@ func TestStableWaitsForTheDisk(t *testing.T) {
 		if full {
 			return syscall.ENOSPC
 		}
-		return replaceFile(path, data)
+		return atomicfile.WriteBytes(path, data)
 	}
 	waits := 0
 	s.retry = func(err error) bool {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math"
 	"unicode/utf8"
+
+	"github.com/musterml/muster/internal/atomicfile"
 )
 
 // entry is a tensor's line in the header.
@@ -108,4 +110,10 @@ func writeJSON(b *bytes.Buffer, v any) error {
 	}
 	b.Truncate(b.Len() - 1) // the newline that Encode adds
 	return nil
+}
+
+// WriteFile writes tensors to a file, as a whole or not at all. Equal content gives equal
+// bytes.
+func WriteFile(path string, tensors []Tensor, metadata map[string]string) error {
+	return atomicfile.Write(path, func(w io.Writer) error { return Encode(w, tensors, metadata) })
 }

@@ -1,4 +1,6 @@
-package safetensors
+// Package atomicfile replaces files as a whole: after any error, or a crash at any
+// moment, a file is what it was before, or the whole new one.
+package atomicfile
 
 import (
 	"bufio"
@@ -24,25 +26,32 @@ type tempFile interface {
 	Name() string
 }
 
-// WriteFile writes tensors to a file, atomically: into a temporary file in the same
-// folder, to the disk, and only then under its name. After any error, or a crash, the file
-// is what it was before, or the whole new one. Equal content gives equal bytes.
-func WriteFile(path string, tensors []Tensor, metadata map[string]string) error {
-	return writeFile(disk{}, path, tensors, metadata)
+// Write puts what fill writes into the file at path: first into a temporary file in the
+// same folder, then to the disk, and only then under its name.
+func Write(path string, fill func(io.Writer) error) error {
+	return write(disk{}, path, fill)
 }
 
-func writeFile(fs files, path string, tensors []Tensor, metadata map[string]string) error {
-	if err := replace(fs, path, tensors, metadata); err != nil {
-		return fmt.Errorf("writing a model to %s: %w", path, explain(err, tensors))
+// WriteBytes is Write for content that is there already.
+func WriteBytes(path string, content []byte) error {
+	return Write(path, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+}
+
+func write(fs files, path string, fill func(io.Writer) error) error {
+	if err := replace(fs, path, fill); err != nil {
+		return fmt.Errorf("writing %s: %w", path, explain(err))
 	}
 	if err := fs.syncDir(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("writing a model to %s: the new file is in place, but might not outlive a power cut: %w", path, err)
+		return fmt.Errorf("writing %s: the new file is in place, but might not outlive a power cut: %w", path, err)
 	}
 	return nil
 }
 
 // replace does all but make the new name durable. After an error nothing has changed.
-func replace(fs files, path string, tensors []Tensor, metadata map[string]string) (err error) {
+func replace(fs files, path string, fill func(io.Writer) error) (err error) {
 	f, err := fs.create(filepath.Dir(path), filepath.Base(path))
 	if err != nil {
 		return err
@@ -55,7 +64,7 @@ func replace(fs files, path string, tensors []Tensor, metadata map[string]string
 		}
 	}()
 	w := bufio.NewWriterSize(f, 1<<20)
-	if err := Encode(w, tensors, metadata); err != nil {
+	if err := fill(w); err != nil {
 		return err
 	}
 	if err := w.Flush(); err != nil {
@@ -72,13 +81,9 @@ func replace(fs files, path string, tensors []Tensor, metadata map[string]string
 }
 
 // explain adds the remedy to a full disk.
-func explain(err error, tensors []Tensor) error {
+func explain(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		n := 0
-		for _, t := range tensors {
-			n += elemBytes * len(t.Data)
-		}
-		return fmt.Errorf("the disk or quota is full; an older file of that name is untouched: free about %d MB there, or choose another folder: %w", n/1_000_000+1, err)
+		return fmt.Errorf("the disk or quota is full; an older file of that name is untouched; make room, or choose another folder: %w", err)
 	}
 	return err
 }
@@ -86,8 +91,8 @@ func explain(err error, tensors []Tensor) error {
 // disk is the real file system.
 type disk struct{}
 
-// create makes a file that only we know, with the permissions that the umask leaves: a
-// model is made to be read, and os.CreateTemp would hide it from everyone else.
+// create makes a file that only we know, with the permissions that the umask leaves:
+// outputs are made to be read, and os.CreateTemp would hide them from everyone else.
 func (disk) create(dir, base string) (tempFile, error) {
 	for i := 0; ; i++ {
 		name := filepath.Join(dir, fmt.Sprintf(".%s.%d.%d.tmp", base, os.Getpid(), i))
