@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
 )
@@ -65,7 +66,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.OptimizerSlots < 0 {
 		errs = append(errs, fmt.Errorf("ps: OptimizerSlots is %d, must be at least 0", cfg.OptimizerSlots))
 	}
-	if !littleEndian {
+	if !floats.LittleEndian {
 		errs = append(errs, errors.New("ps: this machine is big-endian; only little-endian ones can take part"))
 	}
 	if cfg.Patience < 0 || cfg.MaxRequest < 0 || cfg.Lanes < 0 {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/musterml/muster/internal/floats"
 )
 
 // The side channel carries payloads between the replicas of a shard. It speaks in heads
@@ -76,7 +78,7 @@ func (t *payloads) receive(conn net.Conn, f frame, limit int, patience time.Dura
 	}
 	p := t.get(int(f.length / 4))
 	p.id, p.crc = f.id, f.crc
-	rest := bytesOf(p.data)
+	rest := floats.Bytes(p.data)
 	for len(rest) > 0 {
 		n := min(len(rest), receiveChunk)
 		err := conn.SetReadDeadline(time.Now().Add(allowance(patience, n)))
@@ -90,7 +92,7 @@ func (t *payloads) receive(conn net.Conn, f frame, limit int, patience time.Dura
 		t.moved()
 		rest = rest[n:]
 	}
-	if checksum(p.data) != f.crc {
+	if floats.Checksum(0, p.data) != f.crc {
 		t.discard(p)
 		return nil, fmt.Errorf("ps: side channel: payload %v: checksum differs", f.id)
 	}
@@ -109,7 +111,7 @@ func (w *payloadWriter) send(conn net.Conn, f frame, data []float32, patience ti
 		return err
 	}
 	w.vec[0] = f.append(w.head[:0])
-	w.vec[1] = bytesOf(data)
+	w.vec[1] = floats.Bytes(data)
 	w.bufs = w.vec[:]
 	if len(data) == 0 {
 		w.bufs = w.vec[:1]

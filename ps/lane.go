@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
 )
@@ -273,9 +274,9 @@ func (l *lane) send(p piece) error {
 	l.keep = append(l.keep[:0], nil)
 	crc, size := uint32(0), 0
 	add := func(f []float32) {
-		crc = addChecksum(crc, f)
+		crc = floats.Checksum(crc, f)
 		size += 4 * len(f)
-		l.keep = append(l.keep, bytesOf(f))
+		l.keep = append(l.keep, floats.Bytes(f))
 	}
 	if op.kind == pb.ParamRequest_PUT || op.kind == pb.ParamRequest_PUSH {
 		i0, i1 := layout.local(l.s.shard, p.first, p.last)
@@ -399,10 +400,10 @@ func (l *lane) accept(p piece) error {
 	if err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n))); err != nil {
 		return errAgain{err.Error()}
 	}
-	if _, err := io.ReadFull(l.conn, bytesOf(data)); err != nil {
+	if _, err := io.ReadFull(l.conn, floats.Bytes(data)); err != nil {
 		return errAgain{err.Error()}
 	}
-	if checksum(data) != l.ans.Crc {
+	if floats.Checksum(0, data) != l.ans.Crc {
 		return errAgain{"answer's checksum differs"}
 	}
 	for i := i0; i < i1; i++ {

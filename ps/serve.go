@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
 )
@@ -123,7 +124,7 @@ func (s *session) write(kind pb.ParamEntry_Kind) error {
 	if err != nil {
 		return err
 	}
-	if got := checksum(p.data); got != q.Crc {
+	if got := floats.Checksum(0, p.data); got != q.Crc {
 		r.payloads.discard(p)
 		return s.answer(result{status: pb.ParamAnswer_BAD_REQUEST, message: fmt.Sprintf("payload has checksum %08x, the request says %08x", got, q.Crc)})
 	}
@@ -142,10 +143,10 @@ func (s *session) write(kind pb.ParamEntry_Kind) error {
 }
 
 // receive reads a request's payload into a pooled buffer.
-func (s *session) receive(floats int) (*payload, error) {
+func (s *session) receive(values int) (*payload, error) {
 	r := s.r
-	p := r.payloads.get(floats)
-	rest := bytesOf(p.data)
+	p := r.payloads.get(values)
+	rest := floats.Bytes(p.data)
 	for len(rest) > 0 {
 		n := min(len(rest), receiveChunk)
 		err := s.conn.SetReadDeadline(time.Now().Add(allowance(r.cfg.Patience, n)))
@@ -316,9 +317,9 @@ func (s *session) sendVersions(state bool) error {
 		if !state {
 			data = v.w(slots)
 		}
-		crc = addChecksum(crc, data)
+		crc = floats.Checksum(crc, data)
 		size += 4 * len(data)
-		s.keep = append(s.keep, bytesOf(data))
+		s.keep = append(s.keep, floats.Bytes(data))
 	}
 	ans := &s.ans
 	proto.Reset(ans)

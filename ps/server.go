@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/optim"
 	"github.com/musterml/muster/internal/port"
@@ -50,7 +51,7 @@ func (c *ServerConfig) validate() error {
 	if c.Dir == "" {
 		errs = append(errs, errors.New("ps: Dir is missing"))
 	}
-	if !littleEndian {
+	if !floats.LittleEndian {
 		errs = append(errs, errors.New("ps: this machine is big-endian; only little-endian ones can take part"))
 	}
 	if c.LogLimit < 0 {

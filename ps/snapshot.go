@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 
+	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 )
 
@@ -89,17 +90,17 @@ func appendHead(b []byte, kind, block, place, crc uint32, step, length uint64) [
 // as little memory as it can.
 func (n *stateSnapshot) write(w io.Writer) error {
 	head := n.s.snapshotHeader()
-	heads := crc32.Update(0, castagnoli, head)
+	heads := crc32.Update(0, floats.Castagnoli, head)
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
 	count := uint64(0)
 	for ; len(n.records) > 0; n.records = n.records[1:] {
 		r := n.records[0]
-		data := bytesOf(r.v.data)
+		data := floats.Bytes(r.v.data)
 		head = appendHead(head[:0], recordVersion, uint32(r.block), uint32(r.place),
-			checksum(r.v.data), uint64(r.v.step), uint64(len(data)))
-		heads = crc32.Update(heads, castagnoli, head)
+			floats.Checksum(0, r.v.data), uint64(r.v.step), uint64(len(data)))
+		heads = crc32.Update(heads, floats.Castagnoli, head)
 		if _, err := w.Write(head); err != nil {
 			return err
 		}
@@ -110,7 +111,7 @@ func (n *stateSnapshot) write(w io.Writer) error {
 		count++
 	}
 	head = appendHead(head[:0], recordEnd, 0, 0, 0, count, n.applied)
-	heads = crc32.Update(heads, castagnoli, head)
+	heads = crc32.Update(heads, floats.Castagnoli, head)
 	_, err := w.Write(appendHead(head[:0], recordEnd, 0, 0, heads, count, n.applied))
 	return err
 }
@@ -151,7 +152,7 @@ func (s *shardState) readSnapshot(r io.Reader) (blocks []blockState, applied uin
 	if want := s.snapshotHeader(); string(head[:]) != string(want) {
 		return nil, 0, fmt.Errorf("header %x is not of this layout, whose is %x", head, want)
 	}
-	heads := crc32.Update(0, castagnoli, head[:])
+	heads := crc32.Update(0, floats.Castagnoli, head[:])
 	blocks = make([]blockState, len(s.blocks))
 	after := -1 // place of the last record among all, 2*block+place
 	for count := uint64(0); ; count++ {
@@ -163,12 +164,12 @@ func (s *shardState) readSnapshot(r io.Reader) (blocks []blockState, applied uin
 		step, length := le.Uint64(head[16:]), le.Uint64(head[24:])
 		if kind == recordEnd {
 			clear(head[12:16])
-			if crc != crc32.Update(heads, castagnoli, head[:]) || step != count {
+			if crc != crc32.Update(heads, floats.Castagnoli, head[:]) || step != count {
 				return blocks, 0, fmt.Errorf("end after %d records does not match what it says of %d", count, step)
 			}
 			return blocks, length, nil
 		}
-		heads = crc32.Update(heads, castagnoli, head[:])
+		heads = crc32.Update(heads, floats.Castagnoli, head[:])
 		if kind != recordVersion || int64(block) >= int64(len(blocks)) || place > 1 || int(2*block+place) <= after {
 			return blocks, 0, fmt.Errorf("record %d of kind %d for block %d, place %d", count, kind, block, place)
 		}
@@ -193,11 +194,11 @@ func (s *shardState) readVersion(r io.Reader, i int, step id.Step, crc uint32, l
 		return nil, fmt.Errorf("block %d has %d bytes, must have %d", block, length, 4*n)
 	}
 	v := s.pool.get(step, n)
-	if _, err := io.ReadFull(r, bytesOf(v.data)); err != nil {
+	if _, err := io.ReadFull(r, floats.Bytes(v.data)); err != nil {
 		v.release()
 		return nil, err
 	}
-	if checksum(v.data) != crc {
+	if floats.Checksum(0, v.data) != crc {
 		v.release()
 		return nil, fmt.Errorf("block %d: checksum differs", block)
 	}

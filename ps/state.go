@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/optim"
 	pb "github.com/musterml/muster/proto"
@@ -263,7 +264,7 @@ func (s *shardState) digest(step id.Step) ([sha256.Size]byte, result) {
 	defer releaseAll(vs)
 	h := sha256.New()
 	for _, v := range vs {
-		h.Write(bytesOf(v.data))
+		h.Write(floats.Bytes(v.data))
 	}
 	var sum [sha256.Size]byte
 	h.Sum(sum[:0])

@@ -11,8 +11,8 @@ import (
 // LittleEndian is false on a machine that cannot take part in a run.
 var LittleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
-// castagnoli is the table of CRC-32C, which amd64 and arm64 compute in hardware.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// Castagnoli is the table of CRC-32C, which amd64 and arm64 compute in hardware.
+var Castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Bytes views f as bytes; it is the same memory. Buffers are made as []float32 and
 // viewed this way, never the other way round, so they are aligned by construction.
@@ -22,5 +22,5 @@ func Bytes(f []float32) []byte {
 
 // Checksum adds the vector to a CRC-32C; begin with 0.
 func Checksum(crc uint32, f []float32) uint32 {
-	return crc32.Update(crc, castagnoli, Bytes(f))
+	return crc32.Update(crc, Castagnoli, Bytes(f))
 }
