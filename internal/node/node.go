@@ -251,8 +251,11 @@ func (n *Node) found(ctx context.Context, down *shutdown) error {
 		end()
 	}
 	if err != nil {
+		if n.gossip.Err() != nil {
+			return n.gossip.Err()
+		}
 		if cause := context.Cause(ctx); cause != nil {
-			return cause
+			return fmt.Errorf("stopped before it was in a run: %w", cause)
 		}
 		return err
 	}
