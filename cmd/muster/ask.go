@@ -27,9 +27,9 @@ type asker struct {
 const askWithin = 4 * time.Second
 
 func (a *asker) flags(f *pflag.FlagSet) {
-	f.StringVar(&a.addr, "addr", "127.0.0.1:7400", "address of any node of the cluster")
-	f.StringVar(&a.cluster, "cluster", "", "name of the cluster; empty means whichever is there")
-	f.StringVar(&a.keyFile, "key-file", "", "file with the cluster's secret, if it has one")
+	f.StringVar(&a.addr, "addr", "127.0.0.1:7400", "`HOST:PORT` of any node of the cluster")
+	f.StringVar(&a.cluster, "cluster", "", "`NAME` of the cluster; empty means whichever is there")
+	f.StringVar(&a.keyFile, "key-file", "", "`FILE` with the cluster's secret, if it has one")
 	f.BoolVar(&a.json, "json", false, "for machines: one JSON object")
 }
 

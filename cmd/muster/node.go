@@ -38,13 +38,13 @@ when the job's number of servers and a trainer are there.`,
 	o.jobFlag(f)
 	o.clusterFlags(f)
 	o.outputFlags(f)
-	f.StringVar(&o.name, "name", host, "name of this node, unique in the cluster")
-	f.StringVar(&o.listen, "listen", "0.0.0.0:7400", "address of this node's one port, TCP and UDP")
-	f.StringVar(&o.advertise, "advertise", "", "address at which others reach this node (default: by the route to --join)")
-	f.StringSliceVar(&o.join, "join", nil, "addresses of nodes to find the cluster by; one that answers is enough")
-	f.StringSliceVar(&o.roles, "roles", []string{"server", "trainer"}, "what this node does: server, trainer or both")
-	f.StringVar(&o.dataDir, "data-dir", "", "folder for this node's own files (default: runs/nodes/NAME)")
-	f.StringVar(&o.out, "out", "", "folder for the outputs (default: out of the job)")
+	f.StringVar(&o.name, "name", host, "`NAME` of this node, unique in the cluster")
+	f.StringVar(&o.listen, "listen", "0.0.0.0:7400", "`HOST:PORT` of this node's one port, TCP and UDP")
+	f.StringVar(&o.advertise, "advertise", "", "`HOST:PORT` at which others reach this node (default: by the route to --join)")
+	f.StringSliceVar(&o.join, "join", nil, "`HOST:PORT,...` of nodes to find the cluster by; one that answers is enough")
+	f.StringSliceVar(&o.roles, "roles", []string{"server", "trainer"}, "`ROLES` of this node: server, trainer or both")
+	f.StringVar(&o.dataDir, "data-dir", "", "`DIR` for this node's own files (default: runs/nodes/NAME)")
+	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
 	return c
 }
 

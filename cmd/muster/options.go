@@ -25,17 +25,17 @@ type common struct {
 }
 
 func (c *common) jobFlag(f *pflag.FlagSet) {
-	f.StringVarP(&c.job, "file", "f", "", "job file (YAML); without one, the built-in job")
+	f.StringVarP(&c.job, "file", "f", "", "job `FILE` (YAML); without one, the built-in job")
 }
 
 func (c *common) clusterFlags(f *pflag.FlagSet) {
-	f.StringVar(&c.cluster, "cluster", "muster", "name of the cluster; nodes of another are refused")
-	f.StringVar(&c.keyFile, "key-file", "", "file with the cluster's secret, the same on every node; turns encryption on")
+	f.StringVar(&c.cluster, "cluster", "muster", "`NAME` of the cluster; nodes of another are refused")
+	f.StringVar(&c.keyFile, "key-file", "", "`FILE` with the cluster's secret, the same on every node; turns encryption on")
 }
 
 func (c *common) outputFlags(f *pflag.FlagSet) {
 	f.BoolVar(&c.json, "json", false, "for machines: one JSON object a line")
-	f.StringVar(&c.logLevel, "log-level", "warn", "debug, info, warn or error")
+	f.StringVar(&c.logLevel, "log-level", "warn", "least `LEVEL` of messages: debug, info, warn or error")
 }
 
 func (c *common) loadJob() (trainer.Job, error) {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/membership"
 	pb "github.com/musterml/muster/proto"
 	"github.com/musterml/muster/trainer"
@@ -33,6 +34,7 @@ type progress struct {
 	accuracy float64 // of recent batches, smoothed
 	loss     float64
 	test     string
+	viewed   id.View // the newest view told
 }
 
 // mark is a moment at which a number of steps was done.
@@ -172,6 +174,13 @@ func (p *progress) say(event string, fields map[string]any, format string, args 
 
 // view tells of a change of membership.
 func (p *progress) view(v membership.View) {
+	p.mu.Lock()
+	known := v.Number <= p.viewed // a new leader of the coordinator tells it again
+	p.viewed = max(p.viewed, v.Number)
+	p.mu.Unlock()
+	if known {
+		return
+	}
 	var names []string
 	for _, m := range v.Members {
 		names = append(names, string(m.Node))

@@ -36,8 +36,8 @@ loopback only. The weights come out the same, bit for bit, as on a cluster.`,
 	f := c.Flags()
 	o.jobFlag(f)
 	o.outputFlags(f)
-	f.IntVar(&o.nodes, "nodes", 1, "how many nodes to embed, each server and trainer")
-	f.StringVar(&o.out, "out", "", "folder for the outputs (default: out of the job)")
+	f.IntVar(&o.nodes, "nodes", 1, "`NUMBER` of nodes to embed, each server and trainer")
+	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
 	f.BoolVar(&o.printJob, "print-job", false, "print the effective job, with every default, and end")
 	return c
 }
