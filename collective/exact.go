@@ -18,8 +18,8 @@ import (
 //
 // and the multiples, at most 2^(30-c) in magnitude, are added as int32: Shards <= 2^c of them come to at most 2^30, so
 // nothing overflows, integer addition is associative and commutative, and all orders give the same bits. The
-// arithmetic is a product with a power of two and one addition in float64, exact but for the rounding that is meant:
-// a fused multiply-add gives the same, and so does every CPU.
+// arithmetic is a product with a power of two, exact but for the rounding that is meant, so every CPU and every
+// instruction set gives the same (package vec).
 //
 // The error: let m be the block's largest magnitude, over all contributions. 2^e < 2m, so rounding moves each
 // contribution by at most
@@ -70,30 +70,8 @@ func (e Exact) Exponents(dst []int32, grad []float32) {
 	for b := 0; len(grad) > 0; b++ {
 		block := grad[:min(e.BlockSize, len(grad))]
 		grad = grad[len(block):]
-		dst[b] = max(dst[b], exponent(largest(block)))
+		dst[b] = max(dst[b], exponent(kernels.Largest(block)))
 	}
-}
-
-// largest is the bit pattern of the largest magnitude. Without their sign, patterns order like magnitudes, and
-// infinities and NaNs come last. Four maxima at a time, so that one need not wait for the other.
-func largest(x []float32) uint32 {
-	var m0, m1, m2, m3 uint32
-	for len(x) >= 8 {
-		v := (*[8]float32)(x)
-		m0 = max(m0, math.Float32bits(v[0])<<1)
-		m1 = max(m1, math.Float32bits(v[1])<<1)
-		m2 = max(m2, math.Float32bits(v[2])<<1)
-		m3 = max(m3, math.Float32bits(v[3])<<1)
-		m0 = max(m0, math.Float32bits(v[4])<<1)
-		m1 = max(m1, math.Float32bits(v[5])<<1)
-		m2 = max(m2, math.Float32bits(v[6])<<1)
-		m3 = max(m3, math.Float32bits(v[7])<<1)
-		x = x[8:]
-	}
-	for _, v := range x {
-		m0 = max(m0, math.Float32bits(v)<<1)
-	}
-	return max(m0, m1, m2, m3) >> 1
 }
 
 // exponent is the smallest e with value(m) <= 2^e, of the bit pattern of a magnitude.
@@ -114,10 +92,6 @@ func exponent(m uint32) int32 {
 	return e
 }
 
-// roundMagic: adding 1.5 * 2^52 to a float64 of magnitude below 2^51 leaves its nearest integer (ties to even) in the
-// low bits of the pattern, in two's complement.
-const roundMagic = 3 << 51
-
 // Add rounds grad to multiples of its blocks' quanta and adds them to sum. exps must cover every contribution that is
 // added (Exponents of each, and their maximum); at most Shards contributions go into one sum. Blocks without a finite
 // exponent are left alone.
@@ -126,33 +100,9 @@ func (e Exact) Add(sum []int32, grad []float32, exps []int32) {
 	for b := 0; len(grad) > 0; b++ {
 		n := min(e.BlockSize, len(grad))
 		if exps[b] != ZeroBlock && exps[b] != NonFinite {
-			addRounded(sum[:n], grad[:n], math.Ldexp(1, e.width()-int(exps[b])))
+			kernels.AddRounded(sum[:n], grad[:n], e.width()-int(exps[b]))
 		}
 		sum, grad = sum[n:], grad[n:]
-	}
-}
-
-func round(x float32, scale float64) int32 {
-	// The product is exact: 24 bits and a power of two, far from float64's limits (scale is 2^-114 to 2^179).
-	return int32(math.Float64bits(float64(float64(x)*scale) + roundMagic))
-}
-
-func addRounded(sum []int32, grad []float32, scale float64) {
-	sum = sum[:len(grad)]
-	for len(grad) >= 8 {
-		s, g := (*[8]int32)(sum), (*[8]float32)(grad)
-		s[0] += round(g[0], scale)
-		s[1] += round(g[1], scale)
-		s[2] += round(g[2], scale)
-		s[3] += round(g[3], scale)
-		s[4] += round(g[4], scale)
-		s[5] += round(g[5], scale)
-		s[6] += round(g[6], scale)
-		s[7] += round(g[7], scale)
-		sum, grad = sum[8:], grad[8:]
-	}
-	for i, g := range grad {
-		sum[i] += round(g, scale)
 	}
 }
 
@@ -170,23 +120,8 @@ func (e Exact) Value(dst []float32, sum []int32, exps []int32) {
 				dst[i] = math.Float32frombits(0x7fc00000) // the same NaN everywhere
 			}
 		default:
-			unscale(dst[:n], sum[:n], math.Ldexp(1, int(exps[b])-e.width()))
+			kernels.Unscale(dst[:n], sum[:n], int(exps[b])-e.width())
 		}
 		sum, dst = sum[n:], dst[n:]
-	}
-}
-
-func unscale(dst []float32, sum []int32, quantum float64) {
-	dst = dst[:len(sum)]
-	for len(sum) >= 4 {
-		d, s := (*[4]float32)(dst), (*[4]int32)(sum)
-		d[0] = float32(float64(s[0]) * quantum)
-		d[1] = float32(float64(s[1]) * quantum)
-		d[2] = float32(float64(s[2]) * quantum)
-		d[3] = float32(float64(s[3]) * quantum)
-		dst, sum = dst[4:], sum[4:]
-	}
-	for i, s := range sum {
-		dst[i] = float32(float64(s) * quantum)
 	}
 }

@@ -73,7 +73,7 @@ func TestExactDoesNotDependOnOrder(t *testing.T) {
 				for s := r; s < e.Shards; s += world {
 					e.Exponents(mine, grads[s])
 				}
-				maxInt32(agreed, mine)
+				kernels.MaxInt32(agreed, mine)
 			}
 			if !slices.Equal(agreed, exps) {
 				t.Fatalf("exponents %v, want %v", agreed, exps)
@@ -85,7 +85,7 @@ func TestExactDoesNotDependOnOrder(t *testing.T) {
 				}
 			}
 			for _, p := range parts {
-				addInt32(total, p)
+				kernels.AddInt32(total, p)
 			}
 			got := make([]float32, n)
 			e.Value(got, total, agreed)

@@ -4,7 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"unsafe"
+
+	"github.com/musterml/muster/collective/vec"
 )
+
+var kernels = vec.Best()
 
 // Vector is a slice that the ring works on in place: Int32s or Float32s. It is the slice's memory, not a copy.
 type Vector struct {
@@ -84,65 +88,10 @@ func (f Reduce) check(x Vector) error {
 func (f Reduce) apply(dst, src []byte) {
 	switch f {
 	case SumInt32:
-		addInt32(asInt32(dst), asInt32(src))
+		kernels.AddInt32(asInt32(dst), asInt32(src))
 	case MaxInt32:
-		maxInt32(asInt32(dst), asInt32(src))
+		kernels.MaxInt32(asInt32(dst), asInt32(src))
 	case SumFloat32:
-		addFloat32(asFloat32(dst), asFloat32(src))
-	}
-}
-
-// The loops go eight at a time over arrays, which spares the bounds checks.
-
-func addInt32(dst, src []int32) {
-	src = src[:len(dst)]
-	for len(dst) >= 8 {
-		d, s := (*[8]int32)(dst), (*[8]int32)(src)
-		d[0] += s[0]
-		d[1] += s[1]
-		d[2] += s[2]
-		d[3] += s[3]
-		d[4] += s[4]
-		d[5] += s[5]
-		d[6] += s[6]
-		d[7] += s[7]
-		dst, src = dst[8:], src[8:]
-	}
-	for i, v := range src {
-		dst[i] += v
-	}
-}
-
-func addFloat32(dst, src []float32) {
-	src = src[:len(dst)]
-	for len(dst) >= 8 {
-		d, s := (*[8]float32)(dst), (*[8]float32)(src)
-		d[0] += s[0]
-		d[1] += s[1]
-		d[2] += s[2]
-		d[3] += s[3]
-		d[4] += s[4]
-		d[5] += s[5]
-		d[6] += s[6]
-		d[7] += s[7]
-		dst, src = dst[8:], src[8:]
-	}
-	for i, v := range src {
-		dst[i] += v
-	}
-}
-
-func maxInt32(dst, src []int32) {
-	src = src[:len(dst)]
-	for len(dst) >= 4 {
-		d, s := (*[4]int32)(dst), (*[4]int32)(src)
-		d[0] = max(d[0], s[0])
-		d[1] = max(d[1], s[1])
-		d[2] = max(d[2], s[2])
-		d[3] = max(d[3], s[3])
-		dst, src = dst[4:], src[4:]
-	}
-	for i, v := range src {
-		dst[i] = max(dst[i], v)
+		kernels.AddFloat32(asFloat32(dst), asFloat32(src))
 	}
 }

@@ -1,0 +1,61 @@
+package vec
+
+import "golang.org/x/sys/cpu"
+
+//go:generate sh -c "cd asm && go run . -out ../vec_amd64.s"
+
+// available lists the sets of this processor that the operating system supports too, the best first.
+func available() []*Set {
+	var all []*Set
+	if cpu.X86.HasAVX2 && cpu.X86.HasAVX512F {
+		all = append(all, &Set{
+			name: "avx512", lanes: 16, addInt32: addInt32AVX512, maxInt32: maxInt32AVX512, addFloat32: addFloat32AVX512,
+			largest: largestAVX512, addRounded: addRoundedAVX512, unscale: unscaleAVX512,
+		})
+	}
+	if cpu.X86.HasAVX2 {
+		all = append(all, &Set{
+			name: "avx2", lanes: 8, addInt32: addInt32AVX2, maxInt32: maxInt32AVX2, addFloat32: addFloat32AVX2,
+			largest: largestAVX2, addRounded: addRoundedAVX2, unscale: unscaleAVX2,
+		})
+	}
+	return append(all, &Set{name: "go"})
+}
+
+// The functions of vec_amd64.s. See type Set; the assembly checks nothing.
+
+//go:noescape
+func addInt32AVX512(dst, src *int32, n int)
+
+//go:noescape
+func addInt32AVX2(dst, src *int32, n int)
+
+//go:noescape
+func maxInt32AVX512(dst, src *int32, n int)
+
+//go:noescape
+func maxInt32AVX2(dst, src *int32, n int)
+
+//go:noescape
+func addFloat32AVX512(dst, src *float32, n int)
+
+//go:noescape
+func addFloat32AVX2(dst, src *float32, n int)
+
+//go:noescape
+func largestAVX512(x *float32, n int, out *[16]uint32)
+
+//go:noescape
+func largestAVX2(x *float32, n int, out *[16]uint32)
+
+//go:noescape
+func addRoundedAVX512(sum *int32, x *float32, n int, scale1, scale2 float32)
+
+//go:noescape
+func addRoundedAVX2(sum *int32, x *float32, n int, scale1, scale2 float32)
+
+//go:noescape
+func unscaleAVX512(dst *float32, sum *int32, n int, quantum float32)
+
+//go:noescape
+func unscaleAVX2(dst *float32, sum *int32, n int, quantum float32)
