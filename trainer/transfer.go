@@ -40,8 +40,9 @@ func (s *shift) obtain(ctx context.Context) error {
 	}
 	end := s.cfg.Waits.Begin("the state", from.String(), "")
 	defer end()
-	s.giving.Lock()   // until nobody reads the old one: it was given up, so nobody begins to
-	s.giving.Unlock() //nolint:staticcheck // the wait is the purpose
+	s.giving.Lock() // until nobody reads the old one: it was given up, so nobody begins to
+	//lint:ignore SA2001 the wait is the purpose
+	s.giving.Unlock()
 	begin := time.Now()
 	source, err := s.fetch(ctx, from)
 	if err != nil {
