@@ -5,21 +5,43 @@ import (
 	"math"
 )
 
-// Init fills w with initial values, a pure function of the seed: PyTorch's default for linear
-// and convolution layers, where weights (kaiming_uniform with a = sqrt(5)) and biases alike are
-// uniform in (-1/sqrt(fan_in), 1/sqrt(fan_in)).
+// Init fills w with initial values, a pure function of the seed: PyTorch's default distributions, see
+// type Start.
 func (s *Spec) Init(w []float32, seed uint64) error {
 	if len(w) != s.params {
 		return fmt.Errorf("initial values of model %s: %w: room for %d given, the model has %d parameters", s.name, ErrArgument, len(w), s.params)
 	}
 	for i, t := range s.tensors {
-		key := mix(mix(seed) ^ uint64(i)*0x9e3779b97f4a7c15)
-		bound := 1 / math.Sqrt(float64(t.FanIn))
-		for j := range t.Len() {
-			w[t.Offset+j] = uniform(key, uint64(j), bound)
-		}
+		t.init(w[t.Offset:t.Offset+t.Len()], mix(mix(seed)^uint64(i)*0x9e3779b97f4a7c15))
 	}
 	return nil
+}
+
+func (t Tensor) init(w []float32, key uint64) {
+	bound := 1 / math.Sqrt(float64(t.FanIn))
+	for j := range w {
+		switch t.Start {
+		case Uniform:
+			w[j] = uniform(key, uint64(j), bound)
+		case Zeros:
+			w[j] = 0
+		case Ones:
+			w[j] = 1
+		case Normal:
+			w[j] = normal(key, uint64(j))
+		}
+	}
+}
+
+// normal is value i of the sequence key names: the sum of twelve uniform numbers of 21 bits, less its mean. It
+// needs no logarithm and no cosine, whose last bits differ between machines.
+func normal(key, i uint64) float32 {
+	sum := int64(-6 * (1<<21 - 1))
+	for j := range uint64(4) {
+		bits := mix(key + (4*i+j)*0x9e3779b97f4a7c15)
+		sum += int64(bits&(1<<21-1) + bits>>21&(1<<21-1) + bits>>42&(1<<21-1))
+	}
+	return float32(float64(sum) / (1 << 21))
 }
 
 // uniform is value i of the sequence key names, in [-bound, bound). 24 random bits: every

@@ -2,15 +2,21 @@ package nn
 
 import "github.com/musterml/muster/trainer/device"
 
-// shape is the shape of one sample between two layers. Images are (h, w, c) in memory.
+// shape is the shape of one sample between two layers. Images are (h, w, c) in memory, sequences
+// (h, c) with w = 1.
 type shape struct{ c, h, w int }
 
 func (s shape) size() int { return s.c * s.h * s.w }
 
 // state is what a layer keeps from forward to backward.
 type state struct {
-	y, dy device.Buffer // (n, out): its output and the gradient of it
-	index device.Buffer // of max pooling
+	y, dy      device.Buffer // (n, out): its output and the gradient of it
+	index      device.Buffer // of max pooling
+	mean, rstd device.Buffer // of norms
+	lse        device.Buffer // of attention
+	body       []state       // of a residual's chains
+	shortcut   []state
+	dx         device.Buffer // gradient of a shortcut's input
 }
 
 // pass is one run over a batch of n samples.
@@ -20,143 +26,122 @@ type pass struct {
 	w, grad device.Buffer // the flat vectors
 }
 
-// layer is one operation with its fused activation. backward may overwrite st.dy; it writes
-// the gradient of its parameters, and that of its input to dx unless dx is none.
+// layer is one operation with its fused activation. backward may overwrite st.dy if there is an activation;
+// it writes the gradient of its parameters, and that of its input to dx unless dx is none. A layer that
+// keeps more than its output has a method memory(*allocator, *state).
 type layer interface {
 	out() shape
-	indices() int // Uint8 elements per sample it wants in state.index
 	forward(p *pass, st *state, x device.Buffer)
 	backward(p *pass, st *state, x, dx device.Buffer)
 }
 
-// param is a tensor's place in the flat vector.
+// param is a tensor's place in the flat vector. The zero param is none.
 type param struct{ offset, n int }
 
-func (q param) of(flat device.Buffer) device.Buffer { return flat.Range(q.offset, q.n) }
+func (q param) of(flat device.Buffer) device.Buffer {
+	if q.n == 0 {
+		return device.Buffer{}
+	}
+	return flat.Range(q.offset, q.n)
+}
 
-// linear is y = act(x w' + b): PyTorch's nn.Linear, with w (outputs, inputs).
+// forwardChain runs layers one after the other and returns the last output.
+func (p *pass) forwardChain(layers []layer, states []state, x device.Buffer) device.Buffer {
+	for i, l := range layers {
+		l.forward(p, &states[i], x)
+		x = states[i].y
+	}
+	return x
+}
+
+// backwardChain runs layers in reverse.
+func (p *pass) backwardChain(layers []layer, states []state, x, dx device.Buffer) {
+	for i := len(layers) - 1; i >= 0; i-- {
+		in, to := x, dx
+		if i > 0 {
+			in, to = states[i-1].y, states[i-1].dy
+		}
+		if _, ok := layers[0].(*toNHWC); ok && i == 1 && dx.IsNone() {
+			to = dx // what comes before is the data, only in another layout
+		}
+		layers[i].backward(p, &states[i], in, to)
+	}
+}
+
+// residual is y = act(body(x) + shortcut(x)); an empty shortcut is x itself. The last layers of
+// both chains have no activation: the sum takes the place of the body's output, and both need the
+// same gradient.
+type residual struct {
+	in       shape
+	body     []layer
+	shortcut []layer
+	act      device.Activation
+}
+
+func (l *residual) out() shape { return l.body[len(l.body)-1].out() }
+
+func (l *residual) allocate(a *allocator, st *state, depth int) {
+	st.body = a.chain(l.body, depth, st.dy)
+	st.y = st.body[len(st.body)-1].y
+	if len(l.shortcut) > 0 {
+		st.shortcut = a.chain(l.shortcut, depth, st.dy)
+		st.dx = a.gradient(depth, 1) // the first layer of the chain reads the other one
+	}
+}
+
+func (l *residual) forward(p *pass, st *state, x device.Buffer) {
+	p.forwardChain(l.body, st.body, x)
+	p.Add(st.y, st.y, p.forwardChain(l.shortcut, st.shortcut, x), p.n*l.out().size(), l.act)
+}
+
+func (l *residual) backward(p *pass, st *state, x, dx device.Buffer) {
+	if l.act == device.ReLU {
+		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.out().size())
+	}
+	p.backwardChain(l.body, st.body, x, dx)
+	side := st.dy
+	if len(l.shortcut) > 0 {
+		side = device.Buffer{}
+		if !dx.IsNone() {
+			side = st.dx
+		}
+		p.backwardChain(l.shortcut, st.shortcut, x, side)
+	}
+	if !dx.IsNone() {
+		p.Add(dx, dx, side, p.n*l.in.size(), device.Identity)
+	}
+}
+
+// linear is y = act(x w' + b): PyTorch's nn.Linear, with w (outputs, inputs), for each of a sample's positions.
 type linear struct {
-	in, outputs  int
+	to           shape
+	in           int // inputs of one position
 	weight, bias param
 	act          device.Activation
 }
 
-func (l *linear) out() shape { return shape{c: l.outputs, h: 1, w: 1} }
+func (l *linear) out() shape { return l.to }
 
-func (l *linear) indices() int { return 0 }
+// rows is how many positions n samples have.
+func (l *linear) rows(n int) int { return n * l.to.h * l.to.w }
 
 func (l *linear) forward(p *pass, st *state, x device.Buffer) {
-	p.MatMul(device.MatMul{Trans: device.NT, M: p.n, N: l.outputs, K: l.in,
+	p.MatMul(device.MatMul{Trans: device.NT, M: l.rows(p.n), N: l.to.c, K: l.in,
 		A: x, B: l.weight.of(p.w), C: st.y, Bias: l.bias.of(p.w), Act: l.act})
 }
 
 func (l *linear) backward(p *pass, st *state, x, dx device.Buffer) {
+	m := l.rows(p.n)
 	if l.act == device.ReLU {
-		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.outputs)
+		p.ReLUBackward(st.dy, st.dy, st.y, m*l.to.c)
 	}
-	p.SumRows(l.bias.of(p.grad), st.dy, p.n, l.outputs)
-	p.MatMul(device.MatMul{Trans: device.TN, M: l.outputs, N: l.in, K: p.n,
+	if l.bias.n > 0 {
+		p.SumRows(l.bias.of(p.grad), st.dy, m, l.to.c)
+	}
+	p.MatMul(device.MatMul{Trans: device.TN, M: l.to.c, N: l.in, K: m,
 		A: st.dy, B: x, C: l.weight.of(p.grad)})
 	if !dx.IsNone() {
-		p.MatMul(device.MatMul{Trans: device.NN, M: p.n, N: l.in, K: l.outputs,
+		p.MatMul(device.MatMul{Trans: device.NN, M: m, N: l.in, K: l.to.c,
 			A: st.dy, B: l.weight.of(p.w), C: dx})
-	}
-}
-
-// conv is y = act(x * w + b): PyTorch's nn.Conv2d, with w (out, in, kh, kw).
-type conv struct {
-	geometry     device.ConvShape // N = 0
-	weight, bias param
-	act          device.Activation
-}
-
-func (l *conv) out() shape {
-	return shape{c: l.geometry.Out, h: l.geometry.OutH(), w: l.geometry.OutW()}
-}
-
-func (l *conv) indices() int { return 0 }
-
-func (l *conv) at(n int) device.ConvShape {
-	g := l.geometry
-	g.N = n
-	return g
-}
-
-func (l *conv) forward(p *pass, st *state, x device.Buffer) {
-	p.Conv2D(device.Conv2D{Shape: l.at(p.n), Y: st.y, X: x, W: l.weight.of(p.w), Bias: l.bias.of(p.w), Act: l.act})
-}
-
-func (l *conv) backward(p *pass, st *state, x, dx device.Buffer) {
-	o := l.out()
-	if l.act == device.ReLU {
-		p.ReLUBackward(st.dy, st.dy, st.y, p.n*o.size())
-	}
-	p.SumRows(l.bias.of(p.grad), st.dy, p.n*o.h*o.w, o.c)
-	p.Conv2DBackwardWeight(device.Conv2DBackwardWeight{Shape: l.at(p.n), DW: l.weight.of(p.grad), X: x, DY: st.dy})
-	if !dx.IsNone() {
-		p.Conv2DBackwardData(device.Conv2DBackwardData{Shape: l.at(p.n), DX: dx, DY: st.dy, W: l.weight.of(p.w)})
-	}
-}
-
-// maxPool is PyTorch's nn.MaxPool2d, with an activation that comes before it in PyTorch: they
-// commute, and here it has fewer elements to do.
-type maxPool struct {
-	geometry device.PoolShape // N = 0
-	act      device.Activation
-}
-
-func (l *maxPool) out() shape {
-	return shape{c: l.geometry.C, h: l.geometry.OutH(), w: l.geometry.OutW()}
-}
-
-func (l *maxPool) indices() int { return l.out().size() }
-
-func (l *maxPool) at(n int) device.PoolShape {
-	g := l.geometry
-	g.N = n
-	return g
-}
-
-func (l *maxPool) forward(p *pass, st *state, x device.Buffer) {
-	p.MaxPool(device.MaxPool{Shape: l.at(p.n), Y: st.y, X: x, Index: st.index, Act: l.act})
-}
-
-func (l *maxPool) backward(p *pass, st *state, _, dx device.Buffer) {
-	if !dx.IsNone() {
-		p.MaxPoolBackward(device.MaxPoolBackward{Shape: l.at(p.n), DX: dx, DY: st.dy, Y: st.y, Index: st.index, Act: l.act})
-	}
-}
-
-// toNHWC turns samples as the data has them, (c, h, w), into (h, w, c).
-type toNHWC struct{ s shape }
-
-func (l *toNHWC) out() shape { return l.s }
-
-func (l *toNHWC) indices() int { return 0 }
-
-func (l *toNHWC) forward(p *pass, st *state, x device.Buffer) {
-	p.ToNHWC(st.y, x, p.n, l.s.c, l.s.h, l.s.w)
-}
-
-func (l *toNHWC) backward(p *pass, st *state, _, dx device.Buffer) {
-	if !dx.IsNone() {
-		p.ToNCHW(dx, st.dy, p.n, l.s.c, l.s.h, l.s.w)
-	}
-}
-
-// toNCHW is what PyTorch's nn.Flatten sees: (c, h, w), made from (h, w, c).
-type toNCHW struct{ s shape }
-
-func (l *toNCHW) out() shape { return l.s }
-
-func (l *toNCHW) indices() int { return 0 }
-
-func (l *toNCHW) forward(p *pass, st *state, x device.Buffer) {
-	p.ToNCHW(st.y, x, p.n, l.s.c, l.s.h, l.s.w)
-}
-
-func (l *toNCHW) backward(p *pass, st *state, _, dx device.Buffer) {
-	if !dx.IsNone() {
-		p.ToNHWC(dx, st.dy, p.n, l.s.c, l.s.h, l.s.w)
 	}
 }

@@ -16,9 +16,11 @@ type model struct {
 
 // models is the list of models; it is never written to.
 var models = map[string]model{
-	"linear": {build: buildLinear},
-	"mlp":    {options: []string{"hidden"}, build: buildMLP},
-	"lenet":  {options: []string{"channels", "hidden"}, build: buildLeNet},
+	"linear":   {build: buildLinear},
+	"mlp":      {options: []string{"hidden"}, build: buildMLP},
+	"lenet":    {options: []string{"channels", "hidden"}, build: buildLeNet},
+	"resnet18": {options: []string{"channels"}, build: buildResNet18},
+	"gpt":      {options: []string{"vocab", "width", "heads", "layers", "context"}, build: buildGPT},
 }
 
 // Names lists the models, sorted.
@@ -38,12 +40,17 @@ func Names() []string {
 //	mlp     dense layers with ReLU; hidden: sizes of the layers between (default [512, 256])
 //	lenet   two 3x3 convolutions with ReLU and 2x2 max pooling, then two dense layers;
 //	        channels: of the convolutions (default [32, 64]), hidden: size of the first dense layer (128)
+//	resnet18  eight residual blocks of two 3x3 convolutions with batch norm, behind a 3x3 convolution (the stem for
+//	        images of 32x32); channels: of each two blocks (default [64, 128, 256, 512])
+//	gpt     a causal transformer with layer norm first, on samples of shape [T] that are tokens, classes many;
+//	        vocab: room in the table of tokens (default: classes), width: channels (256), heads: of attention (8),
+//	        layers: blocks (4), context: room in the table of positions (default: T)
 func Build(name string, opts map[string]any, in []int, classes int) (*Spec, error) {
 	m, ok := models[name]
 	if !ok {
 		return nil, fmt.Errorf("%w %q: known models are %s", ErrUnknownModel, name, strings.Join(Names(), ", "))
 	}
-	b := &builder{spec: &Spec{name: name, classes: classes}}
+	b := &builder{spec: &Spec{name: name, classes: classes, targets: 1}}
 	b.input(in)
 	if classes < 2 {
 		b.fail("%d classes: at least 2 are needed", classes)
@@ -52,6 +59,7 @@ func Build(name string, opts map[string]any, in []int, classes int) (*Spec, erro
 	o.checkNames()
 	if b.err == nil {
 		m.build(b, o)
+		b.spec.layers = b.layers
 	}
 	if b.err != nil {
 		return nil, fmt.Errorf("model %s: %w: %w", name, ErrOption, b.err)
@@ -83,107 +91,96 @@ func buildLeNet(b *builder, o options) {
 		return
 	}
 	b.toNHWC()
-	b.conv("0", channels[0], 3, 1, device.Identity)
+	b.conv("0", channels[0], 3, 1, true)
 	b.maxPool(2, device.ReLU)
-	b.conv("3", channels[1], 3, 1, device.Identity)
+	b.conv("3", channels[1], 3, 1, true)
 	b.maxPool(2, device.ReLU)
 	b.toNCHW()
 	b.linear("7", hidden, device.ReLU)
 	b.linear("9", b.spec.classes, device.Identity)
 }
 
-// builder appends layers to a Spec. The first fault is kept; nothing happens after it.
-type builder struct {
-	spec *Spec
-	now  shape // of the samples at this point
-	err  error
-}
-
-func (b *builder) fail(format string, args ...any) {
-	if b.err == nil {
-		b.err = fmt.Errorf(format, args...)
-	}
-}
-
-// maxSize bounds every size, so that products of a few of them cannot overflow.
-const maxSize = 1 << 20
-
-func (b *builder) input(in []int) {
-	if len(in) == 0 || len(in) > 3 {
-		b.fail("samples of shape %v: one to three dimensions are needed (C, H, W)", in)
-		return
-	}
-	total := 1
-	for _, d := range in {
-		if d < 1 || d > maxSize || total*d > 1<<28 {
-			b.fail("samples of shape %v: sizes must be from 1 to %d and their product at most %d", in, maxSize, 1<<28)
-			return
+// buildResNet18 names layers as ResNet18 of ../shared/peers/torch/models.py does.
+func buildResNet18(b *builder, o options) {
+	channels := o.sizes("channels", []int{64, 128, 256, 512}, 4)
+	b.toNHWC()
+	b.conv("features.0", channels[0], 3, 1, false)
+	b.batchNorm("features.1", device.ReLU)
+	for i := range 8 {
+		stride := 1
+		if i > 0 && i%2 == 0 {
+			stride = 2
 		}
-		total *= d
+		b.residualBlock(fmt.Sprintf("features.%d", i+3), channels[i/2], stride)
 	}
-	dims := [3]int{1, 1, 1} // [n] is n channels of 1x1, [h, w] one channel
-	switch len(in) {
-	case 1:
-		dims[0] = in[0]
-	default:
-		copy(dims[3-len(in):], in)
+	if b.err == nil {
+		b.add(&averagePool{b.now})
 	}
-	b.now = shape{dims[0], dims[1], dims[2]}
-	b.spec.in = b.now
+	b.linear("classifier", b.spec.classes, device.Identity)
 }
 
-func (b *builder) add(l layer) {
-	b.spec.layers = append(b.spec.layers, l)
-	b.now = l.out()
-}
-
-func (b *builder) param(name string, fanIn int, dims ...int) param {
-	t := Tensor{Name: name, Shape: dims, Offset: b.spec.params, FanIn: fanIn}
-	b.spec.tensors = append(b.spec.tensors, t)
-	b.spec.params += t.Len()
-	if b.spec.params > 1<<31-1 {
-		b.fail("more than 2^31 parameters")
+func (b *builder) residualBlock(name string, out, stride int) {
+	body := func() {
+		b.conv(name+".conv1", out, 3, stride, false)
+		b.batchNorm(name+".bn1", device.ReLU)
+		b.conv(name+".conv2", out, 3, 1, false)
+		b.batchNorm(name+".bn2", device.Identity)
 	}
-	return param{offset: t.Offset, n: t.Len()}
+	var shortcut func()
+	if stride != 1 || b.now.c != out {
+		shortcut = func() {
+			b.conv(name+".shortcut.0", out, 1, stride, false)
+			b.batchNorm(name+".shortcut.1", device.Identity)
+		}
+	}
+	b.residual(device.ReLU, body, shortcut)
 }
 
-func (b *builder) linear(name string, out int, act device.Activation) {
+// buildGPT names layers as GPT of ../shared/peers/torch/models.py does. The order of the tensors is that
+// of its state_dict, not that of the computation.
+func buildGPT(b *builder, o options) {
+	t := b.spec.in.size()
+	vocab, context := o.size("vocab", b.spec.classes), o.size("context", t)
+	width, heads, layers := o.size("width", 256), o.size("heads", 8), o.size("layers", 4)
+	switch {
+	case b.spec.in != shape{c: t, h: 1, w: 1}:
+		b.fail("samples of shape %v: a sequence of tokens has one dimension", b.spec.in)
+	case vocab < b.spec.classes:
+		b.fail("vocab is %d, the data has %d different tokens", vocab, b.spec.classes)
+	case context < t:
+		b.fail("context is %d, samples have %d tokens", context, t)
+	case width%heads != 0:
+		b.fail("width is %d, it must be a multiple of heads, which is %d", width, heads)
+	}
 	if b.err != nil {
 		return
 	}
-	in := b.now.size()
-	b.add(&linear{in: in, outputs: out, act: act,
-		weight: b.param(name+".weight", in, out, in), bias: b.param(name+".bias", in, out)})
+	b.spec.tokens, b.spec.targets, b.spec.classes = true, t, vocab
+	b.spec.in = shape{c: 1, h: t, w: 1}
+	b.add(&embedding{to: shape{c: width, h: t, w: 1}, vocab: vocab, context: context,
+		table: b.param("token_emb.weight", Normal, width, vocab, width), positions: b.param("pos_emb.weight", Normal, width, context, width)})
+	for i := range layers {
+		b.transformerBlock(fmt.Sprintf("blocks.%d", i), heads)
+	}
+	b.layerNorm(b.normWeights("norm", width))
+	b.everywhere(vocab, device.Identity, b.linearWeights("head", width, vocab, false))
 }
 
-func (b *builder) conv(name string, out, kernel, pad int, act device.Activation) {
-	if b.err != nil {
-		return
-	}
-	g := device.ConvShape{C: b.now.c, H: b.now.h, W: b.now.w, Out: out, KH: kernel, KW: kernel, Stride: 1, Pad: pad}
-	fan := g.C * kernel * kernel
-	b.add(&conv{geometry: g, act: act,
-		weight: b.param(name+".weight", fan, out, g.C, kernel, kernel), bias: b.param(name+".bias", fan, out)})
-}
-
-func (b *builder) maxPool(size int, act device.Activation) {
-	if b.err != nil {
-		return
-	}
-	b.add(&maxPool{geometry: device.PoolShape{C: b.now.c, H: b.now.h, W: b.now.w, Size: size, Stride: size}, act: act})
-}
-
-// The two layouts are the same where there is one channel or one pixel.
-func (b *builder) sameLayout() bool { return b.now.c == 1 || b.now.h*b.now.w == 1 }
-
-func (b *builder) toNHWC() {
-	if b.err == nil && !b.sameLayout() {
-		b.add(&toNHWC{b.now})
-	}
-}
-
-func (b *builder) toNCHW() {
-	if b.err == nil && !b.sameLayout() {
-		b.add(&toNCHW{b.now})
-	}
+func (b *builder) transformerBlock(name string, heads int) {
+	width := b.now.c
+	norm1, norm2 := b.normWeights(name+".norm1", width), b.normWeights(name+".norm2", width)
+	qkv, proj := b.linearWeights(name+".qkv", width, 3*width, true), b.linearWeights(name+".proj", width, width, true)
+	fc1, fc2 := b.linearWeights(name+".fc1", width, 4*width, true), b.linearWeights(name+".fc2", 4*width, width, true)
+	b.residual(device.Identity, func() {
+		b.layerNorm(norm1)
+		b.everywhere(3*width, device.Identity, qkv)
+		b.add(&attention{device.AttentionShape{T: b.now.h, Heads: heads, Width: width / heads, Causal: true}})
+		b.everywhere(width, device.Identity, proj)
+	}, nil)
+	b.residual(device.Identity, func() {
+		b.layerNorm(norm2)
+		b.everywhere(4*width, device.Identity, fc1)
+		b.add(&gelu{b.now})
+		b.everywhere(width, device.Identity, fc2)
+	}, nil)
 }

@@ -15,22 +15,23 @@ type channels struct {
 }
 
 // channelScratch is scratch for n channels.
-func (s *stream) channelScratch(n int) *channels {
-	if len(s.ch.a) != n {
-		f := make([]float32, 5*n)
-		d := make([]float64, 2*n)
-		s.ch = channels{
-			part: [2][]float32{f[:n], f[n : 2*n]}, sum: [2][]float64{d[:n], d[n:]},
-			a: f[2*n : 3*n], b: f[3*n : 4*n], c: f[4*n:],
-		}
+func (s *stream) channelScratch(n int) channels {
+	if len(s.sums) < 2*n {
+		s.sums, s.parts = make([]float64, 2*n), make([]float32, 5*n)
 	}
-	return &s.ch
+	f, d := s.parts, s.sums
+	return channels{
+		part: [2][]float32{f[:n], f[n : 2*n]}, sum: [2][]float64{d[:n], d[n : 2*n]},
+		a: f[2*n : 3*n], b: f[3*n : 4*n], c: f[4*n : 5*n],
+	}
 }
 
-// begin clears the sums.
+// begin clears all sums.
 func (c *channels) begin() {
-	clear(c.sum[0])
-	clear(c.sum[1])
+	for k := range c.part {
+		clear(c.part[k])
+		clear(c.sum[k])
+	}
 }
 
 // flush adds the sums of a block and clears them.
@@ -40,17 +41,6 @@ func (c *channels) flush() {
 			c.sum[k][j] += float64(v)
 		}
 		clear(c.part[k])
-	}
-}
-
-// eachBlock calls f for every block of rows, with its first and its end.
-func (c *channels) eachBlock(rows int, f func(from, to int)) {
-	c.begin()
-	for i := 0; i < rows; i += statRows {
-		clear(c.part[0])
-		clear(c.part[1])
-		f(i, min(i+statRows, rows))
-		c.flush()
 	}
 }
 
@@ -68,15 +58,22 @@ func (s *stream) BatchNorm(p device.BatchNorm) {
 		return
 	}
 	c := s.channelScratch(n)
-	c.eachBlock(p.Rows, func(from, to int) { s.addRows(c.part[0], x[from*n:to*n], to-from) })
+	c.begin()
+	for i := 0; i < p.Rows; i += statRows {
+		rows := min(statRows, p.Rows-i)
+		s.addRows(c.part[0], x[i*n:(i+rows)*n], rows)
+		c.flush()
+	}
 	for j, v := range c.sum[0] {
 		mean[j] = float32(v / float64(p.Rows))
 	}
-	c.eachBlock(p.Rows, func(from, to int) {
-		for i := from; i < to; i++ {
-			s.k.addSquares(c.part[0], x[i*n:(i+1)*n], mean)
+	c.begin()
+	for i := range p.Rows {
+		s.k.addSquares(c.part[0], x[i*n:(i+1)*n], mean)
+		if (i+1)%statRows == 0 || i == p.Rows-1 {
+			c.flush()
 		}
-	})
+	}
 	for j, v := range c.sum[0] {
 		rstds[j] = rstd(v/float64(p.Rows), p.Eps)
 		c.a[j] = gamma[j] * rstds[j]
@@ -103,11 +100,13 @@ func (s *stream) BatchNormBackward(p device.BatchNormBackward) {
 		return
 	}
 	c := s.channelScratch(n)
-	c.eachBlock(p.Rows, func(from, to int) {
-		for i := from; i < to; i++ {
-			s.k.addProducts(c.part[0], c.part[1], dy[i*n:(i+1)*n], x[i*n:(i+1)*n], mean)
+	c.begin()
+	for i := range p.Rows {
+		s.k.addProducts(c.part[0], c.part[1], dy[i*n:(i+1)*n], x[i*n:(i+1)*n], mean)
+		if (i+1)%statRows == 0 || i == p.Rows-1 {
+			c.flush()
 		}
-	})
+	}
 	// dx = gamma*rstd * (dy - mean of dy - z * mean of dy*z), z = (x-mean)*rstd, as dy*a + x*b + c.
 	for j := range n {
 		rows, r := float64(p.Rows), float64(rstds[j])

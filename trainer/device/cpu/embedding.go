@@ -18,6 +18,13 @@ func (s *stream) tokens(op string, b device.Buffer, n, vocab int) []int32 {
 	return v
 }
 
+// checkContext refuses positions that are too few.
+func (s *stream) checkContext(op string, positions device.Buffer, t, context int) {
+	if !positions.IsNone() && t > context {
+		s.fail(fmt.Errorf("%s: %d tokens but %d positions", op, t, context))
+	}
+}
+
 // Embedding implements device.Ops.
 func (s *stream) Embedding(p device.Embedding) {
 	const op = "embedding"
@@ -26,8 +33,9 @@ func (s *stream) Embedding(p device.Embedding) {
 	}
 	y := s.floats(op, "Y", p.Y, p.N*p.T*p.Width)
 	table := s.floats(op, "Table", p.Table, p.Vocab*p.Width)
-	positions := s.optional(op, "Positions", p.Positions, p.T*p.Width)
+	positions := s.optional(op, "Positions", p.Positions, p.Context*p.Width)
 	tokens := s.tokens(op, p.Tokens, p.N*p.T, p.Vocab)
+	s.checkContext(op, p.Positions, p.T, p.Context)
 	if s.err != nil {
 		return
 	}
@@ -50,8 +58,9 @@ func (s *stream) EmbeddingBackward(p device.EmbeddingBackward) {
 	}
 	dy := s.floats(op, "DY", p.DY, p.N*p.T*p.Width)
 	dtable := s.floats(op, "DTable", p.DTable, p.Vocab*p.Width)
-	dpositions := s.optional(op, "DPositions", p.DPositions, p.T*p.Width)
+	dpositions := s.optional(op, "DPositions", p.DPositions, p.Context*p.Width)
 	tokens := s.tokens(op, p.Tokens, p.N*p.T, p.Vocab)
+	s.checkContext(op, p.DPositions, p.T, p.Context)
 	if s.err != nil {
 		return
 	}

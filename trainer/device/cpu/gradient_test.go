@@ -265,9 +265,9 @@ func TestExps(t *testing.T) {
 
 func TestEmbedding(t *testing.T) {
 	eachSet(t, func(b *bench) []float32 {
-		const n, steps, width, vocab = 3, 5, 35, 4
+		const n, steps, width, vocab, context = 3, 5, 35, 4, 7
 		tv, table := b.random(vocab * width)
-		pv, positions := b.random(steps * width)
+		pv, positions := b.random(context * width)
 		dyv, dy := b.random(n * steps * width)
 		ids := make([]int32, n*steps)
 		wantY := make([]float64, len(dyv))
@@ -283,8 +283,8 @@ func TestEmbedding(t *testing.T) {
 		}
 		tokens := b.int32s(ids)
 		y, dt, dp := b.room(len(dyv)), b.room(len(tv)), b.room(len(pv))
-		b.s.Embedding(device.Embedding{N: n, T: steps, Width: width, Vocab: vocab, Y: y, Tokens: tokens, Table: table, Positions: positions})
-		b.s.EmbeddingBackward(device.EmbeddingBackward{N: n, T: steps, Width: width, Vocab: vocab, DY: dy, Tokens: tokens, DTable: dt, DPositions: dp})
+		b.s.Embedding(device.Embedding{N: n, T: steps, Width: width, Vocab: vocab, Context: context, Y: y, Tokens: tokens, Table: table, Positions: positions})
+		b.s.EmbeddingBackward(device.EmbeddingBackward{N: n, T: steps, Width: width, Vocab: vocab, Context: context, DY: dy, Tokens: tokens, DTable: dt, DPositions: dp})
 		b.near("embedding", b.result(y), wantY, 1)
 		b.near("table", b.result(dt), wantT, n*steps)
 		b.near("positions", b.result(dp), wantP, n)

@@ -41,7 +41,8 @@ type stream struct {
 	exps    []float64                      // of one row of few logits
 	row     []float32                      // of one row of many logits
 	scores  []float32                      // of attention, see type attention
-	ch      channels                       // of batch normalisation
+	parts   []float32                      // of batch normalisation, see type channels
+	sums    []float64
 }
 
 var _ device.Stream = (*stream)(nil)

@@ -1,0 +1,144 @@
+package nn
+
+import "github.com/musterml/muster/trainer/device"
+
+// conv is y = act(x * w + b): PyTorch's nn.Conv2d, with w (out, in, kh, kw).
+type conv struct {
+	geometry     device.ConvShape // N = 0
+	weight, bias param
+	act          device.Activation
+}
+
+func (l *conv) out() shape {
+	return shape{c: l.geometry.Out, h: l.geometry.OutH(), w: l.geometry.OutW()}
+}
+
+func (l *conv) at(n int) device.ConvShape {
+	g := l.geometry
+	g.N = n
+	return g
+}
+
+func (l *conv) forward(p *pass, st *state, x device.Buffer) {
+	p.Conv2D(device.Conv2D{Shape: l.at(p.n), Y: st.y, X: x, W: l.weight.of(p.w), Bias: l.bias.of(p.w), Act: l.act})
+}
+
+func (l *conv) backward(p *pass, st *state, x, dx device.Buffer) {
+	o := l.out()
+	if l.act == device.ReLU {
+		p.ReLUBackward(st.dy, st.dy, st.y, p.n*o.size())
+	}
+	if l.bias.n > 0 {
+		p.SumRows(l.bias.of(p.grad), st.dy, p.n*o.h*o.w, o.c)
+	}
+	p.Conv2DBackwardWeight(device.Conv2DBackwardWeight{Shape: l.at(p.n), DW: l.weight.of(p.grad), X: x, DY: st.dy})
+	if !dx.IsNone() {
+		p.Conv2DBackwardData(device.Conv2DBackwardData{Shape: l.at(p.n), DX: dx, DY: st.dy, W: l.weight.of(p.w)})
+	}
+}
+
+// maxPool is PyTorch's nn.MaxPool2d, with an activation that comes before it in PyTorch: they
+// commute, and here it has fewer elements to do.
+type maxPool struct {
+	geometry device.PoolShape // N = 0
+	act      device.Activation
+}
+
+func (l *maxPool) out() shape {
+	return shape{c: l.geometry.C, h: l.geometry.OutH(), w: l.geometry.OutW()}
+}
+
+func (l *maxPool) memory(a *allocator, st *state) {
+	st.index = a.perSample(device.Uint8, l.out().size())
+}
+
+func (l *maxPool) at(n int) device.PoolShape {
+	g := l.geometry
+	g.N = n
+	return g
+}
+
+func (l *maxPool) forward(p *pass, st *state, x device.Buffer) {
+	p.MaxPool(device.MaxPool{Shape: l.at(p.n), Y: st.y, X: x, Index: st.index, Act: l.act})
+}
+
+func (l *maxPool) backward(p *pass, st *state, _, dx device.Buffer) {
+	if !dx.IsNone() {
+		p.MaxPoolBackward(device.MaxPoolBackward{Shape: l.at(p.n), DX: dx, DY: st.dy, Y: st.y, Index: st.index, Act: l.act})
+	}
+}
+
+// toNHWC turns samples as the data has them, (c, h, w), into (h, w, c).
+type toNHWC struct{ s shape }
+
+func (l *toNHWC) out() shape { return l.s }
+
+func (l *toNHWC) forward(p *pass, st *state, x device.Buffer) {
+	p.ToNHWC(st.y, x, p.n, l.s.c, l.s.h, l.s.w)
+}
+
+func (l *toNHWC) backward(p *pass, st *state, _, dx device.Buffer) {
+	if !dx.IsNone() {
+		p.ToNCHW(dx, st.dy, p.n, l.s.c, l.s.h, l.s.w)
+	}
+}
+
+// toNCHW is what PyTorch's nn.Flatten sees: (c, h, w), made from (h, w, c).
+type toNCHW struct{ s shape }
+
+func (l *toNCHW) out() shape { return l.s }
+
+func (l *toNCHW) forward(p *pass, st *state, x device.Buffer) {
+	p.ToNCHW(st.y, x, p.n, l.s.c, l.s.h, l.s.w)
+}
+
+func (l *toNCHW) backward(p *pass, st *state, _, dx device.Buffer) {
+	if !dx.IsNone() {
+		p.ToNHWC(dx, st.dy, p.n, l.s.c, l.s.h, l.s.w)
+	}
+}
+
+// normEps is added to variances, as in PyTorch.
+const normEps = 1e-5
+
+// batchNorm is act(PyTorch's nn.BatchNorm2d), always with the statistics of the samples of the call, in
+// Loss as in Gradient (track_running_stats=False): there is no state beside the parameters. See doc.go.
+type batchNorm struct {
+	s           shape
+	gamma, beta param
+	act         device.Activation
+}
+
+func (l *batchNorm) out() shape { return l.s }
+
+func (l *batchNorm) memory(a *allocator, st *state) {
+	st.mean, st.rstd = a.room(device.Float32, l.s.c), a.room(device.Float32, l.s.c)
+}
+
+func (l *batchNorm) forward(p *pass, st *state, x device.Buffer) {
+	p.BatchNorm(device.BatchNorm{Rows: p.n * l.s.h * l.s.w, Channels: l.s.c, Y: st.y, X: x,
+		Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: st.mean, RStd: st.rstd, Eps: normEps, Act: l.act})
+}
+
+func (l *batchNorm) backward(p *pass, st *state, x, dx device.Buffer) {
+	if l.act == device.ReLU {
+		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.s.size())
+	}
+	p.BatchNormBackward(device.BatchNormBackward{Rows: p.n * l.s.h * l.s.w, Channels: l.s.c, DX: dx, DY: st.dy, X: x,
+		Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(p.grad), DBeta: l.beta.of(p.grad), Mean: st.mean, RStd: st.rstd})
+}
+
+// averagePool is the mean over all pixels.
+type averagePool struct{ in shape }
+
+func (l *averagePool) out() shape { return shape{c: l.in.c, h: 1, w: 1} }
+
+func (l *averagePool) forward(p *pass, st *state, x device.Buffer) {
+	p.AveragePool(st.y, x, p.n, l.in.h*l.in.w, l.in.c)
+}
+
+func (l *averagePool) backward(p *pass, st *state, _, dx device.Buffer) {
+	if !dx.IsNone() {
+		p.AveragePoolBackward(dx, st.dy, p.n, l.in.h*l.in.w, l.in.c)
+	}
+}

@@ -1,0 +1,81 @@
+package nn
+
+import "github.com/musterml/muster/trainer/device"
+
+// embedding turns tokens (n, T) into vectors: row token of the table plus row t of the positions. Two
+// nn.Embedding of PyTorch and their sum.
+type embedding struct {
+	to               shape
+	vocab, context   int
+	table, positions param // (vocab, c), (context, c)
+}
+
+func (l *embedding) out() shape { return l.to }
+
+func (l *embedding) forward(p *pass, st *state, tokens device.Buffer) {
+	p.Embedding(device.Embedding{N: p.n, T: l.to.h, Width: l.to.c, Vocab: l.vocab, Context: l.context, Y: st.y, Tokens: tokens,
+		Table: l.table.of(p.w), Positions: l.positions.of(p.w)})
+}
+
+func (l *embedding) backward(p *pass, st *state, tokens, _ device.Buffer) {
+	p.EmbeddingBackward(device.EmbeddingBackward{N: p.n, T: l.to.h, Width: l.to.c, Vocab: l.vocab, Context: l.context, DY: st.dy, Tokens: tokens,
+		DTable: l.table.of(p.grad), DPositions: l.positions.of(p.grad)})
+}
+
+// layerNorm is PyTorch's nn.LayerNorm over the channels of each position.
+type layerNorm struct {
+	s           shape
+	gamma, beta param
+}
+
+func (l *layerNorm) out() shape { return l.s }
+
+func (l *layerNorm) memory(a *allocator, st *state) {
+	st.mean, st.rstd = a.perSample(device.Float32, l.s.h*l.s.w), a.perSample(device.Float32, l.s.h*l.s.w)
+}
+
+func (l *layerNorm) forward(p *pass, st *state, x device.Buffer) {
+	p.LayerNorm(device.LayerNorm{Rows: p.n * l.s.h * l.s.w, Cols: l.s.c, Y: st.y, X: x,
+		Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: st.mean, RStd: st.rstd, Eps: normEps})
+}
+
+func (l *layerNorm) backward(p *pass, st *state, x, dx device.Buffer) {
+	p.LayerNormBackward(device.LayerNormBackward{Rows: p.n * l.s.h * l.s.w, Cols: l.s.c, DX: dx, DY: st.dy, X: x,
+		Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(p.grad), DBeta: l.beta.of(p.grad), Mean: st.mean, RStd: st.rstd})
+}
+
+// attention is causal self-attention from (T, 3*c), Q, K and V side by side, to (T, c).
+type attention struct{ geometry device.AttentionShape } // N = 0
+
+func (l *attention) out() shape {
+	return shape{c: l.geometry.Heads * l.geometry.Width, h: l.geometry.T, w: 1}
+}
+
+func (l *attention) memory(a *allocator, st *state) {
+	st.lse = a.perSample(device.Float32, l.geometry.Heads*l.geometry.T)
+}
+
+func (l *attention) at(n int) device.AttentionShape {
+	g := l.geometry
+	g.N = n
+	return g
+}
+
+func (l *attention) forward(p *pass, st *state, x device.Buffer) {
+	p.Attention(device.Attention{Shape: l.at(p.n), Y: st.y, QKV: x, LSE: st.lse})
+}
+
+func (l *attention) backward(p *pass, st *state, x, dx device.Buffer) {
+	p.AttentionBackward(device.AttentionBackward{Shape: l.at(p.n), DQKV: dx, QKV: x, DY: st.dy, LSE: st.lse})
+}
+
+// gelu is PyTorch's nn.GELU.
+type gelu struct{ s shape }
+
+func (l *gelu) out() shape { return l.s }
+
+func (l *gelu) forward(p *pass, st *state, x device.Buffer) { p.GELU(st.y, x, p.n*l.s.size()) }
+
+func (l *gelu) backward(p *pass, st *state, x, dx device.Buffer) {
+	p.GELUBackward(dx, st.dy, x, p.n*l.s.size())
+}
