@@ -24,8 +24,12 @@ import (
 // The process tests start the real binary, as a user would, on loopback. A cluster is
 // the nodes of one test: their addresses, output folders and logs. When a test fails it
 // prints the end of every log and keeps the folder; with MUSTER_KEEP=1 it always does.
+// With MUSTER_SELF=1 the nodes are the test binary itself: with -race, under the detector.
 
 var musterBinary = sync.OnceValues(func() (string, error) {
+	if os.Getenv("MUSTER_SELF") != "" {
+		return os.Executable()
+	}
 	dir, err := os.MkdirTemp("", "muster-binary-")
 	if err != nil {
 		return "", err
@@ -42,7 +46,15 @@ var musterBinary = sync.OnceValues(func() (string, error) {
 
 var builtIn string // the folder of the built binary, once there is one
 
+// asMuster in the environment has the test binary be muster. That the binary holds the
+// whole program also tells go test when a result in its cache is out of date.
+const asMuster = "MUSTER_TEST_BINARY_IS_MUSTER=1"
+
 func TestMain(m *testing.M) {
+	if name, value, _ := strings.Cut(asMuster, "="); os.Getenv(name) == value {
+		main()
+		return
+	}
 	code := m.Run()
 	if builtIn != "" {
 		_ = os.RemoveAll(builtIn)

@@ -55,7 +55,7 @@ func (p *process) run(bin string, args, env []string, dir string) error {
 	}
 	p.step = -1
 	p.cmd = exec.Command(bin, args...)
-	p.cmd.Env, p.cmd.Dir, p.cmd.Stderr = append(os.Environ(), env...), dir, log
+	p.cmd.Env, p.cmd.Dir, p.cmd.Stderr = append(append(os.Environ(), asMuster), env...), dir, log
 	lines, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -203,7 +203,7 @@ func runMuster(t *testing.T, env []string, args ...string) (stdout, stderr strin
 	}
 	cmd := exec.CommandContext(t.Context(), bin, args...)
 	var out, errs strings.Builder
-	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &errs, append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &errs, append(append(os.Environ(), asMuster), env...)
 	err = cmd.Run()
 	return out.String(), errs.String(), err
 }
