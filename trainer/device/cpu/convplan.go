@@ -1,0 +1,182 @@
+package cpu
+
+import "github.com/musterml/muster/trainer/device"
+
+// groupRows is how many pixels should meet a panel of weights at least: small images are done several
+// at a time, or the weights would come from far away for each, and each tile's sums be loaded and
+// stored for a few products only. The results do not depend on it.
+const groupRows = 128
+
+// convPlan is what convolutions of one geometry need besides their operands: offset tables and frames.
+// "Window" tables give the place of an element (kh, kw, channel) of a window relative to the window's
+// corner, "pixel" tables that of a window's corner in the frame, of one image after the other.
+type convPlan struct {
+	shape device.ConvShape // N = 0
+	group int              // images at a time
+
+	// Forward and weights.
+	in             frame   // the input with its padding
+	pixels, window []int32 // (group*OutH*OutW), (KH*KW*C)
+
+	// Backward data. With a stride the pixels of the input fall into Stride*Stride phases, each of which saw
+	// other elements of the window.
+	out    frame // the output's gradient with what windows reach beyond it
+	phases []phase
+}
+
+// phase is the pixels (h0 + i*Stride, w0 + j*Stride), i < nh and j < nw, of the input.
+type phase struct {
+	h0, w0, nh, nw int
+	taps           []int   // the places kh*KW + kw that met them, in falling order
+	pixels, across []int32 // (group*nh*nw), (len(taps)*Out)
+}
+
+func (s *stream) plan(shape device.ConvShape) *convPlan {
+	shape.N = 0
+	if p := s.plans[shape]; p != nil {
+		return p
+	}
+	g := shape
+	oh, ow := g.OutH(), g.OutW()
+	p := &convPlan{shape: g, group: max(1, groupRows/(oh*ow))}
+	p.in = newFrame(p.group, g.H, g.W, g.C, g.Pad, g.Pad, g.H+2*g.Pad, g.W+2*g.Pad)
+	p.pixels = table(dim{p.group, p.in.size()}, dim{oh, g.Stride * p.in.row()}, dim{ow, g.Stride * g.C})
+	p.window = table(dim{g.KH, p.in.row()}, dim{g.KW, g.C}, dim{g.C, 1})
+	// Pixel h met the window's row kh in row (h+Pad-kh)/Stride of the output.
+	top, left := (g.KH-1-g.Pad)/g.Stride, (g.KW-1-g.Pad)/g.Stride
+	p.out = newFrame(p.group, oh, ow, g.Out, top, left,
+		top+max(oh, (g.H-1+g.Pad)/g.Stride+1), left+max(ow, (g.W-1+g.Pad)/g.Stride+1))
+	for h0 := range min(g.Stride, g.H) {
+		for w0 := range min(g.Stride, g.W) {
+			p.phases = append(p.phases, p.phase(h0, w0))
+		}
+	}
+	s.plans[shape] = p
+	return p
+}
+
+func (p *convPlan) phase(h0, w0 int) phase {
+	g, f := p.shape, &p.out
+	a := phase{h0: h0, w0: w0, nh: (g.H-h0-1)/g.Stride + 1, nw: (g.W-w0-1)/g.Stride + 1}
+	a.pixels = table(dim{p.group, f.size()}, dim{a.nh, f.row()}, dim{a.nw, f.c})
+	for kh := g.KH - 1; kh >= 0; kh-- {
+		for kw := g.KW - 1; kw >= 0; kw-- {
+			dh, dw := h0+g.Pad-kh, w0+g.Pad-kw
+			if dh%g.Stride != 0 || dw%g.Stride != 0 {
+				continue
+			}
+			a.taps = append(a.taps, kh*g.KW+kw)
+			corner := (f.top+dh/g.Stride)*f.row() + (f.left+dw/g.Stride)*f.c
+			for o := range g.Out {
+				a.across = append(a.across, int32(corner+o))
+			}
+		}
+	}
+	return a
+}
+
+// dim is a dimension of a table: how many, how far apart.
+type dim struct{ n, step int }
+
+// table lists the offsets of all places of a box, the last dimension fastest.
+func table(dims ...dim) []int32 {
+	t := []int32{0}
+	for _, d := range dims {
+		next := make([]int32, 0, len(t)*d.n)
+		for _, base := range t {
+			for i := range d.n {
+				next = append(next, base+int32(i*d.step))
+			}
+		}
+		t = next
+	}
+	return t
+}
+
+// frame holds images (h, w, c) within a border of zeros.
+type frame struct {
+	h, w, c   int
+	top, left int       // border before
+	fh, fw    int       // with the border
+	v         []float32 // (images, fh, fw, c), the border zero for ever; nil when there is none
+}
+
+func newFrame(images, h, w, c, top, left, fh, fw int) frame {
+	f := frame{h: h, w: w, c: c, top: top, left: left, fh: fh, fw: fw}
+	if fh > h || fw > w {
+		f.v = make([]float32, images*f.size())
+	}
+	return f
+}
+
+func (f *frame) size() int { return f.fh * f.fw * f.c }
+func (f *frame) row() int  { return f.fw * f.c }
+
+// fill puts the first n images of x into the frame.
+func (f *frame) fill(x []float32, n int) []float32 {
+	if f.v == nil {
+		return x
+	}
+	row := f.w * f.c
+	for i := range n {
+		for h := range f.h {
+			copy(f.v[i*f.size()+(f.top+h)*f.row()+f.left*f.c:][:row], x[(i*f.h+h)*row:][:row])
+		}
+	}
+	return f.v
+}
+
+// grown is b with at least n elements, made anew if it has fewer.
+func grown(b *[]float32, n int) []float32 {
+	if len(*b) < n {
+		*b = make([]float32, n)
+	}
+	return (*b)[:n]
+}
+
+// packWeights turns w (Out, C, KH, KW) into panels of (KH*KW*C, nr) for output channels.
+func (s *stream) packWeights(g device.ConvShape, w []float32) []float32 {
+	nr, taps := s.k.nr, g.KH*g.KW
+	k := taps * g.C
+	weights := s.panels(k, g.Out)
+	for o := range g.Out {
+		panel := weights[o/nr*nr*k+o%nr:]
+		for c := range g.C {
+			for t, v := range w[(o*g.C+c)*taps : (o*g.C+c+1)*taps] {
+				panel[(t*g.C+c)*nr] = v
+			}
+		}
+	}
+	return weights
+}
+
+// packPhase turns w (Out, C, KH, KW) into panels of (len(taps)*Out, nr) for input channels. There is nothing to
+// pack for a phase that no window met.
+func (s *stream) packPhase(g device.ConvShape, a *phase, w []float32) []float32 {
+	nr, taps := s.k.nr, g.KH*g.KW
+	k := len(a.taps) * g.Out
+	if k == 0 {
+		return nil
+	}
+	weights := s.panels(k, g.C)
+	for o := range g.Out {
+		for c := range g.C {
+			panel := weights[c/nr*nr*k+c%nr:]
+			window := w[(o*g.C+c)*taps : (o*g.C+c+1)*taps]
+			for i, t := range a.taps {
+				panel[(i*g.Out+o)*nr] = window[t]
+			}
+		}
+	}
+	return weights
+}
+
+// panels is room for panels of (k, nr) for n columns, the missing ones of the last panel zero.
+func (s *stream) panels(k, n int) []float32 {
+	nr := s.k.nr
+	p := grown(&s.weights, (n+nr-1)/nr*nr*k)
+	if n%nr != 0 {
+		clear(p[n/nr*nr*k:])
+	}
+	return p
+}
