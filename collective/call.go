@@ -23,15 +23,19 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 	if err != nil || r.world == 1 {
 		return err
 	}
-	if err := r.prev.write(&call, nil); err != nil {
-		r.lose(&r.prev, err)
-	}
-	kick(r.sendKick)
-	if open {
-		err = r.wait(ctx)
+	if r.call.small {
+		err = r.exchange(ctx)
+	} else {
+		if err := r.prev.write(&call, nil); err != nil {
+			r.lose(&r.prev, err)
+		}
+		kick(r.sendKick)
+		if open {
+			err = r.wait(ctx)
+		}
 	}
 	r.mu.Lock()
-	r.call.live = false
+	r.call.live, r.call.small = false, false
 	r.call.x = Vector{} // keep no hold on the caller's memory
 	r.mu.Unlock()
 	return err
@@ -89,8 +93,21 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 		c.x = r.tokens
 		c.elems = r.world
 	}
+	c.small = c.elems <= r.whole.limit/elemSize
+	if v == verbBarrier {
+		c.small = r.whole.limit >= 0
+	}
 	if err := r.compare(&r.nextCall); err != nil {
 		return header{}, false, r.failLocked(r.peerErrorLocked(&r.next, err), nil)
+	}
+	r.moved.Store(c.began)
+	if c.small {
+		return header{}, true, nil
+	}
+	for _, l := range [...]*link{&r.prev, &r.next} {
+		if err := r.early(l, c.seq); err != nil {
+			return header{}, false, r.failLocked(r.peerErrorLocked(l, err), nil)
+		}
 	}
 	c.allChunks = c.timetable.allChunks()
 	c.lead = c.chunks(c.sent(c.first))
@@ -101,7 +118,6 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 	r.taken.Store(0)
 	r.hopOut.Store(int64(c.first))
 	r.hopIn.Store(int64(c.first))
-	r.moved.Store(c.began)
 	sides := int32(0)
 	if !r.outgoing.done {
 		sides++
@@ -117,10 +133,15 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 	if !r.outgoing.done {
 		r.sendSeq.Store(c.seq)
 	}
-	frame = r.header(kindCall)
-	frame.step, frame.bucket, frame.seq = op.Step, op.Bucket, c.seq
-	frame.verb, frame.reduce, frame.offset, frame.digest = v, f, uint64(c.elems), c.digest
-	return frame, sides > 0, nil
+	return r.callHeader(kindCall), sides > 0, nil
+}
+
+// callHeader describes the current operation.
+func (r *Ring) callHeader(k kind) header {
+	c, h := &r.call, r.header(k)
+	h.step, h.bucket, h.seq = c.op.Step, c.op.Bucket, c.seq
+	h.verb, h.reduce, h.offset, h.digest = c.verb, c.reduce, uint64(c.elems), c.digest
+	return h
 }
 
 // compare says whether the next rank's call is the same operation as the current one; both must be known.
@@ -131,6 +152,9 @@ func (r *Ring) compare(h *header) error {
 	}
 	if h.verb == c.verb && h.reduce == c.reduce && h.offset == uint64(c.elems) && h.digest == c.digest &&
 		h.step == c.op.Step && h.bucket == c.op.Bucket {
+		if c.small != (h.kind == kindWhole) {
+			return fmt.Errorf("%w: %v of an operation that goes the other way", ErrProtocol, h.kind)
+		}
 		return nil
 	}
 	theirs := fmt.Sprintf("%v(%v) of %d elements, %v", h.verb, h.reduce, h.offset, Op{h.step, h.bucket})

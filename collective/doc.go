@@ -28,6 +28,9 @@
 // one-way trip of the call frame (tens of microseconds per operation), but an idle rank then cannot tell a dead peer
 // from a waiting one, and an abort cannot overtake the data.
 //
+// Operations on small vectors take a shorter way over the same connections: every rank's contribution goes whole, both
+// ways round the ring, at once, into memory that is kept for it (whole.go).
+//
 // A ring has five goroutines: send (data to the next rank), receive (data from the previous rank: reads a chunk, adds
 // it while it is in the cache, makes it ready for send), listen (what the next rank says), answer (heartbeats to the
 // previous rank) and watch (silence). They start in Join; Close and Abort wait for them.

@@ -31,7 +31,7 @@ var (
 type PeerError struct {
 	Peer   id.Node
 	Op     Op            // the operation that was running; zero when Phase is "idle" or "join"
-	Phase  string        // "reduce-scatter", "all-gather", "idle" or "join"
+	Phase  string        // "reduce-scatter", "all-gather", "exchange", "idle" or "join"
 	Waited time.Duration // since the operation began, or since the peer was last heard where that is longer
 	Err    error
 }

@@ -46,6 +46,9 @@ func (r *Ring) failLocked(err error, dead *link) error {
 		r.cfg.Log.Info().Err(err).Stringer("view", r.cfg.View).Msg("ring aborted")
 	default: // ErrClosed
 		r.last = r.header(kindBye)
+		if r.last.seq = r.call.seq; r.call.live {
+			r.last.seq--
+		}
 	}
 	if r.last.kind == kindAbort {
 		r.lastText = n.encode()
@@ -95,6 +98,9 @@ func (r *Ring) peerErrorLocked(l *link, err error) *PeerError {
 			hop = r.hopOut.Load()
 		}
 		e.Op, e.Phase = c.op, c.phase(min(int(hop), c.end-1)).String()
+		if c.small {
+			e.Phase = phaseExchange.String()
+		}
 		e.Waited = max(e.Waited, time.Duration(now-c.began))
 	}
 	return e

@@ -39,7 +39,7 @@ func mixed(r *Ring, step id.Step, x []int32) error {
 type fault func(m *memNet, victim *Ring, name id.Node, b []byte) []byte
 
 func isHeader(b []byte) bool {
-	return len(b) == headerSize && binary.LittleEndian.Uint32(b) == wireMagic
+	return len(b) >= headerSize && binary.LittleEndian.Uint32(b) == wireMagic
 }
 
 // faults: sudden ones are noticed in no time, blamed ones name the victim.
@@ -91,29 +91,31 @@ var faults = map[string]struct {
 // TestEveryFaultAtEveryWrite lets rank 1 fail at each of its writes in turn, in the middle of every phase of every
 // operation, and demands of the survivors an error, in time, that names the victim.
 func TestEveryFaultAtEveryWrite(t *testing.T) {
-	for name, f := range faults {
-		for _, world := range []int{2, 3, 6} {
-			t.Run(fmt.Sprintf("%s/world=%d", name, world), func(t *testing.T) {
-				stride := 1
-				if testing.Short() {
-					stride = 7
-				}
-				fired := true
-				for at := 0; fired; at += stride {
-					synctest.Test(t, func(t *testing.T) { fired = failAt(t, f.do, f.sudden, f.blamed, f.frames, world, at) })
-					if t.Failed() {
-						t.Fatalf("at write %d", at)
+	bothWays(t, func(t *testing.T, small bool) {
+		for name, f := range faults {
+			for _, world := range []int{2, 3, 6} {
+				t.Run(fmt.Sprintf("%s/world=%d", name, world), func(t *testing.T) {
+					stride := 1
+					if testing.Short() {
+						stride = 7
 					}
-				}
-			})
+					fired := true
+					for at := 0; fired; at += stride {
+						synctest.Test(t, func(t *testing.T) { fired = failAt(t, f.do, f.sudden, f.blamed, f.frames, small, world, at) })
+						if t.Failed() {
+							t.Fatalf("at write %d", at)
+						}
+					}
+				})
+			}
 		}
-	}
+	})
 }
 
 // failAt returns false when the victim made fewer writes than that.
-func failAt(t *testing.T, do fault, sudden, blamed, framesOnly bool, world, at int) (fired bool) {
+func failAt(t *testing.T, do fault, sudden, blamed, framesOnly, small bool, world, at int) (fired bool) {
 	const n, rounds = 50, 2
-	m := newMemNet(150)
+	m := newMemNet(150).short(small)
 	rings := joinAll(t, world, func(rank int) Config { return m.config(rank, world) })
 	defer closeAll(rings)
 	victim := nodeName(1)
@@ -201,146 +203,156 @@ func failAt(t *testing.T, do fault, sudden, blamed, framesOnly bool, world, at i
 
 // A ring without a call running notices just as well.
 func TestFaultsBetweenCalls(t *testing.T) {
-	for name, hit := range map[string]func(m *memNet){
-		"dies":    func(m *memNet) { m.kill("n2") },
-		"freezes": func(m *memNet) { m.freeze("n2") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := newMemNet(150)
-				rings := joinAll(t, 5, func(rank int) Config { return m.config(rank, 5) })
-				defer closeAll(rings)
-				<-time.After(10 * time.Minute)
-				if rings[0].Err() != nil {
-					t.Fatal(rings[0].Err())
-				}
-				begin := time.Now()
-				hit(m)
-				for i, r := range rings {
-					<-r.Done()
-					if d := time.Since(begin); d > DefaultDeadAfter+2*DefaultHeartbeat {
-						t.Errorf("rank %d noticed after %v", i, d)
+	bothWays(t, func(t *testing.T, small bool) {
+		for name, hit := range map[string]func(m *memNet){
+			"dies":    func(m *memNet) { m.kill("n2") },
+			"freezes": func(m *memNet) { m.freeze("n2") },
+		} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newMemNet(150).short(small)
+					rings := joinAll(t, 5, func(rank int) Config { return m.config(rank, 5) })
+					defer closeAll(rings)
+					<-time.After(10 * time.Minute)
+					if rings[0].Err() != nil {
+						t.Fatal(rings[0].Err())
 					}
-					if err := r.AllReduce(bg, Op{}, Int32s(make([]int32, 9)), SumInt32); err == nil || err != r.Err() {
-						t.Errorf("rank %d: %v, then %v", i, r.Err(), err)
+					begin := time.Now()
+					hit(m)
+					for i, r := range rings {
+						<-r.Done()
+						if d := time.Since(begin); d > DefaultDeadAfter+2*DefaultHeartbeat {
+							t.Errorf("rank %d noticed after %v", i, d)
+						}
+						if err := r.AllReduce(bg, Op{}, Int32s(make([]int32, 9)), SumInt32); err == nil || err != r.Err() {
+							t.Errorf("rank %d: %v, then %v", i, r.Err(), err)
+						}
 					}
-				}
+				})
 			})
-		})
-	}
+		}
+	})
 }
 
 // A context that ends aborts the ring on every rank, and its cause is found.
 func TestContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMemNet(150)
-		rings := joinAll(t, 3, func(rank int) Config { return m.config(rank, 3) })
-		defer closeAll(rings)
-		ctx, cancel := context.WithTimeoutCause(bg, time.Minute, errBoom)
-		defer cancel()
-		begin := time.Now()
-		errs := onAll(rings[:2], func(i int, r *Ring) error { // rank 2 never calls
-			use := bg
-			if i == 0 {
-				use = ctx
+	bothWays(t, func(t *testing.T, small bool) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMemNet(150).short(small)
+			rings := joinAll(t, 3, func(rank int) Config { return m.config(rank, 3) })
+			defer closeAll(rings)
+			ctx, cancel := context.WithTimeoutCause(bg, time.Minute, errBoom)
+			defer cancel()
+			begin := time.Now()
+			errs := onAll(rings[:2], func(i int, r *Ring) error { // rank 2 never calls
+				use := bg
+				if i == 0 {
+					use = ctx
+				}
+				return r.AllReduce(use, Op{}, Int32s(make([]int32, 100)), SumInt32)
+			})
+			if d := time.Since(begin); d != time.Minute {
+				t.Errorf("after %v", d)
 			}
-			return r.AllReduce(use, Op{}, Int32s(make([]int32, 100)), SumInt32)
+			if !errors.Is(errs[0], errBoom) || !errors.Is(errs[0], ErrAborted) {
+				t.Error(errs[0])
+			}
+			var abort *AbortError
+			if !errors.As(errs[1], &abort) || abort.Origin != "n0" || abort.Reason != "boom" {
+				t.Error(errs[1])
+			}
+			if err := rings[2].Barrier(ctx, Op{}); !errors.Is(err, ErrAborted) {
+				t.Error(err)
+			}
 		})
-		if d := time.Since(begin); d != time.Minute {
-			t.Errorf("after %v", d)
-		}
-		if !errors.Is(errs[0], errBoom) || !errors.Is(errs[0], ErrAborted) {
-			t.Error(errs[0])
-		}
-		var abort *AbortError
-		if !errors.As(errs[1], &abort) || abort.Origin != "n0" || abort.Reason != "boom" {
-			t.Error(errs[1])
-		}
-		if err := rings[2].Barrier(ctx, Op{}); !errors.Is(err, ErrAborted) {
-			t.Error(err)
-		}
 	})
 }
 
 // The caller's memory is its own again when the call returns, whatever blocked sends are under way: -race watches.
 func TestMemoryIsGivenBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMemNet(100)
-		rings := joinAll(t, 4, func(rank int) Config { return m.config(rank, 4) })
-		defer closeAll(rings)
-		time.AfterFunc(10*time.Millisecond, func() { m.freeze("n2") })
-		time.AfterFunc(20*time.Millisecond, func() { rings[0].Abort(errBoom) })
-		onAll(rings, func(i int, r *Ring) error {
-			if i == 3 {
-				<-time.After(15 * time.Millisecond)
-			}
-			x := make([]int32, 10_000)
-			err := r.AllReduce(bg, Op{}, Int32s(x), SumInt32)
-			if err == nil {
-				t.Error("no error")
-			}
-			for k := range x {
-				x[k] = 1
-			}
-			return err
+	bothWays(t, func(t *testing.T, small bool) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMemNet(100).short(small)
+			rings := joinAll(t, 4, func(rank int) Config { return m.config(rank, 4) })
+			defer closeAll(rings)
+			time.AfterFunc(10*time.Millisecond, func() { m.freeze("n2") })
+			time.AfterFunc(20*time.Millisecond, func() { rings[0].Abort(errBoom) })
+			onAll(rings, func(i int, r *Ring) error {
+				if i == 3 {
+					<-time.After(15 * time.Millisecond)
+				}
+				x := make([]int32, 10_000)
+				err := r.AllReduce(bg, Op{}, Int32s(x), SumInt32)
+				if err == nil && !small { // the short way may be through before anybody notices
+					t.Error("no error")
+				}
+				for k := range x {
+					x[k] = 1
+				}
+				return err
+			})
 		})
 	})
 }
 
 // Ranks leave at different times: the others complete what they can without them, and are told when they cannot.
 func TestClose(t *testing.T) {
-	for _, world := range []int{2, 3, 5} {
-		t.Run(fmt.Sprint(world), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				for seed := range uint64(20) {
-					m := newMemNet(100)
+	bothWays(t, func(t *testing.T, small bool) {
+		for _, world := range []int{2, 3, 5} {
+			t.Run(fmt.Sprint(world), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					for seed := range uint64(20) {
+						m := newMemNet(100).short(small)
+						rings := joinAll(t, world, func(rank int) Config { return m.config(rank, world) })
+						begin := time.Now()
+						errs := onAll(rings, func(i int, r *Ring) error {
+							err := mixed(r, 0, make([]int32, 10+seed))
+							return errors.Join(err, r.Close()) // at once, while others are still at it
+						})
+						if err := errors.Join(errs...); err != nil {
+							t.Fatal(err)
+						}
+						if d := time.Since(begin); d > 0 {
+							t.Fatalf("closing took %v", d)
+						}
+					}
+					m := newMemNet(100).short(small)
 					rings := joinAll(t, world, func(rank int) Config { return m.config(rank, world) })
-					begin := time.Now()
-					errs := onAll(rings, func(i int, r *Ring) error {
-						err := mixed(r, 0, make([]int32, 10+seed))
-						return errors.Join(err, r.Close()) // at once, while others are still at it
-					})
-					if err := errors.Join(errs...); err != nil {
-						t.Fatal(err)
+					defer closeAll(rings)
+					_ = rings[0].Close()
+					for i, err := range onAll(rings, func(_ int, r *Ring) error { return r.Barrier(bg, Op{}) }) {
+						want := ErrLeft
+						if i == 0 {
+							want = ErrClosed
+						}
+						if !errors.Is(err, want) && !errors.Is(err, ErrAborted) {
+							t.Errorf("rank %d: %v", i, err)
+						}
 					}
-					if d := time.Since(begin); d > 0 {
-						t.Fatalf("closing took %v", d)
+					if err := rings[1].Barrier(bg, Op{}); err == nil {
+						t.Error("no error")
 					}
-				}
-				m := newMemNet(100)
-				rings := joinAll(t, world, func(rank int) Config { return m.config(rank, world) })
-				defer closeAll(rings)
-				_ = rings[0].Close()
-				for i, err := range onAll(rings, func(_ int, r *Ring) error { return r.Barrier(bg, Op{}) }) {
-					want := ErrLeft
-					if i == 0 {
-						want = ErrClosed
-					}
-					if !errors.Is(err, want) && !errors.Is(err, ErrAborted) {
-						t.Errorf("rank %d: %v", i, err)
-					}
-				}
-				if err := rings[1].Barrier(bg, Op{}); err == nil {
-					t.Error("no error")
-				}
+				})
 			})
-		})
-	}
+		}
+	})
 }
 
 func TestCloseWhilePending(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMemNet(100)
-		rings := joinAll(t, 3, func(rank int) Config { return m.config(rank, 3) })
-		defer closeAll(rings)
-		time.AfterFunc(time.Second, func() { _ = rings[1].Close() })
-		errs := onAll(rings[:2], func(_ int, r *Ring) error { return r.Barrier(bg, Op{}) })
-		if !errors.Is(errs[1], ErrClosed) {
-			t.Error(errs[1])
-		}
-		if !errors.Is(errs[0], ErrLeft) && !errors.Is(errs[0], ErrAborted) {
-			t.Error(errs[0])
-		}
+	bothWays(t, func(t *testing.T, small bool) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMemNet(100).short(small)
+			rings := joinAll(t, 3, func(rank int) Config { return m.config(rank, 3) })
+			defer closeAll(rings)
+			time.AfterFunc(time.Second, func() { _ = rings[1].Close() })
+			errs := onAll(rings[:2], func(_ int, r *Ring) error { return r.Barrier(bg, Op{}) })
+			if !errors.Is(errs[1], ErrClosed) {
+				t.Error(errs[1])
+			}
+			if !errors.Is(errs[0], ErrLeft) && !errors.Is(errs[0], ErrAborted) {
+				t.Error(errs[0])
+			}
+		})
 	})
 }
 
@@ -368,18 +380,20 @@ func TestPatience(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMemNet(100)
-		rings := joinAll(t, 2, func(rank int) Config { return m.config(rank, 2) })
-		defer closeAll(rings)
-		first := make(chan error)
-		go func() { first <- rings[0].Barrier(bg, Op{}) }()
-		synctest.Wait()
-		if err := rings[0].Barrier(bg, Op{}); !errors.Is(err, ErrBusy) {
-			t.Error(err)
-		}
-		if err := errors.Join(rings[1].Barrier(bg, Op{}), <-first); err != nil {
-			t.Error(err)
-		}
+	bothWays(t, func(t *testing.T, small bool) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMemNet(100).short(small)
+			rings := joinAll(t, 2, func(rank int) Config { return m.config(rank, 2) })
+			defer closeAll(rings)
+			first := make(chan error)
+			go func() { first <- rings[0].Barrier(bg, Op{}) }()
+			synctest.Wait()
+			if err := rings[0].Barrier(bg, Op{}); !errors.Is(err, ErrBusy) {
+				t.Error(err)
+			}
+			if err := errors.Join(rings[1].Barrier(bg, Op{}), <-first); err != nil {
+				t.Error(err)
+			}
+		})
 	})
 }

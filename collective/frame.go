@@ -20,11 +20,12 @@ const (
 	kindData                  // to the next rank: one chunk
 	kindBye                   // last frame of a rank that leaves in peace
 	kindAbort                 // last frame of a rank whose ring is broken; carries a notice
+	kindWhole                 // one rank's contribution to an operation that goes the short way
 	kindEnd                   // no frame: one past the last kind
 )
 
 func (k kind) String() string {
-	names := [...]string{"", "hello", "ready", "heartbeat", "call", "data", "bye", "abort"}
+	names := [...]string{"", "hello", "ready", "heartbeat", "call", "data", "bye", "abort", "contribution"}
 	if int(k) < len(names) && k > 0 {
 		return names[k]
 	}
@@ -34,7 +35,7 @@ func (k kind) String() string {
 const (
 	headerSize  = 64
 	wireMagic   = 0x474e524d // "MRNG"
-	wireVersion = 1
+	wireVersion = 2
 
 	elemSize      = 4       // bytes of an int32 or a float32
 	maxChunkBytes = 8 << 20 // no frame is longer than this
@@ -49,18 +50,18 @@ const (
 type header struct {
 	kind   kind
 	phase  phase
-	hop    uint16 // data: which of the ring's 2(n-1) turns
+	hop    uint16 // data: which of the ring's 2(n-1) turns; contribution: how many ranks it has come
 	run    uint64 // hash of the run's name
 	view   id.View
 	step   id.Step
 	bucket uint32
 	length uint32 // bytes of payload that follow
-	offset uint64 // data: first element; call: number of elements; hello: bytes per chunk
-	seq    uint64 // data, call: number of the operation on this ring, from 1; hello: world
+	offset uint64 // data: first element; call, contribution: number of elements; hello: bytes per chunk
+	seq    uint64 // data, call, contribution: number of the operation on this ring, from 1; bye: latest complete one; hello: world
 	rank   uint16 // of the sender
-	verb   verb   // call
-	reduce Reduce // call
-	digest uint32 // call: of the bounds; hello: of the peers' names in ring order
+	verb   verb   // call, contribution
+	reduce Reduce // call, contribution
+	digest uint32 // call, contribution: of the bounds; hello: of the peers' names in ring order
 }
 
 func (h *header) put(b *[headerSize]byte) {
@@ -99,6 +100,8 @@ func (h *header) parse(b *[headerSize]byte) error {
 		limit = maxChunkBytes
 	case kindAbort:
 		limit = maxNotice
+	case kindWhole:
+		limit = maxWholeBytes
 	}
 	switch {
 	case h.kind == 0 || h.kind >= kindEnd:
@@ -107,6 +110,8 @@ func (h *header) parse(b *[headerSize]byte) error {
 		return fmt.Errorf("%w: %v of %d bytes, at most %d", ErrProtocol, h.kind, h.length, limit)
 	case h.kind == kindData && (h.length == 0 || h.length%elemSize != 0):
 		return fmt.Errorf("%w: data of %d bytes is no whole number of elements", ErrProtocol, h.length)
+	case h.kind == kindWhole && h.length%elemSize != 0:
+		return fmt.Errorf("%w: a contribution of %d bytes is no whole number of elements", ErrProtocol, h.length)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func FuzzHeader(f *testing.F) {
 		if h.parse(&b) != nil {
 			return
 		}
-		if h.length > maxChunkBytes || h.kind != kindData && h.length > maxNotice {
+		if h.length > maxChunkBytes || h.kind != kindData && h.kind != kindWhole && h.length > maxNotice || h.kind == kindWhole && h.length > maxWholeBytes {
 			t.Fatalf("lets through %d bytes", h.length)
 		}
 		if h.put(&again); again != b {
@@ -84,9 +84,11 @@ func FuzzStream(f *testing.F) {
 	call := frame(header{kind: kindCall, seq: 1, rank: 1, verb: verbAllReduce, reduce: SumInt32, offset: 10, digest: hashBounds(nil)})
 	f.Add(append(data, make([]byte, 20)...), call)
 	f.Add(frame(header{kind: kindAbort, rank: 1, length: 6}), frame(header{kind: kindBye, rank: 1}))
+	whole := frame(header{kind: kindWhole, hop: 1, seq: 1, rank: 1, verb: verbAllReduce, reduce: SumInt32, offset: 10, length: 40, digest: hashBounds(nil)})
+	f.Add(append(whole, make([]byte, 40)...), whole)
 	f.Fuzz(func(t *testing.T, toPrev, toNext []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMemNet(10_000)
+			m := newMemNet(10_000).short(len(toPrev)%2 == 0)
 			rings := joinAll(t, 2, func(rank int) Config { return m.config(rank, 2) })
 			done := make(chan struct{})
 			go func() {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/musterml/muster/internal/id"
 )
 
 // Join connects this rank with its two neighbours and returns when both have agreed on run, view, world and order. It
@@ -182,6 +184,7 @@ func (r *Ring) start(l *link) error {
 
 func (r *Ring) writeHello(l *link, k kind) error {
 	h := r.header(k)
+	h.step = id.Step(r.cfg.SmallBytes)
 	h.bucket, h.seq, h.offset, h.digest = wireVersion, uint64(r.world), uint64(r.cfg.ChunkBytes), r.digest
 	return l.write(&h, nil)
 }
@@ -207,6 +210,8 @@ func (r *Ring) readHello(l *link, k kind) error {
 		return fmt.Errorf("%w: it has other peers, or another order, in %v", ErrMismatch, r.cfg.View)
 	case h.offset != uint64(r.cfg.ChunkBytes):
 		return fmt.Errorf("%w: ChunkBytes is %d there, %d here", ErrMismatch, h.offset, r.cfg.ChunkBytes)
+	case h.step != id.Step(r.cfg.SmallBytes):
+		return fmt.Errorf("%w: SmallBytes is %d there, %d here", ErrMismatch, int64(h.step), r.cfg.SmallBytes)
 	}
 	return nil
 }

@@ -22,7 +22,10 @@ type link struct {
 	heard atomic.Int64 // when bytes last came in, by the ring's clock
 	left  atomic.Bool  // the peer said bye; set under Ring.mu
 	dead  atomic.Bool  // the connection is of no more use: nothing is worth writing
-	refs  atomic.Int32 // reader and writer; the last one closes conn
+
+	seen atomic.Uint64 // latest operation that the peer has begun, as frames on this link tell
+	came atomic.Uint64 // contributions that came the short way: operation<<16 | how many of them
+	refs atomic.Int32  // reader and writer; the last one closes conn
 
 	// Owned by the reader.
 	in       *bufio.Reader // small: a header and a short payload in one read; long payloads go past its buffer
@@ -35,6 +38,7 @@ type link struct {
 	outHeader [headerSize]byte
 	outParts  [2][]byte
 	out       net.Buffers // what is left to write of the current frame
+	torn      error       // why it is left
 	sealed    bool        // the last frame is written
 }
 
@@ -125,10 +129,36 @@ var errSealed = errors.New("nothing is written after the last frame")
 func (l *link) write(h *header, payload []byte) error {
 	l.sem <- struct{}{}
 	defer func() { <-l.sem }()
+	if err := l.closedLocked(); err != nil {
+		return err
+	}
+	return l.writeLocked(h, payload)
+}
+
+// writeFrame sends a frame that is ready, header and payload in one. The memory is the ring's own.
+func (l *link) writeFrame(frame []byte) error {
+	l.sem <- struct{}{}
+	defer func() { <-l.sem }()
+	if err := l.closedLocked(); err != nil {
+		return err
+	}
+	n, err := l.conn.Write(frame)
+	if err != nil {
+		l.outParts[0] = frame[n:]
+		l.out, l.torn = l.outParts[:1], err
+	}
+	return err
+}
+
+// closedLocked: nothing may follow the last frame, or come between the halves of an interrupted one.
+func (l *link) closedLocked() error {
 	if l.sealed {
 		return errSealed
 	}
-	return l.writeLocked(h, payload)
+	if len(l.out) > 0 {
+		return l.torn
+	}
+	return nil
 }
 
 func (l *link) writeLocked(h *header, payload []byte) error {
@@ -139,8 +169,8 @@ func (l *link) writeLocked(h *header, payload []byte) error {
 	if len(payload) == 0 {
 		l.out = l.outParts[:1]
 	}
-	_, err := l.out.WriteTo(l.conn)
-	return err
+	_, l.torn = l.out.WriteTo(l.conn)
+	return l.torn
 }
 
 // saveRest copies what is left of an interrupted frame, so that the caller's memory can be given back at once and

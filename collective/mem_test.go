@@ -177,6 +177,7 @@ func (c *memConn) SetDeadline(t time.Time) error {
 // memNet carries the connections of one test: an inbox per node, and the wires between them.
 type memNet struct {
 	limit int
+	small int // Config.SmallBytes
 	mu    sync.Mutex
 	boxes map[id.Node]*Inbox
 	wires map[[2]id.Node]*memConn // the dialing end, by dialer and acceptor
@@ -184,8 +185,22 @@ type memNet struct {
 	onWrite func(owner id.Node, b []byte) []byte
 }
 
+// short lets operations go the short way; without it all go the long way.
+func (m *memNet) short(small bool) *memNet {
+	if small {
+		m.small = maxWholeBytes
+	}
+	return m
+}
+
+// bothWays runs a test with all operations the long way, and with all of them the short way.
+func bothWays(t *testing.T, f func(t *testing.T, small bool)) {
+	t.Run("long", func(t *testing.T) { f(t, false) })
+	t.Run("short", func(t *testing.T) { f(t, true) })
+}
+
 func newMemNet(limit int) *memNet {
-	return &memNet{limit: limit, boxes: map[id.Node]*Inbox{}, wires: map[[2]id.Node]*memConn{}}
+	return &memNet{limit: limit, small: -1, boxes: map[id.Node]*Inbox{}, wires: map[[2]id.Node]*memConn{}}
 }
 
 func (m *memNet) box(n id.Node) *Inbox {
@@ -236,7 +251,7 @@ func (m *memNet) hook(f func(owner id.Node, b []byte) []byte) {
 func nodeName(rank int) id.Node { return id.Node(fmt.Sprintf("n%d", rank)) }
 
 func (m *memNet) config(rank, world int) Config {
-	cfg := Config{Run: "test", View: 7, Rank: rank, ChunkBytes: 64, Log: zerolog.Nop()}
+	cfg := Config{Run: "test", View: 7, Rank: rank, ChunkBytes: 64, SmallBytes: m.small, Log: zerolog.Nop()}
 	for i := range world {
 		cfg.Peers = append(cfg.Peers, Peer{Node: nodeName(i), Addr: "mem"})
 	}

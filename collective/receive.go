@@ -48,6 +48,8 @@ func (r *Ring) take(l *link, h *header) error {
 		return r.takeData(l, h)
 	case h.kind == kindCall && l == &r.next:
 		return r.takeCall(h)
+	case h.kind == kindWhole && r.whole.limit >= 0:
+		return r.takeWhole(l, h)
 	case h.kind == kindAbort:
 		text := make([]byte, h.length)
 		if err := l.readPayload(text); err != nil {
@@ -60,7 +62,7 @@ func (r *Ring) take(l *link, h *header) error {
 		r.fail(&AbortError{Origin: n.origin, Suspect: n.suspect, Reason: n.reason}, nil)
 		return errLast
 	case h.kind == kindBye:
-		return r.takeBye(l)
+		return r.takeBye(l, h)
 	}
 	return fmt.Errorf("%w: unexpected %v", ErrProtocol, h.kind)
 }
@@ -78,23 +80,28 @@ func (r *Ring) takeCall(h *header) error {
 	if err == nil {
 		r.credited.Store(h.seq)
 		kick(r.sendKick)
+		r.see(&r.next, h.seq)
 	}
 	return err
 }
 
 // takeBye: a peer that has all it wants may leave while this rank still waits for others. It is an error only where
 // this rank needs it.
-func (r *Ring) takeBye(l *link) error {
+func (r *Ring) takeBye(l *link, h *header) error {
 	r.mu.Lock()
 	l.left.Store(true)
-	needed := l == &r.prev && r.call.live && r.recvSeq.Load() == r.call.seq && r.recvDone != r.call.seq
+	c := &r.call
+	needed := l == &r.prev && c.live && r.recvSeq.Load() == c.seq && r.recvDone != c.seq
+	if c.live && c.small {
+		needed = r.came(l, c.seq) < r.wholesFrom(l) || h.seq < c.seq
+	}
 	r.mu.Unlock()
+	if needed {
+		return ErrLeft
+	}
 	if l == &r.next {
 		kick(r.sendKick) // send knows whether anything is left to send
 		return errLast
-	}
-	if needed {
-		return ErrLeft
 	}
 	kick(r.answerKick)
 	return errLast
@@ -132,6 +139,7 @@ func (r *Ring) takeData(l *link, h *header) error {
 			return err
 		}
 	}
+	r.see(&r.prev, seq)
 	in.next(&c.timetable)
 	r.moved.Store(l.heard.Load())
 	r.hopIn.Store(int64(in.hop))

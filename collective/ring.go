@@ -44,6 +44,10 @@ type Config struct {
 	DeadAfter  time.Duration // of silence a peer is dead; default 500 ms, at least three heartbeats
 	ChunkBytes int           // largest payload of a frame, a multiple of 4, the same on every rank; default 256 KiB
 
+	// SmallBytes: operations on vectors of up to so many bytes are done in fewer hops (whole.go); a multiple of 4, the
+	// same on every rank. The default depends on the world; negative: none are.
+	SmallBytes int
+
 	Log zerolog.Logger
 }
 
@@ -64,6 +68,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ChunkBytes == 0 {
 		c.ChunkBytes = DefaultChunkBytes
+	}
+	if c.SmallBytes == 0 {
+		c.SmallBytes = defaultSmallBytes(len(c.Peers))
+	}
+	if c.SmallBytes < 0 {
+		c.SmallBytes = -elemSize
 	}
 	var errs []error
 	bad := func(format string, args ...any) {
@@ -89,6 +99,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ChunkBytes < elemSize || c.ChunkBytes > maxChunkBytes || c.ChunkBytes%elemSize != 0 {
 		bad("ChunkBytes: %d is no multiple of %d between %d and %d", c.ChunkBytes, elemSize, elemSize, maxChunkBytes)
+	}
+	if c.SmallBytes > maxWholeBytes || c.SmallBytes%elemSize != 0 {
+		bad("SmallBytes: %d is no multiple of %d up to %d", c.SmallBytes, elemSize, maxWholeBytes)
 	}
 	if !littleEndian() {
 		errs = append(errs, errors.New("a big-endian host cannot take part: vectors travel as they lie in memory"))
@@ -142,6 +155,7 @@ type Ring struct {
 	recvDone uint64       // latest operation that is complete on this side
 	scratch  []byte       // one chunk
 
+	whole      wholes        // the short way
 	answerKick chan struct{} // the previous rank has left
 	tokens     Vector        // what a barrier gathers
 	sentBytes  atomic.Uint64
@@ -169,6 +183,7 @@ func (v verb) String() string {
 type call struct {
 	timetable
 	live      bool // false between operations
+	small     bool // it goes the short way, with nothing for send and receive to do
 	seq       uint64
 	op        Op
 	verb      verb
@@ -192,6 +207,7 @@ func newRing(cfg Config) *Ring {
 		return r
 	}
 	r.tokens = Int32s(make([]int32, r.world))
+	r.whole = newWholes(cfg.SmallBytes, r.world)
 	r.scratch = make([]byte, cfg.ChunkBytes)
 	r.holders.Store(2)
 	r.prev.rank = (cfg.Rank + r.world - 1) % r.world

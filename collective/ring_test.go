@@ -117,34 +117,38 @@ func checkAll(t *testing.T, rings []*Ring, n int, seed uint64) {
 
 // Every world from 1 to 8, lengths around every border, chunks of one element and more.
 func TestOperationsMatchOracle(t *testing.T) {
-	for world := 1; world <= 8; world++ {
-		for _, chunk := range []int{4, 12, 64} {
-			t.Run(fmt.Sprintf("world=%d/chunk=%d", world, chunk), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					net := newMemNet(100) // less than two frames: everything has to wait for everything
-					rings := joinAll(t, world, func(rank int) Config {
-						cfg := net.config(rank, world)
-						cfg.ChunkBytes = chunk
-						return cfg
+	bothWays(t, func(t *testing.T, small bool) {
+		for world := 1; world <= 8; world++ {
+			for _, chunk := range []int{4, 12, 64} {
+				t.Run(fmt.Sprintf("world=%d/chunk=%d", world, chunk), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						net := newMemNet(100).short(small) // less than two frames: everything has to wait for everything
+						rings := joinAll(t, world, func(rank int) Config {
+							cfg := net.config(rank, world)
+							cfg.ChunkBytes = chunk
+							return cfg
+						})
+						defer closeAll(rings)
+						for _, n := range []int{0, 1, 2, 3, world - 1, world, world + 1, 31, 16 * world, 16*world + 5, 500} {
+							checkAll(t, rings, n, uint64(chunk))
+						}
 					})
-					defer closeAll(rings)
-					for _, n := range []int{0, 1, 2, 3, world - 1, world, world + 1, 31, 16 * world, 16*world + 5, 500} {
-						checkAll(t, rings, n, uint64(chunk))
-					}
 				})
-			})
+			}
 		}
-	}
+	})
 }
 
 func TestWorldOf64(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		net := newMemNet(4096)
-		rings := joinAll(t, 64, func(rank int) Config { return net.config(rank, 64) })
-		defer closeAll(rings)
-		for _, n := range []int{0, 63, 1000} {
-			checkAll(t, rings, n, 64)
-		}
+	bothWays(t, func(t *testing.T, small bool) {
+		synctest.Test(t, func(t *testing.T) {
+			net := newMemNet(4096).short(small)
+			rings := joinAll(t, 64, func(rank int) Config { return net.config(rank, 64) })
+			defer closeAll(rings)
+			for _, n := range []int{0, 63, 1000} {
+				checkAll(t, rings, n, 64)
+			}
+		})
 	})
 }
 
@@ -182,93 +186,97 @@ func TestSentBytes(t *testing.T) {
 
 // A rank that computes for ten minutes is waited for, and Waiting names it.
 func TestSlowRankIsWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const world = 5
-		net := newMemNet(100)
-		rings := joinAll(t, world, func(rank int) Config { return net.config(rank, world) })
-		defer closeAll(rings)
-		began := time.Now()
-		slow := make(chan struct{})
-		results := make(chan error, world)
-		for i, r := range rings {
-			go func() {
-				if i == 3 {
-					<-slow
-				}
-				results <- r.AllReduce(bg, Op{Step: 9, Bucket: 2}, Int32s(make([]int32, 1000)), SumInt32)
-			}()
-		}
-		<-time.After(10 * time.Minute)
-		synctest.Wait()
-		// From any rank, following the names leads to the one that is late.
-		for i := range rings {
-			at := i
-			for range world {
-				what, peer, since, ok := rings[at].Waiting()
-				if !ok {
-					break
-				}
-				if !strings.Contains(what, "step 9 bucket 2") || since.Before(began) || time.Since(since) < 9*time.Minute {
-					t.Fatalf("rank %d waits: %q since %v", at, what, since)
-				}
-				for k := range world {
-					if nodeName(k) == peer {
-						at = k
+	bothWays(t, func(t *testing.T, small bool) {
+		synctest.Test(t, func(t *testing.T) {
+			const world = 5
+			net := newMemNet(100).short(small)
+			rings := joinAll(t, world, func(rank int) Config { return net.config(rank, world) })
+			defer closeAll(rings)
+			began := time.Now()
+			slow := make(chan struct{})
+			results := make(chan error, world)
+			for i, r := range rings {
+				go func() {
+					if i == 3 {
+						<-slow
+					}
+					results <- r.AllReduce(bg, Op{Step: 9, Bucket: 2}, Int32s(make([]int32, 1000)), SumInt32)
+				}()
+			}
+			<-time.After(10 * time.Minute)
+			synctest.Wait()
+			// From any rank, following the names leads to the one that is late.
+			for i := range rings {
+				at := i
+				for range world {
+					what, peer, since, ok := rings[at].Waiting()
+					if !ok {
+						break
+					}
+					if !strings.Contains(what, "step 9 bucket 2") || since.Before(began) || time.Since(since) < 9*time.Minute {
+						t.Fatalf("rank %d waits: %q since %v", at, what, since)
+					}
+					for k := range world {
+						if nodeName(k) == peer {
+							at = k
+						}
 					}
 				}
+				if at != 3 {
+					t.Errorf("from rank %d the chain leads to rank %d, not 3", i, at)
+				}
 			}
-			if at != 3 {
-				t.Errorf("from rank %d the chain leads to rank %d, not 3", i, at)
+			close(slow)
+			for range world {
+				if err := <-results; err != nil {
+					t.Error(err)
+				}
 			}
-		}
-		close(slow)
-		for range world {
-			if err := <-results; err != nil {
-				t.Error(err)
+			if _, _, _, ok := rings[0].Waiting(); ok {
+				t.Error("waits for something after the operation")
 			}
-		}
-		if _, _, _, ok := rings[0].Waiting(); ok {
-			t.Error("waits for something after the operation")
-		}
+		})
 	})
 }
 
 func TestMismatch(t *testing.T) {
-	calls := map[string]func(r *Ring) error{
-		"length": func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 11)), SumInt32) },
-		"reduce": func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 10)), MaxInt32) },
-		"bucket": func(r *Ring) error { return r.AllReduce(bg, Op{1, 1}, Int32s(make([]int32, 10)), SumInt32) },
-		"verb":   func(r *Ring) error { return r.Barrier(bg, Op{Step: 1}) },
-		"empty":  func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(nil), SumInt32) },
-	}
-	for name, odd := range calls {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				net := newMemNet(4096)
-				rings := joinAll(t, 3, func(rank int) Config { return net.config(rank, 3) })
-				defer closeAll(rings)
-				errs := onAll(rings, func(i int, r *Ring) error {
-					if i == 1 {
-						if err := odd(r); err != nil || name != "empty" {
-							return err
+	bothWays(t, func(t *testing.T, small bool) {
+		calls := map[string]func(r *Ring) error{
+			"length": func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 11)), SumInt32) },
+			"reduce": func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 10)), MaxInt32) },
+			"bucket": func(r *Ring) error { return r.AllReduce(bg, Op{1, 1}, Int32s(make([]int32, 10)), SumInt32) },
+			"verb":   func(r *Ring) error { return r.Barrier(bg, Op{Step: 1}) },
+			"empty":  func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(nil), SumInt32) },
+		}
+		for name, odd := range calls {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					net := newMemNet(4096).short(small)
+					rings := joinAll(t, 3, func(rank int) Config { return net.config(rank, 3) })
+					defer closeAll(rings)
+					errs := onAll(rings, func(i int, r *Ring) error {
+						if i == 1 {
+							if err := odd(r); err != nil || name != "empty" {
+								return err
+							}
+							return r.Barrier(bg, Op{Step: 2}) // an empty call has nothing to wait for
 						}
-						return r.Barrier(bg, Op{Step: 2}) // an empty call has nothing to wait for
+						return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 10)), SumInt32)
+					})
+					seen := false
+					for i, err := range errs {
+						if err == nil {
+							t.Errorf("rank %d: no error", i)
+						}
+						seen = seen || errors.Is(err, ErrMismatch)
 					}
-					return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 10)), SumInt32)
+					if !seen {
+						t.Errorf("nobody saw the mismatch: %v", errs)
+					}
 				})
-				seen := false
-				for i, err := range errs {
-					if err == nil {
-						t.Errorf("rank %d: no error", i)
-					}
-					seen = seen || errors.Is(err, ErrMismatch)
-				}
-				if !seen {
-					t.Errorf("nobody saw the mismatch: %v", errs)
-				}
 			})
-		})
-	}
+		}
+	})
 }
 
 func TestArguments(t *testing.T) {
@@ -313,7 +321,8 @@ func TestNoAllocation(t *testing.T) {
 		v := Int32s(x[i])
 		return errors.Join(
 			rings[i].AllReduce(ctx, Op{}, v, SumInt32), rings[i].ReduceScatter(ctx, Op{}, v, bounds, SumInt32),
-			rings[i].AllGather(ctx, Op{}, v, bounds), rings[i].Barrier(ctx, Op{}))
+			rings[i].AllGather(ctx, Op{}, v, bounds), rings[i].Barrier(ctx, Op{}),
+			rings[i].AllReduce(ctx, Op{}, Int32s(x[i][:1000]), SumInt32)) // the short way, as the barrier
 	}
 	const rounds = 50
 	other := make(chan error)

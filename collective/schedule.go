@@ -16,6 +16,7 @@ const (
 	phaseNone phase = iota
 	phaseReduce
 	phaseGather
+	phaseExchange // the short way: whole.go
 )
 
 func (p phase) String() string {
@@ -24,6 +25,8 @@ func (p phase) String() string {
 		return "reduce-scatter"
 	case phaseGather:
 		return "all-gather"
+	case phaseExchange:
+		return "exchange"
 	}
 	return "idle"
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/musterml/muster/internal/id"
 )
 
 // puppet is a rank played by hand, over TCP, beside one real ring in a world of two.
@@ -53,7 +55,7 @@ func joinPuppet(t *testing.T) (*Ring, *puppet) {
 		joined <- r
 	}()
 	p := &puppet{t: t, cfg: configs(1)}
-	hello := header{kind: kindHello, bucket: wireVersion, seq: 2, offset: DefaultChunkBytes, digest: hashPeers(p.cfg.Peers)}
+	hello := header{kind: kindHello, step: id.Step(defaultSmallBytes(2)), bucket: wireVersion, seq: 2, offset: DefaultChunkBytes, digest: hashPeers(p.cfg.Peers)}
 	ready := hello
 	ready.kind = kindReady
 	var err error

@@ -21,6 +21,17 @@ func (r *Ring) Waiting() (what string, peer id.Node, since time.Time, ok bool) {
 	}
 	at := func(ns int64) time.Time { return r.started.Add(time.Duration(ns)) }
 	switch {
+	case c.small:
+		// Whoever is nearest of those that are missing on a side has not begun, or is cut off: those between would pass
+		// its contribution on at once.
+		if n := r.came(&r.prev, c.seq); n < r.wholesFrom(&r.prev) {
+			what, peer = "for its part", r.cfg.Peers[r.origin(&r.prev, n)].Node
+		} else if n := r.came(&r.next, c.seq); n < r.wholesFrom(&r.next) {
+			what, peer = "for its part", r.cfg.Peers[r.origin(&r.next, n)].Node
+		} else {
+			what, peer = "for it to take data", r.next.peer.Node
+		}
+		return fmt.Sprintf("%v of %v: %s", c.verb, c.op, what), peer, at(c.began), true
 	case r.credited.Load() < c.seq && r.sendSeq.Load() == c.seq:
 		what = fmt.Sprintf("%v of %v: for it to begin", c.verb, c.op)
 		return what, r.next.peer.Node, at(c.began), true

@@ -28,6 +28,7 @@ type benchRing struct {
 	secs               float64
 	minIters, maxIters int
 	warmup             int
+	small, chunk       int
 	json               bool
 	rank               int // -1: the parent, which starts the ranks
 }
@@ -59,6 +60,8 @@ times, the bandwidth, and the processor time of all ranks together.`,
 	f.IntVar(&o.minIters, "min-iters", 7, "calls per size, at least")
 	f.IntVar(&o.maxIters, "max-iters", 400, "calls per size, at most")
 	f.IntVar(&o.warmup, "warmup", 3, "calls before the measured ones")
+	f.IntVar(&o.small, "small", 0, "largest vector in bytes that goes the short way; 0: as in a run, -1: none does")
+	f.IntVar(&o.chunk, "chunk", 0, "bytes of a frame on the long way; 0: as in a run")
 	f.BoolVar(&o.json, "json", false, "one JSON object a line")
 	f.IntVar(&o.rank, "rank", -1, "")
 	_ = f.MarkHidden("rank") // how it starts itself
@@ -127,7 +130,7 @@ func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
 		c := exec.CommandContext(ctx, self, "bench", "ring", "--rank", strconv.Itoa(rank),
 			"--world", strconv.Itoa(o.world), "--sizes", o.sizes, "--form", o.form, "--secs", fmt.Sprint(o.secs),
 			"--min-iters", strconv.Itoa(o.minIters), "--max-iters", strconv.Itoa(o.maxIters),
-			"--warmup", strconv.Itoa(o.warmup), "--json="+strconv.FormatBool(o.json))
+			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk), "--json="+strconv.FormatBool(o.json))
 		c.Stderr = os.Stderr
 		in, err := c.StdinPipe()
 		if err != nil {
