@@ -18,11 +18,10 @@ type Ops interface {
 	SumRows(out, x Buffer, rows, cols int)
 	// Add is y[i] = act(a[i] + b[i]), n elements each; y may be a or b.
 	Add(y, a, b Buffer, n int, act Activation)
-	// GELU is y[i] = x[i] * Phi(x[i]), with the distribution of the normal law itself (by erf, PyTorch's
-	// default), n elements each.
-	GELU(y, x Buffer, n int)
-	// GELUBackward is dx[i] = dy[i] * d GELU(x[i]) / d x[i], n elements each; dx may be dy.
-	GELUBackward(dx, dy, x Buffer, n int)
+	// Apply is y[i] = f(x[i]), n elements each.
+	Apply(y, x Buffer, n int, f Function)
+	// ApplyBackward is dx[i] = dy[i] * f'(x[i]), n elements each; dx may be dy.
+	ApplyBackward(dx, dy, x Buffer, n int, f Function)
 	// AveragePool is y (n, c) = the mean over the pixels of x (n, pixels, c), added by pixel.
 	AveragePool(y, x Buffer, n, pixels, c int)
 	// AveragePoolBackward is dx (n, pixels, c) = dy (n, c) / pixels, the same for each pixel.
@@ -50,6 +49,23 @@ const (
 	Identity Activation = iota
 	// ReLU is max(0, x); NaN stays NaN.
 	ReLU
+)
+
+// Function is what Apply applies.
+type Function uint8
+
+const (
+	// GELU is x * Phi(x), with the distribution of the normal law itself (by erf, PyTorch's default).
+	GELU Function = iota
+	// SiLU is x * sigmoid(x).
+	SiLU
+	// Tanh is the hyperbolic tangent.
+	Tanh
+	// Sigmoid is 1/(1+e**-x).
+	Sigmoid
+
+	// Functions is how many there are.
+	Functions
 )
 
 // Trans says which operand of a matrix product is stored transposed.

@@ -180,7 +180,7 @@ func (b *builder) transformerBlock(name string, heads int) {
 	b.residual(device.Identity, func() {
 		b.layerNorm(norm2)
 		b.everywhere(4*width, device.Identity, fc1)
-		b.add(&gelu{b.now})
+		b.add(&function{b.now, device.GELU})
 		b.everywhere(width, device.Identity, fc2)
 	}, nil)
 }

@@ -69,13 +69,20 @@ func (l *attention) backward(p *pass, st *state, x, dx device.Buffer) {
 	p.AttentionBackward(device.AttentionBackward{Shape: l.at(p.n), DQKV: dx, QKV: x, DY: st.dy, LSE: st.lse})
 }
 
-// gelu is PyTorch's nn.GELU.
-type gelu struct{ s shape }
+// function is PyTorch's nn.GELU, nn.SiLU, nn.Tanh or nn.Sigmoid.
+type function struct {
+	s shape
+	f device.Function
+}
 
-func (l *gelu) out() shape { return l.s }
+func (l *function) out() shape { return l.s }
 
-func (l *gelu) forward(p *pass, st *state, x device.Buffer) { p.GELU(st.y, x, p.n*l.s.size()) }
+func (l *function) forward(p *pass, st *state, x device.Buffer) {
+	p.Apply(st.y, x, p.n*l.s.size(), l.f)
+}
 
-func (l *gelu) backward(p *pass, st *state, x, dx device.Buffer) {
-	p.GELUBackward(dx, st.dy, x, p.n*l.s.size())
+func (l *function) backward(p *pass, st *state, x, dx device.Buffer) {
+	if !dx.IsNone() {
+		p.ApplyBackward(dx, st.dy, x, p.n*l.s.size(), l.f)
+	}
 }

@@ -86,30 +86,6 @@ func (s *stream) Add(yb, ab, bb device.Buffer, n int, act device.Activation) {
 	}
 }
 
-// GELU implements device.Ops.
-func (s *stream) GELU(yb, xb device.Buffer, n int) {
-	const op = "GELU"
-	if !s.sized(op, n) {
-		return
-	}
-	y, x := s.floats(op, "Y", yb, n), s.floats(op, "X", xb, n)
-	if s.err == nil {
-		s.k.gelu(y, x)
-	}
-}
-
-// GELUBackward implements device.Ops.
-func (s *stream) GELUBackward(dxb, dyb, xb device.Buffer, n int) {
-	const op = "GELU backward"
-	if !s.sized(op, n) {
-		return
-	}
-	dx, dy, x := s.floats(op, "DX", dxb, n), s.floats(op, "DY", dyb, n), s.floats(op, "X", xb, n)
-	if s.err == nil {
-		s.k.geluBack(dx, dy, x)
-	}
-}
-
 // ToNHWC implements device.Ops.
 func (s *stream) ToNHWC(y, x device.Buffer, n, c, h, w int) {
 	if s.sized("to NHWC", n, c, h, w) {

@@ -205,39 +205,68 @@ func TestAttention(t *testing.T) {
 	})
 }
 
-func naiveGELU(x []float64) []float64 {
-	y := make([]float64, len(x))
-	for i, v := range x {
-		y[i] = v * math.Erfc(-v/math.Sqrt2) / 2
-	}
-	return y
+// naive functions and their slopes.
+var naiveFunctions = map[device.Function]func(x float64) (y, slope float64){
+	device.GELU: func(x float64) (float64, float64) {
+		phi := math.Erfc(-x/math.Sqrt2) / 2
+		return x * phi, phi + x*math.Exp(-x*x/2)/math.Sqrt(2*math.Pi)
+	},
+	device.SiLU: func(x float64) (float64, float64) {
+		s := 1 / (1 + math.Exp(-x))
+		return x * s, s + s*x/(1+math.Exp(x))
+	},
+	device.Tanh: func(x float64) (float64, float64) {
+		return math.Tanh(x), 1 / (math.Cosh(x) * math.Cosh(x))
+	},
+	device.Sigmoid: func(x float64) (float64, float64) {
+		return 1 / (1 + math.Exp(-x)), 1 / (1 + math.Exp(-x)) / (1 + math.Exp(x))
+	},
 }
 
-func TestGELU(t *testing.T) {
+func TestFunctions(t *testing.T) {
+	var xv []float32
+	for x := float32(-20); x < 20; x += 0.00913 {
+		xv = append(xv, x)
+	}
+	xv = append(xv, 0, float32(math.Copysign(0, -1)), 1e-30, -1e-30, 1e-5, -3e-4, 1e15, -1e15, 85, -85, 100, -100)
 	eachSet(t, func(b *bench) []float32 {
-		var xv []float32
-		for x := float32(-20); x < 20; x += 0.00913 {
-			xv = append(xv, x)
-		}
-		xv = append(xv, 0, float32(math.Copysign(0, -1)), 1e-30, -1e-30, 1e30, -1e30)
-		x := b.buffer(xv)
-		dyv, dy := b.random(len(xv))
-		y, dx := b.room(len(xv)), b.room(len(xv))
-		b.s.GELU(y, x, len(xv))
-		b.s.GELUBackward(dx, dy, x, len(xv))
-		for i, want := range naiveGELU(wide(xv)) {
-			v := float64(xv[i])
-			if got := b.result(y)[i]; !(math.Abs(float64(got)-want) <= 5e-7*math.Abs(want)*(1+v*v/2)+1e-36) {
-				b.Fatalf("GELU(%v) is %v, want %v", v, got, want)
+		var all []float32
+		n := len(xv)
+		for f := range device.Functions {
+			x := b.buffer(xv)
+			dyv, dy := b.random(n)
+			y, dx := b.room(n), b.room(n)
+			b.s.Apply(y, x, n, f)
+			b.s.ApplyBackward(dx, dy, x, n, f)
+			for i, v := range xv {
+				want, slope := naiveFunctions[f](float64(v))
+				// What goes to zero as e**-z has an error that grows with z, and is zero at last.
+				tol := 5e-7*math.Abs(want)*(1+min(float64(v*v)/2, 100)) + 1e-35
+				if got := b.result(y)[i]; !(math.Abs(float64(got)-want) <= tol) {
+					b.Fatalf("function %d of %v is %v, want %v", f, v, got, want)
+				}
+				if got := b.result(dx)[i]; !(math.Abs(float64(got)-slope*float64(dyv[i])) <= 4e-7*(math.Abs(slope)+1+min(math.Abs(float64(v)), 20)/4)) {
+					b.Fatalf("slope of function %d at %v is %v, want %v", f, v, got, slope*float64(dyv[i]))
+				}
 			}
-			slope := math.Erfc(-v/math.Sqrt2)/2 + v*math.Exp(-v*v/2)/math.Sqrt(2*math.Pi)
-			if got := b.result(dx)[i]; !(math.Abs(float64(got)-slope*float64(dyv[i])) <= 4e-7*(math.Abs(slope)+1)) {
-				b.Fatalf("slope of GELU at %v is %v, want %v", v, got, slope*float64(dyv[i]))
+			b.s.ApplyBackward(dy, dy, x, n, f)
+			sameBits(t, "in place", b.result(dy), b.result(dx))
+			all = slices.Concat(all, b.result(y), b.result(dx))
+
+			nans := b.room(33) // must not be hidden
+			b.s.Apply(y, nans, 33, f)
+			b.s.ApplyBackward(dx, nans, nans, 33, f)
+			for i := range 33 {
+				if v, d := b.result(y)[i], b.result(dx)[i]; v == v || d == d {
+					b.Fatalf("function %d of NaN is %v, its slope %v", f, v, d)
+				}
 			}
 		}
-		b.s.GELUBackward(dy, dy, x, len(xv))
-		sameBits(t, "in place", b.result(dy), b.result(dx))
-		return slices.Concat(b.result(y), b.result(dx))
+		b.s.Apply(b.room(1), b.room(1), 1, device.Functions)
+		if err := b.s.Sync(); err == nil || err.Error() != "function: there is no function 4" {
+			b.Fatalf("error %v", err)
+		}
+		return all
 	})
 }
 

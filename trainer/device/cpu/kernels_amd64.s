@@ -602,8 +602,8 @@ rowExpAVX512_loop:
 	VFMADD213PS   constant3e2aaa47<>+0(SB), Z4, Z5
 	VFMADD213PS   constant3f000000<>+0(SB), Z4, Z5
 	VFMADD213PS   constant3f800000<>+0(SB), Z4, Z5
-	VFMADD213PS   constant3f800000<>+0(SB), Z4, Z5
-	VMULPS        Z6, Z5, Z5
+	VMULPS        Z4, Z5, Z5
+	VFMADD213PS   Z6, Z6, Z5
 	VCMPPS        $0x15, constantc2ae0000<>+0(SB), Z3, K1
 	VMOVAPS.Z     Z5, K1, Z5
 	VADDPS        Z5, Z2, Z2
@@ -871,8 +871,8 @@ rowGELUAVX512_loop:
 	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z3
 	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z3
 	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
-	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
-	VMULPS       Z5, Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VFMADD213PS  Z5, Z5, Z3
 	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Z1, K1
 	VMOVAPS.Z    Z3, K1, Z3
 	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
@@ -1144,8 +1144,8 @@ rowGELUBackAVX512_loop:
 	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z3
 	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z3
 	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
-	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
-	VMULPS       Z5, Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VFMADD213PS  Z5, Z5, Z3
 	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Z1, K1
 	VMOVAPS.Z    Z3, K1, Z3
 	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
@@ -1195,6 +1195,342 @@ DATA constant3ecc422a<>+52(SB)/4, $0x3ecc422a
 DATA constant3ecc422a<>+56(SB)/4, $0x3ecc422a
 DATA constant3ecc422a<>+60(SB)/4, $0x3ecc422a
 GLOBL constant3ecc422a<>(SB), RODATA|NOPTR, $64
+
+// func rowSiLUAVX512(y *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowSiLUAVX512(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+rowSiLUAVX512_loop:
+	VMOVUPS      (CX), Z0
+	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
+	VPXORD       Z3, Z3, Z3
+	VSUBPS       Z1, Z3, Z1
+	VMOVUPS      constantc2ae0000<>+0(SB), Z2
+	VMAXPS       Z1, Z2, Z2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Z4
+	VFMADD213PS  constant4b40007f<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z4, Z6
+	VSUBPS       constant4b40007f<>+0(SB), Z4, Z4
+	VFNMADD231PS constant3f317200<>+0(SB), Z4, Z2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Z4, Z2
+	VMOVUPS      constant3ab6da72<>+0(SB), Z4
+	VFMADD213PS  constant3c091df0<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z4
+	VMULPS       Z2, Z4, Z4
+	VFMADD213PS  Z6, Z6, Z4
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Z1, K1
+	VMOVAPS.Z    Z4, K1, Z4
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VADDPS       Z4, Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMULPS       Z1, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VCMPPS       $0x11, Z5, Z0, K1
+	VMOVAPS      Z4, K1, Z1
+	VMULPS       Z1, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowSiLUAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowSiLUBackAVX512(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowSiLUBackAVX512(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowSiLUBackAVX512_loop:
+	VMOVUPS      (DX), Z0
+	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
+	VPXORD       Z3, Z3, Z3
+	VSUBPS       Z1, Z3, Z1
+	VMOVUPS      constantc2ae0000<>+0(SB), Z2
+	VMAXPS       Z1, Z2, Z2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Z4
+	VFMADD213PS  constant4b40007f<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z4, Z6
+	VSUBPS       constant4b40007f<>+0(SB), Z4, Z4
+	VFNMADD231PS constant3f317200<>+0(SB), Z4, Z2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Z4, Z2
+	VMOVUPS      constant3ab6da72<>+0(SB), Z4
+	VFMADD213PS  constant3c091df0<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z4
+	VMULPS       Z2, Z4, Z4
+	VFMADD213PS  Z6, Z6, Z4
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Z1, K1
+	VMOVAPS.Z    Z4, K1, Z4
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VADDPS       Z4, Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMULPS       Z1, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VCMPPS       $0x11, Z5, Z0, K1
+	VMOVAPS      Z4, K1, Z1
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VSUBPS       Z1, Z2, Z2
+	VMULPS       Z0, Z2, Z2
+	VFMADD213PS  Z1, Z1, Z2
+	VMULPS       (CX), Z2, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowSiLUBackAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowTanhAVX512(y *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowTanhAVX512(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+rowTanhAVX512_loop:
+	VMOVUPS      (CX), Z0
+	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
+	VMULPS       constantc0000000<>+0(SB), Z1, Z1
+	VMOVUPS      constantc2ae0000<>+0(SB), Z2
+	VMAXPS       Z1, Z2, Z2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Z3
+	VFMADD213PS  constant4b40007f<>+0(SB), Z2, Z3
+	VPSLLD       $0x17, Z3, Z1
+	VSUBPS       constant4b40007f<>+0(SB), Z3, Z3
+	VFNMADD231PS constant3f317200<>+0(SB), Z3, Z2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Z3, Z2
+	VMOVUPS      constant3ab6da72<>+0(SB), Z3
+	VFMADD213PS  constant3c091df0<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
+	VMULPS       Z2, Z3, Z3
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VSUBPS       Z1, Z2, Z2
+	VFNMADD213PS Z2, Z1, Z3
+	VMOVUPS      constant40000000<>+0(SB), Z1
+	VSUBPS       Z3, Z1, Z1
+	VDIVPS       Z1, Z3, Z3
+	VPANDD       constant80000000<>+0(SB), Z0, Z1
+	VPORD        Z1, Z3, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowTanhAVX512_loop
+	VZEROUPPER
+	RET
+
+DATA constantc0000000<>+0(SB)/4, $0xc0000000
+DATA constantc0000000<>+4(SB)/4, $0xc0000000
+DATA constantc0000000<>+8(SB)/4, $0xc0000000
+DATA constantc0000000<>+12(SB)/4, $0xc0000000
+DATA constantc0000000<>+16(SB)/4, $0xc0000000
+DATA constantc0000000<>+20(SB)/4, $0xc0000000
+DATA constantc0000000<>+24(SB)/4, $0xc0000000
+DATA constantc0000000<>+28(SB)/4, $0xc0000000
+DATA constantc0000000<>+32(SB)/4, $0xc0000000
+DATA constantc0000000<>+36(SB)/4, $0xc0000000
+DATA constantc0000000<>+40(SB)/4, $0xc0000000
+DATA constantc0000000<>+44(SB)/4, $0xc0000000
+DATA constantc0000000<>+48(SB)/4, $0xc0000000
+DATA constantc0000000<>+52(SB)/4, $0xc0000000
+DATA constantc0000000<>+56(SB)/4, $0xc0000000
+DATA constantc0000000<>+60(SB)/4, $0xc0000000
+GLOBL constantc0000000<>(SB), RODATA|NOPTR, $64
+
+DATA constant40000000<>+0(SB)/4, $0x40000000
+DATA constant40000000<>+4(SB)/4, $0x40000000
+DATA constant40000000<>+8(SB)/4, $0x40000000
+DATA constant40000000<>+12(SB)/4, $0x40000000
+DATA constant40000000<>+16(SB)/4, $0x40000000
+DATA constant40000000<>+20(SB)/4, $0x40000000
+DATA constant40000000<>+24(SB)/4, $0x40000000
+DATA constant40000000<>+28(SB)/4, $0x40000000
+DATA constant40000000<>+32(SB)/4, $0x40000000
+DATA constant40000000<>+36(SB)/4, $0x40000000
+DATA constant40000000<>+40(SB)/4, $0x40000000
+DATA constant40000000<>+44(SB)/4, $0x40000000
+DATA constant40000000<>+48(SB)/4, $0x40000000
+DATA constant40000000<>+52(SB)/4, $0x40000000
+DATA constant40000000<>+56(SB)/4, $0x40000000
+DATA constant40000000<>+60(SB)/4, $0x40000000
+GLOBL constant40000000<>(SB), RODATA|NOPTR, $64
+
+DATA constant80000000<>+0(SB)/4, $0x80000000
+DATA constant80000000<>+4(SB)/4, $0x80000000
+DATA constant80000000<>+8(SB)/4, $0x80000000
+DATA constant80000000<>+12(SB)/4, $0x80000000
+DATA constant80000000<>+16(SB)/4, $0x80000000
+DATA constant80000000<>+20(SB)/4, $0x80000000
+DATA constant80000000<>+24(SB)/4, $0x80000000
+DATA constant80000000<>+28(SB)/4, $0x80000000
+DATA constant80000000<>+32(SB)/4, $0x80000000
+DATA constant80000000<>+36(SB)/4, $0x80000000
+DATA constant80000000<>+40(SB)/4, $0x80000000
+DATA constant80000000<>+44(SB)/4, $0x80000000
+DATA constant80000000<>+48(SB)/4, $0x80000000
+DATA constant80000000<>+52(SB)/4, $0x80000000
+DATA constant80000000<>+56(SB)/4, $0x80000000
+DATA constant80000000<>+60(SB)/4, $0x80000000
+GLOBL constant80000000<>(SB), RODATA|NOPTR, $64
+
+// func rowTanhBackAVX512(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowTanhBackAVX512(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowTanhBackAVX512_loop:
+	VMOVUPS      (DX), Z0
+	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
+	VMULPS       constantc0000000<>+0(SB), Z1, Z1
+	VMOVUPS      constantc2ae0000<>+0(SB), Z2
+	VMAXPS       Z1, Z2, Z2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Z3
+	VFMADD213PS  constant4b40007f<>+0(SB), Z2, Z3
+	VPSLLD       $0x17, Z3, Z1
+	VSUBPS       constant4b40007f<>+0(SB), Z3, Z3
+	VFNMADD231PS constant3f317200<>+0(SB), Z3, Z2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Z3, Z2
+	VMOVUPS      constant3ab6da72<>+0(SB), Z3
+	VFMADD213PS  constant3c091df0<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z3
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z3
+	VMULPS       Z2, Z3, Z3
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VSUBPS       Z1, Z2, Z2
+	VFNMADD213PS Z2, Z1, Z3
+	VMOVUPS      constant40000000<>+0(SB), Z1
+	VSUBPS       Z3, Z1, Z1
+	VDIVPS       Z1, Z3, Z3
+	VPANDD       constant80000000<>+0(SB), Z0, Z1
+	VPORD        Z1, Z3, Z3
+	VMOVUPS      constant3f800000<>+0(SB), Z0
+	VFNMADD231PS Z3, Z3, Z0
+	VMULPS       (CX), Z0, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowTanhBackAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowSigmoidAVX512(y *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowSigmoidAVX512(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+rowSigmoidAVX512_loop:
+	VMOVUPS      (CX), Z0
+	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
+	VPXORD       Z3, Z3, Z3
+	VSUBPS       Z1, Z3, Z1
+	VMOVUPS      constantc2ae0000<>+0(SB), Z2
+	VMAXPS       Z1, Z2, Z2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Z4
+	VFMADD213PS  constant4b40007f<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z4, Z6
+	VSUBPS       constant4b40007f<>+0(SB), Z4, Z4
+	VFNMADD231PS constant3f317200<>+0(SB), Z4, Z2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Z4, Z2
+	VMOVUPS      constant3ab6da72<>+0(SB), Z4
+	VFMADD213PS  constant3c091df0<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z4
+	VMULPS       Z2, Z4, Z4
+	VFMADD213PS  Z6, Z6, Z4
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Z1, K1
+	VMOVAPS.Z    Z4, K1, Z4
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VADDPS       Z4, Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMULPS       Z1, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VCMPPS       $0x11, Z5, Z0, K1
+	VMOVAPS      Z4, K1, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowSigmoidAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rowSigmoidBackAVX512(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rowSigmoidBackAVX512(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowSigmoidBackAVX512_loop:
+	VMOVUPS      (DX), Z0
+	VPANDD       constant7fffffff<>+0(SB), Z0, Z1
+	VPXORD       Z3, Z3, Z3
+	VSUBPS       Z1, Z3, Z1
+	VMOVUPS      constantc2ae0000<>+0(SB), Z2
+	VMAXPS       Z1, Z2, Z2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Z4
+	VFMADD213PS  constant4b40007f<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z4, Z6
+	VSUBPS       constant4b40007f<>+0(SB), Z4, Z4
+	VFNMADD231PS constant3f317200<>+0(SB), Z4, Z2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Z4, Z2
+	VMOVUPS      constant3ab6da72<>+0(SB), Z4
+	VFMADD213PS  constant3c091df0<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3f000000<>+0(SB), Z2, Z4
+	VFMADD213PS  constant3f800000<>+0(SB), Z2, Z4
+	VMULPS       Z2, Z4, Z4
+	VFMADD213PS  Z6, Z6, Z4
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Z1, K1
+	VMOVAPS.Z    Z4, K1, Z4
+	VMOVUPS      constant3f800000<>+0(SB), Z2
+	VADDPS       Z4, Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMULPS       Z1, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VCMPPS       $0x11, Z5, Z0, K1
+	VMOVAPS      Z4, K1, Z1
+	VMULPS       Z1, Z1, Z0
+	VSUBPS       Z0, Z1, Z0
+	VMULPS       (CX), Z0, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowSigmoidBackAVX512_loop
+	VZEROUPPER
+	RET
 
 // func rowNormaliseAVX512(y *float32, x *float32, gamma *float32, beta *float32, n int, mean float32, rstd float32)
 // Requires: AVX, AVX512F
@@ -1892,10 +2228,10 @@ rowExpAVX2_loop:
 	VFMADD213PS  constant3e2aaa47<>+0(SB), Y5, Y6
 	VFMADD213PS  constant3f000000<>+0(SB), Y5, Y6
 	VFMADD213PS  constant3f800000<>+0(SB), Y5, Y6
-	VFMADD213PS  constant3f800000<>+0(SB), Y5, Y6
-	VMULPS       Y7, Y6, Y6
-	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y4, Y5
-	VANDPS       Y5, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VFMADD213PS  Y7, Y7, Y6
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y6, Y6
 	VADDPS       Y6, Y2, Y2
 	VMOVUPS      Y6, (AX)
 	VMOVUPS      32(CX), Y4
@@ -1914,10 +2250,10 @@ rowExpAVX2_loop:
 	VFMADD213PS  constant3e2aaa47<>+0(SB), Y5, Y6
 	VFMADD213PS  constant3f000000<>+0(SB), Y5, Y6
 	VFMADD213PS  constant3f800000<>+0(SB), Y5, Y6
-	VFMADD213PS  constant3f800000<>+0(SB), Y5, Y6
-	VMULPS       Y7, Y6, Y6
-	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y4, Y5
-	VANDPS       Y5, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VFMADD213PS  Y7, Y7, Y6
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y6, Y6
 	VADDPS       Y6, Y3, Y3
 	VMOVUPS      Y6, 32(AX)
 	ADDQ         $0x40, AX
@@ -1989,10 +2325,10 @@ rowGELUAVX2_loop:
 	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
 	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
 	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
-	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
-	VMULPS       Y4, Y3, Y3
-	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y2
-	VANDPS       Y2, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
 	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
 	VMOVUPS      constant3f800000<>+0(SB), Y2
 	VFMADD132PS  constant3e99999a<>+0(SB), Y2, Y1
@@ -2030,10 +2366,10 @@ rowGELUAVX2_loop:
 	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
 	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
 	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
-	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
-	VMULPS       Y4, Y3, Y3
-	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y2
-	VANDPS       Y2, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
 	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
 	VMOVUPS      constant3f800000<>+0(SB), Y2
 	VFMADD132PS  constant3e99999a<>+0(SB), Y2, Y1
@@ -2087,10 +2423,10 @@ rowGELUBackAVX2_loop:
 	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
 	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
 	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
-	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
-	VMULPS       Y4, Y3, Y3
-	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y2
-	VANDPS       Y2, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
 	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
 	VMOVUPS      constant3f800000<>+0(SB), Y2
 	VFMADD132PS  constant3e99999a<>+0(SB), Y2, Y1
@@ -2130,10 +2466,10 @@ rowGELUBackAVX2_loop:
 	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
 	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
 	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
-	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
-	VMULPS       Y4, Y3, Y3
-	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y2
-	VANDPS       Y2, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
 	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
 	VMOVUPS      constant3f800000<>+0(SB), Y2
 	VFMADD132PS  constant3e99999a<>+0(SB), Y2, Y1
@@ -2161,6 +2497,474 @@ rowGELUBackAVX2_loop:
 	ADDQ         $0x40, DX
 	SUBQ         $0x10, BX
 	JNZ          rowGELUBackAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowSiLUAVX2(y *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowSiLUAVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+rowSiLUAVX2_loop:
+	VMOVUPS      (CX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VADDPS       Y3, Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      32(CX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VADDPS       Y3, Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowSiLUAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowSiLUBackAVX2(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowSiLUBackAVX2(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowSiLUBackAVX2_loop:
+	VMOVUPS      (DX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VADDPS       Y3, Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VSUBPS       Y1, Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VFMADD213PS  Y1, Y1, Y2
+	VMULPS       (CX), Y2, Y2
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      32(DX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VADDPS       Y3, Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VSUBPS       Y1, Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VFMADD213PS  Y1, Y1, Y2
+	VMULPS       32(CX), Y2, Y2
+	VMOVUPS      Y2, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowSiLUBackAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowTanhAVX2(y *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowTanhAVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+rowTanhAVX2_loop:
+	VMOVUPS      (CX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VMULPS       constantc0000000<>+0(SB), Y1, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y1
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VSUBPS       Y1, Y2, Y2
+	VFNMADD213PS Y2, Y1, Y3
+	VMOVUPS      constant40000000<>+0(SB), Y1
+	VSUBPS       Y3, Y1, Y1
+	VDIVPS       Y1, Y3, Y3
+	VANDPS       constant80000000<>+0(SB), Y0, Y1
+	VORPS        Y1, Y3, Y3
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      32(CX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VMULPS       constantc0000000<>+0(SB), Y1, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y1
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VSUBPS       Y1, Y2, Y2
+	VFNMADD213PS Y2, Y1, Y3
+	VMOVUPS      constant40000000<>+0(SB), Y1
+	VSUBPS       Y3, Y1, Y1
+	VDIVPS       Y1, Y3, Y3
+	VANDPS       constant80000000<>+0(SB), Y0, Y1
+	VORPS        Y1, Y3, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowTanhAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowTanhBackAVX2(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowTanhBackAVX2(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowTanhBackAVX2_loop:
+	VMOVUPS      (DX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VMULPS       constantc0000000<>+0(SB), Y1, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y1
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VSUBPS       Y1, Y2, Y2
+	VFNMADD213PS Y2, Y1, Y3
+	VMOVUPS      constant40000000<>+0(SB), Y1
+	VSUBPS       Y3, Y1, Y1
+	VDIVPS       Y1, Y3, Y3
+	VANDPS       constant80000000<>+0(SB), Y0, Y1
+	VORPS        Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y0
+	VFNMADD231PS Y3, Y3, Y0
+	VMULPS       (CX), Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      32(DX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VMULPS       constantc0000000<>+0(SB), Y1, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y1
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VSUBPS       Y1, Y2, Y2
+	VFNMADD213PS Y2, Y1, Y3
+	VMOVUPS      constant40000000<>+0(SB), Y1
+	VSUBPS       Y3, Y1, Y1
+	VDIVPS       Y1, Y3, Y3
+	VANDPS       constant80000000<>+0(SB), Y0, Y1
+	VORPS        Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y0
+	VFNMADD231PS Y3, Y3, Y0
+	VMULPS       32(CX), Y0, Y0
+	VMOVUPS      Y0, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowTanhBackAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowSigmoidAVX2(y *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowSigmoidAVX2(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+rowSigmoidAVX2_loop:
+	VMOVUPS      (CX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VADDPS       Y3, Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      32(CX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VADDPS       Y3, Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          rowSigmoidAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rowSigmoidBackAVX2(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowSigmoidBackAVX2(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+
+rowSigmoidBackAVX2_loop:
+	VMOVUPS      (DX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VADDPS       Y3, Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMULPS       Y1, Y1, Y0
+	VSUBPS       Y0, Y1, Y0
+	VMULPS       (CX), Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      32(DX), Y0
+	VANDPS       constant7fffffff<>+0(SB), Y0, Y1
+	VXORPS       Y2, Y2, Y2
+	VSUBPS       Y1, Y2, Y1
+	VMOVUPS      constantc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y2
+	VMOVUPS      constant3fb8aa3b<>+0(SB), Y3
+	VFMADD213PS  constant4b40007f<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y3, Y4
+	VSUBPS       constant4b40007f<>+0(SB), Y3, Y3
+	VFNMADD231PS constant3f317200<>+0(SB), Y3, Y2
+	VFNMADD231PS constant35bfbe8e<>+0(SB), Y3, Y2
+	VMOVUPS      constant3ab6da72<>+0(SB), Y3
+	VFMADD213PS  constant3c091df0<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3d2aaa2f<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3e2aaa47<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  constant3f800000<>+0(SB), Y2, Y3
+	VMULPS       Y2, Y3, Y3
+	VFMADD213PS  Y4, Y4, Y3
+	VCMPPS       $0x15, constantc2ae0000<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      constant3f800000<>+0(SB), Y2
+	VADDPS       Y3, Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y1, Y3, Y3
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x11, Y2, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMULPS       Y1, Y1, Y0
+	VSUBPS       Y0, Y1, Y0
+	VMULPS       32(CX), Y0, Y0
+	VMOVUPS      Y0, 32(AX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JNZ          rowSigmoidBackAVX2_loop
 	VZEROUPPER
 	RET
 

@@ -1,6 +1,6 @@
 package cpu
 
-import "math"
+import "github.com/musterml/muster/trainer/device"
 
 // rowKernels work on n elements side by side, n a positive multiple of rowBlock; nil: there are
 // none. A sum has rowBlock partial sums, element i in the one numbered i mod rowBlock, which
@@ -14,8 +14,8 @@ type rowKernels struct {
 	rowAdd         func(y, a, b *float32, n int, floor float32)
 	rowExp         func(y, x *float32, n int, a, b float32) float32
 	rowSoftmaxBack func(dx, dy, y *float32, n int, mean, a float32)
-	rowGELU        func(y, x *float32, n int)
-	rowGELUBack    func(dx, dy, x *float32, n int)
+	rowApply       [device.Functions]func(y, x *float32, n int)
+	rowApplyBack   [device.Functions]func(dx, dy, x *float32, n int)
 	rowNormalise   func(y, x, gamma, beta *float32, n int, mean, rstd float32)
 	rowNormSums    func(dy, gamma, x *float32, n int, mean, rstd float32) (r0, r1 float32)
 	rowNormBack    func(dx, dy, gamma, x, dgamma, dbeta *float32, n int, mean, rstd, m0, m1 float32)
@@ -130,50 +130,4 @@ func (k *kernels) softmaxBack(dx, dy, y []float32, mean, a float32) {
 	for i := q; i < len(y); i++ {
 		dx[i] = float32(a * float32(y[i]*(dy[i]-mean)))
 	}
-}
-
-// gelu is y = x*Phi(x), Phi being the distribution of the normal law.
-func (k *kernels) gelu(y, x []float32) {
-	q := k.quickRow(len(x))
-	if q > 0 {
-		k.rowGELU(&y[0], &x[0], q)
-	}
-	for i := q; i < len(x); i++ {
-		phi, _ := normal(float64(x[i]))
-		y[i] = float32(float64(x[i]) * phi)
-	}
-}
-
-// geluBack is dx = dy*(Phi(x) + x*phi(x)), phi being the density of the normal law; dx may be dy.
-func (k *kernels) geluBack(dx, dy, x []float32) {
-	q := k.quickRow(len(x))
-	if q > 0 {
-		k.rowGELUBack(&dx[0], &dy[0], &x[0], q)
-	}
-	for i := q; i < len(x); i++ {
-		phi, density := normal(float64(x[i]))
-		dx[i] = float32(float64(dy[i]) * (phi + float64(float64(x[i])*density)))
-	}
-}
-
-// normal is the normal law at x: its distribution and its density. The polynomial and its error (6e-8) are
-// those of the assembly (asm/exp.go).
-func normal(x float64) (phi, density float64) {
-	t := math.Abs(x)
-	e := exp(float64(t*t) * -0.5)
-	u := 1 / (1 + float64(0.3*t))
-	p := 0.0
-	for i := len(tail) - 1; i >= 0; i-- {
-		p = tail[i] + float64(p*u)
-	}
-	phi = float64(e * p)
-	if !(x < 0) {
-		phi = 1 - phi
-	}
-	return phi, e * 0.3989422804014327
-}
-
-var tail = [...]float64{
-	6.593181296921102e-06, 0.11949746310710907, 0.12185091525316238, 0.09495405852794647, 0.1419021040201187,
-	-0.07559153437614441, 0.22786171734333038, -0.1687803566455841, 0.038299061357975006,
 }

@@ -1,5 +1,7 @@
 package cpu
 
+import "github.com/musterml/muster/trainer/device"
+
 var rowsAVX512 = rowKernels{
 	rowMax:         rowMaxAVX512,
 	rowSum:         rowSumAVX512,
@@ -9,8 +11,6 @@ var rowsAVX512 = rowKernels{
 	rowAdd:         rowAddAVX512,
 	rowExp:         rowExpAVX512,
 	rowSoftmaxBack: rowSoftmaxBackAVX512,
-	rowGELU:        rowGELUAVX512,
-	rowGELUBack:    rowGELUBackAVX512,
 	rowNormalise:   rowNormaliseAVX512,
 	rowNormSums:    rowNormSumsAVX512,
 	rowNormBack:    rowNormBackAVX512,
@@ -18,6 +18,18 @@ var rowsAVX512 = rowKernels{
 	rowAddProducts: rowAddProductsAVX512,
 	rowAffine:      rowAffineAVX512,
 	rowAffine2:     rowAffine2AVX512,
+	rowApply: [...]func(y, x *float32, n int){
+		device.GELU:    rowGELUAVX512,
+		device.SiLU:    rowSiLUAVX512,
+		device.Tanh:    rowTanhAVX512,
+		device.Sigmoid: rowSigmoidAVX512,
+	},
+	rowApplyBack: [...]func(dx, dy, x *float32, n int){
+		device.GELU:    rowGELUBackAVX512,
+		device.SiLU:    rowSiLUBackAVX512,
+		device.Tanh:    rowTanhBackAVX512,
+		device.Sigmoid: rowSigmoidBackAVX512,
+	},
 }
 
 var rowsAVX2 = rowKernels{
@@ -29,8 +41,6 @@ var rowsAVX2 = rowKernels{
 	rowAdd:         rowAddAVX2,
 	rowExp:         rowExpAVX2,
 	rowSoftmaxBack: rowSoftmaxBackAVX2,
-	rowGELU:        rowGELUAVX2,
-	rowGELUBack:    rowGELUBackAVX2,
 	rowNormalise:   rowNormaliseAVX2,
 	rowNormSums:    rowNormSumsAVX2,
 	rowNormBack:    rowNormBackAVX2,
@@ -38,6 +48,18 @@ var rowsAVX2 = rowKernels{
 	rowAddProducts: rowAddProductsAVX2,
 	rowAffine:      rowAffineAVX2,
 	rowAffine2:     rowAffine2AVX2,
+	rowApply: [...]func(y, x *float32, n int){
+		device.GELU:    rowGELUAVX2,
+		device.SiLU:    rowSiLUAVX2,
+		device.Tanh:    rowTanhAVX2,
+		device.Sigmoid: rowSigmoidAVX2,
+	},
+	rowApplyBack: [...]func(dx, dy, x *float32, n int){
+		device.GELU:    rowGELUBackAVX2,
+		device.SiLU:    rowSiLUBackAVX2,
+		device.Tanh:    rowTanhBackAVX2,
+		device.Sigmoid: rowSigmoidBackAVX2,
+	},
 }
 
 // The row kernels of kernels_amd64.s. See type rowKernels; the assembly checks nothing.
@@ -101,6 +123,42 @@ func rowGELUBackAVX512(dx *float32, dy *float32, x *float32, n int)
 
 //go:noescape
 func rowGELUBackAVX2(dx *float32, dy *float32, x *float32, n int)
+
+//go:noescape
+func rowSiLUAVX512(y *float32, x *float32, n int)
+
+//go:noescape
+func rowSiLUAVX2(y *float32, x *float32, n int)
+
+//go:noescape
+func rowSiLUBackAVX512(dx *float32, dy *float32, x *float32, n int)
+
+//go:noescape
+func rowSiLUBackAVX2(dx *float32, dy *float32, x *float32, n int)
+
+//go:noescape
+func rowTanhAVX512(y *float32, x *float32, n int)
+
+//go:noescape
+func rowTanhAVX2(y *float32, x *float32, n int)
+
+//go:noescape
+func rowTanhBackAVX512(dx *float32, dy *float32, x *float32, n int)
+
+//go:noescape
+func rowTanhBackAVX2(dx *float32, dy *float32, x *float32, n int)
+
+//go:noescape
+func rowSigmoidAVX512(y *float32, x *float32, n int)
+
+//go:noescape
+func rowSigmoidAVX2(y *float32, x *float32, n int)
+
+//go:noescape
+func rowSigmoidBackAVX512(dx *float32, dy *float32, x *float32, n int)
+
+//go:noescape
+func rowSigmoidBackAVX2(dx *float32, dy *float32, x *float32, n int)
 
 //go:noescape
 func rowNormaliseAVX512(y *float32, x *float32, gamma *float32, beta *float32, n int, mean float32, rstd float32)

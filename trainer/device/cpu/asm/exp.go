@@ -24,28 +24,37 @@ const (
 	shifter = 12582912 + 127
 )
 
-// exp is e**x for x <= 0 and NaN; below expLowest it is 0.
-func (v isa) exp(x reg.VecVirtual) reg.VecVirtual {
-	c, k, power, y := v.reg(), v.reg(), v.reg(), v.reg()
+// split is e**x = power + power*y for x <= 0 (where it is below expLowest, for that) and NaN: power is a
+// power of two, and y as precise as a float32 can be, however small.
+func (v isa) split(x reg.VecVirtual) (power, y reg.VecVirtual) {
+	c, k := v.reg(), v.reg()
+	power, y = v.reg(), v.reg()
 	VMOVUPS(constant(expLowest), c)
 	VMAXPS(x, c, c) // a NaN passes
 	VMOVUPS(constant(log2e), k)
 	VFMADD213PS(constant(shifter), c, k)
-	VPSLLD(Imm(23), k, power) // 2**k
+	VPSLLD(Imm(23), k, power)
 	VSUBPS(constant(shifter), k, k)
 	VFNMADD231PS(constant(ln2Hi), k, c)
 	VFNMADD231PS(constant(ln2Lo), k, c) // c is r now
 	v.polynomial(expPolynomial, c, y)
 	VFMADD213PS(constant(1), c, y)
-	VFMADD213PS(constant(1), c, y)
-	VMULPS(power, y, y)
+	VMULPS(c, y, y)
+	return power, y
+}
+
+// exp is e**x for x <= 0 and NaN; below expLowest it is 0.
+func (v isa) exp(x reg.VecVirtual) reg.VecVirtual {
+	power, y := v.split(x)
+	VFMADD213PS(power, power, y)
 	if v.lanes == 16 {
 		m := K()
 		VCMPPS(Imm(nltPredicate), constant(expLowest), x, m)
 		VMOVAPS_Z(y, m, y)
 	} else {
-		VCMPPS(Imm(nltPredicate), constant(expLowest), x, c)
-		VANDPS(c, y, y)
+		m := v.reg()
+		VCMPPS(Imm(nltPredicate), constant(expLowest), x, m)
+		VANDPS(m, y, y)
 	}
 	return y
 }
@@ -72,17 +81,65 @@ func (v isa) normal(x reg.VecVirtual) (phi, e reg.VecVirtual) {
 	VMULPS(e, q, q) // Phi(-|x|)
 	phi = v.reg()
 	VSUBPS(q, d, phi)
-	zero := v.reg()
-	v.zero(zero)
+	v.whereNegative(x, q, phi)
+	return phi, e
+}
+
+// sigmoid is 1/(1+e**-x).
+func (v isa) sigmoid(x reg.VecVirtual) reg.VecVirtual {
+	t, one, y := v.reg(), v.reg(), v.reg()
+	v.abs(x, t)
+	VSUBPS(t, v.zeroed(), t)
+	e := v.exp(t)
+	VMOVUPS(constant(1), one)
+	VADDPS(e, one, t)
+	VDIVPS(t, one, y) // of |x|
+	VMULPS(y, e, e)   // of -|x|
+	v.whereNegative(x, e, y)
+	return y
+}
+
+// tanh is (1-e)/(1+e) with the sign of x, e = e**(-2|x|).
+func (v isa) tanh(x reg.VecVirtual) reg.VecVirtual {
+	t, one := v.reg(), v.reg()
+	v.abs(x, t)
+	VMULPS(constant(-2), t, t)
+	power, y := v.split(t)
+	VMOVUPS(constant(1), one)
+	VSUBPS(power, one, one)
+	VFNMADD213PS(one, power, y) // 1-e, however small
+	d := v.reg()
+	VMOVUPS(constant(2), d)
+	VSUBPS(y, d, d)
+	VDIVPS(d, y, y)
+	sign := constantBits(1 << 31)
+	if v.lanes == 16 {
+		VPANDD(sign, x, t)
+		VPORD(t, y, y)
+	} else {
+		VANDPS(sign, x, t)
+		VORPS(t, y, y)
+	}
+	return y
+}
+
+func (v isa) zeroed() reg.VecVirtual {
+	z := v.reg()
+	v.zero(z)
+	return z
+}
+
+// whereNegative overwrites y with q where x < 0.
+func (v isa) whereNegative(x, q, y reg.VecVirtual) {
+	m := v.zeroed()
 	if v.lanes == 16 {
 		negative := K()
-		VCMPPS(Imm(ltPredicate), zero, x, negative)
-		VMOVAPS(q, negative, phi)
+		VCMPPS(Imm(ltPredicate), m, x, negative)
+		VMOVAPS(q, negative, y)
 	} else {
-		VCMPPS(Imm(ltPredicate), zero, x, zero)
-		VBLENDVPS(zero, q, phi, phi)
+		VCMPPS(Imm(ltPredicate), m, x, m)
+		VBLENDVPS(m, q, y, y)
 	}
-	return phi, e
 }
 
 func (v isa) abs(x, y reg.VecVirtual) {

@@ -35,6 +35,7 @@ func rows(v isa) {
 		r.store(x, "y")
 	})
 	exponentials(v)
+	functions(v)
 	layerNorm(v)
 	batchNorm(v)
 }
@@ -57,19 +58,56 @@ func exponentials(v isa) {
 		VMULPS(r.scalars["a"], d, d)
 		r.store(d, "dx")
 	})
-	rowKernel(v, "rowGELU", "writes y[i] = x[i]*Phi(x[i]).", names("y", "x"), nil, 0, func(r *row) {
-		x := r.load("x")
+}
+
+// functions are pairs: y[i] = f(x[i]), and dx[i] = dy[i]*f'(x[i]).
+func functions(v isa) {
+	pair := func(name, f string, forward, slope func(x reg.VecVirtual) reg.VecVirtual) {
+		rowKernel(v, "row"+name, "writes y[i] = "+f+".", names("y", "x"), nil, 0, func(r *row) {
+			r.store(forward(r.load("x")), "y")
+		})
+		rowKernel(v, "row"+name+"Back", "writes dx[i] = dy[i] times the slope of "+f+".", names("dx", "dy", "x"), nil, 0, func(r *row) {
+			d := slope(r.load("x"))
+			VMULPS(r.mem("dy"), d, d)
+			r.store(d, "dx")
+		})
+	}
+	one := func() reg.VecVirtual {
+		y := v.reg()
+		VMOVUPS(constant(1), y)
+		return y
+	}
+	pair("GELU", "x[i]*Phi(x[i])", func(x reg.VecVirtual) reg.VecVirtual {
 		phi, _ := v.normal(x)
 		VMULPS(phi, x, x)
-		r.store(x, "y")
-	})
-	rowKernel(v, "rowGELUBack", "writes dx[i] = dy[i]*(Phi(x[i]) + x[i]*phi(x[i])).", names("dx", "dy", "x"), nil, 0, func(r *row) {
-		x := r.load("x")
+		return x
+	}, func(x reg.VecVirtual) reg.VecVirtual { // Phi + x*phi
 		phi, e := v.normal(x)
 		VMULPS(constant(0.3989422804014327), e, e)
-		r.fma(e, x, phi)
-		VMULPS(r.mem("dy"), phi, phi)
-		r.store(phi, "dx")
+		VFMADD231PS(e, x, phi)
+		return phi
+	})
+	pair("SiLU", "x[i]*sigmoid(x[i])", func(x reg.VecVirtual) reg.VecVirtual {
+		VMULPS(v.sigmoid(x), x, x)
+		return x
+	}, func(x reg.VecVirtual) reg.VecVirtual { // s + s*x*(1-s)
+		s, c := v.sigmoid(x), one()
+		VSUBPS(s, c, c)
+		VMULPS(x, c, c)
+		VFMADD213PS(s, s, c)
+		return c
+	})
+	pair("Tanh", "tanh(x[i])", v.tanh, func(x reg.VecVirtual) reg.VecVirtual { // 1 - y*y
+		y, c := v.tanh(x), one()
+		VFNMADD231PS(y, y, c)
+		return c
+	})
+	pair("Sigmoid", "sigmoid(x[i])", v.sigmoid, func(x reg.VecVirtual) reg.VecVirtual { // s - s*s
+		s := v.sigmoid(x)
+		c := v.reg()
+		VMULPS(s, s, c)
+		VSUBPS(c, s, c)
+		return c
 	})
 }
 
