@@ -18,6 +18,8 @@ type Ops interface {
 	SumRows(out, x Buffer, rows, cols int)
 	// Add is y[i] = act(a[i] + b[i]), n elements each; y may be a or b.
 	Add(y, a, b Buffer, n int, act Activation)
+	// Finite sets ok, after Sync, to whether none of n elements is NaN or infinite.
+	Finite(x Buffer, n int, ok *bool)
 	// Apply is y[i] = f(x[i]), n elements each.
 	Apply(y, x Buffer, n int, f Function)
 	// ApplyBackward is dx[i] = dy[i] * f'(x[i]), n elements each; dx may be dy.

@@ -86,6 +86,21 @@ func (s *stream) Add(yb, ab, bb device.Buffer, n int, act device.Activation) {
 	}
 }
 
+// Finite implements device.Ops.
+func (s *stream) Finite(xb device.Buffer, n int, ok *bool) {
+	const op = "finite"
+	if !s.sized(op, n) {
+		return
+	}
+	x := s.floats(op, "X", xb, n)
+	*ok = s.err == nil
+	for _, v := range x {
+		if v-v != 0 { // NaN for either
+			*ok = false
+		}
+	}
+}
+
 // ToNHWC implements device.Ops.
 func (s *stream) ToNHWC(y, x device.Buffer, n, c, h, w int) {
 	if s.sized("to NHWC", n, c, h, w) {

@@ -1,0 +1,57 @@
+package nn
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+)
+
+// TestBlame: a loss that is no number can be traced to where it began.
+func TestBlame(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	for _, c := range []struct {
+		testCase
+		tensor string // gets value at its first element
+		value  float32
+		sample float32 // the first value of the first sample
+		want   string
+	}{
+		{small[1], "", 0, nan, "value 0 of sample 0 is NaN"},
+		{small[1], "2.weight", inf, 0, "parameters 2.weight hold +Inf"},
+		{small[1], "2.weight", 3e38, 0, "linear layer 2"},
+		{small[2], "0.bias", 3e38, 0, "convolution 3"},
+		{small[4], "features.7.conv2.weight", 3e38, 0, "convolution features.7.conv2"},
+		{small[5], "blocks.1.fc1.weight", 3e38, 0, "blocks.1.fc"},
+		{small[5], "blocks.0.qkv.bias", 3e38, 0, "the attention after linear layer blocks.0.qkv"},
+	} {
+		s := c.build(t)
+		r := replica(t, s, "", 4)
+		w := start(t, s)
+		x, labels := batch(s, 4)
+		for _, tensor := range s.Tensors() {
+			if tensor.Name == c.tensor {
+				for i := range tensor.Len() {
+					w[tensor.Offset+i] = c.value
+				}
+			}
+		}
+		if c.sample != 0 {
+			x.x[0] = c.sample
+		}
+		grad := make([]float32, s.Params())
+		if got, err := r.gradient(w, x, labels, 1, grad); err != nil || finite(got.Loss) {
+			t.Errorf("%s, %s: %+v, error %v", c.name, c.tensor, got, err)
+		}
+		if err := r.Blame(w, x.x); !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s, %s: error %v, want one with %q", c.name, c.tensor, err, c.want)
+		}
+		x, labels = batch(s, 4)
+		if _, err := r.gradient(start(t, s), x, labels, 1, grad); err != nil {
+			t.Errorf("%s: afterwards: %v", c.name, err)
+		}
+		if err := r.Blame(start(t, s), x.x); err != nil {
+			t.Errorf("%s: afterwards: %v", c.name, err)
+		}
+	}
+}
