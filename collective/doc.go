@@ -32,7 +32,7 @@
 // ways round the ring, at once, into memory that is kept for it (whole.go).
 //
 // A ring has five goroutines: send (data to the next rank), receive (data from the previous rank: reads a chunk, adds
-// it while it is in the cache, makes it ready for send), listen (what the next rank says), answer (heartbeats to the
+// it bit by bit while it is in the cache, makes it ready for send), listen (what the next rank says), answer (heartbeats to the
 // previous rank) and watch (silence). They start in Join; Close and Abort wait for them.
 //
 // # What is in the caller's buffers

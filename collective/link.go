@@ -50,6 +50,7 @@ func (l *link) init(conn net.Conn, clock func() int64) {
 	l.sem = make(chan struct{}, 1)
 	l.inGot, l.inRest = 0, 0
 	l.heard.Store(clock())
+	unpace(conn)
 	l.refs.Store(2)
 }
 
@@ -87,16 +88,22 @@ func (l *link) readHeader(h *header) error {
 // readPayload fills p from the current frame's payload.
 func (l *link) readPayload(p []byte) error {
 	for len(p) > 0 {
-		n, err := l.in.Read(p)
-		l.inRest -= n
+		n, err := l.readSome(p)
 		if p = p[n:]; err != nil && len(p) > 0 {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
 			return err
 		}
 	}
 	return nil
+}
+
+// readSome reads what there is of the current frame's payload, at most p.
+func (l *link) readSome(p []byte) (int, error) {
+	n, err := l.in.Read(p)
+	l.inRest -= n
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // drain reads and forgets until the peer's last frame. A socket closed with unread bytes in it is reset, and a reset

@@ -126,11 +126,9 @@ func (r *Ring) takeData(l *link, h *header) error {
 			c.phase(in.hop), in.hop, len(dst), in.lo, c.op)
 	}
 	if c.phase(in.hop) == phaseReduce {
-		part := r.scratch[:len(dst)]
-		if err := l.readPayload(part); err != nil {
+		if err := r.readReduced(l, dst, c.reduce); err != nil {
 			return err
 		}
-		c.reduce.apply(dst, part)
 	} else {
 		if err := r.awaitSent(int64(c.lead + in.count - c.allChunks + 1)); err != nil {
 			return err
@@ -148,6 +146,23 @@ func (r *Ring) takeData(l *link, h *header) error {
 	if in.done {
 		r.recvDone = seq
 		r.sideDone()
+	}
+	return nil
+}
+
+// readReduced reads a chunk and reduces it into dst bit by bit, as it comes: what was read is still in the cache.
+func (r *Ring) readReduced(l *link, dst []byte, f Reduce) error {
+	part := 0 // bytes of an element whose rest has not come yet
+	for len(dst) > 0 {
+		n, err := l.readSome(r.scratch[part:min(len(dst), len(r.scratch))])
+		n += part
+		part = n % elemSize
+		f.apply(dst[:n-part], r.scratch[:n-part])
+		dst = dst[n-part:]
+		copy(r.scratch, r.scratch[n-part:n])
+		if err != nil && len(dst) > 0 {
+			return err
+		}
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ type Config struct {
 
 	Heartbeat  time.Duration // between signs of life; default 50 ms
 	DeadAfter  time.Duration // of silence a peer is dead; default 500 ms, at least three heartbeats
-	ChunkBytes int           // largest payload of a frame, a multiple of 4, the same on every rank; default 256 KiB
+	ChunkBytes int           // largest payload of a frame, a multiple of 4, the same on every rank; default 1 MiB
 
 	// SmallBytes: operations on vectors of up to so many bytes are done in fewer hops (whole.go); a multiple of 4, the
 	// same on every rank. The default depends on the world; negative: none are.
@@ -55,8 +55,11 @@ type Config struct {
 const (
 	DefaultHeartbeat  = 50 * time.Millisecond
 	DefaultDeadAfter  = 500 * time.Millisecond
-	DefaultChunkBytes = 256 << 10
+	DefaultChunkBytes = 1 << 20
 )
+
+// scratchBytes is what is read at most before it is reduced.
+const scratchBytes = 256 << 10
 
 // withDefaults fills what is unset and reports everything that is wrong, at once.
 func (c Config) withDefaults() (Config, error) {
@@ -153,7 +156,7 @@ type Ring struct {
 	hopIn    atomic.Int64
 	moved    atomic.Int64 // when the last chunk came, by the ring's clock
 	recvDone uint64       // latest operation that is complete on this side
-	scratch  []byte       // one chunk
+	scratch  []byte       // what was just read and is being reduced
 
 	whole      wholes        // the short way
 	answerKick chan struct{} // the previous rank has left
@@ -208,7 +211,7 @@ func newRing(cfg Config) *Ring {
 	}
 	r.tokens = Int32s(make([]int32, r.world))
 	r.whole = newWholes(cfg.SmallBytes, r.world)
-	r.scratch = make([]byte, cfg.ChunkBytes)
+	r.scratch = make([]byte, min(cfg.ChunkBytes, scratchBytes))
 	r.holders.Store(2)
 	r.prev.rank = (cfg.Rank + r.world - 1) % r.world
 	r.next.rank = (cfg.Rank + 1) % r.world

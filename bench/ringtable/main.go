@@ -107,6 +107,8 @@ opposite order. Real processes on loopback TCP; a barrier, then one timed call; 
 the trials. Absolute figures vary from hour to hour by a factor of 1.5; only ratios of one run count.
 
 - Machine: %s, %d cores; Linux %s; TCP congestion control in force: %s; %s.
+- That congestion control is the peers' and the ceiling's. muster takes reno for connections within one host, where
+  pacing only costs (collective/pacing_linux.go); so it can need less CPU than the ceiling, which is paced.
 - ceiling: what loopback TCP carries for an all-reduce of that size with nothing reduced (its stream row).
 - Open MPI spins while it waits; "yield" is with mpi_yield_when_idle. Gloo is PyTorch's.
 - exact: all of sum: exact, from float32 to float32: exponents, their all-reduce, integers, their all-reduce, values.
