@@ -187,22 +187,40 @@ func (c *cluster) living() []*process {
 	return slices.DeleteFunc(slices.Clone(c.nodes), func(p *process) bool { return p.ended() })
 }
 
-// patience bounds every wait of a test: far more than an idle machine needs.
+// patience is how long a test waits while nothing moves: far longer than a node may
+// take for anything, and on a busy machine a run may take as long as it likes.
 const patience = 90 * time.Second
 
-// until polls a condition; the test ends with everybody's log when it stays false, or
-// when nobody is left to make it true.
+// until polls a condition; the test ends with everybody's log when it stays false while
+// nothing moves, or when nobody is left to make it true.
 func (c *cluster) until(what string, holds func() bool) {
 	c.t.Helper()
-	held := false
-	c.within(patience, func() bool {
-		held = holds()
-		return held || len(c.living()) == 0
-	})
-	if !held && !holds() {
-		c.dump()
-		c.t.Fatalf("not within %v: %s", patience, what)
+	for {
+		before := c.steps()
+		held := false
+		c.within(patience, func() bool {
+			held = holds()
+			return held || len(c.living()) == 0
+		})
+		if held || holds() {
+			return
+		}
+		if len(c.living()) == 0 || c.steps() == before {
+			c.dump()
+			c.t.Fatalf("not within %v: %s", patience, what)
+		}
 	}
+}
+
+// steps adds up the newest steps that the nodes told of; it changes while a run goes on.
+func (c *cluster) steps() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := 0
+	for _, p := range c.nodes {
+		sum += p.lastStep()
+	}
+	return sum
 }
 
 func (c *cluster) within(d time.Duration, holds func() bool) bool {

@@ -58,7 +58,8 @@ func TestGarbage(t *testing.T) {
 		t.Error("the run was over before all was sent")
 	}
 	for _, p := range c.living() {
-		if peak := peakMemory(p); peak > 600<<20 {
+		// The race detector multiplies memory; only the real binary is measured.
+		if peak := peakMemory(p); peak > 600<<20 && os.Getenv("MUSTER_SELF") == "" {
 			t.Errorf("%s took up %d MB", p.name, peak>>20)
 		}
 	}
