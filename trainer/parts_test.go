@@ -13,6 +13,7 @@ import (
 	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/membership"
 	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device/cpu"
 	"github.com/musterml/muster/trainer/nn"
@@ -214,4 +215,31 @@ func (f *flipping) Write(p []byte) (int, error) {
 		p[500] ^= 1
 	}
 	return f.Conn.Write(p)
+}
+
+// A trainer keeps a state that may still be needed, and gives up one that may not be the run's.
+func TestEnterKeepsWhatMayBeNeeded(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		holder bool
+		left   bool // out of the view
+		from   id.Step
+		want   bool
+	}{
+		{"a holder", true, false, 7, true},
+		{"one step behind: the newest there is if the holders die now", false, false, 8, true},
+		{"left out: its step may never have been agreed", false, true, 7, false},
+		{"of the right step, but not counted: its weights differ", false, false, 7, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tr := &Trainer{cfg: Config{Node: "a", Incarnation: "1"}, state: &state{step: 7}, holds: true, changed: make(chan struct{}, 1)}
+			v := membership.View{Number: 3, From: c.from, Members: []membership.Member{{Node: "a", Incarnation: "1", Holder: c.holder}}}
+			if c.left {
+				v.Members[0].Incarnation = "2"
+			}
+			if tr.Enter(v); tr.has(7) != c.want {
+				t.Errorf("holds its state: %t, want %t", !c.want, c.want)
+			}
+		})
+	}
 }

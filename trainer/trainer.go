@@ -145,8 +145,9 @@ func (t *Trainer) nextView(ctx context.Context) (membership.View, error) {
 	}
 }
 
-// Enter is told the newest view. A trainer that the view does not count as a holder of
-// the state gives its own up: it may be older, or of a step that was never agreed.
+// Enter is told the newest view. A state that may not be the run's is given up: that of
+// a trainer that was left out, and one that the coordinator does not count although it
+// is of the right step. An older one is kept until a newer one arrives.
 func (t *Trainer) Enter(v membership.View) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -156,7 +157,10 @@ func (t *Trainer) Enter(v membership.View) {
 	t.view, t.broken, t.suspect, t.done = v, false, nil, ""
 	t.freeze(v.Number - 1)
 	rank := v.Rank(t.cfg.Node, t.cfg.Incarnation)
-	if rank < 0 || !v.Members[rank].Holder {
+	switch {
+	case rank < 0: // what it did last may never have been agreed
+		t.holds = false
+	case !v.Members[rank].Holder && t.state.step == v.From: // its weights are not the run's
 		t.holds = false
 	}
 	select {

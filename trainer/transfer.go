@@ -40,9 +40,6 @@ func (s *shift) obtain(ctx context.Context) error {
 	}
 	end := s.cfg.Waits.Begin("the state", from.String(), "")
 	defer end()
-	s.giving.Lock() // until nobody reads the old one: it was given up, so nobody begins to
-	//lint:ignore SA2001 the wait is the purpose
-	s.giving.Unlock()
 	begin := time.Now()
 	source, err := s.fetch(ctx, from)
 	if err != nil {
@@ -59,9 +56,21 @@ func (t *Trainer) has(step id.Step) bool {
 	return t.holds && t.state.step == step
 }
 
-// fetch writes the state at a step into s.state, which nobody reads while s.holds is false.
+// abandon gives up the state that this trainer holds, to be written over; when it
+// returns, nobody reads it any more. It comes as late as it can: a trainer that is one
+// step behind holds the newest state there is if those ahead of it die now.
+func (t *Trainer) abandon() {
+	t.giving.Lock()
+	defer t.giving.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.holds = false
+}
+
+// fetch writes the state at a step over the one that this trainer holds.
 func (s *shift) fetch(ctx context.Context, from id.Step) (source string, err error) {
 	if from == 0 {
+		s.abandon()
 		return "the job's seed", s.state.begin(s.cfg.Spec, s.cfg.Job.Seed)
 	}
 	if s.cfg.Job.Sync.Mode == ModeRing {
@@ -78,6 +87,7 @@ func (s *shift) fetch(ctx context.Context, from id.Step) (source string, err err
 	}
 	end := s.awaitServers("the state from the servers", from)
 	defer end()
+	s.abandon()
 	blocks := id.Block(s.sums.layout.Blocks())
 	err = s.cfg.Servers.Pull(ctx, from, 0, blocks, s.state.part(0, len(s.state.w)))
 	return "the parameter servers", err
@@ -116,6 +126,7 @@ func (s *shift) readState(conn io.ReadWriter, from id.Step) error {
 	if h.Params != uint64(len(s.state.w)) || int(h.Slots) != len(vectors)-1 {
 		return fmt.Errorf("it has %d parameters and %d slots, not %d and %d", h.Params, h.Slots, len(s.state.w), len(vectors)-1)
 	}
+	s.abandon()
 	crc := uint32(0)
 	for _, v := range vectors {
 		if _, err := io.ReadFull(conn, floats.Bytes(v)); err != nil {
