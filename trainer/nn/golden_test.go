@@ -129,13 +129,19 @@ func (g golden) compare(t *testing.T, set string, s *Spec, w, grad []float32) {
 
 // TestTrainsLikePyTorch compares the losses of the first steps of training.
 func TestTrainsLikePyTorch(t *testing.T) {
+	for _, set := range []string{"", "go"} { // one of each class of results
+		t.Run("set "+set, func(t *testing.T) { trainLikePyTorch(t, set) })
+	}
+}
+
+func trainLikePyTorch(t *testing.T, set string) {
 	for _, g := range readGolden(t) {
 		s := g.build(t)
 		for name, o := range map[string]struct {
 			update func(step int, w, grad, m, v []float32)
 			losses []float64
 		}{"momentum": {momentum(float32(g.Rate)), g.Momentum}, "AdamW": {adamW, g.AdamW}} {
-			r := replica(t, s, "", goldenSamples)
+			r := replica(t, s, set, goldenSamples)
 			w, grad, m, v := start(t, s), make([]float32, s.Params()), make([]float32, s.Params()), make([]float32, s.Params())
 			for step, want := range o.losses {
 				x, labels := g.batch(s, step)
