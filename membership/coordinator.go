@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +49,8 @@ type Coordinator struct {
 	changed chan struct{} // leadership may have changed
 
 	mu    sync.Mutex
-	reign *reign // nil unless this server leads
+	reign *reign   // nil unless this server leads
+	dead  []evGone // every process known to have died, for the next reign
 }
 
 // StartCoordinator starts this server's replica. A server of the founding bootstraps
@@ -142,11 +144,13 @@ func (c *Coordinator) Voters() []raftgroup.Replica {
 // group, this server stands for election in its turn.
 func (c *Coordinator) Gone(node id.Node, inc id.Incarnation) {
 	c.group.LeaderGone(raftgroup.Replica{Node: node, Incarnation: inc})
+	e := evGone{node, inc, "its process has ended"}
 	c.mu.Lock()
+	c.dead = append(c.dead, e)
 	r := c.reign
 	c.mu.Unlock()
 	if r != nil {
-		r.post(evGone{node, inc, "its process has ended"})
+		r.post(e)
 	}
 }
 
@@ -223,7 +227,11 @@ func (c *Coordinator) lead(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.reign = r
+	dead := slices.Clone(c.dead)
 	c.mu.Unlock()
+	for _, e := range dead { // of these no session will open, and no end of one tell
+		c.act(r, &workers, d.step(time.Now(), e))
+	}
 	defer func() {
 		c.mu.Lock()
 		c.reign = nil

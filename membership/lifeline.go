@@ -9,11 +9,12 @@ import (
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
+	pb "github.com/musterml/muster/proto"
 )
 
-// A lifeline is an idle connection to every server. The kernel of a killed process
-// closes it within a round trip, which tells the others of the death long before any
-// timeout. One that breaks is dialled once more, so that a lost connection is not
+// A lifeline is an idle connection to a server, and of a server to every node. The
+// kernel of a killed process closes it within a round trip, which tells the others of the
+// death long before any timeout. One that breaks is dialled once more, so that a lost connection is not
 // taken for a lost process. It only shortens waits: a silent host is found by Raft's
 // and the ring's own deadlines, and nothing unsafe follows from a wrong word.
 
@@ -22,20 +23,23 @@ const redialWithin = 200 * time.Millisecond
 // lifelineTopic names one life of a process: its successor on the same port does not answer for it.
 func lifelineTopic(inc id.Incarnation) string { return "lifeline/" + string(inc) }
 
-// Lifelines watches the servers that gossip knows and calls onGone for one that died.
+// Lifelines watches the servers that gossip knows, on a server all nodes, and calls
+// onGone for one that died.
 type Lifelines struct {
 	port   *port.Port
 	gossip *Gossip
 	self   id.Node
+	server bool
 	onGone func(id.Node, id.Incarnation)
 
 	mu      sync.Mutex
 	watched map[id.Incarnation]bool
 }
 
-// NewLifelines answers the lifelines of others on p for the life inc; Run holds its own.
-func NewLifelines(p *port.Port, g *Gossip, inc id.Incarnation, onGone func(id.Node, id.Incarnation)) *Lifelines {
-	l := &Lifelines{port: p, gossip: g, self: g.self, onGone: onGone, watched: map[id.Incarnation]bool{}}
+// NewLifelines answers the lifelines of others on p for the life self; Run holds its own.
+func NewLifelines(p *port.Port, g *Gossip, self *pb.NodeMeta, onGone func(id.Node, id.Incarnation)) *Lifelines {
+	inc := id.Incarnation(self.Incarnation)
+	l := &Lifelines{server: self.Server, port: p, gossip: g, self: g.self, onGone: onGone, watched: map[id.Incarnation]bool{}}
 	p.Handle(port.Control, lifelineTopic(inc), func(conn net.Conn, _ port.Peer) {
 		defer conn.Close()
 		_, _ = io.Copy(io.Discard, conn) // until the other side or the port closes it
@@ -49,7 +53,7 @@ func (l *Lifelines) Run(ctx context.Context) {
 	defer watchers.Wait()
 	for {
 		for _, p := range l.gossip.Peers() {
-			if p.Node == l.self || !p.Meta.Server || !p.Alive || !l.claim(id.Incarnation(p.Meta.Incarnation)) {
+			if p.Node == l.self || !l.server && !p.Meta.Server || !p.Alive || !l.claim(id.Incarnation(p.Meta.Incarnation)) {
 				continue
 			}
 			watchers.Go(func() { l.watch(ctx, p) })

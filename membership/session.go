@@ -139,7 +139,7 @@ func (s *Session) hold(ctx context.Context, addr string) (redirect string, err e
 	writer.Go(func() { s.report(conn, done) })
 	for {
 		var down pb.Down
-		if err := conn.SetReadDeadline(time.Now().Add(serverSilence)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(leaderSilence)); err != nil {
 			return "", err
 		}
 		if err := pb.ReadMessage(conn, &down, answerLimit); err != nil {
@@ -200,6 +200,10 @@ func writeWithin(conn net.Conn, m *pb.Up) error {
 	}
 	return pb.WriteMessage(conn, m)
 }
+
+// leaderSilence is how long a node stays with a leader that says nothing. It greets every
+// 100 ms; to ask the servers anew costs little, to stay with a frozen one a stopped run.
+const leaderSilence = 800 * time.Millisecond
 
 // serverSilence is how long a session lives without a word from the other side; the
 // leader greets every 100 ms.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 
@@ -135,9 +136,17 @@ func ParseJob(b []byte) (Job, error) {
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	if err := dec.Decode(&j); err != nil && !errors.Is(err, io.EOF) {
-		return Job{}, errors.New(yaml.FormatError(err, false, true))
+		return Job{}, errors.New(strings.Map(printable, yaml.FormatError(err, false, true)))
 	}
 	return j, j.Validate()
+}
+
+// printable keeps what a terminal may be shown of a file that may be anything.
+func printable(r rune) rune {
+	if r == '\n' || unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
 }
 
 // UnmarshalYAML takes the section's name and leaves the rest to the model.

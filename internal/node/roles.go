@@ -150,7 +150,7 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 	n.mu.Lock()
 	n.session = session
 	n.mu.Unlock()
-	lifelines := membership.NewLifelines(n.port, n.gossip, n.incarnation, n.onGone)
+	lifelines := membership.NewLifelines(n.port, n.gossip, n.meta, n.onGone)
 	loops.Go(func() { n.session.Run(ctx) })
 	loops.Go(func() { lifelines.Run(ctx) })
 	loops.Go(func() { n.watchLoss(ctx) })
@@ -175,9 +175,9 @@ func (n *Node) onStep(m *pb.StepMetrics) {
 	n.session.Notify()
 }
 
-// onGone hears that a server's process has ended, before any timeout.
+// onGone hears that a process has ended, before any timeout.
 func (n *Node) onGone(node id.Node, inc id.Incarnation) {
-	n.cfg.Log.Info().Str("node", string(node)).Msg("a server's process has ended")
+	n.cfg.Log.Info().Str("node", string(node)).Msg("a process has ended")
 	n.graves.add(inc)
 	if n.shards != nil {
 		n.shards.LeaderGone(node)

@@ -124,8 +124,9 @@ func (g *Group) standInTurn(turn int, since uint64, gone []Replica) {
 	}
 }
 
-// oneTurn is several times what an election takes between machines that answer.
-const oneTurn = 50 * time.Millisecond
+// oneTurn is several times what an election takes between machines that answer, also
+// busy ones: two candidates at once would split the votes and cost a timeout.
+const oneTurn = 100 * time.Millisecond
 
 // hasLeader reports whether this replica leads or follows somebody who is not gone.
 func (g *Group) hasLeader(gone []Replica) bool {
