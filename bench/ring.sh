@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # All-reduces of muster beside those of its peers, in turn, in one run: only ratios taken so mean anything.
 #
-#   bench/ring.sh [--trials 3] [--secs 0.3] [--worlds "2 4"] [--sizes 4,1K,...] [--forms "float32 exact"] [--out FILE]
+#   bench/ring.sh [--trials 3] [--secs 0.3] [--worlds "2 4"] [--sizes 4,1K,...] [--forms "float32 bf16 exact"] [--out FILE]
 #
 # The peers' programs are those of $PEERS (default ../shared/peers); what is not there or not installed is left
 # out, and says so. Writes Markdown to FILE (default bench/RESULTS-ring.md) and the rows beside it in $TMPDIR.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-trials=3 secs=0.3 worlds="2 4" sizes=4,1K,16K,64K,256K,1M,4M,16M,64M forms="float32 exact" out=bench/RESULTS-ring.md
+trials=3 secs=0.3 worlds="2 4" sizes=4,1K,16K,64K,256K,1M,4M,16M,64M forms="float32 bf16 exact" out=bench/RESULTS-ring.md
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--trials) trials=$2 ;;

@@ -42,6 +42,11 @@
 // of this rank's input, partial sums and results. A caller that wants to try again under another view must keep its
 // input elsewhere.
 //
+// # What travels
+//
+// Elements are words of four bytes: int32, float32, or two bf16. On them stand the forms of a sum of gradients: float32
+// as it is, Exact (int32, the same bits in any order), and BF16 (half the bytes, rounded, with error feedback).
+//
 // # What it leaves out
 //
 // Who takes part and in which order (package membership), who may connect (internal/port: this package trusts its

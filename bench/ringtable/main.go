@@ -32,7 +32,6 @@ type program struct{ prog, variant, title string }
 var programs = []program{
 	{"muster", "float32", "**muster**"},
 	{"muster", "bf16", "**muster bf16**"},
-	{"muster", "int8", "**muster int8**"},
 	{"muster", "exact", "**muster exact**"},
 	{"ceiling", "stream", "ceiling"},
 	{"gloo", "default", "Gloo"},
@@ -111,6 +110,7 @@ the trials. Absolute figures vary from hour to hour by a factor of 1.5; only rat
   pacing only costs (collective/pacing_linux.go); so it can need less CPU than the ceiling, which is paced.
 - ceiling: what loopback TCP carries for an all-reduce of that size with nothing reduced (its stream row).
 - Open MPI spins while it waits; "yield" is with mpi_yield_when_idle. Gloo is PyTorch's.
+- bf16: from float32 to float32, with error feedback.
 - exact: all of sum: exact, from float32 to float32: exponents, their all-reduce, integers, their all-reduce, values.
 - With more ranks than cores every figure is a CPU figure.
 `, time.Now().UTC().Format("2006-01-02 15:04 UTC"), t.trials, processor(), runtime.NumCPU(), kernel(), congestion(), runtime.Version())

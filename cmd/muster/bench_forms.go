@@ -22,6 +22,10 @@ func benchForm(name string) func(ring *collective.Ring, n int) benchSum {
 	switch name {
 	case "float32":
 		return func(ring *collective.Ring, n int) benchSum { return &plainSum{ring: ring, x: make([]float32, n)} }
+	case "bf16":
+		return func(ring *collective.Ring, n int) benchSum {
+			return &halfSum{collective.NewBF16(n), ring, make([]float32, n)}
+		}
 	case "exact":
 		return func(ring *collective.Ring, n int) benchSum {
 			s := &exactSum{ring: ring, x: make([]float32, n), sum: make([]int32, n)}
@@ -33,7 +37,7 @@ func benchForm(name string) func(ring *collective.Ring, n int) benchSum {
 	return nil
 }
 
-func benchForms() []string { return []string{"float32", "exact"} }
+func benchForms() []string { return []string{"float32", "bf16", "exact"} }
 
 // plainSum is the sum of mode sum: fast.
 type plainSum struct {
@@ -48,6 +52,21 @@ func (s *plainSum) reduce(ctx context.Context) error {
 }
 
 func (s *plainSum) check(want float32) error { return checkAll(s.x, want) }
+
+// halfSum sends bf16, with error feedback: from float32 to float32.
+type halfSum struct {
+	*collective.BF16
+	ring *collective.Ring
+	x    []float32
+}
+
+func (s *halfSum) fill(v float32) { fillWith(s.x, v) }
+
+func (s *halfSum) reduce(ctx context.Context) error {
+	return s.AllReduce(ctx, s.ring, collective.Op{}, s.x)
+}
+
+func (s *halfSum) check(want float32) error { return checkAll(s.x, want) }
 
 // exactSum is all that sum: exact does: exponents, their maximum, integers, their sum, and float32 again.
 type exactSum struct {

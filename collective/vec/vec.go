@@ -18,6 +18,9 @@ type Set struct {
 	largest            func(x *float32, n int, out *[16]uint32)
 	addRounded         func(sum *int32, x *float32, n int, scale1, scale2 float32)
 	unscale            func(dst *float32, sum *int32, n int, quantum float32)
+	addBF16            func(dst, src *int32, n int)
+	encodeBF16         func(dst *int32, lo, hi, restLo, restHi, nextLo, nextHi *float32, n int)
+	decodeBF16         func(lo, hi *float32, src *int32, n int)
 }
 
 var sets = available() // the best first

@@ -11,12 +11,14 @@ func available() []*Set {
 		all = append(all, &Set{
 			name: "avx512", lanes: 16, addInt32: addInt32AVX512, maxInt32: maxInt32AVX512, addFloat32: addFloat32AVX512,
 			largest: largestAVX512, addRounded: addRoundedAVX512, unscale: unscaleAVX512,
+			addBF16: addBF16AVX512, encodeBF16: encodeBF16AVX512, decodeBF16: decodeBF16AVX512,
 		})
 	}
 	if cpu.X86.HasAVX2 {
 		all = append(all, &Set{
 			name: "avx2", lanes: 8, addInt32: addInt32AVX2, maxInt32: maxInt32AVX2, addFloat32: addFloat32AVX2,
 			largest: largestAVX2, addRounded: addRoundedAVX2, unscale: unscaleAVX2,
+			addBF16: addBF16AVX2, encodeBF16: encodeBF16AVX2, decodeBF16: decodeBF16AVX2,
 		})
 	}
 	return append(all, &Set{name: "go"})
@@ -59,3 +61,21 @@ func unscaleAVX512(dst *float32, sum *int32, n int, quantum float32)
 
 //go:noescape
 func unscaleAVX2(dst *float32, sum *int32, n int, quantum float32)
+
+//go:noescape
+func addBF16AVX512(dst, src *int32, n int)
+
+//go:noescape
+func addBF16AVX2(dst, src *int32, n int)
+
+//go:noescape
+func encodeBF16AVX512(dst *int32, lo, hi, restLo, restHi, nextLo, nextHi *float32, n int)
+
+//go:noescape
+func encodeBF16AVX2(dst *int32, lo, hi, restLo, restHi, nextLo, nextHi *float32, n int)
+
+//go:noescape
+func decodeBF16AVX512(lo, hi *float32, src *int32, n int)
+
+//go:noescape
+func decodeBF16AVX2(lo, hi *float32, src *int32, n int)

@@ -48,6 +48,9 @@ func main() {
 		largest(v)
 		addRounded(v)
 		unscale(v)
+		addBF16(v)
+		encodeBF16(v)
+		decodeBF16(v)
 	}
 	Generate()
 }
