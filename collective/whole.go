@@ -26,10 +26,12 @@ import (
 // them with heartbeats and aborts of its own; in worlds up to 5 it has no fewer hops, up to 8 only one fewer.
 
 // maxWholeBytes bounds Config.SmallBytes.
-const maxWholeBytes = 256 << 10
+const maxWholeBytes = 512 << 10
 
-// defaultSmallBytes was measured (muster bench ring --small -1 and 262144, worlds 2 and 4 on loopback): below it the
-// short way takes a third to four fifths of the long way's time, somewhere above it, it begins to lose.
+// defaultSmallBytes was measured on loopback (muster bench ring --small -1, and 524288; worlds 2, 3, 4): there the short
+// way takes a third to three quarters of the long way's time up to 128 KiB, and loses from 512 KiB on in worlds of 2
+// and 3, from 256 KiB in one of 4. A link that is slower than loopback feels its larger number of bytes earlier (world/2
+// vectors instead of 2(world-1)/world), hence no larger limits.
 func defaultSmallBytes(world int) int {
 	return max(maxWholeBytes/max(world, 2)/elemSize*elemSize, 1<<10)
 }
