@@ -12,7 +12,7 @@ import (
 	"github.com/musterml/muster/trainer/nn"
 )
 
-// evaluateBatch is how many samples Evaluate runs at a time on one core.
+// evaluateBatch is how many labels Evaluate runs at a time on one core.
 const evaluateBatch = 64
 
 // Evaluate measures weights on a data set, on all cores.
@@ -22,7 +22,9 @@ func Evaluate(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32
 	results, errs := make([]nn.Result, n), make([]error, n)
 	var cores sync.WaitGroup
 	for i := range n {
-		cores.Go(func() { results[i], errs[i] = evaluatePart(ctx, spec, dev, w, held, id.LogicalShard(i)) })
+		cores.Go(func() {
+			results[i], errs[i] = evaluatePart(ctx, spec, dev, w, held, id.LogicalShard(i), data.NewBatch(d, max(1, evaluateBatch/spec.Targets())))
+		})
 	}
 	cores.Wait()
 	var sum nn.Result
@@ -33,18 +35,17 @@ func Evaluate(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32
 	return sum, errors.Join(errs...)
 }
 
-func evaluatePart(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32, held *data.HeldOut, part id.LogicalShard) (sum nn.Result, err error) {
-	replica, err := spec.NewReplica(dev, evaluateBatch)
+func evaluatePart(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32, held *data.HeldOut, part id.LogicalShard, batch data.Batch) (sum nn.Result, err error) {
+	replica, err := spec.NewReplica(dev, batch.Len())
 	if err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, replica.Close()) }()
-	x, labels := make([]float32, evaluateBatch*spec.Features()), make([]int32, evaluateBatch)
-	for n := range held.Chunks(part, x, labels) {
+	for in := range held.Chunks(part, batch) {
 		if err := ctx.Err(); err != nil {
 			return sum, err
 		}
-		r, err := replica.Loss(w, x[:n*spec.Features()], labels[:n])
+		r, err := loss(replica, w, in)
 		if err != nil {
 			return sum, err
 		}

@@ -129,6 +129,9 @@ func ParseJob(b []byte) (Job, error) {
 	if err := yaml.Unmarshal(b, &given); err == nil {
 		if given.Data != nil && given.Data.Source != "" && given.Data.Source != data.Glyphs {
 			j.Data = data.Source{}
+			if given.Data.Source == data.Text {
+				j.Data = data.DefaultText()
+			}
 		}
 		if given.Name != nil && given.Out == nil {
 			j.Out = "runs/" + *given.Name
@@ -254,6 +257,12 @@ func (j Job) BuildModel(shape []int, classes int) (*nn.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
+	if j.Data.Tokens() && !spec.Tokens() {
+		return nil, fmt.Errorf("model: %s takes numbers, but data.source %s gives characters: use gpt, or other data", j.Model.Name, j.Data.Source)
+	}
+	if spec.Tokens() && !j.Data.Tokens() {
+		return nil, fmt.Errorf("model: %s takes tokens, but data.source %s gives numbers: use %s, or another model", j.Model.Name, j.Data.Source, data.Text)
+	}
 	return spec, nil
 }
 
@@ -271,7 +280,7 @@ func (j Job) YAML() ([]byte, error) {
 // trainer joins.
 func (j Job) Digest() ([32]byte, error) {
 	j.Out = ""
-	j.Data.Images, j.Data.Labels, j.Data.TestImages, j.Data.TestLabels = "", "", "", ""
+	j.Data.Images, j.Data.Labels, j.Data.TestImages, j.Data.TestLabels, j.Data.Path = "", "", "", "", ""
 	b, err := j.YAML()
 	return sha256.Sum256(b), err
 }

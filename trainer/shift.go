@@ -155,11 +155,11 @@ func (s *shift) compute(ctx context.Context, at id.Step) error {
 func (s *shift) measure(at id.Step, train, test nn.Result) *pb.StepMetrics {
 	m := &pb.StepMetrics{Step: uint64(at), Time: time.Now().UnixNano()}
 	if at < s.steps {
-		size := float64(s.cfg.Job.Batch.Size)
+		size := float64(s.cfg.Job.Batch.Size * s.cfg.Spec.Targets())
 		m.Loss, m.Accuracy = train.Loss/size, float64(train.Correct)/size
 	}
 	if s.work.evaluates(at) {
-		size := float64(s.cfg.Test.Len())
+		size := float64(s.cfg.Test.Len() * s.cfg.Spec.Targets())
 		m.Evaluated, m.TestLoss, m.TestAccuracy = true, test.Loss/size, float64(test.Correct)/size
 	}
 	return m

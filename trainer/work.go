@@ -19,7 +19,7 @@ import (
 type unit struct {
 	step id.Step
 	done bool
-	grad []float32 // (params), of the mean loss over the whole batch; of a real step only
+	grad []float32 // (params), of the mean loss over the whole batch's labels; of a real step only
 	nn.Result
 	test nn.Result // of the shard's part of the held-out data, where the step evaluates
 }
@@ -31,6 +31,7 @@ type work struct {
 	loader  *data.Loader
 	heldOut *data.HeldOut
 	steps   id.Step
+	scale   float32 // 1/labels of a whole batch
 	benches []*bench
 	units   []unit // by logical shard
 }
@@ -38,14 +39,14 @@ type work struct {
 // bench is what one unit at a time needs.
 type bench struct {
 	replica *nn.Replica
-	x       []float32
-	labels  []int32
+	batch   data.Batch
 }
 
 func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset) (*work, error) {
 	b := job.batches()
 	w := &work{
 		job: job, spec: spec, steps: job.Steps(),
+		scale:  1 / (float32(job.Batch.Size) * float32(spec.Targets())),
 		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
 		units: make([]unit, b.LogicalShards),
 	}
@@ -54,9 +55,7 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		if err != nil {
 			return nil, errors.Join(err, w.close())
 		}
-		w.benches = append(w.benches, &bench{
-			replica: r, x: make([]float32, b.MaxSlice()*data.Width(train)), labels: make([]int32, b.MaxSlice()),
-		})
+		w.benches = append(w.benches, &bench{replica: r, batch: data.NewBatch(train, b.MaxSlice())})
 	}
 	return w, nil
 }
@@ -115,16 +114,14 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 		if u.grad == nil {
 			u.grad = make([]float32, w.spec.Params())
 		}
-		n := w.loader.Fill(s, l, b.x, b.labels)
-		x := b.x[:n*w.spec.Features()]
-		u.Result, err = b.replica.Gradient(weights, x, b.labels[:n], 1/float32(w.job.Batch.Size), u.grad)
+		u.Result, err = gradient(b.replica, weights, w.loader.Fill(s, l, b.batch), w.scale, u.grad)
 		if err != nil {
 			return fmt.Errorf("%v of %v: %w", s, l, err)
 		}
 	}
 	if w.evaluates(s) {
-		for n := range w.heldOut.Chunks(l, b.x, b.labels) {
-			r, err := b.replica.Loss(weights, b.x[:n*w.spec.Features()], b.labels[:n])
+		for in := range w.heldOut.Chunks(l, b.batch) {
+			r, err := loss(b.replica, weights, in)
 			if err != nil {
 				return fmt.Errorf("held-out data of %v: %w", l, err)
 			}
@@ -134,6 +131,22 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 	}
 	u.done = true
 	return nil
+}
+
+// gradient is nn.Replica's, for a batch of either kind.
+func gradient(r *nn.Replica, w []float32, in data.Batch, scale float32, grad []float32) (nn.Result, error) {
+	if in.Tokens != nil {
+		return r.GradientOfTokens(w, in.Tokens, in.Labels, scale, grad)
+	}
+	return r.Gradient(w, in.X, in.Labels, scale, grad)
+}
+
+// loss is nn.Replica's, for a batch of either kind.
+func loss(r *nn.Replica, w []float32, in data.Batch) (nn.Result, error) {
+	if in.Tokens != nil {
+		return r.LossOfTokens(w, in.Tokens, in.Labels)
+	}
+	return r.Loss(w, in.X, in.Labels)
 }
 
 // forget drops every result, when the state they were computed on is given up.

@@ -63,9 +63,13 @@ func eval(c *cobra.Command, o *common, model string) error {
 	if err != nil {
 		return err
 	}
-	n := float64(test.Len())
+	labels, what := test.Len()*spec.Targets(), "samples"
+	if spec.Tokens() {
+		what = "characters"
+	}
+	n := float64(labels)
 	p := newProgress(c.OutOrStdout(), o.json, job)
 	p.say("evaluated", map[string]any{"model": model, "samples": test.Len(), "test_accuracy": float64(r.Correct) / n, "test_loss": r.Loss / n},
-		"%s: %d of %d held-out samples right, accuracy %.2f %%, loss %.4f", model, r.Correct, test.Len(), 100*float64(r.Correct)/n, r.Loss/n)
+		"%s: %d of %d held-out %s right, accuracy %.2f %%, loss %.4f", model, r.Correct, labels, what, 100*float64(r.Correct)/n, r.Loss/n)
 	return nil
 }

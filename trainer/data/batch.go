@@ -63,30 +63,19 @@ type Loader struct {
 	data    Dataset
 	order   Permutation
 	batches Batches
-	width   int // numbers in one sample, C*H*W
 }
 
 // NewLoader loads a data set in the order of a seed. The batches must be valid.
 func NewLoader(d Dataset, seed uint64, b Batches) *Loader {
-	return &Loader{data: d, order: Order(seed, d.Len()), batches: b, width: Width(d)}
+	return &Loader{data: d, order: Order(seed, d.Len()), batches: b}
 }
 
-// Width is the number of float32 in one sample, C*H*W.
-func Width(d Dataset) int {
-	w := 1
-	for _, s := range d.Shape() {
-		w *= s
-	}
-	return w
-}
-
-// Fill loads the samples of a logical shard of a step: x is (n, C*H*W), labels is (n),
-// and n is returned. Both must have room for MaxSlice samples. It allocates nothing.
-func (l *Loader) Fill(step id.Step, shard id.LogicalShard, x []float32, labels []int32) (n int) {
+// Fill loads the samples of a logical shard of a step into a Batch that has room for
+// MaxSlice of them, and returns the part that it filled. It allocates nothing.
+func (l *Loader) Fill(step id.Step, shard id.LogicalShard, b Batch) Batch {
 	first, n := l.batches.Slice(step, shard)
 	for i := range n {
-		index := l.order.Sample(first + Position(i))
-		labels[i] = l.data.Sample(index, x[i*l.width:(i+1)*l.width])
+		l.data.Sample(l.order.Sample(first+Position(i)), b.part(i, i+1))
 	}
-	return n
+	return b.part(0, n)
 }

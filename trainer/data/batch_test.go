@@ -14,9 +14,9 @@ func (n numbered) Len() int       { return int(n) }
 func (n numbered) Shape() []int   { return []int{1, 1, 2} }
 func (n numbered) Classes() int   { return 10 }
 func (n numbered) Digest() Digest { return Digest{} }
-func (n numbered) Sample(i int, x []float32) int32 {
-	x[0], x[1] = float32(i), -float32(i)
-	return int32(i)
+func (n numbered) Tokens() bool   { return false }
+func (n numbered) Sample(i int, into Batch) {
+	into.X[0], into.X[1], into.Labels[0] = float32(i), -float32(i), int32(i)
 }
 
 // The slices of one batch after another must cover the stream without a gap, however
@@ -71,17 +71,17 @@ func TestLoaderGivesEverySampleOncePerPass(t *testing.T) {
 	var want []int32
 	for _, b := range []Batches{{12, 1}, {12, 5}, {20, 20}, {60, 7}, {45, 4}} { // some straddle passes
 		l := NewLoader(numbered(n), 5, b)
-		x, labels := make([]float32, 2*b.MaxSlice()), make([]int32, b.MaxSlice())
+		batch := NewBatch(numbered(n), b.MaxSlice())
 		var got []int32
 		for step := range b.Steps(passes, n) {
 			for shard := range b.LogicalShards {
-				count := l.Fill(step, id.LogicalShard(shard), x, labels)
-				for i, label := range labels[:count] {
-					if x[2*i] != float32(label) || x[2*i+1] != -float32(label) {
-						t.Fatalf("%+v: sample %d has x %v", b, label, x[2*i:2*i+2])
+				in := l.Fill(step, id.LogicalShard(shard), batch)
+				for i, label := range in.Labels {
+					if in.X[2*i] != float32(label) || in.X[2*i+1] != -float32(label) {
+						t.Fatalf("%+v: sample %d has x %v", b, label, in.X[2*i:2*i+2])
 					}
 				}
-				got = append(got, labels[:count]...)
+				got = append(got, in.Labels...)
 			}
 		}
 		if want == nil {
@@ -103,37 +103,36 @@ func TestLoaderGivesEverySampleOncePerPass(t *testing.T) {
 }
 
 func TestLoaderAllocatesNothing(t *testing.T) {
-	train, test, err := Open(Source{Source: Glyphs, Train: 500, Test: 100, Seed: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := Batches{64, 4}
-	l, h := NewLoader(train, 1, b), NewHeldOut(test, 4)
-	x, labels := make([]float32, b.MaxSlice()*Width(train)), make([]int32, b.MaxSlice())
-	step := id.Step(0)
-	if n := testing.AllocsPerRun(20, func() {
-		l.Fill(step, 1, x, labels)
-		h.Fill(2, int(step), x, labels)
-		step++
-	}); n != 0 {
-		t.Errorf("%v allocations per batch", n)
+	for _, s := range []Source{{Source: Glyphs, Train: 500, Test: 100, Seed: 1}, textSource(t, alphabet(4000), 16, 500, 100)} {
+		train, test := open(t, s)
+		b := Batches{64, 4}
+		l, h := NewLoader(train, 1, b), NewHeldOut(test, 4)
+		batch := NewBatch(train, b.MaxSlice())
+		step := id.Step(0)
+		if n := testing.AllocsPerRun(20, func() {
+			l.Fill(step, 1, batch)
+			h.Fill(2, int(step), batch)
+			step++
+		}); n != 0 {
+			t.Errorf("%s: %v allocations per batch", s.Source, n)
+		}
 	}
 }
 
 func TestHeldOutDealsEverySampleOnce(t *testing.T) {
 	for _, c := range []struct{ n, shards, chunk int }{{100, 8, 5}, {101, 8, 64}, {3, 8, 2}, {1, 1, 1}, {64, 8, 8}} {
 		h := NewHeldOut(numbered(c.n), c.shards)
-		x, labels := make([]float32, 2*c.chunk), make([]int32, c.chunk)
+		batch := NewBatch(numbered(c.n), c.chunk)
 		total := 0
 		for shard := range id.LogicalShard(c.shards) {
 			mine := 0
-			for count := range h.Chunks(shard, x, labels) {
-				for i, label := range labels[:count] {
-					if want := int(shard) + (mine+i)*c.shards; int(label) != want || x[2*i] != float32(want) {
+			for in := range h.Chunks(shard, batch) {
+				for i, label := range in.Labels {
+					if want := int(shard) + (mine+i)*c.shards; int(label) != want || in.X[2*i] != float32(want) {
 						t.Fatalf("%+v shard %d: sample %d, want %d", c, shard, label, want)
 					}
 				}
-				mine += count
+				mine += in.Len()
 			}
 			if mine != h.Len(shard) {
 				t.Errorf("%+v shard %d: %d samples, Len says %d", c, shard, mine, h.Len(shard))
@@ -149,7 +148,7 @@ func TestHeldOutDealsEverySampleOnce(t *testing.T) {
 func TestHeldOutChunksStopsEarly(t *testing.T) {
 	h := NewHeldOut(numbered(10), 1)
 	calls := 0
-	for range h.Chunks(0, make([]float32, 4), make([]int32, 2)) {
+	for range h.Chunks(0, NewBatch(numbered(10), 2)) {
 		calls++
 		break
 	}

@@ -10,13 +10,15 @@ import (
 type Dataset interface {
 	// Len is the number of samples, at least 1.
 	Len() int
-	// Shape is the shape of one sample, channels first: {1, 28, 28}.
+	// Shape is the shape of one sample, channels first: {1, 28, 28}; {T} of tokens.
 	Shape() []int
+	// Tokens tells what samples are: false, numbers X with one label; true, T Tokens in
+	// [0, Classes) with a label for each.
+	Tokens() bool
 	// Classes is the number of labels; labels lie in [0, Classes).
 	Classes() int
-	// Sample fills x, which holds one sample (C*H*W numbers), and returns the label.
-	// It allocates nothing. i is in [0, Len).
-	Sample(i int, x []float32) (label int32)
+	// Sample fills a Batch of one sample. It allocates nothing. i is in [0, Len).
+	Sample(i int, into Batch)
 	// Digest identifies the samples, their order and their normalisation: two nodes
 	// with equal digests train on equal numbers.
 	Digest() Digest

@@ -9,8 +9,10 @@
 //   - glyphs (draw.go, strokes.go) are digits that the program draws itself, so that a
 //     first run needs no download.
 //   - idx (idx.go) is the format of MNIST and its kin, plain or gzip.
+//   - text (text.go) is a file of text: windows of characters, each labelled with the next one.
+//   - Batch (samples.go) is room for samples, of numbers or of tokens; a Dataset fills it.
 //   - Permutation is the order of the samples in a pass; Batches cuts the endless stream
-//     of positions into batches and batches into logical shards; Loader fills a trainer's buffers.
+//     of positions into batches and batches into logical shards; Loader fills a trainer's Batch.
 //   - HeldOut deals the held-out set to the logical shards for evaluation.
 //
 // It leaves out, for now: other formats, remote storage, and sets that do not fit in

@@ -59,6 +59,7 @@ func newGlyphs(seed uint64, s stream, n int) *glyphs {
 
 func (g *glyphs) Len() int     { return g.n }
 func (g *glyphs) Shape() []int { return []int{1, side, side} }
+func (g *glyphs) Tokens() bool { return false }
 func (g *glyphs) Classes() int { return len(digits) }
 
 func (g *glyphs) Digest() Digest {
@@ -66,18 +67,19 @@ func (g *glyphs) Digest() Digest {
 		glyphsVersion, g.seed, g.stream, g.n, normalisation))
 }
 
-func (g *glyphs) Sample(i int, x []float32) int32 {
+func (g *glyphs) Sample(i int, into Batch) {
 	if i < len(g.state) && g.state[i].Load() == stateKept {
 		k := &g.kept[i]
-		g.grey.expand(x, k.pixels[:])
-		return int32(k.label)
+		g.grey.expand(into.X, k.pixels[:])
+		into.Labels[0] = int32(k.label)
+		return
 	}
 	var p picture
 	label := draw(g.seed, g.stream, uint64(i), &p)
-	g.grey.expand(x, p[:])
+	g.grey.expand(into.X, p[:])
+	into.Labels[0] = label
 	if i < len(g.state) && g.state[i].CompareAndSwap(stateNone, stateFilling) {
 		g.kept[i] = keptPicture{p, int8(label)}
 		g.state[i].Store(stateKept)
 	}
-	return label
 }

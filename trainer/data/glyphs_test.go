@@ -74,23 +74,23 @@ func TestGlyphsArePure(t *testing.T) {
 	const n = 200
 	big := newGlyphs(1, trainStream, 10*n)
 	small := newGlyphs(1, trainStream, n)
-	want := make([][]float32, n)
-	labels := make([]int32, n)
+	want := make([]Batch, n)
 	for i := range n {
-		want[i] = make([]float32, side*side)
-		labels[i] = big.Sample(i, want[i])
+		want[i] = NewBatch(big, 1)
+		big.Sample(i, want[i])
 	}
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
-			x := make([]float32, side*side)
+			got := NewBatch(small, 1)
 			for k := range 2 * n { // each sample twice: drawn, then kept
 				i := (k*(2*g+1) + g) % n
-				if label := small.Sample(i, x); label != labels[i] {
-					t.Errorf("sample %d has label %d, want %d", i, label, labels[i])
+				small.Sample(i, got)
+				if got.Labels[0] != want[i].Labels[0] {
+					t.Errorf("sample %d has label %d, want %d", i, got.Labels[0], want[i].Labels[0])
 				}
-				for j := range x {
-					if x[j] != want[i][j] {
+				for j := range got.X {
+					if got.X[j] != want[i].X[j] {
 						t.Errorf("sample %d differs at pixel %d", i, j)
 						return
 					}
@@ -104,10 +104,10 @@ func TestGlyphsArePure(t *testing.T) {
 func TestGlyphsPastTheCache(t *testing.T) {
 	g := newGlyphs(1, trainStream, 10)
 	g.state, g.kept = g.state[:4], g.kept[:4]
-	x, y := make([]float32, side*side), make([]float32, side*side)
-	a := g.Sample(7, x)
-	b := g.Sample(7, y)
-	if a != b || fmt.Sprint(x) != fmt.Sprint(y) {
+	a, b := NewBatch(g, 1), NewBatch(g, 1)
+	g.Sample(7, a)
+	g.Sample(7, b)
+	if fmt.Sprint(a) != fmt.Sprint(b) {
 		t.Error("a picture past the cache is not the same twice")
 	}
 }
@@ -143,7 +143,7 @@ func TestGlyphsDigest(t *testing.T) {
 	if first, again := digest(base), digest(base); first != again {
 		t.Error("the same source has two digests")
 	}
-	for _, other := range []Source{{Glyphs, 101, 10, 1, "", "", "", "", 0}, {Glyphs, 100, 11, 1, "", "", "", "", 0}, {Glyphs, 100, 10, 2, "", "", "", "", 0}} {
+	for _, other := range []Source{{Source: Glyphs, Train: 101, Test: 10, Seed: 1}, {Source: Glyphs, Train: 100, Test: 11, Seed: 1}, {Source: Glyphs, Train: 100, Test: 10, Seed: 2}} {
 		if digest(other) == digest(base) {
 			t.Errorf("%+v has the digest of %+v", other, base)
 		}
@@ -175,8 +175,8 @@ func BenchmarkDraw(b *testing.B) {
 
 func BenchmarkSampleKept(b *testing.B) {
 	g := newGlyphs(1, trainStream, 1000)
-	x := make([]float32, side*side)
+	one := NewBatch(g, 1)
 	for i := range b.N {
-		g.Sample(i%1000, x)
+		g.Sample(i%1000, one)
 	}
 }

@@ -11,12 +11,11 @@ import (
 type HeldOut struct {
 	data   Dataset
 	shards int
-	width  int
 }
 
 // NewHeldOut splits a held-out set over a number of logical shards, at least 1.
 func NewHeldOut(d Dataset, logicalShards int) *HeldOut {
-	return &HeldOut{data: d, shards: logicalShards, width: Width(d)}
+	return &HeldOut{data: d, shards: logicalShards}
 }
 
 // Len is the number of samples of a shard; 0 for the last shards of a very small set.
@@ -24,31 +23,30 @@ func (h *HeldOut) Len(shard id.LogicalShard) int {
 	return (h.data.Len() - int(shard) + h.shards - 1) / h.shards
 }
 
-// Fill loads samples of a shard from its from-th on: as many as labels has room for
-// and the shard holds. x is (n, C*H*W). It returns n, which is 0 at the end.
-func (h *HeldOut) Fill(shard id.LogicalShard, from int, x []float32, labels []int32) (n int) {
-	n = max(min(len(labels), h.Len(shard)-from), 0)
+// Fill loads samples of a shard from its from-th on: as many as the Batch has room for
+// and the shard holds. It returns the part that it filled, which is empty at the end.
+func (h *HeldOut) Fill(shard id.LogicalShard, from int, b Batch) Batch {
+	n := max(min(b.Len(), h.Len(shard)-from), 0)
 	for i := range n {
-		index := int(shard) + (from+i)*h.shards
-		labels[i] = h.data.Sample(index, x[i*h.width:(i+1)*h.width])
+		h.data.Sample(int(shard)+(from+i)*h.shards, b.part(i, i+1))
 	}
-	return n
+	return b.part(0, n)
 }
 
-// Chunks goes through a shard, filling x and labels anew for every chunk and yielding the
-// number of samples in it, always at least 1:
+// Chunks goes through a shard, filling the Batch anew for every chunk and yielding the part
+// that it filled, of at least one sample:
 //
-//	for n := range held.Chunks(shard, x, labels) {
-//		loss, correct := replica.Loss(w, x, labels, n)
+//	for in := range held.Chunks(shard, batch) {
+//		result, err := replica.Loss(w, in.X, in.Labels)
 //	}
-func (h *HeldOut) Chunks(shard id.LogicalShard, x []float32, labels []int32) iter.Seq[int] {
-	return func(yield func(int) bool) {
+func (h *HeldOut) Chunks(shard id.LogicalShard, b Batch) iter.Seq[Batch] {
+	return func(yield func(Batch) bool) {
 		for from := 0; ; {
-			n := h.Fill(shard, from, x, labels)
-			if n == 0 || !yield(n) {
+			filled := h.Fill(shard, from, b)
+			if filled.Len() == 0 || !yield(filled) {
 				return
 			}
-			from += n
+			from += filled.Len()
 		}
 	}
 }

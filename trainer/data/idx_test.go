@@ -59,10 +59,11 @@ func write(t *testing.T, path string, b []byte) {
 // samples prints a data set as label:grey,grey and so on, with the normalisation undone.
 func samples(d Dataset) string {
 	var b strings.Builder
-	x := make([]float32, Width(d))
+	s := NewBatch(d, 1)
 	for i := range d.Len() {
-		fmt.Fprintf(&b, "%d:", d.Sample(i, x))
-		for _, v := range x {
+		d.Sample(i, s)
+		fmt.Fprintf(&b, "%d:", s.Labels[0])
+		for _, v := range s.X {
 			fmt.Fprintf(&b, "%.0f,", (v*greyStd+greyMean)*255)
 		}
 	}
@@ -196,10 +197,15 @@ func TestSourceValidate(t *testing.T) {
 		{DefaultSource(), nil},
 		{Source{Source: IDX, Train: 1, Test: 1, Images: "a", Labels: "b"}, nil},
 		{Source{}, []string{"data.train is 0", "data.test is 0", `data.source is "": use`}},
-		{Source{Source: "mnist", Train: 1, Test: -1}, []string{"data.test is -1", "use one of glyphs, idx"}},
+		{Source{Source: "mnist", Train: 1, Test: -1}, []string{"data.test is -1", "use one of glyphs, idx, text"}},
 		{Source{Source: Glyphs, Train: 1, Test: 1, Images: "a", TestLabels: "b", Classes: 4}, []string{"data.images has no meaning", "data.test_labels has no meaning", "data.classes is 4"}},
 		{Source{Source: IDX, Train: 1, Test: maxSamples + 1, Seed: 3, TestImages: "a", Classes: 300}, []string{
-			"data.test is", "data.images is missing", "data.labels is missing", "data.test_images and data.test_labels", "data.seed is 3", "data.classes is 300"}},
+			"data.test is", "data.seed has no meaning", "data.images is missing", "data.labels is missing", "data.test_images and data.test_labels", "data.classes is 300"}},
+		{Source{Source: Text, Train: 1, Test: 1, Context: 1, Path: "a"}, nil},
+		{DefaultText(), []string{"data.path is missing"}},
+		{Source{Source: Text, Train: 1, Test: 1, Seed: 1, Images: "a", Classes: 65, Context: -1}, []string{
+			"data.seed has no meaning", "data.images has no meaning", "data.path is missing", "data.context is -1", "data.classes is 65"}},
+		{Source{Source: IDX, Train: 1, Test: 1, Images: "a", Labels: "b", Path: "c", Context: 8}, []string{"data.path has no meaning", "data.context has no meaning"}},
 	} {
 		faults := c.s.Validate()
 		if len(faults) != len(c.want) {
@@ -232,12 +238,13 @@ func TestRealMNIST(t *testing.T) {
 		t.Errorf("%d and %d samples of %v", train.Len(), test.Len(), test.Shape())
 	}
 	// The first digits of this file are known to everyone who has worked with it.
-	x := make([]float32, Width(train))
+	s := NewBatch(train, 1)
 	var first []int32
 	var sum float64
 	for i := range 1000 {
-		first = append(first, train.Sample(i, x))
-		for _, v := range x {
+		train.Sample(i, s)
+		first = append(first, s.Labels[0])
+		for _, v := range s.X {
 			sum += float64(v)
 		}
 	}
@@ -269,9 +276,10 @@ func FuzzIDX(f *testing.F) {
 			return
 		}
 		for _, s := range []*idxSet{a, b} {
-			x := make([]float32, Width(s))
+			one := NewBatch(s, 1)
 			for i := range s.Len() {
-				if l := s.Sample(i, x); l < 0 || l >= 10 {
+				s.Sample(i, one)
+				if l := one.Labels[0]; l < 0 || l >= 10 {
 					t.Errorf("label %d", l)
 				}
 			}

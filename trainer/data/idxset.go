@@ -32,13 +32,14 @@ func newIDXSet(images *idxFile, classes int, pixels, labels []byte) *idxSet {
 
 func (s *idxSet) Len() int       { return len(s.labels) }
 func (s *idxSet) Shape() []int   { return []int{1, s.rows, s.cols} }
+func (s *idxSet) Tokens() bool   { return false }
 func (s *idxSet) Classes() int   { return s.classes }
 func (s *idxSet) Digest() Digest { return s.digest }
 
-func (s *idxSet) Sample(i int, x []float32) int32 {
+func (s *idxSet) Sample(i int, into Batch) {
 	w := s.rows * s.cols
-	s.grey.expand(x, s.pixels[i*w:(i+1)*w])
-	return int32(s.labels[i])
+	s.grey.expand(into.X, s.pixels[i*w:(i+1)*w])
+	into.Labels[0] = int32(s.labels[i])
 }
 
 // openIDX reads the files of a valid source.
