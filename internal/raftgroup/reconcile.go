@@ -35,7 +35,7 @@ func (g *Group) Reconcile(want []Replica, applied func(Replica) (uint64, error))
 	c, err := next(have, want, g.cfg.Self, func(r Replica) (bool, error) {
 		committed := g.raft.CommitIndex()
 		got, err := applied(r)
-		return err == nil && got+promotionLag >= committed, err
+		return err == nil && got > 0 && got+promotionLag >= committed, err
 	})
 	if c.kind == changeNone {
 		if err != nil {
@@ -53,8 +53,9 @@ func (g *Group) Reconcile(want []Replica, applied func(Replica) (uint64, error))
 }
 
 // promotionLag is how many entries a replica may be behind what was committed
-// when it was asked: about what is committed during the question.
-const promotionLag = 64
+// when it was asked: about what is committed during the question. One that has
+// nothing yet is behind, however short the log is.
+const promotionLag = 16
 
 type changeKind int
 
