@@ -23,6 +23,7 @@ demo: build ## three nodes train, one is killed half-way, the weights come out t
 test: ## every test, with the race detector where there is a C compiler
 ifeq ($(RACE),-race)
 	CGO_ENABLED=1 go test -race -timeout 15m ./...
+	go test ./trainer/nn # once more in the plain build: what the detector makes too slow
 else
 	@echo 'make test: without the race detector, which needs a C compiler (install gcc)'
 	go test -timeout 15m ./...
