@@ -125,21 +125,6 @@ func (c *Coordinator) Members() (voters, learners []raftgroup.Replica) {
 // State returns this server's copy of the run's state, which may lag a little.
 func (c *Coordinator) State() *pb.RunState { return c.machine.copy() }
 
-// Voters are the servers whose votes count in the group, as this one knows it.
-func (c *Coordinator) Voters() []raftgroup.Replica {
-	members, err := c.group.Replicas()
-	if err != nil {
-		return nil
-	}
-	var voters []raftgroup.Replica
-	for _, m := range members {
-		if m.Voter {
-			voters = append(voters, m.Replica)
-		}
-	}
-	return voters
-}
-
 // Gone hears that a process has died: the director may act on it, and if it led the
 // group, this server stands for election in its turn.
 func (c *Coordinator) Gone(node id.Node, inc id.Incarnation) {

@@ -3,7 +3,6 @@ package trainer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -91,20 +90,19 @@ func (s *shift) join(ctx context.Context) error {
 	for _, m := range s.view.Members {
 		peers = append(peers, collective.Peer{Node: m.Node, Addr: m.Addr})
 	}
+	meet := collective.InboxKey(s.cfg.Run, s.view.Number)
 	var err error
 	s.ring, err = collective.Join(ctx, collective.Config{
 		Run: s.cfg.Run, View: s.view.Number, Rank: s.rank, Peers: peers, Log: s.cfg.Log,
 		Dial: func(ctx context.Context, to collective.Peer) (net.Conn, error) {
-			return s.cfg.Port.Dial(ctx, to.Addr, port.Ring, ringTopic(s.view.Number))
+			return s.cfg.Port.Dial(ctx, to.Addr, port.Ring, meet)
 		},
 		Accept: func(ctx context.Context) (net.Conn, error) {
-			return s.inbox.Accept(ctx, ringTopic(s.view.Number))
+			return s.inbox.Accept(ctx, meet)
 		},
 	})
 	return err
 }
-
-func ringTopic(v id.View) string { return fmt.Sprintf("view-%d", v) }
 
 // train takes steps until the last one is done or the view is over.
 func (s *shift) train(ctx context.Context) error {

@@ -74,7 +74,8 @@ func (n *Node) lost() error {
 	servers := membership.Newest(n.servers, n.gossip.Peers())
 	coordinators := [][]raftgroup.Replica{servers}
 	if n.coordinator != nil {
-		coordinators = append(coordinators, n.coordinator.Voters())
+		voters, _ := n.coordinator.Members()
+		coordinators = append(coordinators, voters)
 	}
 	for _, voters := range coordinators {
 		if dead := n.graves.majority(voters); dead != nil {
