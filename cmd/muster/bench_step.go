@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterml/muster/trainer"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device/cpu"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// benchStep measures training steps of one trainer alone, in the way of the program that it is compared with
+// (bench/cpu.sh): made-up samples, the same in every step.
+type benchStep struct {
+	model    string
+	threads  int
+	batch    int // 0: the model's
+	shards   int // 0: as many as threads
+	sum      string
+	secs     float64
+	maxSteps int
+	json     bool
+}
+
+// benchModel is a model with its shapes, batch and optimizer; those of ../shared/peers/torch/models.py.
+type benchModel struct {
+	shape     []int
+	classes   int
+	batch     int
+	optimizer trainer.Optimizer
+}
+
+func benchModels() map[string]benchModel {
+	sgd := trainer.Optimizer{Name: "sgd", LR: 0.01, Momentum: 0.9}
+	return map[string]benchModel{
+		"mlp":      {[]int{784}, 10, 128, sgd},
+		"lenet":    {[]int{1, 28, 28}, 10, 128, sgd},
+		"resnet18": {[]int{3, 32, 32}, 10, 64, sgd},
+		"gpt":      {[]int{128}, 4096, 16, trainer.Optimizer{Name: "adam", LR: 3e-4}},
+	}
+}
+
+func benchStepCommand() *cobra.Command {
+	var o benchStep
+	c := &cobra.Command{
+		Use:   "step --model M --threads T",
+		Short: "Measure training steps of one trainer on this machine",
+		Long: `Measure training steps of one trainer on this machine: forward, loss, backward, the sum over
+logical shards, and the optimizer, on made-up samples. It is the code that a run's trainer
+executes, without data files, servers and other trainers.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return o.run(c.Context(), c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.model, "model", "lenet", "what is trained: "+strings.Join(benchModelNames(), ", "))
+	f.IntVar(&o.threads, "threads", 1, "processors that compute")
+	f.IntVar(&o.batch, "batch", 0, "samples of a step; 0: 128 of mlp and lenet, 64 of resnet18, 16 of gpt")
+	f.IntVar(&o.shards, "shards", 0, "logical shards that a batch is cut into; 0: one for each thread")
+	f.StringVar(&o.sum, "sum", trainer.SumExact, "how gradients are added, as sync.sum of a job: "+trainer.SumExact+" or "+trainer.SumFast)
+	f.Float64Var(&o.secs, "secs", 3, "measuring time aimed at, in seconds")
+	f.IntVar(&o.maxSteps, "max-steps", 400, "steps, at most")
+	f.BoolVar(&o.json, "json", false, "one JSON object")
+	return c
+}
+
+func benchModelNames() []string {
+	var names []string
+	for name := range benchModels() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// check also fills in what was left to the model.
+func (o *benchStep) check() error {
+	var errs []error
+	m, ok := benchModels()[o.model]
+	if !ok {
+		errs = append(errs, fmt.Errorf("--model is %q: use one of %s", o.model, strings.Join(benchModelNames(), ", ")))
+	}
+	if o.batch == 0 {
+		o.batch = m.batch
+	}
+	if o.shards == 0 {
+		o.shards = o.threads
+	}
+	if o.threads < 1 || o.threads > 1024 {
+		errs = append(errs, fmt.Errorf("--threads is %d: use 1 to 1024", o.threads))
+	}
+	if ok && (o.shards < 1 || o.shards > o.batch) {
+		errs = append(errs, fmt.Errorf("--shards is %d and --batch %d: every shard needs a sample", o.shards, o.batch))
+	}
+	if o.sum != trainer.SumExact && o.sum != trainer.SumFast {
+		errs = append(errs, fmt.Errorf("--sum is %q: use %s or %s", o.sum, trainer.SumExact, trainer.SumFast))
+	}
+	if !(o.secs > 0) || o.maxSteps < 5 {
+		errs = append(errs, errors.New("--secs must be positive, and --max-steps at least 5"))
+	}
+	return errors.Join(errs...)
+}
+
+// stepRow is the result; the fields are those of the peer's program.
+type stepRow struct {
+	Prog      string  `json:"prog"`
+	Version   string  `json:"version"`
+	Device    string  `json:"device"`
+	Model     string  `json:"model"`
+	World     int     `json:"world"`
+	Threads   int     `json:"threads"`
+	Shards    int     `json:"shards"`
+	Sum       string  `json:"sum"`
+	Params    int     `json:"params"`
+	Batch     int     `json:"batch_per_rank"`
+	Steps     int     `json:"steps"`
+	Loss      float64 `json:"loss"` // of the last step
+	MedMs     float64 `json:"step_ms_med"`
+	P10Ms     float64 `json:"step_ms_p10"`
+	P90Ms     float64 `json:"step_ms_p90"`
+	PerSecond float64 `json:"samples_per_s"`
+	CPUMs     float64 `json:"cpu_ms_per_sample"`
+	MaxRSS    float64 `json:"max_rss_mib"`
+}
+
+func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
+	runtime.GOMAXPROCS(o.threads) // which is how many processors a trainer takes
+	m := benchModels()[o.model]
+	dev, err := cpu.New()
+	if err != nil {
+		return err
+	}
+	spec, err := nn.Build(o.model, nil, m.shape, m.classes)
+	if err != nil {
+		return err
+	}
+	job := trainer.DefaultJob()
+	job.Batch = trainer.Batch{Size: o.batch, LogicalShards: o.shards}
+	job.Optimizer, job.Sync.Sum = m.optimizer, o.sum
+	alone, err := trainer.NewAlone(ctx, job, spec, dev, newMadeUp(m, spec.Tokens(), o.batch))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, alone.Close()) }()
+	row := stepRow{
+		Prog: "muster", Version: version, Device: dev.Name(), Model: o.model, World: 1, Threads: o.threads,
+		Shards: o.shards, Sum: o.sum, Params: spec.Params(), Batch: o.batch,
+	}
+	if err := o.measure(ctx, alone, &row); err != nil {
+		return err
+	}
+	row.MaxRSS = digits(maxRSS()/(1<<20), 1)
+	if o.json {
+		line, _ := json.Marshal(row) // a struct of plain fields
+		fmt.Fprintf(out, "%s\n", line)
+		return nil
+	}
+	fmt.Fprintf(out, "%s on %s, %d threads, %d samples in %d shards: %.1f samples/s, %.2f ms per step (p10 %.2f, p90 %.2f; %d steps), CPU %.3f ms per sample, %.0f MiB\n",
+		row.Model, row.Device, row.Threads, row.Batch, row.Shards, row.PerSecond, row.MedMs, row.P10Ms, row.P90Ms, row.Steps, row.CPUMs, row.MaxRSS)
+	return nil
+}
+
+// measure takes two steps to warm up, one that tells how many fill the time, and those.
+func (o *benchStep) measure(ctx context.Context, alone *trainer.Alone, row *stepRow) error {
+	step := func() (seconds float64, err error) {
+		start := time.Now()
+		row.Loss, err = alone.Step(ctx)
+		return time.Since(start).Seconds(), err
+	}
+	var estimate float64
+	var err error
+	for range 3 {
+		if estimate, err = step(); err != nil {
+			return err
+		}
+	}
+	if p := os.Getenv("BENCH_PROFILE"); p != "" {
+		f, _ := os.Create(p)
+		pprof.StartCPUProfile(f)
+		defer pprof.StopCPUProfile()
+	}
+	times := make([]float64, max(5, min(o.maxSteps, int(o.secs/estimate))))
+	cpu := cpuSeconds()
+	for i := range times {
+		if times[i], err = step(); err != nil {
+			return err
+		}
+	}
+	cpu = cpuSeconds() - cpu
+	slices.Sort(times)
+	n, batch := len(times), float64(o.batch)
+	row.Steps = n
+	row.MedMs, row.P10Ms, row.P90Ms = digits(median(times)*1e3, 3), digits(times[n/10]*1e3, 3), digits(times[9*n/10]*1e3, 3)
+	row.PerSecond = digits(batch/median(times), 1)
+	row.CPUMs = digits(cpu*1e3/(float64(n)*batch), 4)
+	return nil
+}
+
+// maxRSS is the most memory that this process had, in bytes.
+func maxRSS() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return float64(u.Maxrss) * 1024
+}
+
+// madeUp is a data set of one batch of random samples.
+type madeUp struct {
+	model  benchModel
+	tokens bool
+	x      []float32 // one of the two
+	t      []int32
+	labels []int32
+	n      int
+}
+
+func newMadeUp(m benchModel, tokens bool, n int) *madeUp {
+	d := &madeUp{model: m, tokens: tokens, n: n}
+	size := 1
+	for _, s := range m.shape {
+		size *= s
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	labels := n
+	if tokens {
+		labels = n * size
+		d.t = make([]int32, n*size)
+		for i := range d.t {
+			d.t[i] = int32(rng.IntN(m.classes))
+		}
+	} else {
+		d.x = make([]float32, n*size)
+		for i := range d.x {
+			d.x[i] = float32(rng.NormFloat64())
+		}
+	}
+	d.labels = make([]int32, labels)
+	for i := range d.labels {
+		d.labels[i] = int32(rng.IntN(m.classes))
+	}
+	return d
+}
+
+func (d *madeUp) Len() int            { return d.n }
+func (d *madeUp) Shape() []int        { return d.model.shape }
+func (d *madeUp) Tokens() bool        { return d.tokens }
+func (d *madeUp) Classes() int        { return d.model.classes }
+func (d *madeUp) Digest() data.Digest { return data.Digest{} }
+
+func (d *madeUp) Sample(i int, into data.Batch) {
+	copy(into.X, d.x[i*len(into.X):])
+	copy(into.Tokens, d.t[i*len(into.Tokens):])
+	copy(into.Labels, d.labels[i*len(into.Labels):])
+}

@@ -1,0 +1,80 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/rs/zerolog"
+
+	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// Alone takes the steps of a job as the only trainer of a run would in mode ring, by the same code, but without
+// servers: nothing is committed and nothing evaluated. It is for measuring steps, and has no end.
+type Alone struct {
+	work   *work
+	sums   *exchange
+	optim  optimizer
+	ring   *collective.Ring
+	state  *state
+	shards []id.LogicalShard
+}
+
+// NewAlone makes a trainer for the job's batch, optimizer and sync.sum; everything else comes as arguments. The
+// weights are those that the job's seed gives.
+func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, train data.Dataset) (*Alone, error) {
+	opt, err := job.NewOptimizer()
+	if err != nil {
+		return nil, err
+	}
+	job.Data.Train, job.Passes = math.MaxInt32, math.MaxInt32
+	w, err := newWork(job, spec, dev, train, train)
+	if err != nil {
+		return nil, err
+	}
+	a := &Alone{work: w, sums: newExchange(job, spec), optim: opt, state: newState(spec.Params(), opt.Slots(), ModeRing)}
+	for l := range job.Batch.LogicalShards {
+		a.shards = append(a.shards, id.LogicalShard(l))
+	}
+	if err := a.state.begin(spec, job.Seed); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	a.ring, err = collective.Join(ctx, collective.Config{Run: "alone", View: 1, Peers: []collective.Peer{{Node: "alone"}}, Log: zerolog.Nop()})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("a ring of one: %w", err), a.Close())
+	}
+	return a, nil
+}
+
+// Step takes one step and returns the mean loss of its batch.
+func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
+	at := a.state.step
+	if err := a.work.compute(ctx, at, a.state.w, a.shards); err != nil {
+		return 0, err
+	}
+	train, _, err := a.sums.agree(ctx, a.ring, at, a.work.units, a.shards, false)
+	if err != nil {
+		return 0, err
+	}
+	op := collective.Op{Step: at, Bucket: bucketGradient}
+	if err := a.ring.AllReduce(ctx, op, a.sums.gather(a.work.units, a.shards), a.sums.op()); err != nil {
+		return 0, err
+	}
+	a.optim.Update(at, a.state.w, a.sums.value(0, id.Block(a.sums.layout.Blocks())), a.state.slots)
+	a.state.step++
+	return train.Loss * float64(a.work.scale), nil
+}
+
+// Close frees the memory of the models.
+func (a *Alone) Close() error {
+	if a.ring == nil {
+		return a.work.close()
+	}
+	return errors.Join(a.ring.Close(), a.work.close())
+}
