@@ -25,7 +25,9 @@ const (
 type Samples struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shape         []uint32               `protobuf:"varint,1,rep,packed,name=shape,proto3" json:"shape,omitempty"`
-	Classes       uint32                 `protobuf:"varint,2,opt,name=classes,proto3" json:"classes,omitempty"`
+	Classes       uint32                 `protobuf:"varint,2,opt,name=classes,proto3" json:"classes,omitempty"` // 0: regression
+	Train         uint64                 `protobuf:"varint,3,opt,name=train,proto3" json:"train,omitempty"`     // samples of a pass
+	Entries       uint32                 `protobuf:"varint,4,opt,name=entries,proto3" json:"entries,omitempty"` // the most entries of a sparse sample
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -70,6 +72,20 @@ func (x *Samples) GetShape() []uint32 {
 func (x *Samples) GetClasses() uint32 {
 	if x != nil {
 		return x.Classes
+	}
+	return 0
+}
+
+func (x *Samples) GetTrain() uint64 {
+	if x != nil {
+		return x.Train
+	}
+	return 0
+}
+
+func (x *Samples) GetEntries() uint32 {
+	if x != nil {
+		return x.Entries
 	}
 	return 0
 }
@@ -2436,10 +2452,12 @@ var File_membership_proto protoreflect.FileDescriptor
 
 const file_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x10membership.proto\x12\x06muster\"9\n" +
+	"\x10membership.proto\x12\x06muster\"i\n" +
 	"\aSamples\x12\x14\n" +
 	"\x05shape\x18\x01 \x03(\rR\x05shape\x12\x18\n" +
-	"\aclasses\x18\x02 \x01(\rR\aclasses\"\xe3\x01\n" +
+	"\aclasses\x18\x02 \x01(\rR\aclasses\x12\x14\n" +
+	"\x05train\x18\x03 \x01(\x04R\x05train\x12\x18\n" +
+	"\aentries\x18\x04 \x01(\rR\aentries\"\xe3\x01\n" +
 	"\bNodeMeta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +

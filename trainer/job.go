@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -33,6 +34,10 @@ type Job struct {
 	Sync      Sync        `yaml:"sync"`
 	Cluster   Cluster     `yaml:"cluster"`
 	Out       string      `yaml:"out"` // folder for the outputs, relative to the working directory
+
+	// Samples is the number of samples of a pass, as the data turned out to hold them. It is no
+	// part of the file, and 0 before the data has been read; then Data.Train may be known.
+	Samples int `yaml:"-"`
 }
 
 // Model names a model of package nn; every other key of the section is one of its options.
@@ -230,8 +235,8 @@ func (j Job) batches() data.Batches {
 	return data.Batches{Size: j.Batch.Size, LogicalShards: j.Batch.LogicalShards}
 }
 
-// Steps is the number of steps of the whole run.
-func (j Job) Steps() id.Step { return j.batches().Steps(j.Passes, j.Data.Train) }
+// Steps is the number of steps of the whole run, 0 before the number of samples is known.
+func (j Job) Steps() id.Step { return j.batches().Steps(j.Passes, cmp.Or(j.Samples, j.Data.Train)) }
 
 // NewOptimizer is the optimizer of trainers and servers alike.
 func (j Job) NewOptimizer() (optim.Optimizer, error) {
@@ -251,16 +256,19 @@ func (j Job) Layout(params int) ps.Layout {
 	return ps.Layout{Params: params, BlockSize: BlockSize, Shards: j.Cluster.ParameterShards}
 }
 
-// BuildModel makes the job's model for samples of a shape.
-func (j Job) BuildModel(shape []int, classes int) (*nn.Spec, error) {
-	spec, err := nn.Build(j.Model.Name, j.Model.Options, shape, classes)
+// BuildModel makes the job's model for samples of a form.
+func (j Job) BuildModel(f data.Form) (*nn.Spec, error) {
+	if f.Kind == data.Sparse || f.Regression() {
+		return nil, fmt.Errorf("model: no model takes sparse features or finds numbers yet")
+	}
+	spec, err := nn.Build(j.Model.Name, j.Model.Options, f.Shape, f.Classes)
 	if err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
-	if j.Data.Tokens() && !spec.Tokens() {
+	if f.Kind == data.Tokens && !spec.Tokens() {
 		return nil, fmt.Errorf("model: %s takes numbers, but data.source %s gives characters: use gpt, or other data", j.Model.Name, j.Data.Source)
 	}
-	if spec.Tokens() && !j.Data.Tokens() {
+	if spec.Tokens() && f.Kind != data.Tokens {
 		return nil, fmt.Errorf("model: %s takes tokens, but data.source %s gives numbers: use %s, or another model", j.Model.Name, j.Data.Source, data.Text)
 	}
 	return spec, nil

@@ -31,7 +31,7 @@ func tiny(t *testing.T) (Job, *nn.Spec, data.Dataset, data.Dataset) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := j.BuildModel(train.Shape(), train.Classes())
+	spec, err := j.BuildModel(train.Form())
 	if err != nil {
 		t.Fatal(err)
 	}

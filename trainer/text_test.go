@@ -41,7 +41,7 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := j.BuildModel(train.Shape(), train.Classes())
+	spec, err := j.BuildModel(train.Form())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,13 +110,13 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 func TestModelMustFitTheData(t *testing.T) {
 	text, glyphs := textJob(t), DefaultJob()
 	text.Model, glyphs.Model = Model{Name: "mlp"}, Model{Name: "gpt"}
-	if _, err := text.BuildModel([]int{8}, 12); err == nil || err.Error() != "model: mlp takes numbers, but data.source text gives characters: use gpt, or other data" {
+	if _, err := text.BuildModel(data.Form{Kind: data.Tokens, Shape: []int{8}, Classes: 12}); err == nil || err.Error() != "model: mlp takes numbers, but data.source text gives characters: use gpt, or other data" {
 		t.Errorf("got %v", err)
 	}
-	if _, err := glyphs.BuildModel([]int{8}, 10); err == nil || err.Error() != "model: gpt takes tokens, but data.source glyphs gives numbers: use text, or another model" {
+	if _, err := glyphs.BuildModel(data.Form{Shape: []int{8}, Classes: 10}); err == nil || err.Error() != "model: gpt takes tokens, but data.source glyphs gives numbers: use text, or another model" {
 		t.Errorf("got %v", err)
 	}
-	if _, err := glyphs.BuildModel([]int{1, 28, 28}, 10); err == nil {
+	if _, err := glyphs.BuildModel(data.Form{Shape: []int{1, 28, 28}, Classes: 10}); err == nil {
 		t.Error("gpt takes pictures")
 	}
 }

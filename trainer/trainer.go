@@ -92,7 +92,7 @@ func New(cfg Config) (*Trainer, error) {
 		return nil, err
 	}
 	t := &Trainer{
-		cfg: cfg, steps: cfg.Job.Steps(), work: w, sums: newExchange(cfg.Job, cfg.Spec), optim: opt,
+		cfg: cfg, steps: w.steps, work: w, sums: newExchange(cfg.Job, cfg.Spec), optim: opt,
 		inbox: collective.NewInbox(0, 0), state: newState(cfg.Spec.Params(), opt.Slots(), cfg.Job.Sync.Mode),
 		changed: make(chan struct{}, 1),
 	}

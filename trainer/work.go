@@ -31,6 +31,7 @@ type work struct {
 	loader  *data.Loader
 	heldOut *data.HeldOut
 	steps   id.Step
+	samples int     // of a pass
 	scale   float32 // 1/labels of a whole batch
 	benches []*bench
 	units   []unit // by logical shard
@@ -45,7 +46,7 @@ type bench struct {
 func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset) (*work, error) {
 	b := job.batches()
 	w := &work{
-		job: job, spec: spec, steps: job.Steps(),
+		job: job, spec: spec, steps: job.batches().Steps(job.Passes, train.Len()), samples: train.Len(),
 		scale:  1 / (float32(job.Batch.Size) * float32(spec.Targets())),
 		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
 		units: make([]unit, b.LogicalShards),
@@ -74,7 +75,7 @@ func (w *work) evaluates(s id.Step) bool {
 	if s == 0 {
 		return false
 	}
-	n, size := uint64(w.job.Data.Train), uint64(w.job.Batch.Size)
+	n, size := uint64(w.samples), uint64(w.job.Batch.Size)
 	return s == w.steps || uint64(s)*size/n > uint64(s-1)*size/n
 }
 

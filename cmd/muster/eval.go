@@ -47,7 +47,7 @@ func eval(c *cobra.Command, o *common, model string) error {
 	if err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
-	spec, err := job.BuildModel(train.Shape(), train.Classes())
+	spec, err := job.BuildModel(train.Form())
 	if err != nil {
 		return err
 	}

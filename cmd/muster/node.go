@@ -89,7 +89,7 @@ func (o *nodeOptions) run(c *cobra.Command) error {
 				"node %s listens at %s (%s); ask it: muster status --addr %s", o.name, addr, strings.Join(o.roles, ", "), addr)
 			narrator.Go(func() { o.narrate(ctx, addr, p) })
 		},
-		OnStep: p.step, OnEvent: p.view,
+		OnSteps: p.of, OnStep: p.step, OnEvent: p.view,
 	})
 	cancel()
 	p.end()

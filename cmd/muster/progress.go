@@ -49,8 +49,15 @@ const window = 5 * time.Second
 func newProgress(out io.Writer, json bool, job trainer.Job) *progress {
 	return &progress{
 		out: out, terminal: isTerminal(out) && !json, json: json,
-		steps: uint64(job.Steps()), stepped: time.Now(), batch: job.Batch.Size, every: 2 * time.Second,
+		stepped: time.Now(), batch: job.Batch.Size, every: 2 * time.Second,
 	}
+}
+
+// of is told how many steps the run has.
+func (p *progress) of(steps id.Step) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.steps = uint64(steps)
 }
 
 // step shows a step that is done.

@@ -94,7 +94,7 @@ func trainEmbedded(ctx context.Context, job trainer.Job, nodes int, p *progress,
 		cfg := node.Config{
 			Job: job, Name: id.Node(fmt.Sprintf("node-%d", i)), Listen: "127.0.0.1:0", Server: true, Trainer: true,
 			DataDir: filepath.Join(dir, fmt.Sprint(i)), Out: job.Out, Cluster: filepath.Base(dir), Version: version,
-			Log: log.With().Int("node", i).Logger(), OnStep: p.step,
+			Log: log.With().Int("node", i).Logger(), OnSteps: p.of, OnStep: p.step,
 		}
 		if i == 0 {
 			cfg.OnListen, cfg.OnEvent = func(addr string) { seed <- addr }, p.view

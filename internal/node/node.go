@@ -48,6 +48,7 @@ type Config struct {
 	Log       zerolog.Logger
 
 	OnListen func(addr string)          // called once the node can be reached
+	OnSteps  func(id.Step)              // called once the number of steps is known
 	OnStep   func(*pb.StepMetrics)      // called for every step that this node's trainer takes part in
 	OnEvent  func(view membership.View) // called when the agreed membership changes
 }
@@ -84,7 +85,7 @@ type Node struct {
 	trainer     *trainer.Trainer        // nil on a node that does not train
 	session     *membership.Session
 
-	mu     sync.Mutex // also held when session and coordinator are set, which status reads
+	mu     sync.Mutex // also held when session, coordinator and the job's samples are set, which status reads
 	finish *pb.Finish
 	saved  bool
 
@@ -166,20 +167,30 @@ func (n *Node) openData() (err error) {
 	if n.train, n.test, err = data.Open(n.cfg.Job.Data); err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
-	n.samples = &pb.Samples{Classes: uint32(n.train.Classes())}
-	for _, d := range n.train.Shape() {
+	form := n.train.Form()
+	n.samples = &pb.Samples{Classes: uint32(form.Classes), Train: uint64(n.train.Len()), Entries: uint32(form.Entries)}
+	for _, d := range form.Shape {
 		n.samples.Shape = append(n.samples.Shape, uint32(d))
 	}
-	n.spec, err = n.buildModel(n.samples)
-	return err
+	return n.prepare(n.samples)
 }
 
-func (n *Node) buildModel(s *pb.Samples) (*nn.Spec, error) {
-	var shape []int
+// prepare makes of the job what hangs on the data: the number of steps, and the model.
+func (n *Node) prepare(s *pb.Samples) (err error) {
+	job := n.cfg.Job
+	job.Samples = int(s.GetTrain())
+	form := data.Form{Kind: job.Data.Kind(), Classes: int(s.GetClasses()), Entries: int(s.GetEntries())}
 	for _, d := range s.GetShape() {
-		shape = append(shape, int(d))
+		form.Shape = append(form.Shape, int(d))
 	}
-	return n.cfg.Job.BuildModel(shape, int(s.GetClasses()))
+	n.mu.Lock() // a server is asked for its status before it knows
+	n.cfg.Job = job
+	n.mu.Unlock()
+	if n.cfg.OnSteps != nil {
+		n.cfg.OnSteps(job.Steps())
+	}
+	n.spec, err = job.BuildModel(form)
+	return err
 }
 
 // listen opens the port and begins to gossip.

@@ -29,7 +29,7 @@ func (n *Node) self() raftgroup.Replica {
 func (n *Node) serve(down *shutdown) error {
 	opt, err := n.cfg.Job.NewOptimizer()
 	if err == nil && n.spec == nil {
-		n.spec, err = n.buildModel(n.founding.Samples)
+		err = n.prepare(n.founding.Samples)
 	}
 	if err != nil {
 		return err

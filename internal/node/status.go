@@ -51,7 +51,9 @@ func (n *Node) status(ctx context.Context, req *pb.StatusRequest) *pb.Status {
 	if err != nil {
 		st = n.localStatus(err)
 	}
+	n.mu.Lock()
 	job := n.cfg.Job
+	n.mu.Unlock()
 	st.Cluster, st.Job, st.Steps, st.AnsweredBy = n.cfg.Cluster, job.Name, uint64(job.Steps()), string(n.cfg.Name)
 	st.ServersWanted, st.ParameterShards = uint32(job.Cluster.Servers), uint32(job.Cluster.ParameterShards)
 	st.LogicalShards, st.Batch = uint32(job.Batch.LogicalShards), uint32(job.Batch.Size)

@@ -77,5 +77,5 @@ func (l *Loader) Fill(step id.Step, shard id.LogicalShard, b Batch) Batch {
 	for i := range n {
 		l.data.Sample(l.order.Sample(first+Position(i)), b.part(i, i+1))
 	}
-	return b.part(0, n)
+	return b.first(n)
 }

@@ -11,10 +11,8 @@ import (
 type numbered int
 
 func (n numbered) Len() int       { return int(n) }
-func (n numbered) Shape() []int   { return []int{1, 1, 2} }
-func (n numbered) Classes() int   { return 10 }
+func (n numbered) Form() Form     { return Form{Shape: []int{1, 1, 2}, Classes: 10} }
 func (n numbered) Digest() Digest { return Digest{} }
-func (n numbered) Tokens() bool   { return false }
 func (n numbered) Sample(i int, into Batch) {
 	into.X[0], into.X[1], into.Labels[0] = float32(i), -float32(i), int32(i)
 }

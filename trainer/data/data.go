@@ -10,18 +10,42 @@ import (
 type Dataset interface {
 	// Len is the number of samples, at least 1.
 	Len() int
-	// Shape is the shape of one sample, channels first: {1, 28, 28}; {T} of tokens.
-	Shape() []int
-	// Tokens tells what samples are: false, numbers X with one label; true, T Tokens in
-	// [0, Classes) with a label for each.
-	Tokens() bool
-	// Classes is the number of labels; labels lie in [0, Classes).
-	Classes() int
+	// Form is what the samples look like, the same of a training and its held-out set.
+	Form() Form
 	// Sample fills a Batch of one sample. It allocates nothing. i is in [0, Len).
 	Sample(i int, into Batch)
-	// Digest identifies the samples, their order and their normalisation: two nodes
-	// with equal digests train on equal numbers.
+	// Digest identifies the samples, their order, their form and their normalisation: two
+	// nodes with equal digests train on equal numbers.
 	Digest() Digest
+}
+
+// Form is what samples look like: a model is built for it, and a Batch made.
+type Form struct {
+	Kind    Kind
+	Shape   []int // of one sample, channels first: {1, 28, 28}; {T} of tokens; {F} of F features
+	Classes int   // labels lie in [0, Classes); 0: regression, a number for each sample is to be found
+	Entries int   // the most entries that a sample of kind Sparse has
+}
+
+// Kind is what a sample is made of.
+type Kind uint8
+
+const (
+	Dense  Kind = iota // numbers, all of them
+	Tokens             // T numbers of tokens, in [0, Classes), and a label for each
+	Sparse             // features most of which are 0: only the others are listed
+)
+
+// Regression tells whether numbers are to be found, not classes.
+func (f Form) Regression() bool { return f.Classes == 0 }
+
+// Width is the number of values of one sample, of tokens, or of features.
+func (f Form) Width() int {
+	w := 1
+	for _, d := range f.Shape {
+		w *= d
+	}
+	return w
 }
 
 // Digest is the SHA-256 that identifies the content of a Dataset.

@@ -57,10 +57,8 @@ func newGlyphs(seed uint64, s stream, n int) *glyphs {
 	}
 }
 
-func (g *glyphs) Len() int     { return g.n }
-func (g *glyphs) Shape() []int { return []int{1, side, side} }
-func (g *glyphs) Tokens() bool { return false }
-func (g *glyphs) Classes() int { return len(digits) }
+func (g *glyphs) Len() int   { return g.n }
+func (g *glyphs) Form() Form { return Form{Shape: []int{1, side, side}, Classes: len(digits)} }
 
 func (g *glyphs) Digest() Digest {
 	return digestOf(fmt.Sprintf("glyphs version %d, seed %d, stream %d, %d pictures, %s",

@@ -30,14 +30,14 @@ func (h *HeldOut) Fill(shard id.LogicalShard, from int, b Batch) Batch {
 	for i := range n {
 		h.data.Sample(int(shard)+(from+i)*h.shards, b.part(i, i+1))
 	}
-	return b.part(0, n)
+	return b.first(n)
 }
 
 // Chunks goes through a shard, filling the Batch anew for every chunk and yielding the part
 // that it filled, of at least one sample:
 //
 //	for in := range held.Chunks(shard, batch) {
-//		result, err := replica.Loss(w, in.X, in.Labels)
+//		result, err := loss(replica, w, in)
 //	}
 func (h *HeldOut) Chunks(shard id.LogicalShard, b Batch) iter.Seq[Batch] {
 	return func(yield func(Batch) bool) {

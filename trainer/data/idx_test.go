@@ -87,8 +87,8 @@ func TestIDXSplitsFirstAndLast(t *testing.T) {
 		if got, want := samples(test), "4:40,41,"; got != want {
 			t.Errorf("gzip %v: test %s, want %s", zip, got, want)
 		}
-		if fmt.Sprint(train.Shape()) != "[1 1 2]" || train.Classes() != 10 {
-			t.Errorf("shape %v, %d classes", train.Shape(), train.Classes())
+		if got := fmt.Sprintf("%+v", train.Form()); got != "{Kind:0 Shape:[1 1 2] Classes:10 Entries:0}" {
+			t.Error(got)
 		}
 		if zip && Identity(train, test) != digest {
 			t.Error("the same samples have another digest when gzipped")
@@ -234,8 +234,8 @@ func TestRealMNIST(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if train.Len() != 9000 || test.Len() != 1000 || fmt.Sprint(test.Shape()) != "[1 28 28]" {
-		t.Errorf("%d and %d samples of %v", train.Len(), test.Len(), test.Shape())
+	if train.Len() != 9000 || test.Len() != 1000 || fmt.Sprint(test.Form().Shape) != "[1 28 28]" {
+		t.Errorf("%d and %d samples of %v", train.Len(), test.Len(), test.Form().Shape)
 	}
 	// The first digits of this file are known to everyone who has worked with it.
 	s := NewBatch(train, 1)

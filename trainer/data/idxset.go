@@ -31,9 +31,7 @@ func newIDXSet(images *idxFile, classes int, pixels, labels []byte) *idxSet {
 }
 
 func (s *idxSet) Len() int       { return len(s.labels) }
-func (s *idxSet) Shape() []int   { return []int{1, s.rows, s.cols} }
-func (s *idxSet) Tokens() bool   { return false }
-func (s *idxSet) Classes() int   { return s.classes }
+func (s *idxSet) Form() Form     { return Form{Shape: []int{1, s.rows, s.cols}, Classes: s.classes} }
 func (s *idxSet) Digest() Digest { return s.digest }
 
 func (s *idxSet) Sample(i int, into Batch) {

@@ -1,42 +1,86 @@
 package data
 
-// Batch is room for samples side by side, as a model takes them. Of X and Tokens one is
-// empty: which, Dataset.Tokens says.
+// Batch is room for n samples side by side, as a model takes them. Which fields are in use,
+// the Form of the Dataset says; the others are nil.
 type Batch struct {
-	X      []float32 // (n, C*H*W)
-	Tokens []int32   // (n, T)
-	Labels []int32   // (n), or (n, T) of tokens
+	X      []float32 // of kind Dense: (n, C*H*W)
+	Tokens []int32   // of kind Tokens: (n, T)
 
-	width  int // numbers or tokens of one sample
-	labels int // labels of one sample
+	// Of kind Sparse, the rows of a matrix in compressed form (CSR): sample i has the entries
+	// [Starts[i], Starts[i+1]) of Columns and Values. Starts begins with 0; the columns of a
+	// sample ascend, in [0, features).
+	Starts  []int32 // (n+1)
+	Columns []int32
+	Values  []float32
+
+	Labels  []int32   // (n) classes, or (n, T) of tokens
+	Targets []float32 // (n), of regression
+
+	n     int
+	width int // values or tokens of one sample
 }
 
 // NewBatch makes room for n samples of a data set.
 func NewBatch(d Dataset, n int) Batch {
-	b := Batch{width: 1, labels: 1}
-	for _, s := range d.Shape() {
-		b.width *= s
-	}
-	if d.Tokens() {
-		b.labels = b.width
-		b.Tokens = make([]int32, n*b.width)
-	} else {
+	f := d.Form()
+	b := Batch{n: n, width: f.Width()}
+	labels := n
+	switch f.Kind {
+	case Dense:
 		b.X = make([]float32, n*b.width)
+	case Tokens:
+		b.Tokens = make([]int32, n*b.width)
+		labels = n * b.width
+	case Sparse:
+		b.Starts = make([]int32, n+1)
+		b.Columns, b.Values = make([]int32, n*f.Entries), make([]float32, n*f.Entries)
 	}
-	b.Labels = make([]int32, n*b.labels)
+	if f.Regression() {
+		b.Targets = make([]float32, labels)
+	} else {
+		b.Labels = make([]int32, labels)
+	}
 	return b
 }
 
 // Len is the number of samples.
-func (b Batch) Len() int { return len(b.Labels) / b.labels }
+func (b Batch) Len() int { return b.n }
 
-// part is the samples [from, to), in the same memory.
+// part is the samples [from, to), in the same memory. Of kind Sparse it keeps all the room
+// there is: a sample begins where the one before it ends.
 func (b Batch) part(from, to int) Batch {
-	b.Labels = b.Labels[from*b.labels : to*b.labels]
-	if b.Tokens != nil {
-		b.Tokens = b.Tokens[from*b.width : to*b.width]
-	} else {
+	b.n = to - from
+	labels := 1
+	switch {
+	case b.Tokens != nil:
+		b.Tokens, labels = b.Tokens[from*b.width:to*b.width], b.width
+	case b.Starts != nil:
+		b.Starts = b.Starts[from : to+1]
+	default:
 		b.X = b.X[from*b.width : to*b.width]
 	}
+	if b.Targets != nil {
+		b.Targets = b.Targets[from*labels : to*labels]
+	} else {
+		b.Labels = b.Labels[from*labels : to*labels]
+	}
 	return b
+}
+
+// first is the first n samples, all of them filled, and no room beyond.
+func (b Batch) first(n int) Batch {
+	b = b.part(0, n)
+	if b.Starts != nil {
+		end := b.Starts[n]
+		b.Columns, b.Values = b.Columns[:end], b.Values[:end]
+	}
+	return b
+}
+
+// setEntries fills the one sample of a Batch of kind Sparse.
+func (b Batch) setEntries(columns []int32, values []float32) {
+	at := b.Starts[0]
+	copy(b.Columns[at:], columns)
+	copy(b.Values[at:], values)
+	b.Starts[1] = at + int32(len(columns))
 }

@@ -11,6 +11,8 @@ const (
 	Glyphs = "glyphs" // digits drawn by the program, a function of Seed and the index
 	IDX    = "idx"    // files in the format of MNIST, plain or gzip
 	Text   = "text"   // a file of text, its characters as tokens
+	LIBSVM = "libsvm" // labels and index:value pairs, plain or gzip
+	CSV    = "csv"    // a table with a label in one column
 )
 
 // Source is the job's description of its data, the section "data" of its YAML. Paths are
@@ -42,8 +44,17 @@ func DefaultSource() Source { return Source{Source: Glyphs, Train: 20000, Test: 
 // DefaultText is what a job of text trains on that names only its path.
 func DefaultText() Source { return Source{Source: Text, Train: 10000, Test: 1000, Context: 128} }
 
-// Tokens tells what the samples of a source are, as Dataset.Tokens does.
-func (s Source) Tokens() bool { return s.Source == Text }
+// Kind is what the samples of a source are made of, as Dataset.Form says once it is open.
+func (s Source) Kind() Kind {
+	switch s.Source {
+	case Text:
+		return Tokens
+	case LIBSVM:
+		return Sparse
+	default:
+		return Dense
+	}
+}
 
 // maxSamples catches a slip of the keyboard; no single node reads more.
 const maxSamples = 1_000_000_000

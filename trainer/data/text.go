@@ -55,9 +55,7 @@ func newText(tokens []uint16, vocabulary []rune, context, n int) *text {
 }
 
 func (s *text) Len() int       { return s.n }
-func (s *text) Shape() []int   { return []int{s.context} }
-func (s *text) Tokens() bool   { return true }
-func (s *text) Classes() int   { return s.classes }
+func (s *text) Form() Form     { return Form{Kind: Tokens, Shape: []int{s.context}, Classes: s.classes} }
 func (s *text) Digest() Digest { return s.digest }
 
 func (s *text) Sample(i int, into Batch) {

@@ -66,8 +66,9 @@ func TestTextWindows(t *testing.T) {
 		{1, 3, 2, "t>h;s>a;e> |c>h;h>!"},
 	} {
 		train, test := open(t, textSource(t, content, c.context, c.train, c.test))
-		if train.Classes() != 13 || test.Classes() != 13 || fmt.Sprint(train.Shape(), test.Shape()) != fmt.Sprintf("[%d] [%d]", c.context, c.context) || !train.Tokens() {
-			t.Errorf("%d classes, shape %v", train.Classes(), train.Shape())
+		want := fmt.Sprintf("{Kind:1 Shape:[%d] Classes:13 Entries:0}", c.context)
+		if a, b := fmt.Sprintf("%+v", train.Form()), fmt.Sprintf("%+v", test.Form()); a != want || b != want {
+			t.Errorf("%s and %s, want %s", a, b, want)
 		}
 		got := strings.Join(windows(train, vocabulary), ";") + "|" + strings.Join(windows(test, vocabulary), ";")
 		if got != c.want {
