@@ -261,10 +261,15 @@ func newMadeUp(m benchModel, tokens bool, n int) *madeUp {
 }
 
 func (d *madeUp) Len() int            { return d.n }
-func (d *madeUp) Shape() []int        { return d.model.shape }
-func (d *madeUp) Tokens() bool        { return d.tokens }
-func (d *madeUp) Classes() int        { return d.model.classes }
 func (d *madeUp) Digest() data.Digest { return data.Digest{} }
+
+func (d *madeUp) Form() data.Form {
+	f := data.Form{Shape: d.model.shape, Classes: d.model.classes}
+	if d.tokens {
+		f.Kind = data.Tokens
+	}
+	return f
+}
 
 func (d *madeUp) Sample(i int, into data.Batch) {
 	copy(into.X, d.x[i*len(into.X):])
