@@ -45,3 +45,16 @@ type BatchNormBackward struct {
 	DGamma, DBeta  Buffer
 	Mean, RStd     Buffer
 }
+
+// BatchNormInference is y (Rows, Channels) = act((x - mean) / sqrt(variance + Eps) * gamma + beta), by channel, with a
+// mean and a variance that are given. PyTorch's nn.BatchNorm2d in evaluation. Y may be X.
+//
+// Order: x*a + b with a = gamma / sqrt(variance + Eps) and b = beta - mean*a, each rounded to float32.
+type BatchNormInference struct {
+	Rows, Channels int
+	Y, X           Buffer
+	Gamma, Beta    Buffer // (Channels)
+	Mean, Variance Buffer // (Channels)
+	Eps            float32
+	Act            Activation
+}

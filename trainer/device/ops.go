@@ -24,26 +24,46 @@ type Ops interface {
 	Apply(y, x Buffer, n int, f Function)
 	// ApplyBackward is dx[i] = dy[i] * f'(x[i]), n elements each; dx may be dy.
 	ApplyBackward(dx, dy, x Buffer, n int, f Function)
-	// AveragePool is y (n, c) = the mean over the pixels of x (n, pixels, c), added by pixel.
-	AveragePool(y, x Buffer, n, pixels, c int)
-	// AveragePoolBackward is dx (n, pixels, c) = dy (n, c) / pixels, the same for each pixel.
-	AveragePoolBackward(dx, dy Buffer, n, pixels, c int)
+	// Multiply is y[i] = a[i] * b[i], n elements each; y may be a or b.
+	Multiply(y, a, b Buffer, n int)
+	// Scale is y[i] = a * x[i], n elements each; y may be x.
+	Scale(y, x Buffer, n int, a float32)
+	// Sum sets total, after Sync, to the sum of n elements, in the order of SumSquares.
+	Sum(x Buffer, n int, total *float64)
+	// SumSquares sets total, after Sync, to the sum of the squares of n elements. The same bits on every
+	// device: element i goes, in float64, to partial sum i mod 16, by i from 0; partial sums k and k+8 are
+	// added, then k and k+4, k+2, k+1.
+	SumSquares(x Buffer, n int, total *float64)
+	AveragePool(AveragePool)
+	AveragePoolBackward(AveragePoolBackward)
+	// GlobalAveragePool is y (n, c) = the mean over the pixels of x (n, pixels, c), added by pixel.
+	GlobalAveragePool(y, x Buffer, n, pixels, c int)
+	// GlobalAveragePoolBackward is dx (n, pixels, c) = dy (n, c) / pixels, the same for each pixel.
+	GlobalAveragePoolBackward(dx, dy Buffer, n, pixels, c int)
 	LayerNorm(LayerNorm)
 	LayerNormBackward(LayerNormBackward)
 	BatchNorm(BatchNorm)
 	BatchNormBackward(BatchNormBackward)
+	BatchNormInference(BatchNormInference)
+	Dropout(Dropout)
 	Attention(Attention)
 	AttentionBackward(AttentionBackward)
 	Embedding(Embedding)
 	EmbeddingBackward(EmbeddingBackward)
+	SparseMatMul(SparseMatMul)
+	SparseMatMulBackwardWeight(SparseMatMulBackwardWeight)
 	SoftmaxCrossEntropy(SoftmaxCrossEntropy)
+	BinaryCrossEntropy(BinaryCrossEntropy)
+	SquaredError(SquaredError)
 	// ToNHWC is y (n, h, w, c) = x (n, c, h, w).
 	ToNHWC(y, x Buffer, n, c, h, w int)
 	// ToNCHW is y (n, c, h, w) = x (n, h, w, c).
 	ToNCHW(y, x Buffer, n, c, h, w int)
 }
 
-// Activation is what an epilogue applies to each element.
+// Activation is what an epilogue applies to each element: what costs nothing there, and whose slope its
+// value tells. GELU and the other functions are none: their slopes need what they were applied to, so it has to be
+// written anyway, and an epilogue would save no more than reading it once while it is still in a cache.
 type Activation uint8
 
 const (
@@ -65,6 +85,9 @@ const (
 	Tanh
 	// Sigmoid is 1/(1+e**-x).
 	Sigmoid
+	// Rectifier is the activation ReLU where no operation before it can take it as an epilogue. Its slope
+	// at 0 is 0, at NaN 1, as in PyTorch.
+	Rectifier
 
 	// Functions is how many there are.
 	Functions
@@ -148,73 +171,4 @@ type Conv2DBackwardWeight struct {
 	Shape ConvShape
 	DW    Buffer
 	X, DY Buffer
-}
-
-// PoolShape is the geometry of a pooling over Size x Size windows, Stride apart; windows
-// that would reach over the border are left out (PyTorch's floor mode).
-type PoolShape struct {
-	N, C, H, W   int
-	Size, Stride int
-}
-
-// OutH is the height of the output.
-func (s PoolShape) OutH() int { return (s.H-s.Size)/s.Stride + 1 }
-
-// OutW is the width of the output.
-func (s PoolShape) OutW() int { return (s.W-s.Size)/s.Stride + 1 }
-
-// Validate tells what is wrong with the geometry.
-func (s PoolShape) Validate() error {
-	switch {
-	case s.N < 1 || s.C < 1 || s.Size < 1 || s.Stride < 1:
-		return fmt.Errorf("pooling %+v: sizes and stride must be at least 1", s)
-	case s.Size > 15:
-		return fmt.Errorf("pooling %+v: windows larger than 15 are not supported", s)
-	case s.H < s.Size || s.W < s.Size:
-		return fmt.Errorf("pooling %+v: the window is larger than the image", s)
-	}
-	return nil
-}
-
-// MaxPool is y (N, OutH, OutW, C) = act(max over each window of x (N, H, W, C)). Index (Uint8,
-// like y) gets the place of the maximum in its window, row-major, the first one of equals.
-//
-// ReLU and a maximum commute, values and gradients alike, so a ReLU before a pooling is
-// best done here, on fewer elements.
-type MaxPool struct {
-	Shape PoolShape
-	Y, X  Buffer
-	Index Buffer
-	Act   Activation
-}
-
-// MaxPoolBackward is dx (N, H, W, C), overwritten, from dy, y and index as MaxPool left them.
-// Where windows overlap, contributions are added in the order of the windows.
-type MaxPoolBackward struct {
-	Shape     PoolShape
-	DX, DY, Y Buffer
-	Index     Buffer
-	Act       Activation
-}
-
-// SoftmaxCrossEntropy takes logits (N, Classes) and labels (Int32, N; each within
-// [0, Classes)). It sums the losses and counts the rows whose largest logit (the first one of
-// equals) is the label; DLogits (N, Classes), optional, is Scale times the gradient of the
-// loss sum. DLogits may be Logits.
-//
-// Order: within a row in an order of the device's, a function of Classes alone; the rows' losses in
-// float64 by row.
-type SoftmaxCrossEntropy struct {
-	N, Classes int
-	Logits     Buffer
-	Labels     Buffer
-	DLogits    Buffer
-	Scale      float32
-	Total      *Total // valid after Sync
-}
-
-// Total is what SoftmaxCrossEntropy sums up.
-type Total struct {
-	Loss    float64 // sum over the samples, in nats
-	Correct int     // samples whose prediction is the label
 }

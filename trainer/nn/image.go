@@ -134,11 +134,11 @@ type averagePool struct{ in shape }
 func (l *averagePool) out() shape { return shape{c: l.in.c, h: 1, w: 1} }
 
 func (l *averagePool) forward(p *pass, st *state, x device.Buffer) {
-	p.AveragePool(st.y, x, p.n, l.in.h*l.in.w, l.in.c)
+	p.GlobalAveragePool(st.y, x, p.n, l.in.h*l.in.w, l.in.c)
 }
 
 func (l *averagePool) backward(p *pass, st *state, _, dx device.Buffer) {
 	if !dx.IsNone() {
-		p.AveragePoolBackward(dx, st.dy, p.n, l.in.h*l.in.w, l.in.c)
+		p.GlobalAveragePoolBackward(dx, st.dy, p.n, l.in.h*l.in.w, l.in.c)
 	}
 }

@@ -2,9 +2,9 @@ package cpu
 
 import "github.com/musterml/muster/trainer/device"
 
-// AveragePool implements device.Ops.
-func (s *stream) AveragePool(yb, xb device.Buffer, n, pixels, c int) {
-	const op = "average pooling"
+// GlobalAveragePool implements device.Ops.
+func (s *stream) GlobalAveragePool(yb, xb device.Buffer, n, pixels, c int) {
+	const op = "global average pooling"
 	if !s.sized(op, n, pixels, c) {
 		return
 	}
@@ -20,9 +20,9 @@ func (s *stream) AveragePool(yb, xb device.Buffer, n, pixels, c int) {
 	}
 }
 
-// AveragePoolBackward implements device.Ops.
-func (s *stream) AveragePoolBackward(dxb, dyb device.Buffer, n, pixels, c int) {
-	const op = "average pooling backward"
+// GlobalAveragePoolBackward implements device.Ops.
+func (s *stream) GlobalAveragePoolBackward(dxb, dyb device.Buffer, n, pixels, c int) {
+	const op = "global average pooling backward"
 	if !s.sized(op, n, pixels, c) {
 		return
 	}
@@ -35,6 +35,62 @@ func (s *stream) AveragePoolBackward(dxb, dyb device.Buffer, n, pixels, c int) {
 		s.k.scale(image[:c], dy[i*c:(i+1)*c], 1/float32(pixels))
 		for p := 1; p < pixels; p++ {
 			copy(image[p*c:(p+1)*c], image[:c])
+		}
+	}
+}
+
+// AveragePool implements device.Ops.
+func (s *stream) AveragePool(p device.AveragePool) {
+	if !s.checkPool(p.Shape) {
+		return
+	}
+	const op = "average pooling"
+	g := p.Shape
+	y, x := s.floats(op, "Y", p.Y, g.N*g.OutH()*g.OutW()*g.C), s.floats(op, "X", p.X, g.N*g.H*g.W*g.C)
+	if s.err != nil {
+		return
+	}
+	clear(y)
+	eachWindow(g, func(out, pixel int) {
+		to := y[out : out+g.C]
+		s.k.add(to, to, x[pixel:pixel+g.C], floorNone)
+	})
+	s.k.scale(y, y, 1/float32(g.Size*g.Size))
+}
+
+// AveragePoolBackward implements device.Ops.
+func (s *stream) AveragePoolBackward(p device.AveragePoolBackward) {
+	if !s.checkPool(p.Shape) {
+		return
+	}
+	const op = "average pooling backward"
+	g := p.Shape
+	dx, dy := s.floats(op, "DX", p.DX, g.N*g.H*g.W*g.C), s.floats(op, "DY", p.DY, g.N*g.OutH()*g.OutW()*g.C)
+	if s.err != nil {
+		return
+	}
+	clear(dx)
+	eachWindow(g, func(out, pixel int) {
+		to := dx[pixel : pixel+g.C]
+		s.k.add(to, to, dy[out:out+g.C], floorNone)
+	})
+	s.k.scale(dx, dx, 1/float32(g.Size*g.Size))
+}
+
+// eachWindow calls f for each pixel of each window, in the order of the windows, with the places of the first
+// channels of the window's output and of the pixel.
+func eachWindow(g device.PoolShape, f func(out, pixel int)) {
+	out := 0
+	for n := range g.N {
+		for h := range g.OutH() {
+			for w := range g.OutW() {
+				for i := range g.Size {
+					for j := range g.Size {
+						f(out, ((n*g.H+h*g.Stride+i)*g.W+w*g.Stride+j)*g.C)
+					}
+				}
+				out += g.C
+			}
 		}
 	}
 }

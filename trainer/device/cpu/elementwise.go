@@ -26,7 +26,12 @@ func (s *stream) ReLUBackward(dxb, dyb, yb device.Buffer, n int) {
 	if s.err != nil {
 		return
 	}
-	i := 0
+	s.mask(dx, dy, y)
+}
+
+// mask is dx = 0 where y <= 0, else dy: a ReLU's backward pass, and with dy = y the ReLU itself.
+func (s *stream) mask(dx, dy, y []float32) {
+	i, n := 0, len(y)
 	if s.k.lanes > 0 && n >= s.k.lanes {
 		i = n / s.k.lanes * s.k.lanes
 		s.k.mask(&dx[0], &dy[0], &y[0], i)

@@ -17,6 +17,10 @@ func (s *stream) Apply(yb, xb device.Buffer, n int, f device.Function) {
 	if s.err != nil {
 		return
 	}
+	if f == device.Rectifier {
+		s.mask(y, x, x)
+		return
+	}
 	q := s.k.quickRow(n)
 	if q > 0 {
 		s.k.rowApply[f](&y[0], &x[0], q)
@@ -35,6 +39,10 @@ func (s *stream) ApplyBackward(dxb, dyb, xb device.Buffer, n int, f device.Funct
 	}
 	dx, dy, x := s.floats(op, "DX", dxb, n), s.floats(op, "DY", dyb, n), s.floats(op, "X", xb, n)
 	if s.err != nil {
+		return
+	}
+	if f == device.Rectifier {
+		s.mask(dx, dy, x)
 		return
 	}
 	q := s.k.quickRow(n)

@@ -221,6 +221,12 @@ var naiveFunctions = map[device.Function]func(x float64) (y, slope float64){
 	device.Sigmoid: func(x float64) (float64, float64) {
 		return 1 / (1 + math.Exp(-x)), 1 / (1 + math.Exp(-x)) / (1 + math.Exp(x))
 	},
+	device.Rectifier: func(x float64) (float64, float64) {
+		if x > 0 {
+			return x, 1
+		}
+		return 0, 0
+	},
 }
 
 func TestFunctions(t *testing.T) {
@@ -263,7 +269,7 @@ func TestFunctions(t *testing.T) {
 			}
 		}
 		b.s.Apply(b.room(1), b.room(1), 1, device.Functions)
-		if err := b.s.Sync(); err == nil || err.Error() != "function: there is no function 4" {
+		if err := b.s.Sync(); err == nil || err.Error() != "function: there is no function 5" {
 			b.Fatalf("error %v", err)
 		}
 		return all
@@ -333,8 +339,8 @@ func TestAddAndAverage(t *testing.T) {
 		dyv, dy := b.random(n * c)
 		sum, y, dx := b.room(len(xv)), b.room(n*c), b.room(len(xv))
 		b.s.Add(sum, x, a, len(xv), device.ReLU)
-		b.s.AveragePool(y, x, n, pixels, c)
-		b.s.AveragePoolBackward(dx, dy, n, pixels, c)
+		b.s.GlobalAveragePool(y, x, n, pixels, c)
+		b.s.GlobalAveragePoolBackward(dx, dy, n, pixels, c)
 		wantS, wantY, wantDX := make([]float64, len(xv)), make([]float64, n*c), make([]float64, len(xv))
 		for i, v := range xv {
 			k := i/(pixels*c)*c + i%c

@@ -18,13 +18,13 @@ var rowsAVX512 = rowKernels{
 	rowAddProducts: rowAddProductsAVX512,
 	rowAffine:      rowAffineAVX512,
 	rowAffine2:     rowAffine2AVX512,
-	rowApply: [...]func(y, x *float32, n int){
+	rowApply: [device.Functions]func(y, x *float32, n int){
 		device.GELU:    rowGELUAVX512,
 		device.SiLU:    rowSiLUAVX512,
 		device.Tanh:    rowTanhAVX512,
 		device.Sigmoid: rowSigmoidAVX512,
 	},
-	rowApplyBack: [...]func(dx, dy, x *float32, n int){
+	rowApplyBack: [device.Functions]func(dx, dy, x *float32, n int){
 		device.GELU:    rowGELUBackAVX512,
 		device.SiLU:    rowSiLUBackAVX512,
 		device.Tanh:    rowTanhBackAVX512,
@@ -48,13 +48,13 @@ var rowsAVX2 = rowKernels{
 	rowAddProducts: rowAddProductsAVX2,
 	rowAffine:      rowAffineAVX2,
 	rowAffine2:     rowAffine2AVX2,
-	rowApply: [...]func(y, x *float32, n int){
+	rowApply: [device.Functions]func(y, x *float32, n int){
 		device.GELU:    rowGELUAVX2,
 		device.SiLU:    rowSiLUAVX2,
 		device.Tanh:    rowTanhAVX2,
 		device.Sigmoid: rowSigmoidAVX2,
 	},
-	rowApplyBack: [...]func(dx, dy, x *float32, n int){
+	rowApplyBack: [device.Functions]func(dx, dy, x *float32, n int){
 		device.GELU:    rowGELUBackAVX2,
 		device.SiLU:    rowSiLUBackAVX2,
 		device.Tanh:    rowTanhBackAVX2,

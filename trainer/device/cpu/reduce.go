@@ -1,0 +1,76 @@
+package cpu
+
+import "github.com/musterml/muster/trainer/device"
+
+// Multiply implements device.Ops.
+func (s *stream) Multiply(yb, ab, bb device.Buffer, n int) {
+	const op = "product"
+	if !s.sized(op, n) {
+		return
+	}
+	y, a, b := s.floats(op, "Y", yb, n), s.floats(op, "A", ab, n), s.floats(op, "B", bb, n)
+	if s.err != nil {
+		return
+	}
+	for i, v := range a {
+		y[i] = v * b[i]
+	}
+}
+
+// Scale implements device.Ops.
+func (s *stream) Scale(yb, xb device.Buffer, n int, a float32) {
+	const op = "scaling"
+	if !s.sized(op, n) {
+		return
+	}
+	y, x := s.floats(op, "Y", yb, n), s.floats(op, "X", xb, n)
+	if s.err == nil {
+		s.k.scale(y, x, a)
+	}
+}
+
+// partials are partial sums: element i goes to the one numbered i mod 16.
+type partials [16]float64
+
+func (p *partials) total() float64 {
+	for half := len(p) / 2; half > 0; half /= 2 {
+		for k := range half {
+			p[k] += p[k+half]
+		}
+	}
+	return p[0]
+}
+
+// Sum implements device.Ops.
+func (s *stream) Sum(xb device.Buffer, n int, total *float64) {
+	const op = "sum"
+	if !s.sized(op, n) {
+		return
+	}
+	x := s.floats(op, "X", xb, n)
+	if s.err != nil {
+		return
+	}
+	var p partials
+	for i, v := range x {
+		p[i%len(p)] += float64(v)
+	}
+	*total = p.total()
+}
+
+// SumSquares implements device.Ops. The squares are exact in float64, so fusing them with the sums changes nothing.
+func (s *stream) SumSquares(xb device.Buffer, n int, total *float64) {
+	const op = "sum of squares"
+	if !s.sized(op, n) {
+		return
+	}
+	x := s.floats(op, "X", xb, n)
+	if s.err != nil {
+		return
+	}
+	var p partials
+	for i, v := range x {
+		p[i%len(p)] += float64(v) * float64(v)
+	}
+	*total = p.total()
+}
