@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/musterml/muster/bench/table"
 )
 
 type row struct {
@@ -62,15 +64,15 @@ type key struct {
 	world, bytes int
 }
 
-type table struct {
+type measured struct {
 	cells  map[key]map[int]row // by trial
 	worlds []int
 	sizes  []int
 	trials int
 }
 
-func read(in io.Reader) (*table, error) {
-	t := &table{cells: map[key]map[int]row{}}
+func read(in io.Reader) (*measured, error) {
+	t := &measured{cells: map[key]map[int]row{}}
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		var r row
@@ -105,7 +107,7 @@ Written by bench/ring.sh (make bench-ring) on %s: %d trials, all programs in tur
 opposite order. Real processes on loopback TCP; a barrier, then one timed call; rank 0's time. Cells are medians over
 the trials. Absolute figures vary from hour to hour by a factor of 1.5; only ratios of one run count.
 
-- Machine: %s, %d cores; Linux %s; TCP congestion control in force: %s; %s.
+- Machine: %s; TCP congestion control in force: %s; %s.
 - That congestion control is the peers' and the ceiling's. muster takes reno for connections within one host, where
   pacing only costs (collective/pacing_linux.go); so it can need less CPU than the ceiling, which is paced.
 - ceiling: what loopback TCP carries for an all-reduce of that size with nothing reduced (its stream row).
@@ -113,7 +115,7 @@ the trials. Absolute figures vary from hour to hour by a factor of 1.5; only rat
 - bf16: from float32 to float32, with error feedback.
 - exact: all of sum: exact, from float32 to float32: exponents, their all-reduce, integers, their all-reduce, values.
 - With more ranks than cores every figure is a CPU figure.
-`, time.Now().UTC().Format("2006-01-02 15:04 UTC"), t.trials, processor(), runtime.NumCPU(), kernel(), congestion(), runtime.Version())
+`, time.Now().UTC().Format("2006-01-02 15:04 UTC"), t.trials, table.Machine(), table.FirstLine("/proc/sys/net/ipv4/tcp_congestion_control"), runtime.Version())
 	for _, m := range missing {
 		fmt.Fprintf(out, "- Left out: %s.\n", m)
 	}
@@ -135,7 +137,7 @@ the trials. Absolute figures vary from hour to hour by a factor of 1.5; only rat
 	return nil
 }
 
-func (t *table) section(out io.Writer, world int, cols []program, title string, from int, value func(key, int, row) (float64, bool)) {
+func (t *measured) section(out io.Writer, world int, cols []program, title string, from int, value func(key, int, row) (float64, bool)) {
 	fmt.Fprintf(out, "\n## World %d: %s\n\n| size |", world, title)
 	for _, c := range cols {
 		fmt.Fprintf(out, " %s |", c.title)
@@ -154,29 +156,10 @@ func (t *table) section(out io.Writer, world int, cols []program, title string, 
 					values = append(values, v)
 				}
 			}
-			fmt.Fprintf(out, " %s |", figure(values))
+			fmt.Fprintf(out, " %s |", table.Figure(values))
 		}
 		fmt.Fprintln(out)
 	}
-}
-
-// figure is the median, in three digits.
-func figure(values []float64) string {
-	if len(values) == 0 {
-		return "-"
-	}
-	slices.Sort(values)
-	v := values[len(values)/2]
-	if len(values)%2 == 0 {
-		v = (v + values[len(values)/2-1]) / 2
-	}
-	switch {
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
 }
 
 func sizeName(n int) string {
@@ -187,26 +170,4 @@ func sizeName(n int) string {
 		return fmt.Sprintf("%d KiB", n>>10)
 	}
 	return fmt.Sprintf("%d B", n)
-}
-
-func kernel() string     { return firstLine("/proc/sys/kernel/osrelease") }
-func congestion() string { return firstLine("/proc/sys/net/ipv4/tcp_congestion_control") }
-
-func firstLine(file string) string {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "unknown"
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	return line
-}
-
-func processor() string {
-	b, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(b)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
 }

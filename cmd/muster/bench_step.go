@@ -34,6 +34,7 @@ type benchStep struct {
 	secs     float64
 	maxSteps int
 	json     bool
+	profile  string // file of a processor profile, "" for none
 }
 
 // benchModel is a model with its shapes, batch and optimizer; those of ../shared/peers/torch/models.py.
@@ -79,6 +80,7 @@ executes, without data files, servers and other trainers.`,
 	f.Float64Var(&o.secs, "secs", 3, "measuring time aimed at, in seconds")
 	f.IntVar(&o.maxSteps, "max-steps", 400, "steps, at most")
 	f.BoolVar(&o.json, "json", false, "one JSON object")
+	f.StringVar(&o.profile, "profile", "", "`FILE` for a profile of the measured steps, to be read with go tool pprof")
 	return c
 }
 
@@ -192,10 +194,9 @@ func (o *benchStep) measure(ctx context.Context, alone *trainer.Alone, row *step
 			return err
 		}
 	}
-	if p := os.Getenv("BENCH_PROFILE"); p != "" {
-		f, _ := os.Create(p)
-		pprof.StartCPUProfile(f)
-		defer pprof.StopCPUProfile()
+	stop, err := o.startProfile()
+	if err != nil {
+		return err
 	}
 	times := make([]float64, max(5, min(o.maxSteps, int(o.secs/estimate))))
 	cpu := cpuSeconds()
@@ -205,6 +206,9 @@ func (o *benchStep) measure(ctx context.Context, alone *trainer.Alone, row *step
 		}
 	}
 	cpu = cpuSeconds() - cpu
+	if err := stop(); err != nil {
+		return err
+	}
 	slices.Sort(times)
 	n, batch := len(times), float64(o.batch)
 	row.Steps = n
@@ -212,6 +216,24 @@ func (o *benchStep) measure(ctx context.Context, alone *trainer.Alone, row *step
 	row.PerSecond = digits(batch/median(times), 1)
 	row.CPUMs = digits(cpu*1e3/(float64(n)*batch), 4)
 	return nil
+}
+
+// startProfile begins the processor profile of the measured steps, if there is to be one.
+func (o *benchStep) startProfile() (stop func() error, err error) {
+	if o.profile == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(o.profile)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
 
 // maxRSS is the most memory that this process had, in bytes.
