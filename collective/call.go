@@ -23,6 +23,7 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 	if err != nil || r.world == 1 {
 		return err
 	}
+	record := r.recordBegin()
 	if r.call.small {
 		err = r.exchange(ctx)
 	} else {
@@ -34,6 +35,7 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 			err = r.wait(ctx)
 		}
 	}
+	r.recordEnd(record, err)
 	r.mu.Lock()
 	r.call.live, r.call.small = false, false
 	r.call.x = Vector{} // keep no hold on the caller's memory
@@ -101,6 +103,7 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 		return header{}, false, r.failLocked(r.peerErrorLocked(&r.next, err), nil)
 	}
 	r.moved.Store(c.began)
+	r.tally = tally{}
 	if c.small {
 		return header{}, true, nil
 	}

@@ -68,6 +68,7 @@ func (r *Ring) complete() error {
 	if r.err != nil {
 		return r.err
 	}
+	r.transport = transportOf(r.prev.conn, r.next.conn)
 	r.wg.Add(1)
 	go r.watchLoop()
 	return nil

@@ -78,6 +78,7 @@ func (r *Ring) takeCall(h *header) error {
 	err := r.compare(h)
 	r.mu.Unlock()
 	if err == nil {
+		r.called[h.seq&1].Store(r.now())
 		r.credited.Store(h.seq)
 		kick(r.sendKick)
 		r.see(&r.next, h.seq)
@@ -139,7 +140,9 @@ func (r *Ring) takeData(l *link, h *header) error {
 	}
 	r.see(&r.prev, seq)
 	in.next(&c.timetable)
-	r.moved.Store(l.heard.Load())
+	now := l.heard.Load()
+	r.tallyChunk(now, in.hop)
+	r.moved.Store(now)
 	r.hopIn.Store(int64(in.hop))
 	r.taken.Store(int64(in.count))
 	kick(r.sendKick)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 )
 
@@ -48,7 +49,8 @@ type Config struct {
 	// same on every rank. The default depends on the world; negative: none are.
 	SmallBytes int
 
-	Log zerolog.Logger
+	Flight *flight.Recorder // is told of every operation; may be nil
+	Log    zerolog.Logger
 }
 
 // Defaults of Config.
@@ -157,6 +159,10 @@ type Ring struct {
 	moved    atomic.Int64 // when the last chunk came, by the ring's clock
 	recvDone uint64       // latest operation that is complete on this side
 	scratch  []byte       // what was just read and is being reduced
+
+	called    [2]atomic.Int64 // when the next rank's call came, by the ring's clock; operations by turns
+	tally     tally           // of the current operation, for the recorder
+	transport string          // how the neighbours are reached
 
 	whole      wholes        // the short way
 	answerKick chan struct{} // the previous rank has left

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/musterml/muster/internal/flight"
 )
 
 var bg = context.Background()
@@ -310,7 +312,12 @@ func TestArguments(t *testing.T) {
 }
 
 func TestNoAllocation(t *testing.T) {
-	rings := joinAll(t, 2, tcpConfigs(t, 2))
+	configs := tcpConfigs(t, 2)
+	rings := joinAll(t, 2, func(rank int) Config {
+		c := configs(rank)
+		c.Flight = flight.New(16)
+		return c
+	})
 	defer closeAll(rings)
 	const n = 300_000
 	x := [][]int32{make([]int32, n), make([]int32, n)}

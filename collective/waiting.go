@@ -22,15 +22,7 @@ func (r *Ring) Waiting() (what string, peer id.Node, since time.Time, ok bool) {
 	at := func(ns int64) time.Time { return r.started.Add(time.Duration(ns)) }
 	switch {
 	case c.small:
-		// Whoever is nearest of those that are missing on a side has not begun, or is cut off: those between would pass
-		// its contribution on at once.
-		if n := r.came(&r.prev, c.seq); n < r.wholesFrom(&r.prev) {
-			what, peer = "for its part", r.cfg.Peers[r.origin(&r.prev, n)].Node
-		} else if n := r.came(&r.next, c.seq); n < r.wholesFrom(&r.next) {
-			what, peer = "for its part", r.cfg.Peers[r.origin(&r.next, n)].Node
-		} else {
-			what, peer = "for it to take data", r.next.peer.Node
-		}
+		what, peer = r.missing()
 		return fmt.Sprintf("%v of %v: %s", c.verb, c.op, what), peer, at(c.began), true
 	case r.credited.Load() < c.seq && r.sendSeq.Load() == c.seq:
 		what = fmt.Sprintf("%v of %v: for it to begin", c.verb, c.op)
@@ -42,6 +34,17 @@ func (r *Ring) Waiting() (what string, peer id.Node, since time.Time, ok bool) {
 	}
 	what = fmt.Sprintf("%v of %v: for it to take data", c.verb, c.op)
 	return what, r.next.peer.Node, at(r.moved.Load()), true
+}
+
+// missing says what an operation of the short way waits for. Whoever is nearest of those that are missing on a side has
+// not begun, or is cut off: those between would pass its contribution on at once.
+func (r *Ring) missing() (what string, peer id.Node) {
+	for _, l := range [...]*link{&r.prev, &r.next} {
+		if n := r.came(l, r.call.seq); n < r.wholesFrom(l) {
+			return "for its part", r.cfg.Peers[r.origin(l, n)].Node
+		}
+	}
+	return "for it to take data", r.next.peer.Node
 }
 
 // LastHeard is when the neighbours last gave a sign of life; ok is false in a world of one.

@@ -174,18 +174,30 @@ func (r *Ring) exchange(ctx context.Context) error {
 			return r.Err()
 		}
 		if e.fromPrev == w.right && e.toNext == w.right && e.fromNext == w.left && e.toPrev == w.left {
+			r.tally.data = r.now() - c.began
 			r.combine()
 			return nil
 		}
-		select {
-		case <-w.kick:
-		case <-r.failed:
-			return r.Err()
-		case <-ctx.Done():
-			r.giveUp(context.Cause(ctx))
-			return r.Err()
+		_, peer := r.missing()
+		asleep := r.now()
+		err := r.awaitWhole(ctx)
+		r.tally.wait(peer, r.now()-asleep)
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// awaitWhole returns when something new may have come, or the ring has failed.
+func (r *Ring) awaitWhole(ctx context.Context) error {
+	select {
+	case <-r.whole.kick:
+		return nil
+	case <-ctx.Done():
+		r.giveUp(context.Cause(ctx))
+	case <-r.failed:
+	}
+	return r.Err()
 }
 
 // advance does what can be done without waiting. An error comes with the link that it is about.

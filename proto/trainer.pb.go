@@ -136,6 +136,87 @@ func (x *StateHeader) GetChecksum() uint32 {
 	return 0
 }
 
+// RecordRequest asks a node for its flight record.
+type RecordRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordRequest) Reset() {
+	*x = RecordRequest{}
+	mi := &file_trainer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordRequest) ProtoMessage() {}
+
+func (x *RecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trainer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordRequest.ProtoReflect.Descriptor instead.
+func (*RecordRequest) Descriptor() ([]byte, []int) {
+	return file_trainer_proto_rawDescGZIP(), []int{2}
+}
+
+type RecordAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Record        []byte                 `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"` // JSON, as in the files that nodes write (docs/operations.md)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordAnswer) Reset() {
+	*x = RecordAnswer{}
+	mi := &file_trainer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordAnswer) ProtoMessage() {}
+
+func (x *RecordAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_trainer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordAnswer.ProtoReflect.Descriptor instead.
+func (*RecordAnswer) Descriptor() ([]byte, []int) {
+	return file_trainer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RecordAnswer) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
 var File_trainer_proto protoreflect.FileDescriptor
 
 const file_trainer_proto_rawDesc = "" +
@@ -147,7 +228,10 @@ const file_trainer_proto_rawDesc = "" +
 	"\arefused\x18\x01 \x01(\tR\arefused\x12\x16\n" +
 	"\x06params\x18\x02 \x01(\x04R\x06params\x12\x14\n" +
 	"\x05slots\x18\x03 \x01(\rR\x05slots\x12\x1a\n" +
-	"\bchecksum\x18\x04 \x01(\rR\bchecksumB\"Z github.com/musterml/muster/protob\x06proto3"
+	"\bchecksum\x18\x04 \x01(\rR\bchecksum\"\x0f\n" +
+	"\rRecordRequest\"&\n" +
+	"\fRecordAnswer\x12\x16\n" +
+	"\x06record\x18\x01 \x01(\fR\x06recordB\"Z github.com/musterml/muster/protob\x06proto3"
 
 var (
 	file_trainer_proto_rawDescOnce sync.Once
@@ -161,10 +245,12 @@ func file_trainer_proto_rawDescGZIP() []byte {
 	return file_trainer_proto_rawDescData
 }
 
-var file_trainer_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_trainer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_trainer_proto_goTypes = []any{
-	(*StateRequest)(nil), // 0: muster.StateRequest
-	(*StateHeader)(nil),  // 1: muster.StateHeader
+	(*StateRequest)(nil),  // 0: muster.StateRequest
+	(*StateHeader)(nil),   // 1: muster.StateHeader
+	(*RecordRequest)(nil), // 2: muster.RecordRequest
+	(*RecordAnswer)(nil),  // 3: muster.RecordAnswer
 }
 var file_trainer_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -185,7 +271,7 @@ func file_trainer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trainer_proto_rawDesc), len(file_trainer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

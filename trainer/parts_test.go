@@ -45,7 +45,7 @@ func newTinyWork(t *testing.T) (*work, []float32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := newWork(j, spec, dev, train, test)
+	w, err := newWork(j, spec, dev, train, test, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,19 +78,19 @@ func TestEvaluatesAfterEveryPass(t *testing.T) {
 // A unit that is done is not done again, and what it gives does not hang on who else works.
 func TestComputeKeepsWhatIsDone(t *testing.T) {
 	w, weights := newTinyWork(t)
-	if err := w.compute(t.Context(), 3, weights, []id.LogicalShard{1, 4}); err != nil {
+	if err := w.compute(t.Context(), 1, 3, weights, []id.LogicalShard{1, 4}); err != nil {
 		t.Fatal(err)
 	}
 	want := append([]float32(nil), w.units[1].grad...)
 	w.units[1].grad[0] = 42 // a mark that computing anew would wipe out
-	if err := w.compute(t.Context(), 3, weights, []id.LogicalShard{0, 1, 2, 3, 4}); err != nil {
+	if err := w.compute(t.Context(), 1, 3, weights, []id.LogicalShard{0, 1, 2, 3, 4}); err != nil {
 		t.Fatal(err)
 	}
 	if w.units[1].grad[0] != 42 {
 		t.Error("a unit that was done is done again")
 	}
 	w.forget()
-	if err := w.compute(t.Context(), 3, weights, []id.LogicalShard{1}); err != nil {
+	if err := w.compute(t.Context(), 1, 3, weights, []id.LogicalShard{1}); err != nil {
 		t.Fatal(err)
 	}
 	for i, g := range w.units[1].grad {
@@ -104,7 +104,7 @@ func TestComputeStopsWhenTheViewIsOver(t *testing.T) {
 	w, weights := newTinyWork(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errViewOver)
-	if err := w.compute(ctx, 0, weights, []id.LogicalShard{0, 1}); err == nil || !strings.Contains(err.Error(), errViewOver.Error()) {
+	if err := w.compute(ctx, 1, 0, weights, []id.LogicalShard{0, 1}); err == nil || !strings.Contains(err.Error(), errViewOver.Error()) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -93,7 +93,7 @@ func (s *shift) join(ctx context.Context) error {
 	meet := collective.InboxKey(s.cfg.Run, s.view.Number)
 	var err error
 	s.ring, err = collective.Join(ctx, collective.Config{
-		Run: s.cfg.Run, View: s.view.Number, Rank: s.rank, Peers: peers, Log: s.cfg.Log,
+		Run: s.cfg.Run, View: s.view.Number, Rank: s.rank, Peers: peers, Flight: s.cfg.Flight, Log: s.cfg.Log,
 		Dial: func(ctx context.Context, to collective.Peer) (net.Conn, error) {
 			return s.cfg.Port.Dial(ctx, to.Addr, port.Ring, meet)
 		},
@@ -144,7 +144,7 @@ func (s *shift) compute(ctx context.Context, at id.Step) error {
 	var committed error
 	committing.Go(func() { committed = s.sync.commit(ctx, at) })
 	end := s.cfg.Waits.Work("computing", at.String())
-	err := s.work.compute(ctx, at, s.state.w, s.shards)
+	err := s.work.compute(ctx, s.view.Number, at, s.state.w, s.shards)
 	end()
 	committing.Wait()
 	return errors.Join(err, committed)

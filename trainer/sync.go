@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
 	"github.com/musterml/muster/ps"
@@ -64,6 +65,7 @@ func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) err
 	if err != nil {
 		return err
 	}
+	defer s.cfg.Flight.End(s.record(flight.Step, "update", at), flight.Outcome{})
 	grad := s.sums.value(0, id.Block(s.sums.layout.Blocks()))
 	return s.advance(s.view.Number, func() {
 		s.optim.Update(at, s.state.w, grad, s.state.slots)
@@ -134,11 +136,21 @@ func (s *shift) awaitRing(what string, at id.Step) (end func()) {
 	})
 }
 
-// awaitServers registers a wait on the parameter servers; the client tells which request
-// is the oldest.
+// awaitServers registers and records a wait on the parameter servers; the client tells
+// which request is the oldest.
 func (s *shift) awaitServers(what string, at id.Step) (end func()) {
-	return s.cfg.Waits.Follow(what, at.String(), "servers", func() (detail, on string, ok bool) {
+	mark := s.record(flight.Servers, strings.TrimPrefix(what, "the "), at)
+	done := s.cfg.Waits.Follow(what, at.String(), "servers", func() (detail, on string, ok bool) {
 		detail, _, _, ok = s.cfg.Servers.Waiting()
 		return detail, "servers", ok
 	})
+	return func() {
+		done()
+		s.cfg.Flight.End(mark, flight.Outcome{})
+	}
+}
+
+// record tells the flight recorder that something begins.
+func (s *shift) record(track flight.Track, what string, at id.Step) flight.Mark {
+	return s.cfg.Flight.Begin(flight.Span{What: what, Track: track, View: s.view.Number, Step: at})
 }

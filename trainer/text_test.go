@@ -49,7 +49,7 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := newWork(j, spec, dev, train, test)
+	w, err := newWork(j, spec, dev, train, test, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 	if err := spec.Init(weights, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.compute(t.Context(), 0, weights, []id.LogicalShard{0, 1, 2}); err != nil {
+	if err := w.compute(t.Context(), 1, 0, weights, []id.LogicalShard{0, 1, 2}); err != nil {
 		t.Fatal(err)
 	}
 	var sum nn.Result

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
 	"github.com/musterml/muster/internal/wait"
@@ -34,6 +35,8 @@ type Config struct {
 	Port        *port.Port
 	Servers     *ps.Client
 	Waits       *wait.Registry
+	Flight      *flight.Recorder      // what this trainer did last; may be nil
+	Broken      func(error)           // the ring of a view has failed: the moment to look at Flight
 	Notify      func()                // something changed that the coordinator should hear now
 	OnStep      func(*pb.StepMetrics) // called after every step that this trainer took part in
 	Log         zerolog.Logger
@@ -87,7 +90,7 @@ func New(cfg Config) (*Trainer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWork(cfg.Job, cfg.Spec, cfg.Device, cfg.Train, cfg.Test)
+	w, err := newWork(cfg.Job, cfg.Spec, cfg.Device, cfg.Train, cfg.Test, cfg.Flight)
 	if err != nil {
 		return nil, err
 	}
@@ -218,6 +221,7 @@ func (t *Trainer) breakRing(v id.View, suspect id.Node, cause error) {
 	}
 	t.mu.Unlock()
 	t.cfg.Notify()
+	t.cfg.Broken(cause)
 }
 
 func (t *Trainer) fail(err error) {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device"
@@ -33,6 +34,7 @@ type work struct {
 	steps   id.Step
 	samples int     // of a pass
 	scale   float32 // 1/labels of a whole batch
+	flight  *flight.Recorder
 	benches []*bench
 	units   []unit // by logical shard
 }
@@ -41,22 +43,27 @@ type work struct {
 type bench struct {
 	replica *nn.Replica
 	batch   data.Batch
+	span    flight.Span // of what it does now
+	mark    flight.Mark
 }
 
-func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset) (*work, error) {
+func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset, rec *flight.Recorder) (*work, error) {
 	b := job.batches()
 	w := &work{
 		job: job, spec: spec, steps: job.batches().Steps(job.Passes, train.Len()), samples: train.Len(),
 		scale:  1 / (float32(job.Batch.Size) * float32(spec.Targets())),
 		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
-		units: make([]unit, b.LogicalShards),
+		units: make([]unit, b.LogicalShards), flight: rec,
 	}
-	for range min(runtime.GOMAXPROCS(0), b.LogicalShards) {
+	for i := range min(runtime.GOMAXPROCS(0), b.LogicalShards) {
 		r, err := spec.NewReplica(dev, b.MaxSlice())
 		if err != nil {
 			return nil, errors.Join(err, w.close())
 		}
-		w.benches = append(w.benches, &bench{replica: r, batch: data.NewBatch(train, b.MaxSlice())})
+		bench := &bench{replica: r, batch: data.NewBatch(train, b.MaxSlice())}
+		bench.span.Track = flight.Compute + flight.Track(i)
+		r.Progress = func(complete int) { w.progress(bench, complete) }
+		w.benches = append(w.benches, bench)
 	}
 	return w, nil
 }
@@ -81,7 +88,7 @@ func (w *work) evaluates(s id.Step) bool {
 
 // compute does the units of the shards at the step for the given weights; those that are
 // done already it keeps. It stops between units when ctx ends.
-func (w *work) compute(ctx context.Context, s id.Step, weights []float32, shards []id.LogicalShard) error {
+func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []float32, shards []id.LogicalShard) error {
 	todo := make(chan id.LogicalShard, len(shards))
 	for _, l := range shards {
 		if u := &w.units[l]; !u.done || u.step != s {
@@ -92,6 +99,7 @@ func (w *work) compute(ctx context.Context, s id.Step, weights []float32, shards
 	errs := make([]error, len(w.benches))
 	var benches sync.WaitGroup
 	for i, b := range w.benches[:min(len(w.benches), len(todo))] {
+		b.span.View, b.span.Step = v, s
 		benches.Go(func() {
 			for l := range todo {
 				if errs[i] = context.Cause(ctx); errs[i] != nil {
@@ -111,16 +119,20 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 	u := &w.units[l]
 	u.step, u.done = s, false
 	u.Result, u.test = nn.Result{}, nn.Result{}
+	b.span.Shard = l
 	if s < w.steps {
 		if u.grad == nil {
 			u.grad = make([]float32, w.spec.Params())
 		}
+		w.begin(b, "forward")
 		u.Result, err = gradient(b.replica, weights, w.loader.Fill(s, l, b.batch), w.scale, u.grad)
 		if err != nil {
 			return fmt.Errorf("%v of %v: %w", s, l, err)
 		}
 	}
 	if w.evaluates(s) {
+		w.begin(b, "evaluate")
+		defer w.end(b)
 		for in := range w.heldOut.Chunks(l, b.batch) {
 			r, err := loss(b.replica, weights, in)
 			if err != nil {
@@ -133,6 +145,24 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 	u.done = true
 	return nil
 }
+
+// progress hears how far a bench has come with a gradient.
+func (w *work) progress(b *bench, complete int) {
+	switch complete {
+	case w.spec.Params():
+		w.end(b)
+		w.begin(b, "backward")
+	case 0:
+		w.end(b)
+	}
+}
+
+func (w *work) begin(b *bench, what string) {
+	b.span.What = what
+	b.mark = w.flight.Begin(b.span)
+}
+
+func (w *work) end(b *bench) { w.flight.End(b.mark, flight.Outcome{}) }
 
 // gradient is nn.Replica's, for a batch of either kind.
 func gradient(r *nn.Replica, w []float32, in data.Batch, scale float32, grad []float32) (nn.Result, error) {

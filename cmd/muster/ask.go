@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/musterml/muster/internal/node"
 	"github.com/musterml/muster/internal/port"
@@ -38,22 +39,27 @@ func (a *asker) ask(ctx context.Context) (*pb.Status, error) {
 	if _, _, err := net.SplitHostPort(a.addr); err != nil {
 		return nil, fmt.Errorf("--addr is %q: give host:port, for example 127.0.0.1:7400", a.addr)
 	}
-	key, err := a.key()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	conn, err := port.DialTool(ctx, port.ToolConfig{Cluster: a.cluster, Version: version, Key: key}, a.addr, port.Control, node.StatusTopic)
-	if err != nil {
-		return nil, a.explain(err)
-	}
-	defer conn.Close()
 	st := &pb.Status{}
-	if err := membership.Ask(ctx, conn, &pb.StatusRequest{}, st); err != nil {
+	if err := a.exchange(ctx, a.addr, node.StatusTopic, &pb.StatusRequest{}, st); err != nil {
 		return nil, a.explain(err)
 	}
 	return st, nil
+}
+
+// exchange asks the node at addr one thing.
+func (a *asker) exchange(ctx context.Context, addr, topic string, request, answer proto.Message) error {
+	key, err := a.key()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	conn, err := port.DialTool(ctx, port.ToolConfig{Cluster: a.cluster, Version: version, Key: key}, addr, port.Control, topic)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return membership.Ask(ctx, conn, request, answer)
 }
 
 // explain adds what a person can do about a node that does not answer.

@@ -12,14 +12,27 @@ import (
 
 func whyCommand() *cobra.Command {
 	var a asker
+	var r recordOptions
 	c := &cobra.Command{
 		Use:   "why --addr HOST:PORT",
-		Short: "Say what the run waits for now, and of whom",
+		Short: "Say what the run waits for now, and of whom, or what the nodes did last",
 		Long: `Say what the run waits for now: the chain from a node that waits to the one that holds
 up the others, how long it has lasted and how long it usually does. Any node answers,
-also before the run is founded and while the coordinator has no leader.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+also before the run is founded and while the coordinator has no leader.
+
+With --record or --trace, show instead what each node did last: passes, operations on the
+ring, updates, commits. All nodes of the run are asked, or the FILEs are read, which nodes
+write into their output folders when a ring has failed.`,
+		Example: `  muster why --record --last 100
+  muster why --record runs/digits/flight-*.json
+  muster why --trace trace.json      # open it in ui.perfetto.dev`,
+		RunE: func(c *cobra.Command, files []string) error {
+			if r.wanted() {
+				return r.run(c, &a, files)
+			}
+			if len(files) > 0 {
+				return fmt.Errorf("%s: files are read with --record or --trace", files[0])
+			}
 			st, err := a.ask(c.Context())
 			if err != nil {
 				return err
@@ -31,6 +44,7 @@ also before the run is founded and while the coordinator has no leader.`,
 		},
 	}
 	a.flags(c.Flags())
+	r.flags(c.Flags())
 	return c
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
 	"github.com/musterml/muster/internal/raftgroup"
@@ -70,6 +71,8 @@ type Node struct {
 	cfg         Config
 	incarnation id.Incarnation
 	waits       wait.Registry
+	flight      *flight.Recorder
+	broken      chan error // why a ring has failed: the record of it is to be written
 	graves      graves
 	spec        *nn.Spec // on a node that does not train, only once the run is founded
 	train, test data.Dataset
@@ -102,8 +105,8 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 
 func newNode(cfg Config) *Node {
 	return &Node{
-		cfg: cfg, incarnation: id.Incarnation(random(8)),
-		finished: make(chan struct{}), bye: make(chan struct{}), fatal: make(chan error, 8),
+		cfg: cfg, incarnation: id.Incarnation(random(8)), flight: flight.New(flight.DefaultSpans),
+		broken: make(chan error, 1), finished: make(chan struct{}), bye: make(chan struct{}), fatal: make(chan error, 8),
 	}
 }
 
@@ -220,6 +223,7 @@ func (n *Node) listen(down *shutdown) error {
 	}
 	down.add(func() error { return n.gossip.Stop(500 * time.Millisecond) })
 	n.port.Handle(port.Control, StatusTopic, n.serveStatus)
+	n.port.Handle(port.Control, RecordTopic, n.serveRecord)
 	n.cfg.Log.Info().Str("addr", n.port.Addr()).Str("node", string(n.cfg.Name)).Msg("listening")
 	if n.cfg.OnListen != nil {
 		n.cfg.OnListen(n.port.Addr())

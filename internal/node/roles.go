@@ -136,7 +136,8 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 		n.trainer, err = trainer.New(trainer.Config{
 			Job: n.cfg.Job, Run: n.founding.Run, Node: n.cfg.Name, Incarnation: n.incarnation,
 			Spec: n.spec, Device: dev, Train: n.train, Test: n.test, Port: n.port, Servers: n.client,
-			Waits: &n.waits, Notify: func() { n.session.Notify() }, OnStep: n.onStep, Log: n.cfg.Log,
+			Waits: &n.waits, Flight: n.flight, Broken: n.onBroken,
+			Notify: func() { n.session.Notify() }, OnStep: n.onStep, Log: n.cfg.Log,
 		})
 		if err != nil {
 			cancel()
@@ -154,6 +155,7 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 	loops.Go(func() { n.session.Run(ctx) })
 	loops.Go(func() { lifelines.Run(ctx) })
 	loops.Go(func() { n.watchLoss(ctx) })
+	loops.Go(func() { n.writeRecords(ctx) })
 	if n.trainer != nil {
 		loops.Go(func() { n.reportFatal(n.trainer.Run(ctx)) })
 	}

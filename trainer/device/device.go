@@ -66,6 +66,9 @@ const (
 	Out
 )
 
+// Synchronous is a Stream whose operations are done when they return: what they wrote Out is in the host's slice.
+type Synchronous interface{ Synchronous() }
+
 // Stream is an ordered queue of operations on a device. It is used by one goroutine
 // at a time.
 //

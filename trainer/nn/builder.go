@@ -8,10 +8,11 @@ import (
 
 // builder appends layers to a Spec. The first fault is kept; nothing happens after it.
 type builder struct {
-	spec   *Spec
-	layers []layer // of the chain that is being built
-	now    shape   // of the samples at this point
-	err    error
+	spec     *Spec
+	layers   []layer // of the chain that is being built
+	declared []int   // by layer of that chain, as Spec.declared
+	now      shape   // of the samples at this point
+	err      error
 }
 
 func (b *builder) fail(format string, args ...any) {
@@ -49,6 +50,7 @@ func (b *builder) input(in []int) {
 
 func (b *builder) add(l layer) {
 	b.layers = append(b.layers, l)
+	b.declared = append(b.declared, b.spec.params)
 	b.now = l.out()
 }
 
@@ -130,10 +132,10 @@ func (b *builder) residual(act device.Activation, body, shortcut func()) {
 	}
 	l := &residual{in: b.now, act: act}
 	inner := func(f func()) (chain []layer) {
-		outer := b.layers
-		b.layers, b.now = nil, l.in
+		outer, declared := b.layers, b.declared
+		b.layers, b.declared, b.now = nil, nil, l.in
 		f()
-		chain, b.layers = b.layers, outer
+		chain, b.layers, b.declared = b.layers, outer, declared
 		return chain
 	}
 	l.body = inner(body)

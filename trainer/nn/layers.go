@@ -54,8 +54,8 @@ func (p *pass) forwardChain(layers []layer, states []state, x device.Buffer) dev
 	return x
 }
 
-// backwardChain runs layers in reverse.
-func (p *pass) backwardChain(layers []layer, states []state, x, dx device.Buffer) {
+// backwardChain runs layers in reverse, and calls done, if it is not nil, after each of them.
+func (p *pass) backwardChain(layers []layer, states []state, x, dx device.Buffer, done func(layer int)) {
 	for i := len(layers) - 1; i >= 0; i-- {
 		in, to := x, dx
 		if i > 0 {
@@ -65,6 +65,9 @@ func (p *pass) backwardChain(layers []layer, states []state, x, dx device.Buffer
 			to = dx // what comes before is the data, only in another layout
 		}
 		layers[i].backward(p, &states[i], in, to)
+		if done != nil {
+			done(i)
+		}
 	}
 }
 
@@ -98,14 +101,14 @@ func (l *residual) backward(p *pass, st *state, x, dx device.Buffer) {
 	if l.act == device.ReLU {
 		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.out().size())
 	}
-	p.backwardChain(l.body, st.body, x, dx)
+	p.backwardChain(l.body, st.body, x, dx, nil)
 	side := st.dy
 	if len(l.shortcut) > 0 {
 		side = device.Buffer{}
 		if !dx.IsNone() {
 			side = st.dx
 		}
-		p.backwardChain(l.shortcut, st.shortcut, x, side)
+		p.backwardChain(l.shortcut, st.shortcut, x, side, nil)
 	}
 	if !dx.IsNone() {
 		p.Add(dx, dx, side, p.n*l.in.size(), device.Identity)

@@ -59,7 +59,7 @@ func Build(name string, opts map[string]any, in []int, classes int) (*Spec, erro
 	o.checkNames()
 	if b.err == nil {
 		m.build(b, o)
-		b.spec.layers = b.layers
+		b.spec.layers, b.spec.declared = b.layers, b.declared
 	}
 	if b.err != nil {
 		return nil, fmt.Errorf("model %s: %w: %w", name, ErrOption, b.err)

@@ -49,14 +49,15 @@ func (t Tensor) Len() int {
 
 // Spec is a model: its layers and where their parameters are. It is immutable.
 type Spec struct {
-	name    string
-	layers  []layer
-	in      shape
-	tokens  bool // samples are token numbers, (in.h) of them
-	targets int  // labels of one sample
-	classes int
-	params  int
-	tensors []Tensor
+	name     string
+	layers   []layer
+	declared []int // by layer: how many parameters had been declared when it was added; those of later layers may be among them
+	in       shape
+	tokens   bool // samples are token numbers, (in.h) of them
+	targets  int  // labels of one sample
+	classes  int
+	params   int
+	tensors  []Tensor
 }
 
 // Name is the name the model was built by.

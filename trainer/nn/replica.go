@@ -9,6 +9,11 @@ import (
 // Replica is one copy of the model's working memory on a device. It is used by one goroutine
 // at a time; several replicas work side by side.
 type Replica struct {
+	// Progress, if not nil, is called by Gradient and GradientOfTokens, in the caller's goroutine: when the backward pass
+	// begins, with the number of parameters, and whenever more of grad is complete, with the offset from which on it is. The
+	// last call is with 0. A device that works beside the host (no device.Synchronous) makes the first and the last call only.
+	Progress func(complete int)
+
 	spec   *Spec
 	stream device.Stream
 	batch  int // the most samples per call
@@ -17,6 +22,7 @@ type Replica struct {
 	states             []state       // by layer
 	pass               pass          // the current one; here so that it is not allocated for each
 	total              device.Total
+	layerDone          func(layer int) // tells Progress; nil where the device does not know when a layer is done
 }
 
 // samples are a batch as a model takes it: one of the two.
@@ -35,6 +41,9 @@ func (s *Spec) NewReplica(dev device.Device, maxBatch int) (*Replica, error) {
 		return nil, fmt.Errorf("replica of model %s on %s: %w", s.name, dev.Name(), err)
 	}
 	r := &Replica{spec: s, stream: stream, batch: maxBatch}
+	if _, ok := stream.(device.Synchronous); ok {
+		r.layerDone = r.tellProgress
+	}
 	if err := r.allocate(); err != nil {
 		_ = stream.Close() // the first error is the one to tell
 		return nil, fmt.Errorf("replica of model %s on %s: %w", s.name, dev.Name(), err)
@@ -112,13 +121,31 @@ func (r *Replica) run(w []float32, in samples, labels []int32, scale float32, gr
 	}
 	r.stream.SoftmaxCrossEntropy(loss)
 	if grad != nil {
-		p.backwardChain(s.layers, r.states, x, device.Buffer{}) // nobody asks for the gradient of the data
+		r.progress(s.params)
+		p.backwardChain(s.layers, r.states, x, device.Buffer{}, r.layerDone) // nobody asks for the gradient of the data
 		r.stream.Flush(r.grad)
 	}
 	if err := r.stream.Sync(); err != nil {
 		return Result{}, fmt.Errorf("model %s: %w", s.name, err)
 	}
+	if grad != nil {
+		r.progress(0)
+	}
 	return Result{Loss: r.total.Loss, Correct: r.total.Correct}, nil
+}
+
+func (r *Replica) progress(complete int) {
+	if r.Progress != nil {
+		r.Progress(complete)
+	}
+}
+
+// tellProgress is called when the backward pass of a layer is done. The layers before it may own any of the parameters
+// that had been declared when the last of them was added, and no others.
+func (r *Replica) tellProgress(layer int) {
+	if layer > 0 {
+		r.progress(r.spec.declared[layer-1])
+	}
 }
 
 // check refuses arguments here, on the host, where labels and tokens can still be read.

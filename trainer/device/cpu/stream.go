@@ -126,6 +126,9 @@ func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {
 // Flush implements device.Stream: the host's memory was written to directly.
 func (s *stream) Flush(device.Memory) {}
 
+// Synchronous implements device.Synchronous.
+func (s *stream) Synchronous() {}
+
 // Sync implements device.Stream.
 func (s *stream) Sync() error {
 	for i, m := range s.bound {
