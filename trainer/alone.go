@@ -34,7 +34,7 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 		return nil, err
 	}
 	job.Data.Train, job.Passes = math.MaxInt32, math.MaxInt32
-	w, err := newWork(job, spec, dev, train, train)
+	w, err := newWork(job, spec, dev, train, train, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 // Step takes one step and returns the mean loss of its batch.
 func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 	at := a.state.step
-	if err := a.work.compute(ctx, at, a.state.w, a.shards); err != nil {
+	if err := a.work.compute(ctx, 1, at, a.state.w, a.shards); err != nil {
 		return 0, err
 	}
 	train, _, err := a.sums.agree(ctx, a.ring, at, a.work.units, a.shards, false)
