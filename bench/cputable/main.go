@@ -169,7 +169,7 @@ func (m *measured) ratio(model string, w way, peers ...way) string {
 }
 
 func perSecond(r row) float64 { return r.PerSecond }
-func cpuMs(r row) float64     { return r.CPUMs }
+func cpuUs(r row) float64     { return r.CPUMs * 1e3 }
 func maxRSS(r row) float64    { return r.MaxRSS }
 
 func report(out io.Writer, in io.Reader, notes []string) error {
@@ -233,7 +233,7 @@ that of a run's trainer, with sum: exact. On two threads muster cuts the same ba
 		title string
 		value func(row) float64
 	}{
-		{"CPU-milliseconds per sample, all threads together", cpuMs},
+		{"CPU-microseconds per sample, all threads together", cpuUs},
 		{"Peak memory, MiB: the whole process, with its libraries; of two ranks the sum", maxRSS},
 	} {
 		head(t.title, titles...)

@@ -25,7 +25,7 @@ func TestReport(t *testing.T) {
 		"2 trials", "- a note.", "- muster v1: cpu avx2.", "- PyTorch 1.13: OpenBLAS Zen.",
 		"| mlp | 128 | 450 | 350 | **2.00** (1.00-3.00) |", // 3 and 1
 		"| mlp | 800 | 400 | 500 | **1.60** (1.60-1.60) |",
-		"| mlp | 0.60 | 2.00 |",
+		"| mlp | 600 | 2000 |",
 		"| mlp | 21.0 | 250 |",
 		"geometric mean of the ratios **2.000**, least 2.000",
 		"| square | NT | 64 | 65 | 66 | 100 | 50.0 | 2.00 |",

@@ -11,6 +11,7 @@ import (
 // optimization", 2015, algorithm 1, with the bias corrections folded into two scalars
 // as PyTorch does). Slot 0 is the mean of the gradient, slot 1 of its square.
 type adam struct {
+	k                     *vectors
 	lr, beta1, beta2, eps float64
 	decay                 float32
 }
@@ -23,6 +24,7 @@ func newAdam(c Config) (Optimizer, []string) {
 		return v
 	}
 	o := &adam{
+		k:     available()[0],
 		lr:    c.LR,
 		beta1: orDefault(c.Beta1, 0.9),
 		beta2: orDefault(c.Beta2, 0.999),
@@ -79,7 +81,10 @@ func (o *adam) factors(step id.Step) adamFactors {
 }
 
 func (o *adam) UpdateTo(step id.Step, dstW []float32, dstSlots [][]float32, w, grad []float32, slots [][]float32) {
-	adamLoop(dstW, dstSlots[0], dstSlots[1], w, grad, slots[0], slots[1], o.factors(step))
+	f := o.factors(step)
+	dm, dv, m, v := dstSlots[0], dstSlots[1], slots[0], slots[1]
+	n := o.k.updateAdam(dstW, dm, dv, w, grad, m, v, f)
+	adamLoop(dstW[n:], dm[n:], dv[n:], w[n:], grad[n:], m[n:], v[n:], f)
 }
 
 func adamLoop(dw, dm, dv, w, g, m, v []float32, f adamFactors) {

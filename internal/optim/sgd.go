@@ -9,6 +9,7 @@ import (
 // sgd is torch.optim.SGD: g += wd*w; buf = m*buf + g; w -= lr*buf. PyTorch starts with
 // buf = g at the first step; from a buffer of zeros the formula gives the same value.
 type sgd struct {
+	k                   *vectors
 	lr, momentum, decay float32
 }
 
@@ -17,7 +18,7 @@ func newSGD(c Config) (Optimizer, []string) {
 	if !(c.Momentum >= 0 && c.Momentum < 1) {
 		wrong = append(wrong, fmt.Sprintf("momentum is %v, must be in [0, 1)", c.Momentum))
 	}
-	return &sgd{lr: float32(c.LR), momentum: float32(c.Momentum), decay: float32(c.WeightDecay)}, wrong
+	return &sgd{k: available()[0], lr: float32(c.LR), momentum: float32(c.Momentum), decay: float32(c.WeightDecay)}, wrong
 }
 
 func (o *sgd) Slots() int {
@@ -33,10 +34,13 @@ func (o *sgd) Update(step id.Step, w, grad []float32, slots [][]float32) {
 
 func (o *sgd) UpdateTo(_ id.Step, dstW []float32, dstSlots [][]float32, w, grad []float32, slots [][]float32) {
 	if o.momentum == 0 {
-		sgdPlain(dstW, w, grad, o.lr, o.decay)
+		n := o.k.updatePlain(dstW, w, grad, o.lr, o.decay)
+		sgdPlain(dstW[n:], w[n:], grad[n:], o.lr, o.decay)
 		return
 	}
-	sgdMomentum(dstW, dstSlots[0], w, grad, slots[0], o.lr, o.momentum, o.decay)
+	dm, m := dstSlots[0], slots[0]
+	n := o.k.updateMomentum(dstW, dm, w, grad, m, o.lr, o.momentum, o.decay)
+	sgdMomentum(dstW[n:], dm[n:], w[n:], grad[n:], m[n:], o.lr, o.momentum, o.decay)
 }
 
 func sgdPlain(dw, w, g []float32, lr, decay float32) {
