@@ -45,7 +45,7 @@ func evaluatePart(ctx context.Context, spec *nn.Spec, dev device.Device, w []flo
 		if err := ctx.Err(); err != nil {
 			return sum, err
 		}
-		r, err := loss(replica, w, in)
+		r, err := replica.Loss(w, in)
 		if err != nil {
 			return sum, err
 		}

@@ -40,11 +40,9 @@ type Job struct {
 	Samples int `yaml:"-"`
 }
 
-// Model names a model of package nn; every other key of the section is one of its options.
-type Model struct {
-	Name    string
-	Options map[string]any
-}
+// Model is the section "model": the name of a model of package nn with its options beside it, or a list of layers; and,
+// optionally, the loss.
+type Model nn.Model
 
 // Batch is the samples of one step, over all trainers.
 type Batch struct {
@@ -157,42 +155,6 @@ func printable(r rune) rune {
 	return '?'
 }
 
-// UnmarshalYAML takes the section's name and leaves the rest to the model.
-func (m *Model) UnmarshalYAML(b []byte) error {
-	fields := map[string]any{}
-	if err := yaml.Unmarshal(b, &fields); err != nil {
-		return err
-	}
-	name, ok := fields["name"].(string)
-	if !ok {
-		return fmt.Errorf("model.name is missing: name a model, for example lenet")
-	}
-	delete(fields, "name")
-	*m = Model{Name: name}
-	if len(fields) > 0 {
-		m.Options = fields
-	}
-	return nil
-}
-
-// MarshalYAML is the inverse, with the options in order.
-func (m Model) MarshalYAML() ([]byte, error) {
-	fields := yaml.MapSlice{{Key: "name", Value: m.Name}}
-	for _, k := range sortedKeys(m.Options) {
-		fields = append(fields, yaml.MapItem{Key: k, Value: m.Options[k]})
-	}
-	return yaml.Marshal(fields)
-}
-
-func sortedKeys(m map[string]any) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
-
 // Validate names everything that is wrong with the job, each with its field and the
 // remedy. It reads no data.
 func (j Job) Validate() error {
@@ -208,6 +170,9 @@ func (j Job) Validate() error {
 	fault(j.Name != "", "name is empty: give the job a name")
 	fault(j.Passes >= 1, "passes is %d: set it to 1 or more", j.Passes)
 	fault(j.Out != "", "out is empty: name the folder for the outputs")
+	if _, err := nn.Model(j.Model).Expand(); err != nil {
+		faults = append(faults, err)
+	}
 	faults = append(faults, j.Data.Validate()...)
 	faults = append(faults, j.batches().Validate()...)
 	fault(j.Batch.LogicalShards <= maxLogicalShards, "batch.logical_shards is %d: set it to %d or less; it is the most trainers that can work", j.Batch.LogicalShards, maxLogicalShards)
@@ -257,22 +222,7 @@ func (j Job) Layout(params int) ps.Layout {
 }
 
 // BuildModel makes the job's model for samples of a form.
-func (j Job) BuildModel(f data.Form) (*nn.Spec, error) {
-	if f.Kind == data.Sparse || f.Regression() {
-		return nil, fmt.Errorf("model: no model takes sparse features or finds numbers yet")
-	}
-	spec, err := nn.Build(j.Model.Name, j.Model.Options, f.Shape, f.Classes)
-	if err != nil {
-		return nil, fmt.Errorf("model: %w", err)
-	}
-	if f.Kind == data.Tokens && !spec.Tokens() {
-		return nil, fmt.Errorf("model: %s takes numbers, but data.source %s gives characters: use gpt, or other data", j.Model.Name, j.Data.Source)
-	}
-	if spec.Tokens() && f.Kind != data.Tokens {
-		return nil, fmt.Errorf("model: %s takes tokens, but data.source %s gives numbers: use %s, or another model", j.Model.Name, j.Data.Source, data.Text)
-	}
-	return spec, nil
-}
+func (j Job) BuildModel(f data.Form) (*nn.Spec, error) { return nn.Build(nn.Model(j.Model), f) }
 
 // YAML is the effective job, with every default in place.
 func (j Job) YAML() ([]byte, error) {

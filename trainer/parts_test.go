@@ -156,7 +156,7 @@ func TestModelFileKeepsEveryBit(t *testing.T) {
 			t.Fatalf("weight %d is %v, was %v", i, got[i], w[i])
 		}
 	}
-	other, err := nn.Build("mlp", nil, []int{1, 28, 28}, 10)
+	other, err := nn.Build(nn.Model{Name: "mlp"}, data.Form{Shape: []int{1, 28, 28}, Classes: 10})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/device/cpu"
 	"github.com/musterml/muster/trainer/nn"
 )
@@ -78,7 +79,7 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 	}
 	defer r.Close()
 	want := make([]float32, spec.Params())
-	result, err := r.GradientOfTokens(weights, in.Tokens, in.Labels, 1.0/(20*8), want)
+	result, err := r.Gradient(weights, in, device.DropoutKey{}, 1.0/(20*8), want)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,10 +111,10 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 func TestModelMustFitTheData(t *testing.T) {
 	text, glyphs := textJob(t), DefaultJob()
 	text.Model, glyphs.Model = Model{Name: "mlp"}, Model{Name: "gpt"}
-	if _, err := text.BuildModel(data.Form{Kind: data.Tokens, Shape: []int{8}, Classes: 12}); err == nil || err.Error() != "model: mlp takes numbers, but data.source text gives characters: use gpt, or other data" {
+	if _, err := text.BuildModel(data.Form{Kind: data.Tokens, Shape: []int{8}, Classes: 12}); err == nil || err.Error() != "model mlp: model.layers[0] linear: it needs numbers, here come sequences of 8 tokens: begin with embedding, or use the model gpt" {
 		t.Errorf("got %v", err)
 	}
-	if _, err := glyphs.BuildModel(data.Form{Shape: []int{8}, Classes: 10}); err == nil || err.Error() != "model: gpt takes tokens, but data.source glyphs gives numbers: use text, or another model" {
+	if _, err := glyphs.BuildModel(data.Form{Shape: []int{8}, Classes: 10}); err == nil || err.Error() != "model gpt: model.layers[0] embedding: it needs tokens, as data.source text has them, and to be the first layer, here come vectors of 8 values" {
 		t.Errorf("got %v", err)
 	}
 	if _, err := glyphs.BuildModel(data.Form{Shape: []int{1, 28, 28}, Classes: 10}); err == nil {

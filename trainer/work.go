@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"sync"
 
@@ -125,7 +126,12 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 			u.grad = make([]float32, w.spec.Params())
 		}
 		w.begin(b, "forward")
-		u.Result, err = gradient(b.replica, weights, w.loader.Fill(s, l, b.batch), w.scale, u.grad)
+		in := w.loader.Fill(s, l, b.batch)
+		key := device.DropoutKey{Seed: w.job.Seed, Step: uint64(s), Shard: uint16(l)}
+		u.Result, err = b.replica.Gradient(weights, in, key, w.scale, u.grad)
+		if err == nil && (math.IsNaN(u.Loss) || math.IsInf(u.Loss, 0)) {
+			err = errors.Join(ErrDiverged, b.replica.Blame(weights, in, u.grad))
+		}
 		if err != nil {
 			return fmt.Errorf("%v of %v: %w", s, l, err)
 		}
@@ -134,7 +140,7 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 		w.begin(b, "evaluate")
 		defer w.end(b)
 		for in := range w.heldOut.Chunks(l, b.batch) {
-			r, err := loss(b.replica, weights, in)
+			r, err := b.replica.Loss(weights, in)
 			if err != nil {
 				return fmt.Errorf("held-out data of %v: %w", l, err)
 			}
@@ -163,22 +169,6 @@ func (w *work) begin(b *bench, what string) {
 }
 
 func (w *work) end(b *bench) { w.flight.End(b.mark, flight.Outcome{}) }
-
-// gradient is nn.Replica's, for a batch of either kind.
-func gradient(r *nn.Replica, w []float32, in data.Batch, scale float32, grad []float32) (nn.Result, error) {
-	if in.Tokens != nil {
-		return r.GradientOfTokens(w, in.Tokens, in.Labels, scale, grad)
-	}
-	return r.Gradient(w, in.X, in.Labels, scale, grad)
-}
-
-// loss is nn.Replica's, for a batch of either kind.
-func loss(r *nn.Replica, w []float32, in data.Batch) (nn.Result, error) {
-	if in.Tokens != nil {
-		return r.LossOfTokens(w, in.Tokens, in.Labels)
-	}
-	return r.Loss(w, in.X, in.Labels)
-}
 
 // forget drops every result, when the state they were computed on is given up.
 func (w *work) forget() {

@@ -150,14 +150,15 @@ func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	spec, err := nn.Build(o.model, nil, m.shape, m.classes)
+	samples := newMadeUp(m, o.model == "gpt", o.batch)
+	spec, err := nn.Build(nn.Model{Name: o.model}, samples.Form())
 	if err != nil {
 		return err
 	}
 	job := trainer.DefaultJob()
 	job.Batch = trainer.Batch{Size: o.batch, LogicalShards: o.shards}
 	job.Optimizer, job.Sync.Sum = m.optimizer, o.sum
-	alone, err := trainer.NewAlone(ctx, job, spec, dev, newMadeUp(m, spec.Tokens(), o.batch))
+	alone, err := trainer.NewAlone(ctx, job, spec, dev, samples)
 	if err != nil {
 		return err
 	}

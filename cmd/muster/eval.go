@@ -64,7 +64,7 @@ func eval(c *cobra.Command, o *common, model string) error {
 		return err
 	}
 	labels, what := test.Len()*spec.Targets(), "samples"
-	if spec.Tokens() {
+	if spec.Kind() == data.Tokens {
 		what = "characters"
 	}
 	n := float64(labels)

@@ -7,13 +7,14 @@ import "fmt"
 type PoolShape struct {
 	N, C, H, W   int
 	Size, Stride int
+	Pad          int // on each side, of MaxPool alone: the windows reach over the border, where nothing counts
 }
 
 // OutH is the height of the output.
-func (s PoolShape) OutH() int { return (s.H-s.Size)/s.Stride + 1 }
+func (s PoolShape) OutH() int { return (s.H+2*s.Pad-s.Size)/s.Stride + 1 }
 
 // OutW is the width of the output.
-func (s PoolShape) OutW() int { return (s.W-s.Size)/s.Stride + 1 }
+func (s PoolShape) OutW() int { return (s.W+2*s.Pad-s.Size)/s.Stride + 1 }
 
 // Validate tells what is wrong with the geometry.
 func (s PoolShape) Validate() error {
@@ -22,7 +23,9 @@ func (s PoolShape) Validate() error {
 		return fmt.Errorf("pooling %+v: sizes and stride must be at least 1", s)
 	case s.Size > 15:
 		return fmt.Errorf("pooling %+v: windows larger than 15 are not supported", s)
-	case s.H < s.Size || s.W < s.Size:
+	case s.Pad < 0 || 2*s.Pad > s.Size:
+		return fmt.Errorf("pooling %+v: the padding must be at least 0 and at most half of the window", s)
+	case s.H+2*s.Pad < s.Size || s.W+2*s.Pad < s.Size:
 		return fmt.Errorf("pooling %+v: the window is larger than the image", s)
 	}
 	return nil

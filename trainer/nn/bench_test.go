@@ -55,9 +55,9 @@ func BenchmarkGradient(b *testing.B) {
 					s := c.build(b)
 					r := replica(b, s, set, n)
 					w, grad := start(b, s), make([]float32, s.Params())
-					x, labels := batch(s, n)
+					in := batch(s, n)
 					for b.Loop() {
-						if _, err := r.gradient(w, x, labels, 1, grad); err != nil {
+						if _, err := r.Gradient(w, in, key, 1, grad); err != nil {
 							b.Fatal(err)
 						}
 					}

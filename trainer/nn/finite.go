@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+
+	"github.com/musterml/muster/trainer/data"
 )
 
 // ErrNotFinite is returned by Blame; its text names where the first NaN or infinity is.
@@ -14,34 +17,54 @@ func finite[T float32 | float64](v T) bool {
 }
 
 // Blame tells where the first NaN or infinity came from in the call of Loss or Gradient just before, with the
-// same w and x (nil for tokens): the samples, a tensor, or a layer; nil if there was none up to the loss. A loss that is not
-// finite is no error of Gradient, because all trainers have to hear of it before they stop; this is for the one
-// that had it to say more. It is slow.
-func (r *Replica) Blame(w, x []float32) error {
+// same arguments (grad is nil for Loss): the samples, a tensor, or a layer and the pass; nil if there was none. It is slow.
+//
+// A loss that is not finite is no error of Gradient, which leaves it to the caller when to look.
+func (r *Replica) Blame(w []float32, in data.Batch, grad []float32) error {
 	s := r.spec
 	if len(w) != s.params || r.pass.n == 0 {
 		return fmt.Errorf("model %s: %w: %d parameters given, the model has %d, and there must have been a call", s.name, ErrArgument, len(w), s.params)
 	}
-	for i, v := range x {
-		if !finite(v) {
-			return fmt.Errorf("model %s: %w: value %d of sample %d is %v", s.name, ErrNotFinite, i%s.Features(), i/s.Features(), v)
-		}
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("model %s: %w: %s", s.name, ErrNotFinite, fmt.Sprintf(format, args...))
+	}
+	if i := notFinite(in.X); i >= 0 {
+		return bad("value %d of sample %d is %v; look at the data", i%s.Features(), i/s.Features(), in.X[i])
+	}
+	if i := notFinite(in.Values); i >= 0 {
+		sample, _ := slices.BinarySearch(in.Starts, int32(i)+1)
+		return bad("feature %d of sample %d is %v; look at the data", in.Columns[i], sample-1, in.Values[i])
+	}
+	if i := notFinite(in.Targets); i >= 0 {
+		return bad("the target of sample %d is %v; look at the data", i, in.Targets[i])
 	}
 	for _, t := range s.tensors {
-		for _, v := range w[t.Offset : t.Offset+t.Len()] {
-			if !finite(v) {
-				return fmt.Errorf("model %s: %w: parameters %s hold %v, so an update before this step was too large; try a lower learning rate", s.name, ErrNotFinite, t.Name, v)
-			}
+		if i := notFinite(w[t.Offset : t.Offset+t.Len()]); i >= 0 {
+			return bad("parameters %s hold %v, so an update before this step was too large; try a lower learning rate", t.Name, w[t.Offset+i])
 		}
 	}
 	where, err := r.firstBad(s.layers, r.states, "the samples")
 	if err != nil {
 		return fmt.Errorf("model %s: %w", s.name, err)
 	}
-	if where == "" {
+	if where != "" {
+		return bad("it appeared in the forward pass, in %s; try a lower learning rate", where)
+	}
+	if grad == nil {
 		return nil
 	}
-	return fmt.Errorf("model %s: %w: it appeared in %s; try a lower learning rate", s.name, ErrNotFinite, where)
+	// Tensors are in the order of the forward pass, so the last of them is the first to get its gradient.
+	for _, t := range slices.Backward(s.tensors) {
+		if i := notFinite(grad[t.Offset : t.Offset+t.Len()]); i >= 0 {
+			return bad("it appeared in the backward pass, first in the gradient of %s; try a lower learning rate", t.Name)
+		}
+	}
+	return nil
+}
+
+// notFinite is the first place of a NaN or an infinity, or -1.
+func notFinite(x []float32) int {
+	return slices.IndexFunc(x, func(v float32) bool { return !finite(v) })
 }
 
 // firstBad says which layer of a chain first had an output that is not finite; "" is none. before is
@@ -57,7 +80,9 @@ func (r *Replica) firstBad(layers []layer, states []state, before string) (strin
 			if where != "" || err != nil {
 				return where, err
 			}
-			before = r.spec.describe(inner.body[len(inner.body)-1], before)
+			for _, l := range inner.body {
+				before = r.spec.describe(l, before)
+			}
 			continue
 		}
 		before = r.spec.describe(l, before)
@@ -86,6 +111,8 @@ func (s *Spec) describe(l layer, before string) string {
 	switch l := l.(type) {
 	case *linear:
 		return named("linear layer", l.weight)
+	case *sparseLinear:
+		return named("linear layer", l.weight)
 	case *conv:
 		return named("convolution", l.weight)
 	case *batchNorm:
@@ -98,7 +125,7 @@ func (s *Spec) describe(l layer, before string) string {
 		return "the attention after " + before
 	case *function:
 		return "the activation after " + before
-	case *toNHWC, *toNCHW:
+	case *toNHWC, *toNCHW, *dropout, *residual:
 		return before
 	}
 	return "the pooling after " + before

@@ -28,7 +28,7 @@ func TestBlame(t *testing.T) {
 		s := c.build(t)
 		r := replica(t, s, "", 4)
 		w := start(t, s)
-		x, labels := batch(s, 4)
+		in := batch(s, 4)
 		for _, tensor := range s.Tensors() {
 			if tensor.Name == c.tensor {
 				for i := range tensor.Len() {
@@ -37,20 +37,20 @@ func TestBlame(t *testing.T) {
 			}
 		}
 		if c.sample != 0 {
-			x.x[0] = c.sample
+			in.X[0] = c.sample
 		}
 		grad := make([]float32, s.Params())
-		if got, err := r.gradient(w, x, labels, 1, grad); err != nil || finite(got.Loss) {
+		if got, err := r.Gradient(w, in, key, 1, grad); err != nil || finite(got.Loss) {
 			t.Errorf("%s, %s: %+v, error %v", c.name, c.tensor, got, err)
 		}
-		if err := r.Blame(w, x.x); !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), c.want) {
+		if err := r.Blame(w, in, grad); !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s, %s: error %v, want one with %q", c.name, c.tensor, err, c.want)
 		}
-		x, labels = batch(s, 4)
-		if _, err := r.gradient(start(t, s), x, labels, 1, grad); err != nil {
+		in = batch(s, 4)
+		if _, err := r.Gradient(start(t, s), in, key, 1, grad); err != nil {
 			t.Errorf("%s: afterwards: %v", c.name, err)
 		}
-		if err := r.Blame(start(t, s), x.x); err != nil {
+		if err := r.Blame(start(t, s), in, grad); err != nil {
 			t.Errorf("%s: afterwards: %v", c.name, err)
 		}
 	}

@@ -4,13 +4,16 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
+	"github.com/musterml/muster/internal/safetensors"
+	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device/cpu"
 )
 
-// golden is an entry of testdata/golden.json, which PyTorch printed (testdata/golden.py).
+// golden is an entry of testdata/golden.json, which PyTorch printed (bench/golden.py).
 type golden struct {
 	Model   string
 	Options map[string]any
@@ -24,76 +27,105 @@ type golden struct {
 		Norm     float64
 		At       []int // some elements,
 		Gradient []float64
-		First    float64 // the first initial value
 	}
 	Rate            float64   // learning rate of momentum
 	Momentum, AdamW []float64 // mean losses of the first steps with each optimizer
+
+	start   []float32  // the initial weights
+	samples data.Batch // all there are
+	pool    int        // how many that is
 }
 
-func readGolden(t *testing.T) (all []golden) {
+func readGolden(t *testing.T) (all []*golden) {
 	t.Helper()
 	file, err := os.ReadFile("testdata/golden.json")
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		err = json.Unmarshal(file, &all)
 	}
-	if err := json.Unmarshal(file, &all); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	return all
 }
 
-func (g golden) build(t *testing.T) *Spec {
+// build makes the model and reads its weights and samples.
+func (g *golden) build(t *testing.T) *Spec {
 	t.Helper()
-	return testCase{g.Model, g.Options, g.In, g.Classes}.build(t)
+	s := testCase{g.Model, g.Options, g.In, g.Classes}.build(t)
+	f, err := safetensors.ReadFile(filepath.Join("testdata", g.Model+".safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.start = make([]float32, s.Params())
+	for _, tensor := range s.Tensors() {
+		have, ok := f.Tensor(tensor.Name)
+		if !ok || !slices.Equal(have.Shape, tensor.Shape) {
+			t.Fatalf("%s: PyTorch has no tensor %s of shape %v", g.Model, tensor.Name, tensor.Shape)
+		}
+		copy(g.start[tensor.Offset:], have.Data)
+	}
+	x, _ := f.Tensor("samples")
+	labels, _ := f.Tensor("labels")
+	g.pool = x.Shape[0]
+	if s.Kind() == data.Tokens {
+		g.samples.Tokens = int32s(x.Data)
+	} else {
+		g.samples.X = x.Data
+	}
+	if g.Classes == 0 {
+		g.samples.Targets = labels.Data
+	} else {
+		g.samples.Labels = int32s(labels.Data)
+	}
+	return s
+}
+
+func int32s(v []float32) []int32 {
+	r := make([]int32, len(v))
+	for i := range v {
+		r[i] = int32(v[i])
+	}
+	return r
 }
 
 // goldenSamples is how many samples each step has.
 const goldenSamples = 8
 
 // batch is the samples of a step and their labels.
-func (g golden) batch(s *Spec, step int) (in samples, labels []int32) {
-	labels = make([]int32, goldenSamples*s.Targets())
-	if s.Tokens() {
-		in.tokens = make([]int32, len(labels))
-		for i := range labels {
-			in.tokens[i] = int32((i*i*31 + i*7 + step*13) % g.Classes)
-			labels[i] = int32((i*i*31 + i*11 + step*17) % g.Classes)
-		}
-		return in, labels
+func (g *golden) batch(step int) data.Batch {
+	from := step * goldenSamples % g.pool
+	return data.Batch{
+		X: pick(g.samples.X, g.pool, from), Tokens: pick(g.samples.Tokens, g.pool, from),
+		Labels: pick(g.samples.Labels, g.pool, from), Targets: pick(g.samples.Targets, g.pool, from),
 	}
-	if g.Model == "resnet18" {
-		step = 0 // see golden.py
-	}
-	in.x = make([]float32, goldenSamples*s.Features())
-	for i := range in.x {
-		in.x[i] = float32(mix(uint64(i+step*1000003))>>40) / (1 << 24)
-	}
-	for i := range labels {
-		labels[i] = int32((i*3 + step) % g.Classes)
-	}
-	return in, labels
 }
 
-// TestPyTorch compares whole models with PyTorch in float64: initial values, loss, gradient.
+// pick is the part of v that belongs to the samples of a step.
+func pick[T any](v []T, pool, from int) []T {
+	each := len(v) / pool
+	return v[from*each : (from+goldenSamples)*each]
+}
+
+// TestPyTorch compares whole models with PyTorch in float64: loss and gradient.
 func TestPyTorch(t *testing.T) {
 	for _, g := range readGolden(t) {
 		s := g.build(t)
-		w, grad := start(t, s), make([]float32, s.Params())
-		x, labels := g.batch(s, 0)
+		w, grad := g.start, make([]float32, s.Params())
+		in := g.batch(0)
 		for _, set := range cpu.InstructionSets() {
-			got, err := replica(t, s, set, goldenSamples).gradient(w, x, labels, 1/float32(len(labels)), grad)
+			got, err := replica(t, s, set, goldenSamples).Gradient(w, in, key, mean(s, in), grad)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if math.Abs(got.Loss-g.Loss) > 1e-6*g.Loss || got.Correct != g.Correct {
 				t.Errorf("%s, %s: %+v, PyTorch has a loss of %v and %d correct", g.Model, set, got, g.Loss, g.Correct)
 			}
-			g.compare(t, set, s, w, grad)
+			g.compare(t, set, s, grad)
 		}
 	}
 }
 
-func (g golden) compare(t *testing.T, set string, s *Spec, w, grad []float32) {
+func (g *golden) compare(t *testing.T, set string, s *Spec, grad []float32) {
 	t.Helper()
 	tensors := s.Tensors()
 	if len(tensors) != len(g.Tensors) {
@@ -103,12 +135,13 @@ func (g golden) compare(t *testing.T, set string, s *Spec, w, grad []float32) {
 	for _, want := range g.Tensors {
 		largest = max(largest, want.Norm)
 	}
-	for i, want := range g.Tensors {
-		got := tensors[i]
-		if got.Name != want.Name || !slices.Equal(got.Shape, want.Shape) || w[got.Offset] != float32(want.First) {
-			t.Errorf("%s: tensor %s %v starts with %v, PyTorch has %s %v and %v", g.Model, got.Name, got.Shape, w[got.Offset], want.Name, want.Shape, want.First)
+	for _, want := range g.Tensors {
+		at := slices.IndexFunc(tensors, func(have Tensor) bool { return have.Name == want.Name })
+		if at < 0 || !slices.Equal(tensors[at].Shape, want.Shape) {
+			t.Errorf("%s has no tensor %s of shape %v, which PyTorch has", g.Model, want.Name, want.Shape)
 			continue
 		}
+		got := tensors[at]
 		part := grad[got.Offset : got.Offset+got.Len()]
 		squares := 0.0
 		for _, v := range part {
@@ -147,14 +180,14 @@ func trainLikePyTorch(t *testing.T, set string) {
 			losses []float64
 		}{"momentum": {momentum(float32(g.Rate)), g.Momentum}, "AdamW": {adamW, g.AdamW}} {
 			r := replica(t, s, set, goldenSamples)
-			w, grad, m, v := start(t, s), make([]float32, s.Params()), make([]float32, s.Params()), make([]float32, s.Params())
+			w, grad, m, v := slices.Clone(g.start), make([]float32, s.Params()), make([]float32, s.Params()), make([]float32, s.Params())
 			for step, want := range o.losses {
-				x, labels := g.batch(s, step)
-				got, err := r.gradient(w, x, labels, 1/float32(len(labels)), grad)
+				in := g.batch(step)
+				got, err := r.Gradient(w, in, key, mean(s, in), grad)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if mean := got.Loss / float64(len(labels)); math.Abs(mean-want) > 1e-4*want {
+				if mean := got.Loss / float64(s.labels(in)); math.Abs(mean-want) > 1e-4*want {
 					t.Errorf("%s with %s: the loss of step %d is %v, in PyTorch %v", g.Model, name, step, mean, want)
 				}
 				o.update(step, w, grad, m, v)

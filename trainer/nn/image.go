@@ -19,6 +19,8 @@ func (l *conv) at(n int) device.ConvShape {
 	return g
 }
 
+func (l *conv) activation() *device.Activation { return &l.act }
+
 func (l *conv) forward(p *pass, st *state, x device.Buffer) {
 	p.Conv2D(device.Conv2D{Shape: l.at(p.n), Y: st.y, X: x, W: l.weight.of(p.w), Bias: l.bias.of(p.w), Act: l.act})
 }
@@ -57,6 +59,8 @@ func (l *maxPool) at(n int) device.PoolShape {
 	g.N = n
 	return g
 }
+
+func (l *maxPool) activation() *device.Activation { return &l.act }
 
 func (l *maxPool) forward(p *pass, st *state, x device.Buffer) {
 	p.MaxPool(device.MaxPool{Shape: l.at(p.n), Y: st.y, X: x, Index: st.index, Act: l.act})
@@ -115,6 +119,8 @@ func (l *batchNorm) memory(a *allocator, st *state) {
 	st.mean, st.rstd = a.room(device.Float32, l.s.c), a.room(device.Float32, l.s.c)
 }
 
+func (l *batchNorm) activation() *device.Activation { return &l.act }
+
 func (l *batchNorm) forward(p *pass, st *state, x device.Buffer) {
 	p.BatchNorm(device.BatchNorm{Rows: p.n * l.s.h * l.s.w, Channels: l.s.c, Y: st.y, X: x,
 		Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: st.mean, RStd: st.rstd, Eps: normEps, Act: l.act})
@@ -128,17 +134,40 @@ func (l *batchNorm) backward(p *pass, st *state, x, dx device.Buffer) {
 		Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(p.grad), DBeta: l.beta.of(p.grad), Mean: st.mean, RStd: st.rstd})
 }
 
-// averagePool is the mean over all pixels.
-type averagePool struct{ in shape }
+// globalPool is the mean over all pixels, PyTorch's nn.AdaptiveAvgPool2d(1).
+type globalPool struct{ in shape }
 
-func (l *averagePool) out() shape { return shape{c: l.in.c, h: 1, w: 1} }
+func (l *globalPool) out() shape { return shape{c: l.in.c, h: 1, w: 1} }
+
+func (l *globalPool) forward(p *pass, st *state, x device.Buffer) {
+	p.GlobalAveragePool(st.y, x, p.n, l.in.h*l.in.w, l.in.c)
+}
+
+func (l *globalPool) backward(p *pass, st *state, _, dx device.Buffer) {
+	if !dx.IsNone() {
+		p.GlobalAveragePoolBackward(dx, st.dy, p.n, l.in.h*l.in.w, l.in.c)
+	}
+}
+
+// averagePool is PyTorch's nn.AvgPool2d.
+type averagePool struct{ geometry device.PoolShape } // N = 0
+
+func (l *averagePool) out() shape {
+	return shape{c: l.geometry.C, h: l.geometry.OutH(), w: l.geometry.OutW()}
+}
+
+func (l *averagePool) at(n int) device.PoolShape {
+	g := l.geometry
+	g.N = n
+	return g
+}
 
 func (l *averagePool) forward(p *pass, st *state, x device.Buffer) {
-	p.GlobalAveragePool(st.y, x, p.n, l.in.h*l.in.w, l.in.c)
+	p.AveragePool(device.AveragePool{Shape: l.at(p.n), Y: st.y, X: x})
 }
 
 func (l *averagePool) backward(p *pass, st *state, _, dx device.Buffer) {
 	if !dx.IsNone() {
-		p.GlobalAveragePoolBackward(dx, st.dy, p.n, l.in.h*l.in.w, l.in.c)
+		p.AveragePoolBackward(device.AveragePoolBackward{Shape: l.at(p.n), DX: dx, DY: st.dy})
 	}
 }

@@ -22,8 +22,11 @@ type state struct {
 // pass is one run over a batch of n samples.
 type pass struct {
 	device.Stream
-	n       int
-	w, grad device.Buffer // the flat vectors
+	n        int
+	w, grad  device.Buffer // the flat vectors
+	sparse   device.Sparse // the samples, if they are such
+	training bool
+	key      device.DropoutKey
 }
 
 // layer is one operation with its fused activation. backward may overwrite st.dy if there is an activation;
@@ -54,15 +57,16 @@ func (p *pass) forwardChain(layers []layer, states []state, x device.Buffer) dev
 	return x
 }
 
-// backwardChain runs layers in reverse, and calls done, if it is not nil, after each of them.
-func (p *pass) backwardChain(layers []layer, states []state, x, dx device.Buffer, done func(layer int)) {
-	for i := len(layers) - 1; i >= 0; i-- {
+// backwardChain runs layers in reverse, down to layer start. Nobody asks for the gradient of the input of that where dx is
+// none: what comes before has nothing to learn. It calls done, if that is not nil, after each layer.
+func (p *pass) backwardChain(layers []layer, states []state, start int, x, dx device.Buffer, done func(layer int)) {
+	for i := len(layers) - 1; i >= start; i-- {
 		in, to := x, dx
 		if i > 0 {
 			in, to = states[i-1].y, states[i-1].dy
 		}
-		if _, ok := layers[0].(*toNHWC); ok && i == 1 && dx.IsNone() {
-			to = dx // what comes before is the data, only in another layout
+		if i == start && dx.IsNone() {
+			to = dx
 		}
 		layers[i].backward(p, &states[i], in, to)
 		if done != nil {
@@ -92,6 +96,8 @@ func (l *residual) allocate(a *allocator, st *state, depth int) {
 	}
 }
 
+func (l *residual) activation() *device.Activation { return &l.act }
+
 func (l *residual) forward(p *pass, st *state, x device.Buffer) {
 	p.forwardChain(l.body, st.body, x)
 	p.Add(st.y, st.y, p.forwardChain(l.shortcut, st.shortcut, x), p.n*l.out().size(), l.act)
@@ -101,14 +107,14 @@ func (l *residual) backward(p *pass, st *state, x, dx device.Buffer) {
 	if l.act == device.ReLU {
 		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.out().size())
 	}
-	p.backwardChain(l.body, st.body, x, dx, nil)
+	p.backwardChain(l.body, st.body, 0, x, dx, nil)
 	side := st.dy
 	if len(l.shortcut) > 0 {
 		side = device.Buffer{}
 		if !dx.IsNone() {
 			side = st.dx
 		}
-		p.backwardChain(l.shortcut, st.shortcut, x, side, nil)
+		p.backwardChain(l.shortcut, st.shortcut, 0, x, side, nil)
 	}
 	if !dx.IsNone() {
 		p.Add(dx, dx, side, p.n*l.in.size(), device.Identity)
@@ -127,6 +133,8 @@ func (l *linear) out() shape { return l.to }
 
 // rows is how many positions n samples have.
 func (l *linear) rows(n int) int { return n * l.to.h * l.to.w }
+
+func (l *linear) activation() *device.Activation { return &l.act }
 
 func (l *linear) forward(p *pass, st *state, x device.Buffer) {
 	p.MatMul(device.MatMul{Trans: device.NT, M: l.rows(p.n), N: l.to.c, K: l.in,

@@ -1,186 +1,182 @@
 package nn
 
 import (
+	"errors"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
-
-	"github.com/musterml/muster/trainer/device"
 )
 
-// model is an entry of the list of models.
-type model struct {
+// Model describes a model: the name of one that package nn knows with its options, or a list of layers.
+type Model struct {
+	Name    string         // one of Names; "" with Layers
+	Options map[string]any // of a model by name
+	Layers  []Layer
+	Loss    Loss // "" leaves it to the model and the data
+}
+
+// Expand is the same model as a list of layers. It checks what can be checked without data: names and options.
+func (m Model) Expand() (Model, error) {
+	var errs []error
+	fault := func(text string, args ...any) { errs = append(errs, faultf("model."+text, args...)) }
+	if !slices.Contains([]Loss{"", CrossEntropy, BinaryCrossEntropy, SquaredError}, m.Loss) {
+		fault("loss is %.40q: use %s, %s or %s", string(m.Loss), CrossEntropy, BinaryCrossEntropy, SquaredError)
+	}
+	layers := m.Layers
+	switch known, ok := models[m.Name]; {
+	case m.Name == "" && len(m.Layers) == 0:
+		fault("name is missing: name a model (%s), or give layers", strings.Join(Names(), ", "))
+	case m.Name == "" && len(m.Options) > 0:
+		fault("%s is no option: beside layers there is only loss", strings.Join(slices.Sorted(maps.Keys(m.Options)), ", "))
+	case m.Name != "" && len(m.Layers) > 0:
+		fault("name (%s) and model.layers are given: remove one", m.Name)
+	case m.Name != "" && !ok:
+		errs = append(errs, fmt.Errorf("model.name: %w %.40q: known models are %s", ErrUnknownModel, m.Name, strings.Join(Names(), ", ")))
+	case m.Name != "":
+		o := &options{known: known.options, given: m.Options}
+		o.checkNames()
+		layers = known.layers(o)
+		for _, f := range o.faults {
+			fault("%s (%s)", f, m.Name)
+		}
+	}
+	return Model{Layers: layers, Loss: m.Loss}, errors.Join(errs...)
+}
+
+// title is what the model is called in errors and in files.
+func (m Model) title() string {
+	if m.Name == "" {
+		return "layers"
+	}
+	return m.Name
+}
+
+// known is an entry of the list of models.
+type known struct {
 	options []string // the names it knows
-	build   func(b *builder, o options)
+	layers  func(o *options) []Layer
 }
 
 // models is the list of models; it is never written to.
-var models = map[string]model{
-	"linear":   {build: buildLinear},
-	"mlp":      {options: []string{"hidden"}, build: buildMLP},
-	"lenet":    {options: []string{"channels", "hidden"}, build: buildLeNet},
-	"resnet18": {options: []string{"channels"}, build: buildResNet18},
-	"gpt":      {options: []string{"vocab", "width", "heads", "layers", "context"}, build: buildGPT},
+//
+//	linear    one linear layer: softmax regression, or linear regression; no options
+//	logistic  the same; of two classes with one output and the loss binary_cross_entropy; no options
+//	mlp       dense layers with ReLU; hidden: sizes of the layers between ([512, 256])
+//	lenet     two 3x3 convolutions with ReLU and 2x2 max pooling, then two dense layers;
+//	          channels: of the convolutions ([32, 64]), hidden: size of the first dense layer (128)
+//	resnet18  eight residual blocks of two 3x3 convolutions with batch norm, behind a 3x3 convolution (the stem for
+//	          images of 32x32); channels: of each two blocks ([64, 128, 256, 512])
+//	resnet50  residual blocks of 1x1, 3x3 and 1x1 convolutions with batch norm, behind the stem for images of 224x224 (He et al.
+//	          2015, with torchvision's stride in the 3x3); channels: of the 3x3 convolutions of each stage
+//	          ([64, 128, 256, 512]), blocks: in each stage ([3, 4, 6, 3])
+//	gpt       a causal transformer with layer norm first, on tokens; width: channels (256), heads: of attention (8), layers: blocks
+//	          (4), vocab: rows of the table of tokens (as many as the data has), context: rows of the table of
+//	          positions (the length of the samples), dropout: behind the tables and in each block, twice (0)
+var models = map[string]known{
+	"linear":   {layers: func(*options) []Layer { return []Layer{Linear{}} }},
+	"logistic": {layers: func(*options) []Layer { return []Layer{Linear{}} }},
+	"mlp":      {options: []string{"hidden"}, layers: mlp},
+	"lenet":    {options: []string{"channels", "hidden"}, layers: leNet},
+	"resnet18": {options: []string{"channels"}, layers: resNet18},
+	"resnet50": {options: []string{"channels", "blocks"}, layers: resNet50},
+	"gpt":      {options: []string{"vocab", "width", "heads", "layers", "context", "dropout"}, layers: gpt},
 }
 
 // Names lists the models, sorted.
-func Names() []string {
-	var names []string
-	for name := range models {
-		names = append(names, name)
+func Names() []string { return slices.Sorted(maps.Keys(models)) }
+
+// mlp is nn.Sequential(Linear, ReLU, Linear, ReLU, ..., Linear).
+func mlp(o *options) (list []Layer) {
+	for _, n := range o.sizes("hidden", []int{512, 256}, -1) {
+		list = append(list, Linear{Size: n}, ReLU{})
 	}
-	sort.Strings(names)
-	return names
+	return append(list, Linear{})
 }
 
-// Build makes the model of that name for samples of shape in (C, H, W; models of dense
-// layers alone take any shape) and that many classes.
-//
-//	linear  softmax regression; no options
-//	mlp     dense layers with ReLU; hidden: sizes of the layers between (default [512, 256])
-//	lenet   two 3x3 convolutions with ReLU and 2x2 max pooling, then two dense layers;
-//	        channels: of the convolutions (default [32, 64]), hidden: size of the first dense layer (128)
-//	resnet18  eight residual blocks of two 3x3 convolutions with batch norm, behind a 3x3 convolution (the stem for
-//	        images of 32x32); channels: of each two blocks (default [64, 128, 256, 512])
-//	gpt     a causal transformer with layer norm first, on samples of shape [T] that are tokens, classes many;
-//	        vocab: room in the table of tokens (default: classes), width: channels (256), heads: of attention (8),
-//	        layers: blocks (4), context: room in the table of positions (default: T)
-func Build(name string, opts map[string]any, in []int, classes int) (*Spec, error) {
-	m, ok := models[name]
-	if !ok {
-		return nil, fmt.Errorf("%w %q: known models are %s", ErrUnknownModel, name, strings.Join(Names(), ", "))
-	}
-	b := &builder{spec: &Spec{name: name, classes: classes, targets: 1}}
-	b.input(in)
-	if classes < 2 {
-		b.fail("%d classes: at least 2 are needed", classes)
-	}
-	o := options{b: b, known: m.options, given: opts}
-	o.checkNames()
-	if b.err == nil {
-		m.build(b, o)
-		b.spec.layers, b.spec.declared = b.layers, b.declared
-	}
-	if b.err != nil {
-		return nil, fmt.Errorf("model %s: %w: %w", name, ErrOption, b.err)
-	}
-	return b.spec, nil
-}
-
-func buildLinear(b *builder, _ options) {
-	b.linear("0", b.spec.classes, device.Identity)
-}
-
-// buildMLP names layers as in nn.Sequential(Linear, ReLU, Linear, ReLU, ..., Linear).
-func buildMLP(b *builder, o options) {
-	hidden := o.sizes("hidden", []int{512, 256}, -1)
-	for i, n := range hidden {
-		b.linear(fmt.Sprint(2*i), n, device.ReLU)
-	}
-	b.linear(fmt.Sprint(2*len(hidden)), b.spec.classes, device.Identity)
-}
-
-// buildLeNet names layers as in nn.Sequential(Conv2d, ReLU, MaxPool2d, Conv2d, ReLU, MaxPool2d,
-// Flatten, Linear, ReLU, Linear).
-func buildLeNet(b *builder, o options) {
+// leNet is lenet of ../shared/peers/torch/models.py.
+func leNet(o *options) []Layer {
 	channels, hidden := o.sizes("channels", []int{32, 64}, 2), o.size("hidden", 128)
-	if b.err == nil && (b.spec.in.h < 4 || b.spec.in.w < 4) {
-		b.fail("images of %dx%d are too small, two 2x2 poolings need at least 4x4", b.spec.in.h, b.spec.in.w)
+	return []Layer{
+		Conv{Channels: channels[0], Kernel: 3, Pad: 1}, ReLU{}, MaxPool{Size: 2},
+		Conv{Channels: channels[1], Kernel: 3, Pad: 1}, ReLU{}, MaxPool{Size: 2},
+		Flatten{}, Linear{Size: hidden}, ReLU{}, Linear{},
 	}
-	if b.err != nil {
-		return
-	}
-	b.toNHWC()
-	b.conv("0", channels[0], 3, 1, true)
-	b.maxPool(2, device.ReLU)
-	b.conv("3", channels[1], 3, 1, true)
-	b.maxPool(2, device.ReLU)
-	b.toNCHW()
-	b.linear("7", hidden, device.ReLU)
-	b.linear("9", b.spec.classes, device.Identity)
 }
 
-// buildResNet18 names layers as ResNet18 of ../shared/peers/torch/models.py does.
-func buildResNet18(b *builder, o options) {
+// resNet18 is ResNet18 of ../shared/peers/torch/models.py.
+func resNet18(o *options) []Layer {
 	channels := o.sizes("channels", []int{64, 128, 256, 512}, 4)
-	b.toNHWC()
-	b.conv("features.0", channels[0], 3, 1, false)
-	b.batchNorm("features.1", device.ReLU)
+	list := []Layer{
+		Conv{Channels: channels[0], Kernel: 3, Pad: 1, NoBias: true, Name: "features.0"},
+		BatchNorm{Name: "features.1"}, ReLU{},
+	}
+	before := channels[0]
 	for i := range 8 {
-		stride := 1
+		out, stride := channels[i/2], 1
 		if i > 0 && i%2 == 0 {
 			stride = 2
 		}
-		b.residualBlock(fmt.Sprintf("features.%d", i+3), channels[i/2], stride)
+		block := Residual{Name: fmt.Sprintf("features.%d", i+3), Body: []Layer{
+			Conv{Channels: out, Kernel: 3, Stride: stride, Pad: 1, NoBias: true, Name: "conv1"}, BatchNorm{Name: "bn1"}, ReLU{},
+			Conv{Channels: out, Kernel: 3, Pad: 1, NoBias: true, Name: "conv2"}, BatchNorm{Name: "bn2"},
+		}}
+		if stride != 1 || before != out {
+			block.Shortcut = []Layer{Conv{Channels: out, Kernel: 1, Stride: stride, NoBias: true}, BatchNorm{}}
+		}
+		list, before = append(list, block, ReLU{}), out
 	}
-	if b.err == nil {
-		b.add(&averagePool{b.now})
-	}
-	b.linear("classifier", b.spec.classes, device.Identity)
+	return append(list, AveragePool{}, Linear{Name: "classifier"})
 }
 
-func (b *builder) residualBlock(name string, out, stride int) {
-	body := func() {
-		b.conv(name+".conv1", out, 3, stride, false)
-		b.batchNorm(name+".bn1", device.ReLU)
-		b.conv(name+".conv2", out, 3, 1, false)
-		b.batchNorm(name+".bn2", device.Identity)
+// resNet50 is torchvision's resnet50.
+func resNet50(o *options) []Layer {
+	channels, blocks := o.sizes("channels", []int{64, 128, 256, 512}, 4), o.sizes("blocks", []int{3, 4, 6, 3}, 4)
+	list := []Layer{
+		Conv{Channels: channels[0], Kernel: 7, Stride: 2, Pad: 3, NoBias: true, Name: "conv1"}, BatchNorm{Name: "bn1"}, ReLU{},
+		MaxPool{Size: 3, Stride: 2, Pad: 1},
 	}
-	var shortcut func()
-	if stride != 1 || b.now.c != out {
-		shortcut = func() {
-			b.conv(name+".shortcut.0", out, 1, stride, false)
-			b.batchNorm(name+".shortcut.1", device.Identity)
+	for stage, width := range channels {
+		for i := range min(blocks[stage], maxBlocks) {
+			block := bottleneck(width, 1)
+			if i == 0 {
+				stride := min(stage+1, 2) // the first stage keeps the size
+				block = bottleneck(width, stride)
+				block.Shortcut = []Layer{
+					Conv{Channels: 4 * width, Kernel: 1, Stride: stride, NoBias: true, Name: "downsample.0"}, BatchNorm{Name: "downsample.1"},
+				}
+			}
+			block.Name = fmt.Sprintf("layer%d.%d", stage+1, i)
+			list = append(list, block, ReLU{})
 		}
 	}
-	b.residual(device.ReLU, body, shortcut)
+	return append(list, AveragePool{}, Linear{Name: "fc"})
 }
 
-// buildGPT names layers as GPT of ../shared/peers/torch/models.py does. The order of the tensors is that
-// of its state_dict, not that of the computation.
-func buildGPT(b *builder, o options) {
-	t := b.spec.in.size()
-	vocab, context := o.size("vocab", b.spec.classes), o.size("context", t)
-	width, heads, layers := o.size("width", 256), o.size("heads", 8), o.size("layers", 4)
-	switch {
-	case b.spec.in != shape{c: t, h: 1, w: 1}:
-		b.fail("samples of shape %v: a sequence of tokens has one dimension", b.spec.in)
-	case vocab < b.spec.classes:
-		b.fail("vocab is %d, the data has %d different tokens", vocab, b.spec.classes)
-	case context < t:
-		b.fail("context is %d, samples have %d tokens", context, t)
-	case width%heads != 0:
-		b.fail("width is %d, it must be a multiple of heads, which is %d", width, heads)
-	}
-	if b.err != nil {
-		return
-	}
-	b.spec.tokens, b.spec.targets, b.spec.classes = true, t, vocab
-	b.spec.in = shape{c: 1, h: t, w: 1}
-	b.add(&embedding{to: shape{c: width, h: t, w: 1}, vocab: vocab, context: context,
-		table: b.param("token_emb.weight", Normal, width, vocab, width), positions: b.param("pos_emb.weight", Normal, width, context, width)})
-	for i := range layers {
-		b.transformerBlock(fmt.Sprintf("blocks.%d", i), heads)
-	}
-	b.layerNorm(b.normWeights("norm", width))
-	b.everywhere(vocab, device.Identity, b.linearWeights("head", width, vocab, false))
+// maxBlocks bounds what a slip of the keyboard can do.
+const maxBlocks = 1000
+
+func bottleneck(width, stride int) Residual {
+	return Residual{Body: []Layer{
+		Conv{Channels: width, Kernel: 1, NoBias: true, Name: "conv1"}, BatchNorm{Name: "bn1"}, ReLU{},
+		Conv{Channels: width, Kernel: 3, Stride: stride, Pad: 1, NoBias: true, Name: "conv2"}, BatchNorm{Name: "bn2"}, ReLU{},
+		Conv{Channels: 4 * width, Kernel: 1, NoBias: true, Name: "conv3"}, BatchNorm{Name: "bn3"},
+	}}
 }
 
-func (b *builder) transformerBlock(name string, heads int) {
-	width := b.now.c
-	norm1, norm2 := b.normWeights(name+".norm1", width), b.normWeights(name+".norm2", width)
-	qkv, proj := b.linearWeights(name+".qkv", width, 3*width, true), b.linearWeights(name+".proj", width, width, true)
-	fc1, fc2 := b.linearWeights(name+".fc1", width, 4*width, true), b.linearWeights(name+".fc2", 4*width, width, true)
-	b.residual(device.Identity, func() {
-		b.layerNorm(norm1)
-		b.everywhere(3*width, device.Identity, qkv)
-		b.add(&attention{device.AttentionShape{T: b.now.h, Heads: heads, Width: width / heads, Causal: true}})
-		b.everywhere(width, device.Identity, proj)
-	}, nil)
-	b.residual(device.Identity, func() {
-		b.layerNorm(norm2)
-		b.everywhere(4*width, device.Identity, fc1)
-		b.add(&function{b.now, device.GELU})
-		b.everywhere(width, device.Identity, fc2)
-	}, nil)
+// gpt is GPT of ../shared/peers/torch/models.py, its tensors in the order of the computation.
+func gpt(o *options) []Layer {
+	vocab, context, p := o.size("vocab", 0), o.size("context", 0), o.probability("dropout")
+	width, heads, blocks := o.size("width", 256), o.size("heads", 8), o.size("layers", 4)
+	if width%heads != 0 {
+		o.fail("width is %d, it must be a multiple of heads, which is %d", width, heads)
+	}
+	list := []Layer{Embedding{Width: width, Vocab: vocab, Name: "token_emb"}, Positions{Context: context, Name: "pos_emb"}}
+	if p > 0 {
+		list = append(list, Dropout{P: p})
+	}
+	for i := range min(blocks, maxBlocks) {
+		list = append(list, Transformer{Heads: heads, Causal: true, Dropout: p, Name: fmt.Sprintf("blocks.%d", i)})
+	}
+	return append(list, LayerNorm{Name: "norm"}, Linear{Size: vocab, NoBias: true, Name: "head"})
 }

@@ -1,6 +1,10 @@
 package nn
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/musterml/muster/trainer/data"
+)
 
 var (
 	// ErrUnknownModel is returned by Build for a name it does not know.
@@ -8,7 +12,7 @@ var (
 	// ErrOption is returned by Build for an option that is unknown or has a bad value, and for a
 	// shape of the data that the model cannot take.
 	ErrOption = errors.New("bad model option")
-	// ErrLabel is returned by Gradient and Loss when a label is not a class of the model.
+	// ErrLabel is returned by Gradient and Loss when a label is not a class of the model, or a token none of its tokens.
 	ErrLabel = errors.New("label out of range")
 	// ErrArgument is returned when a slice has another length than the model needs.
 	ErrArgument = errors.New("wrong length")
@@ -51,31 +55,40 @@ func (t Tensor) Len() int {
 type Spec struct {
 	name     string
 	layers   []layer
-	declared []int // by layer: how many parameters had been declared when it was added; those of later layers may be among them
+	ends     []int // by layer: where its parameters, which come after those of the layers before, end
+	start    int   // the first layer with parameters
 	in       shape
-	tokens   bool // samples are token numbers, (in.h) of them
-	targets  int  // labels of one sample
-	classes  int
+	kind     data.Kind
+	entries  int // of kind Sparse: the most that a sample has
+	loss     Loss
+	targets  int // labels of one sample
+	classes  int // 0: regression
+	vocab    int // tokens are in [0, vocab)
 	params   int
 	tensors  []Tensor
+	dropouts int
+	listed   int // entries of all lists together
 }
 
-// Name is the name the model was built by.
+// Name is the name the model was built by, or "layers".
 func (s *Spec) Name() string { return s.name }
+
+// Loss is the loss it was built for.
+func (s *Spec) Loss() Loss { return s.loss }
 
 // Params is the length of the flat parameter vector.
 func (s *Spec) Params() int { return s.params }
 
-// Features is the number of values of one sample, or of tokens where Tokens says so.
+// Features is the number of values of one sample, or of tokens.
 func (s *Spec) Features() int { return s.in.size() }
 
-// Tokens tells whether samples are token numbers, []int32 in [0, Classes), and not []float32.
-func (s *Spec) Tokens() bool { return s.tokens }
+// Kind is what samples are made of.
+func (s *Spec) Kind() data.Kind { return s.kind }
 
 // Targets is the number of labels of one sample: 1, or one for each token.
 func (s *Spec) Targets() int { return s.targets }
 
-// Classes is the number of classes, the range of the labels.
+// Classes is the number of classes, the range of the labels; 0 where the model finds numbers.
 func (s *Spec) Classes() int { return s.classes }
 
 // Tensors lists the parameters in the order of the flat vector.
@@ -83,6 +96,6 @@ func (s *Spec) Tensors() []Tensor { return append([]Tensor(nil), s.tensors...) }
 
 // Result is the outcome for one batch.
 type Result struct {
-	Loss    float64 // sum over the labels, in nats
-	Correct int     // labels that are the most likely class
+	Loss    float64 // sum over the labels; of the entropies in nats
+	Correct int     // labels that are the most likely class; 0 where the model finds numbers
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/device/cpu"
 )
 
@@ -20,9 +22,18 @@ type testCase struct {
 	classes int
 }
 
+// form is what the data of a case looks like: tokens for models that begin with an embedding.
+func (c testCase) form() data.Form {
+	f := data.Form{Shape: c.in, Classes: c.classes}
+	if c.name == "gpt" {
+		f.Kind = data.Tokens
+	}
+	return f
+}
+
 func (c testCase) build(t testing.TB) *Spec {
 	t.Helper()
-	s, err := Build(c.name, c.options, c.in, c.classes)
+	s, err := Build(Model{Name: c.name, Options: c.options}, c.form())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,33 +65,54 @@ var small = []testCase{
 }
 
 // batch is n random samples and their labels.
-func batch(s *Spec, n int) (in samples, labels []int32) {
+func batch(s *Spec, n int) (in data.Batch) {
 	r := rand.New(rand.NewPCG(3, uint64(n)))
-	if s.Tokens() {
-		in.tokens = make([]int32, n*s.Features())
-		for i := range in.tokens {
-			in.tokens[i] = int32(r.IntN(s.Classes()))
+	switch s.Kind() {
+	case data.Tokens:
+		in.Tokens = make([]int32, n*s.Features())
+		for i := range in.Tokens {
+			in.Tokens[i] = int32(r.IntN(s.vocab))
 		}
-	} else {
-		in.x = make([]float32, n*s.Features())
-		for i := range in.x {
-			in.x[i] = r.Float32()
+	case data.Dense:
+		in.X = make([]float32, n*s.Features())
+		for i := range in.X {
+			in.X[i] = r.Float32()
+		}
+	case data.Sparse:
+		in.Starts = []int32{0}
+		for i := range n {
+			for range i % (s.entries + 1) { // some samples have none
+				in.Columns, in.Values = append(in.Columns, int32(r.IntN(s.Features()))), append(in.Values, r.Float32())
+			}
+			in.Starts = append(in.Starts, int32(len(in.Columns)))
 		}
 	}
-	labels = make([]int32, n*s.Targets())
-	for i := range labels {
-		labels[i] = int32(r.IntN(s.Classes()))
+	for range n * s.Targets() {
+		if s.Classes() == 0 {
+			in.Targets = append(in.Targets, r.Float32())
+		} else {
+			in.Labels = append(in.Labels, int32(r.IntN(s.Classes())))
+		}
 	}
-	return in, labels
+	return in
 }
 
-// first is the first n of the samples.
-func (in samples) first(s *Spec, n int) samples {
-	if s.Tokens() {
-		return samples{tokens: in.tokens[:n*s.Features()]}
+// part is the first n of the samples, which are not sparse.
+func part(s *Spec, in data.Batch, n int) data.Batch {
+	if in.Tokens != nil {
+		in.Tokens = in.Tokens[:n*s.Features()]
+	} else {
+		in.X = in.X[:n*s.Features()]
 	}
-	return samples{x: in.x[:n*s.Features()]}
+	in.Labels = in.Labels[:n*s.Targets()]
+	return in
 }
+
+// mean is the scale that makes gradients those of the mean loss.
+func mean(s *Spec, in data.Batch) float32 { return 1 / float32(s.labels(in)) }
+
+// key is that of the dropouts in tests.
+var key = device.DropoutKey{Seed: 1, Step: 2, Shard: 3}
 
 func start(t testing.TB, s *Spec) []float32 {
 	t.Helper()
@@ -183,18 +215,18 @@ func finiteDifferences(t *testing.T, s *Spec, set string) {
 	const n, scale = 7, 0.5
 	r := replica(t, s, set, n)
 	w := start(t, s)
-	x, labels := batch(s, n)
+	in := batch(s, n)
 	grad := slices.Repeat([]float32{float32(math.NaN())}, s.Params())
-	got, err := r.gradient(w, x, labels, scale, grad)
+	got, err := r.Gradient(w, in, key, scale, grad)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if loss, err := r.run(w, x, labels, 0, nil); err != nil || loss != got {
+	if loss, err := r.Loss(w, in); err != nil || loss != got {
 		t.Fatalf("Loss gives %+v (error %v), Gradient %+v", loss, err, got)
 	}
 	bad := 0
 	for i := 0; i < len(w); i += 1 + len(w)/150 {
-		if d, ok := difference(t, r, w, x, labels, i); ok && !(math.Abs(scale*d-float64(grad[i])) <= 2e-3*(1+math.Abs(d))) {
+		if d, ok := difference(t, r, w, in, i); ok && !(math.Abs(scale*d-float64(grad[i])) <= 2e-3*(1+math.Abs(d))) {
 			t.Errorf("parameter %d: gradient %v, finite difference %v", i, grad[i], scale*d)
 			bad++
 		}
@@ -206,14 +238,14 @@ func finiteDifferences(t *testing.T, s *Spec, set string) {
 
 // difference is the central difference of the loss in parameter i; not ok where the loss has a
 // kink nearby (ReLU, maximum): there the widths disagree.
-func difference(t *testing.T, r *Replica, w []float32, x samples, labels []int32, i int) (d float64, ok bool) {
+func difference(t *testing.T, r *Replica, w []float32, in data.Batch, i int) (d float64, ok bool) {
 	at := func(h float32) float64 {
 		old := w[i]
 		up, down := old+h, old-h
 		w[i] = up
-		a, err := r.run(w, x, labels, 0, nil)
+		a, err := r.Loss(w, in)
 		w[i] = down
-		b, err2 := r.run(w, x, labels, 0, nil)
+		b, err2 := r.Loss(w, in)
 		w[i] = old
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
@@ -235,7 +267,7 @@ func TestSameBits(t *testing.T) {
 		if s.Params() > 1000 {
 			samples = 5 // plain Go takes its time, more so under the race detector
 		}
-		x, labels := batch(s, samples)
+		in := batch(s, samples)
 		first := map[string]sum{}
 		for _, set := range cpu.InstructionSets() {
 			d, err := cpu.NewFor(set)
@@ -245,11 +277,11 @@ func TestSameBits(t *testing.T) {
 			for _, procs := range []int{1, 2} {
 				old := runtime.GOMAXPROCS(procs)
 				used := replica(t, s, set, 40)
-				got := gradientBits(t, used, w, x, labels)
-				if _, err := used.run(w, x.first(s, 3), labels[:3*s.Targets()], 0, nil); err != nil {
+				got := gradientBits(t, used, w, in)
+				if _, err := used.Loss(w, part(s, in, 3)); err != nil {
 					t.Fatal(err)
 				}
-				again := gradientBits(t, used, w, x, labels)
+				again := gradientBits(t, used, w, in)
 				runtime.GOMAXPROCS(old)
 				if _, seen := first[d.Arithmetic()]; !seen {
 					first[d.Arithmetic()] = got
@@ -268,10 +300,10 @@ type sum struct {
 	result Result
 }
 
-func gradientBits(t *testing.T, r *Replica, w []float32, x samples, labels []int32) sum {
+func gradientBits(t *testing.T, r *Replica, w []float32, in data.Batch) sum {
 	t.Helper()
 	grad := make([]float32, len(w))
-	result, err := r.gradient(w, x, labels, 1/float32(len(labels)), grad)
+	result, err := r.Gradient(w, in, key, mean(r.spec, in), grad)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,10 +320,10 @@ func TestLearns(t *testing.T) {
 		s := c.build(t)
 		r := replica(t, s, "", 32)
 		w, grad := start(t, s), make([]float32, s.Params())
-		x, labels := batch(s, 32)
+		in := batch(s, 32)
 		var first, last Result
 		for step := range 30 {
-			got, err := r.gradient(w, x, labels, 1/float32(len(labels)), grad)
+			got, err := r.Gradient(w, in, key, mean(s, in), grad)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -314,12 +346,12 @@ func TestNoAllocation(t *testing.T) {
 		s := c.build(t)
 		r := replica(t, s, "", 16)
 		w, grad := start(t, s), make([]float32, s.Params())
-		x, labels := batch(s, 16)
+		in := batch(s, 16)
 		n := testing.AllocsPerRun(3, func() {
-			if _, err := r.gradient(w, x, labels, 1, grad); err != nil {
+			if _, err := r.Gradient(w, in, key, 1, grad); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.run(w, x, labels, 0, nil); err != nil {
+			if _, err := r.Loss(w, in); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -333,10 +365,10 @@ func TestArgumentsAreChecked(t *testing.T) {
 	s := small[0].build(t)
 	r := replica(t, s, "", 4)
 	w, grad := start(t, s), make([]float32, s.Params())
-	in, labels := batch(s, 4)
-	x := in.x
+	in := batch(s, 4)
+	x, labels := in.X, in.Labels
 	call := func(w, x []float32, labels []int32, grad []float32) error {
-		_, err := r.Gradient(w, x, labels, 1, grad)
+		_, err := r.Gradient(w, data.Batch{X: x, Labels: labels}, key, 1, grad)
 		return err
 	}
 	for want, err := range map[string]error{
@@ -379,24 +411,24 @@ func TestTokensAreChecked(t *testing.T) {
 	r := replica(t, s, "", 2)
 	w := start(t, s)
 	call := func(tokens, labels []int32) error {
-		_, err := r.LossOfTokens(w, tokens, labels)
+		_, err := r.Loss(w, data.Batch{Tokens: tokens, Labels: labels})
 		return err
 	}
-	_, floats := r.Loss(w, make([]float32, 3), make([]int32, 3))
+	_, floats := r.Loss(w, data.Batch{X: make([]float32, 3), Labels: make([]int32, 3)})
 	for want, err := range map[string]error{
-		"the model takes tokens":    floats,
+		"0 tokens given":            floats,
 		"sample 1 has token 5":      call([]int32{0, 1, 2, 3, 5, 4}, make([]int32, 6)),
 		"sample 0 has token -1":     call([]int32{0, -1, 2}, make([]int32, 3)),
 		"sample 1 has label 7":      call(make([]int32, 6), []int32{0, 1, 2, 3, 7, 4}),
 		"4 labels given, each samp": call(make([]int32, 3), make([]int32, 4)),
-		"3 tokens given":            call(make([]int32, 3), make([]int32, 6)),
+		"3 tokens given, 2":         call(make([]int32, 3), make([]int32, 6)),
 		"takes 1 to 2":              call(make([]int32, 9), make([]int32, 9)),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}
-	if _, err := r.GradientOfTokens(w, make([]int32, 6), make([]int32, 6), 1, make([]float32, s.Params())); err != nil {
+	if _, err := r.Gradient(w, data.Batch{Tokens: make([]int32, 6), Labels: make([]int32, 6)}, key, 1, make([]float32, s.Params())); err != nil {
 		t.Error(err)
 	}
 }
@@ -407,17 +439,17 @@ func TestBuildRefuses(t *testing.T) {
 		kind error
 		want string
 	}{
-		{testCase{"resnet", nil, []int{1}, 2}, ErrUnknownModel, "known models are gpt, lenet, linear, mlp, resnet18"},
+		{testCase{"resnet", nil, []int{1}, 2}, ErrUnknownModel, "known models are gpt, lenet, linear, logistic, mlp, resnet18, resnet50"},
 		{testCase{"mlp", map[string]any{"hiden": 1}, []int{1}, 2}, ErrOption, "unknown option hiden: known options are hidden"},
 		{testCase{"linear", map[string]any{"a": 1}, []int{1}, 2}, ErrOption, "it has none"},
 		{testCase{"mlp", map[string]any{"hidden": 5}, []int{1}, 2}, ErrOption, "not a list of sizes"},
 		{testCase{"mlp", map[string]any{"hidden": []any{}}, []int{1}, 2}, ErrOption, "0 entries"},
 		{testCase{"mlp", map[string]any{"hidden": []any{3, 0}}, []int{1}, 2}, ErrOption, "0 in [3 0] is not a size"},
 		{testCase{"mlp", map[string]any{"hidden": []any{2.5}}, []int{1}, 2}, ErrOption, "2.5"},
-		{testCase{"mlp", map[string]any{"hidden": []any{"x"}}, []int{1}, 2}, ErrOption, "x in"},
+		{testCase{"mlp", map[string]any{"hidden": []any{"x"}}, []int{1}, 2}, ErrOption, `"x" in`},
 		{testCase{"lenet", map[string]any{"channels": []any{3}}, []int{1, 28, 28}, 2}, ErrOption, "1 entries"},
 		{testCase{"lenet", map[string]any{"hidden": -1}, []int{1, 28, 28}, 2}, ErrOption, "-1 is not a size"},
-		{testCase{"lenet", nil, []int{1, 3, 28}, 2}, ErrOption, "at least 4x4"},
+		{testCase{"lenet", nil, []int{1, 3, 28}, 2}, ErrOption, "model lenet: model.layers[5] max_pool: a window of 2 does not fit into images of 64x1x14"},
 		{testCase{"linear", nil, nil, 2}, ErrOption, "one to three dimensions"},
 		{testCase{"linear", nil, []int{1 << 19, 1 << 19}, 2}, ErrOption, "product"},
 		{testCase{"linear", nil, []int{0}, 2}, ErrOption, "sizes must be"},
@@ -428,12 +460,12 @@ func TestBuildRefuses(t *testing.T) {
 		{testCase{"gpt", map[string]any{"heads": 3}, []int{3}, 5}, ErrOption, "must be a multiple of heads"},
 		{testCase{"resnet18", map[string]any{"channels": 4}, []int{3, 8, 8}, 5}, ErrOption, "not a list"},
 	} {
-		_, err := Build(c.name, c.options, c.in, c.classes)
+		_, err := Build(Model{Name: c.name, Options: c.options}, c.form())
 		if !errors.Is(err, c.kind) || !strings.Contains(fmt.Sprint(err), c.want) {
 			t.Errorf("%+v: error %v, want %q", c.testCase, err, c.want)
 		}
 	}
-	s, err := Build("mlp", map[string]any{"hidden": []any{uint64(3), int64(4), 5.0}}, []int{2}, 2)
+	s, err := Build(Model{Name: "mlp", Options: map[string]any{"hidden": []any{uint64(3), int64(4), 5.0}}}, data.Form{Shape: []int{2}, Classes: 2})
 	if err != nil || s.Params() != 2*3+3+3*4+4+4*5+5+5*2+2 {
 		t.Errorf("numbers as parsers give them: error %v", err)
 	}

@@ -1,25 +1,30 @@
 package nn
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"sort"
 	"strings"
 )
 
-// options reads a model's options, which come from a job file: numbers are whatever its
-// parser makes of them.
+// options reads the options of a model by name, which come from a job file: numbers are whatever its
+// parser makes of them. Every fault is kept.
 type options struct {
-	b     *builder
-	known []string
-	given map[string]any
+	known  []string
+	given  map[string]any
+	faults []string
 }
 
-func (o options) checkNames() {
+func (o *options) fail(format string, args ...any) {
+	o.faults = append(o.faults, fmt.Sprintf(format, args...))
+}
+
+func (o *options) checkNames() {
 	var unknown []string
 	for name := range o.given {
 		if !slices.Contains(o.known, name) {
-			unknown = append(unknown, name)
+			unknown = append(unknown, fmt.Sprintf("%.40s", name))
 		}
 	}
 	if len(unknown) == 0 {
@@ -30,25 +35,39 @@ func (o options) checkNames() {
 	if len(o.known) > 0 {
 		known = "known options are " + strings.Join(o.known, ", ")
 	}
-	o.b.fail("unknown option %s: %s", strings.Join(unknown, ", "), known)
+	o.fail("unknown option %s: %s", strings.Join(unknown, ", "), known)
 }
 
 // size is an option that is one size.
-func (o options) size(name string, otherwise int) int {
+func (o *options) size(name string, otherwise int) int {
 	v, ok := o.given[name]
 	if !ok {
 		return otherwise
 	}
 	n, ok := integer(v)
 	if !ok || n < 1 || n > maxSize {
-		o.b.fail("%s: %v is not a size from 1 to %d", name, v, maxSize)
-		return otherwise
+		o.fail("%s: %s is not a size from 1 to %d", name, brief(v), maxSize)
+		return max(1, otherwise)
 	}
 	return n
 }
 
+// probability is an option from 0 to below 1; the default is 0.
+func (o *options) probability(name string) float64 {
+	v, ok := o.given[name]
+	if !ok {
+		return 0
+	}
+	p, ok := number(v)
+	if !ok || !(p >= 0 && p < 1) {
+		o.fail("%s: %s is not a number from 0 to below 1", name, brief(v))
+		return 0
+	}
+	return p
+}
+
 // sizes is an option that is a list of count sizes (-1: any number but none at all).
-func (o options) sizes(name string, otherwise []int, count int) []int {
+func (o *options) sizes(name string, otherwise []int, count int) []int {
 	v, ok := o.given[name]
 	if !ok {
 		return otherwise
@@ -62,18 +81,18 @@ func (o options) sizes(name string, otherwise []int, count int) []int {
 			list = append(list, n)
 		}
 	default:
-		o.b.fail("%s: %v is not a list of sizes, like %v", name, v, otherwise)
+		o.fail("%s: %s is not a list of sizes, like %v", name, brief(v), otherwise)
 		return otherwise
 	}
 	if len(list) == 0 || len(list) > 100 || count >= 0 && len(list) != count {
-		o.b.fail("%s: %v has %d entries, a list like %v is needed", name, v, len(list), otherwise)
+		o.fail("%s: %s has %d entries, a list like %v is needed", name, brief(v), len(list), otherwise)
 		return otherwise
 	}
 	sizes := make([]int, 0, len(list))
 	for _, e := range list {
 		n, ok := integer(e)
 		if !ok || n < 1 || n > maxSize {
-			o.b.fail("%s: %v in %v is not a size from 1 to %d", name, e, v, maxSize)
+			o.fail("%s: %s in %s is not a size from 1 to %d", name, brief(e), brief(v), maxSize)
 			return otherwise
 		}
 		sizes = append(sizes, n)

@@ -12,7 +12,7 @@ func TestProgressTellsWhatIsComplete(t *testing.T) {
 		s := c.build(t)
 		r := replica(t, s, "", 2)
 		w, grad := start(t, s), make([]float32, s.Params())
-		x, labels := batch(s, 2)
+		in := batch(s, 2)
 		for i := range grad {
 			grad[i] = float32(math.NaN())
 		}
@@ -22,7 +22,7 @@ func TestProgressTellsWhatIsComplete(t *testing.T) {
 			told = append(told, complete)
 			then = append(then, slices.Clone(grad[complete:]))
 		}
-		if _, err := r.gradient(w, x, labels, 1, grad); err != nil {
+		if _, err := r.Gradient(w, in, key, 1, grad); err != nil {
 			t.Fatal(err)
 		}
 		if told[0] != s.Params() || told[len(told)-1] != 0 || !slices.IsSortedFunc(told, func(a, b int) int { return b - a }) {

@@ -3,32 +3,30 @@ package nn
 import (
 	"fmt"
 
+	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device"
 )
 
 // Replica is one copy of the model's working memory on a device. It is used by one goroutine
 // at a time; several replicas work side by side.
 type Replica struct {
-	// Progress, if not nil, is called by Gradient and GradientOfTokens, in the caller's goroutine: when the backward pass
-	// begins, with the number of parameters, and whenever more of grad is complete, with the offset from which on it is. The
-	// last call is with 0. A device that works beside the host (no device.Synchronous) makes the first and the last call only.
+	// Progress, if not nil, is called by Gradient in the caller's goroutine: when the backward pass begins, with the number
+	// of parameters, and whenever more of grad is complete, with the offset from which on it is. The last call
+	// is with 0. A device that works beside the host (no device.Synchronous) makes the first and the last call only.
 	Progress func(complete int)
 
 	spec   *Spec
 	stream device.Stream
 	batch  int // the most samples per call
 
-	w, grad, x, labels device.Memory // ports; x is int32 for tokens
-	states             []state       // by layer
-	pass               pass          // the current one; here so that it is not allocated for each
-	total              device.Total
-	layerDone          func(layer int) // tells Progress; nil where the device does not know when a layer is done
-}
-
-// samples are a batch as a model takes it: one of the two.
-type samples struct {
-	x      []float32 // (n, C, H, W)
-	tokens []int32   // (n, T)
+	w, grad        device.Memory // ports, as all that follow
+	x              device.Memory // values, tokens, or the values of sparse entries
+	starts, column device.Memory // of sparse samples
+	labels         device.Memory // or targets
+	states         []state       // by layer
+	pass           pass          // the current one; here so that it is not allocated for each
+	total          device.Total
+	layerDone      func(layer int) // tells Progress; nil where the device does not know when a layer is done
 }
 
 // NewReplica allocates what calls with up to maxBatch samples need.
@@ -56,12 +54,18 @@ func (r *Replica) allocate() error {
 	a := &allocator{stream: r.stream, batch: r.batch}
 	r.w = a.port(device.Float32, s.params)
 	r.grad = a.port(device.Float32, s.params)
-	r.labels = a.port(device.Int32, r.batch*s.targets)
-	kind := device.Float32
-	if s.tokens {
+	values, kind, labels := r.batch*s.Features(), device.Float32, device.Int32
+	switch s.kind {
+	case data.Tokens:
 		kind = device.Int32
+	case data.Sparse:
+		values = r.batch * max(1, s.entries)
+		r.starts, r.column = a.port(device.Int32, r.batch+1), a.port(device.Int32, values)
 	}
-	r.x = a.port(kind, r.batch*s.Features())
+	if s.classes == 0 {
+		labels = device.Float32
+	}
+	r.x, r.labels = a.port(kind, values), a.port(labels, r.batch*s.targets)
 	a.measure(s.layers, 0)
 	r.states = a.chain(s.layers, 0, device.Buffer{})
 	return a.err
@@ -70,59 +74,40 @@ func (r *Replica) allocate() error {
 // Close frees the replica's memory. The replica must not be used any more.
 func (r *Replica) Close() error { return r.stream.Close() }
 
-// Loss runs the samples x (n, C*H*W) with the parameters w and compares with the n labels.
-func (r *Replica) Loss(w, x []float32, labels []int32) (Result, error) {
-	return r.run(w, samples{x: x}, labels, 0, nil)
+// Loss runs the samples with the parameters w and compares with their labels, or targets.
+func (r *Replica) Loss(w []float32, in data.Batch) (Result, error) {
+	return r.run(w, in, 0, nil)
 }
 
-// Gradient is Loss, and grad = scale * d(sum of losses)/dw, overwritten.
-func (r *Replica) Gradient(w, x []float32, labels []int32, scale float32, grad []float32) (Result, error) {
-	return r.gradient(w, samples{x: x}, labels, scale, grad)
-}
-
-// LossOfTokens is Loss for a model of tokens: tokens (n, T) and labels (n, T).
-func (r *Replica) LossOfTokens(w []float32, tokens, labels []int32) (Result, error) {
-	return r.run(w, samples{tokens: tokens}, labels, 0, nil)
-}
-
-// GradientOfTokens is Gradient for a model of tokens: tokens (n, T) and labels (n, T).
-func (r *Replica) GradientOfTokens(w []float32, tokens, labels []int32, scale float32, grad []float32) (Result, error) {
-	return r.gradient(w, samples{tokens: tokens}, labels, scale, grad)
-}
-
-func (r *Replica) gradient(w []float32, in samples, labels []int32, scale float32, grad []float32) (Result, error) {
+// Gradient is Loss, and grad = scale * d(sum of losses)/dw, overwritten. What dropout drops the key says, of which
+// Layer is of no account.
+func (r *Replica) Gradient(w []float32, in data.Batch, key device.DropoutKey, scale float32, grad []float32) (Result, error) {
 	if len(grad) != r.spec.params {
 		return Result{}, fmt.Errorf("gradient of model %s: %w: room for %d values given, the model has %d parameters", r.spec.name, ErrArgument, len(grad), r.spec.params)
 	}
-	return r.run(w, in, labels, scale, grad)
+	r.pass.key = key
+	return r.run(w, in, scale, grad)
 }
 
-func (r *Replica) run(w []float32, in samples, labels []int32, scale float32, grad []float32) (Result, error) {
-	if err := r.check(w, in, labels); err != nil {
+func (r *Replica) run(w []float32, in data.Batch, scale float32, grad []float32) (Result, error) {
+	if err := r.check(w, in); err != nil {
 		return Result{}, err
 	}
 	s := r.spec
-	r.pass = pass{Stream: r.stream, n: len(labels) / s.targets, w: device.Whole(r.w)}
-	p := &r.pass
+	labels := s.labels(in)
+	r.pass = pass{Stream: r.stream, n: labels / s.targets, w: device.Whole(r.w), training: grad != nil, key: r.pass.key}
 	r.stream.Bind(r.w, w, device.In)
-	if s.tokens {
-		r.stream.BindInt32(r.x, in.tokens)
-	} else {
-		r.stream.Bind(r.x, in.x, device.In)
-	}
-	r.stream.BindInt32(r.labels, labels)
-	x := device.Whole(r.x)
-	loss := device.SoftmaxCrossEntropy{N: len(labels), Classes: s.classes, Logits: p.forwardChain(s.layers, r.states, x),
-		Labels: device.Whole(r.labels), Total: &r.total}
+	r.bind(in)
+	p, x := &r.pass, device.Whole(r.x)
+	y, dy := p.forwardChain(s.layers, r.states, x), device.Buffer{}
 	if grad != nil {
 		r.stream.Bind(r.grad, grad, device.Out)
-		p.grad = device.Whole(r.grad)
-		loss.DLogits, loss.Scale = r.states[len(r.states)-1].dy, scale
+		p.grad, dy = device.Whole(r.grad), r.states[len(r.states)-1].dy
 	}
-	r.stream.SoftmaxCrossEntropy(loss)
+	r.compare(labels, y, dy, scale)
 	if grad != nil {
 		r.progress(s.params)
-		p.backwardChain(s.layers, r.states, x, device.Buffer{}, r.layerDone) // nobody asks for the gradient of the data
+		p.backwardChain(s.layers, r.states, s.start, x, device.Buffer{}, r.layerDone) // nobody asks for the gradient of the data
 		r.stream.Flush(r.grad)
 	}
 	if err := r.stream.Sync(); err != nil {
@@ -140,41 +125,93 @@ func (r *Replica) progress(complete int) {
 	}
 }
 
-// tellProgress is called when the backward pass of a layer is done. The layers before it may own any of the parameters
-// that had been declared when the last of them was added, and no others.
+// tellProgress is called when the backward pass of a layer is done, and with it that of all layers behind it.
 func (r *Replica) tellProgress(layer int) {
 	if layer > 0 {
-		r.progress(r.spec.declared[layer-1])
+		r.progress(r.spec.ends[layer-1])
 	}
 }
 
-// check refuses arguments here, on the host, where labels and tokens can still be read.
-func (r *Replica) check(w []float32, in samples, labels []int32) error {
-	s := r.spec
-	n, given, kind, other := len(labels)/s.targets, len(in.x), "values", len(in.tokens)
-	if s.tokens {
-		given, kind, other = other, "tokens", given
+// bind has the ports stand for the samples.
+func (r *Replica) bind(in data.Batch) {
+	switch r.spec.kind {
+	case data.Dense:
+		r.stream.Bind(r.x, in.X, device.In)
+	case data.Tokens:
+		r.stream.BindInt32(r.x, in.Tokens)
+	case data.Sparse:
+		r.stream.BindInt32(r.starts, in.Starts)
+		r.stream.BindInt32(r.column, in.Columns)
+		r.stream.Bind(r.x, in.Values, device.In)
+		r.pass.sparse = device.Sparse{Rows: r.pass.n, Cols: r.spec.in.c, Entries: len(in.Values),
+			Starts: device.Whole(r.starts), Columns: device.Whole(r.column), Values: device.Whole(r.x)}
 	}
+	if r.spec.classes == 0 {
+		r.stream.Bind(r.labels, in.Targets, device.In)
+	} else {
+		r.stream.BindInt32(r.labels, in.Labels)
+	}
+}
+
+// compare is the loss of the outputs y and, unless dy is none, its gradient.
+func (r *Replica) compare(n int, y, dy device.Buffer, scale float32) {
+	labels := device.Whole(r.labels)
+	switch r.spec.loss {
+	case CrossEntropy:
+		r.stream.SoftmaxCrossEntropy(device.SoftmaxCrossEntropy{N: n, Classes: r.spec.classes, Logits: y, Labels: labels, DLogits: dy, Scale: scale, Total: &r.total})
+	case BinaryCrossEntropy:
+		r.stream.BinaryCrossEntropy(device.BinaryCrossEntropy{N: n, Logits: y, Targets: labels, DLogits: dy, Scale: scale, Total: &r.total})
+	case SquaredError:
+		r.stream.SquaredError(device.SquaredError{N: n, Y: y, Targets: labels, DY: dy, Scale: scale, Total: &r.total})
+	}
+}
+
+// labels is how many labels or targets a batch has.
+func (s *Spec) labels(in data.Batch) int {
+	if s.classes == 0 {
+		return len(in.Targets)
+	}
+	return len(in.Labels)
+}
+
+// check refuses arguments here, on the host, where labels and tokens can still be read.
+func (r *Replica) check(w []float32, in data.Batch) error {
+	s := r.spec
+	wrong := func(kind error, format string, args ...any) error {
+		return fmt.Errorf("model %s: %w: %s", s.name, kind, fmt.Sprintf(format, args...))
+	}
+	labels := s.labels(in)
+	n := labels / s.targets
 	switch {
 	case len(w) != s.params:
-		return fmt.Errorf("model %s: %w: %d parameters given, the model has %d", s.name, ErrArgument, len(w), s.params)
-	case other > 0:
-		return fmt.Errorf("model %s: %w: the model takes %s", s.name, ErrArgument, kind)
+		return wrong(ErrArgument, "%d parameters given, the model has %d", len(w), s.params)
 	case n < 1 || n > r.batch:
-		return fmt.Errorf("model %s: %w: %d samples given, the replica takes 1 to %d", s.name, ErrArgument, n, r.batch)
-	case len(labels)%s.targets != 0:
-		return fmt.Errorf("model %s: %w: %d labels given, each sample has %d", s.name, ErrArgument, len(labels), s.targets)
-	case given != n*s.Features():
-		return fmt.Errorf("model %s: %w: %d %s given, %d samples of %d %s are needed", s.name, ErrArgument, given, kind, n, s.Features(), kind)
+		return wrong(ErrArgument, "%d samples given, the replica takes 1 to %d", n, r.batch)
+	case labels%s.targets != 0:
+		return wrong(ErrArgument, "%d labels given, each sample has %d", labels, s.targets)
 	}
-	for i, l := range labels {
-		if l < 0 || int(l) >= s.classes {
-			return fmt.Errorf("model %s: %w: sample %d has label %d, the model has classes 0 to %d", s.name, ErrLabel, i/s.targets, l, s.classes-1)
+	switch s.kind {
+	case data.Dense:
+		if len(in.X) != n*s.Features() {
+			return wrong(ErrArgument, "%d values given, %d samples of %d values are needed", len(in.X), n, s.Features())
+		}
+	case data.Tokens:
+		if len(in.Tokens) != n*s.Features() {
+			return wrong(ErrArgument, "%d tokens given, %d samples of %d tokens are needed", len(in.Tokens), n, s.Features())
+		}
+	case data.Sparse: // starts and columns the device checks, which has to look at them anyway
+		if len(in.Starts) != n+1 || len(in.Columns) != len(in.Values) {
+			return wrong(ErrArgument, "%d starts, %d columns and %d values given for %d samples", len(in.Starts), len(in.Columns), len(in.Values), n)
 		}
 	}
-	for i, t := range in.tokens {
-		if t < 0 || int(t) >= s.classes {
-			return fmt.Errorf("model %s: %w: sample %d has token %d, the model has tokens 0 to %d", s.name, ErrLabel, i/s.Features(), t, s.classes-1)
+	for i, l := range in.Labels {
+		if l < 0 || int(l) >= s.classes {
+			return wrong(ErrLabel, "sample %d has label %d, the model has classes 0 to %d", i/s.targets, l, s.classes-1)
+		}
+	}
+	for i, t := range in.Tokens {
+		if t < 0 || int(t) >= s.vocab {
+			return wrong(ErrLabel, "sample %d has token %d, the model has tokens 0 to %d", i/s.Features(), t, s.vocab-1)
 		}
 	}
 	return nil

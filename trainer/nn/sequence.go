@@ -69,7 +69,7 @@ func (l *attention) backward(p *pass, st *state, x, dx device.Buffer) {
 	p.AttentionBackward(device.AttentionBackward{Shape: l.at(p.n), DQKV: dx, QKV: x, DY: st.dy, LSE: st.lse})
 }
 
-// function is PyTorch's nn.GELU, nn.SiLU, nn.Tanh or nn.Sigmoid.
+// function is PyTorch's nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, or a nn.ReLU that no layer before it does.
 type function struct {
 	s shape
 	f device.Function
@@ -84,5 +84,37 @@ func (l *function) forward(p *pass, st *state, x device.Buffer) {
 func (l *function) backward(p *pass, st *state, x, dx device.Buffer) {
 	if !dx.IsNone() {
 		p.ApplyBackward(dx, st.dy, x, p.n*l.s.size(), l.f)
+	}
+}
+
+// dropout is PyTorch's nn.Dropout. What it drops is a function of its number and the pass, so that the backward pass
+// drops the same and no mask is kept.
+type dropout struct {
+	s      shape
+	p      float32
+	number uint16
+}
+
+func (l *dropout) out() shape { return l.s }
+
+func (l *dropout) apply(p *pass, y, x device.Buffer) {
+	key := p.key
+	key.Layer = l.number
+	p.Dropout(device.Dropout{N: p.n * l.s.size(), Y: y, X: x, P: l.drops(p), Key: key})
+}
+
+// drops is the probability: none where nothing is learnt.
+func (l *dropout) drops(p *pass) float32 {
+	if p.training {
+		return l.p
+	}
+	return 0
+}
+
+func (l *dropout) forward(p *pass, st *state, x device.Buffer) { l.apply(p, st.y, x) }
+
+func (l *dropout) backward(p *pass, st *state, _, dx device.Buffer) {
+	if !dx.IsNone() {
+		l.apply(p, dx, st.dy)
 	}
 }

@@ -1,6 +1,12 @@
 package cpu
 
-import "github.com/musterml/muster/trainer/device"
+import (
+	"errors"
+
+	"github.com/musterml/muster/trainer/device"
+)
+
+var errPadded = errors.New("average pooling: padding is not supported")
 
 // GlobalAveragePool implements device.Ops.
 func (s *stream) GlobalAveragePool(yb, xb device.Buffer, n, pixels, c int) {
@@ -46,6 +52,10 @@ func (s *stream) AveragePool(p device.AveragePool) {
 	}
 	const op = "average pooling"
 	g := p.Shape
+	if g.Pad != 0 {
+		s.fail(errPadded)
+		return
+	}
 	y, x := s.floats(op, "Y", p.Y, g.N*g.OutH()*g.OutW()*g.C), s.floats(op, "X", p.X, g.N*g.H*g.W*g.C)
 	if s.err != nil {
 		return
@@ -65,6 +75,10 @@ func (s *stream) AveragePoolBackward(p device.AveragePoolBackward) {
 	}
 	const op = "average pooling backward"
 	g := p.Shape
+	if g.Pad != 0 {
+		s.fail(errPadded)
+		return
+	}
 	dx, dy := s.floats(op, "DX", p.DX, g.N*g.H*g.W*g.C), s.floats(op, "DY", p.DY, g.N*g.OutH()*g.OutW()*g.C)
 	if s.err != nil {
 		return

@@ -271,10 +271,18 @@ var poolShapes = []device.PoolShape{
 	{N: 2, C: 1, H: 10, W: 11, Size: 2, Stride: 3}, // gaps
 }
 
+// paddedShapes are for the maximum alone.
+var paddedShapes = []device.PoolShape{
+	{N: 2, C: 33, H: 12, W: 11, Size: 3, Stride: 2, Pad: 1}, // the stem of ResNet
+	{N: 1, C: 7, H: 1, W: 1, Size: 3, Stride: 1, Pad: 1},
+	{N: 1, C: 16, H: 4, W: 5, Size: 2, Stride: 2, Pad: 1},
+	{N: 1, C: 2, H: 9, W: 3, Size: 5, Stride: 3, Pad: 2},
+}
+
 func TestMaxPool(t *testing.T) {
 	eachSet(t, func(b *bench) []float32 {
 		var all []float32
-		for i, g := range poolShapes {
+		for i, g := range append(slices.Clone(poolShapes), paddedShapes...) {
 			what := fmt.Sprintf("%+v", g)
 			xv := make([]float32, g.N*g.H*g.W*g.C)
 			for i := range xv {

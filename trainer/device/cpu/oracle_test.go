@@ -99,7 +99,11 @@ func naivePool(g device.PoolShape, x []float32, act device.Activation) (y []floa
 					at := -1
 					for r := range g.Size {
 						for q := range g.Size {
-							k := ((n*g.H+i*g.Stride+r)*g.W+j*g.Stride+q)*g.C + c
+							h, w := i*g.Stride+r-g.Pad, j*g.Stride+q-g.Pad
+							if h < 0 || h >= g.H || w < 0 || w >= g.W {
+								continue
+							}
+							k := ((n*g.H+h)*g.W+w)*g.C + c
 							if at < 0 || x[k] > x[at] {
 								at = k
 							}

@@ -16,7 +16,7 @@ func (s *stream) checkPool(shape device.PoolShape) bool {
 // quick tells whether the vector kernels for windows of 2x2 side by side can be used for the
 // first channels, and for how many.
 func (s *stream) quick(g device.PoolShape) int {
-	if s.k.lanes == 0 || g.Size != 2 || g.Stride != 2 {
+	if s.k.lanes == 0 || g.Size != 2 || g.Stride != 2 || g.Pad != 0 {
 		return 0
 	}
 	return g.C / s.k.lanes * s.k.lanes
@@ -42,27 +42,40 @@ func (s *stream) MaxPool(p device.MaxPool) {
 		for h := range oh {
 			for w := range ow {
 				o := ((n*oh+h)*ow + w) * g.C
-				corner := (h*g.Stride*g.W + w*g.Stride) * g.C
+				corner := ((h*g.Stride-g.Pad)*g.W + w*g.Stride - g.Pad) * g.C // not in the image where that is padding
 				if quick > 0 {
 					s.k.max4(&y[o], &index[o], &image[corner], &image[corner+g.C],
 						&image[corner+g.W*g.C], &image[corner+(g.W+1)*g.C], quick, floor)
 				}
 				if quick < g.C {
-					maxWindow(y[o:o+g.C], index[o:o+g.C], image[corner:], quick, g, floor)
+					maxWindow(y[o:o+g.C], index[o:o+g.C], image, corner, quick, insideOf(g, h, w), floor)
 				}
 			}
 		}
 	}
 }
 
+// inside is the part of a window that is in the image: rows [i0, i1), columns [j0, j1).
+type inside struct {
+	i0, i1, j0, j1 int
+	g              device.PoolShape
+}
+
+func insideOf(g device.PoolShape, h, w int) inside {
+	top, left := h*g.Stride-g.Pad, w*g.Stride-g.Pad
+	return inside{max(0, -top), min(g.Size, g.H-top), max(0, -left), min(g.Size, g.W-left), g}
+}
+
 // maxWindow does one window, for channels from c0 on.
-func maxWindow(y []float32, index []uint8, x []float32, c0 int, g device.PoolShape, floor float32) {
+func maxWindow(y []float32, index []uint8, image []float32, corner, c0 int, in inside, floor float32) {
+	g := in.g
 	for c := c0; c < g.C; c++ {
-		best, at := x[c], 0
-		for i := range g.Size {
-			for j := range g.Size {
+		at := in.i0*g.Size + in.j0
+		best := image[corner+(in.i0*g.W+in.j0)*g.C+c]
+		for i := in.i0; i < in.i1; i++ {
+			for j := in.j0; j < in.j1; j++ {
 				// A NaN wins, so that it is not lost.
-				if v := x[(i*g.W+j)*g.C+c]; v > best || v != v {
+				if v := image[corner+(i*g.W+j)*g.C+c]; v > best || v != v {
 					best, at = v, i*g.Size+j
 				}
 			}
@@ -95,7 +108,7 @@ func (s *stream) MaxPoolBackward(p device.MaxPoolBackward) {
 		for h := range oh {
 			for w := range ow {
 				o := ((n*oh+h)*ow + w) * g.C
-				corner := (h*g.Stride*g.W + w*g.Stride) * g.C
+				corner := ((h*g.Stride-g.Pad)*g.W + w*g.Stride - g.Pad) * g.C
 				if quick > 0 {
 					s.k.spread4(&image[corner], &image[corner+g.C], &image[corner+g.W*g.C],
 						&image[corner+(g.W+1)*g.C], &dy[o], &y[o], &index[o], quick, floor)
