@@ -1,6 +1,9 @@
 package cpu
 
-import "github.com/musterml/muster/trainer/device"
+import (
+	"github.com/musterml/muster/internal/samebits"
+	"github.com/musterml/muster/trainer/device"
+)
 
 // attentionRows is how many positions of Q meet K and V at a time. The scores of so many rows stay
 // in the second-level cache, and of a causal mask's empty half most is never computed. The results do
@@ -109,7 +112,7 @@ func (s *stream) attend(a *attention, y, lse []float32) {
 			row := a.row(a.p, i-from, i, end, floorNone)
 			top := float32(s.k.max(row) * a.scale)
 			sum := s.k.exps(row, row, a.scale, -top)
-			lse[i] = top + float32(logarithm(float64(sum)))
+			lse[i] = top + float32(samebits.Log(float64(sum)))
 			s.k.scale(row, row, 1/sum)
 		}
 		s.multiply(&product{m: to - from, n: a.d, k: end, a: a.p, ars: a.ldp, aks: 1,

@@ -403,27 +403,6 @@ func TestSoftmaxCrossEntropy(t *testing.T) {
 	})
 }
 
-func TestExpLog(t *testing.T) {
-	for x := 0.0; x > -720; x -= 0.37 {
-		if got, want := exp(x), math.Exp(x); math.Abs(got-want) > 1e-14*want && x > -700 {
-			t.Fatalf("exp(%v) is %v, want %v", x, got, want)
-		}
-	}
-	for x := 1.0; x < 1e6; x *= 1.0137 {
-		if got, want := logarithm(x), math.Log(x); math.Abs(got-want) > 1e-14*want {
-			t.Fatalf("logarithm(%v) is %v, want %v", x, got, want)
-		}
-	}
-	for _, v := range []float64{exp(math.NaN()), logarithm(math.NaN())} {
-		if !math.IsNaN(v) {
-			t.Fatalf("NaN becomes %v", v)
-		}
-	}
-	if exp(0) != 1 || logarithm(1) != 0 || exp(math.Inf(-1)) != 0 || !math.IsInf(logarithm(math.Inf(1)), 1) {
-		t.Fatal("the special values are wrong")
-	}
-}
-
 // TestNaN: a NaN must not be hidden by an activation or a maximum, the step has to be refused.
 func TestNaN(t *testing.T) {
 	eachSet(t, func(b *bench) []float32 {

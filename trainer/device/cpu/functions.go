@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/musterml/muster/internal/samebits"
 	"github.com/musterml/muster/trainer/device"
 )
 
@@ -81,7 +82,7 @@ func valueAndSlope(f device.Function, x float64) (y, slope float64) {
 }
 
 func sigmoid(x float64) float64 {
-	e := exp(-math.Abs(x))
+	e := samebits.Exp(-math.Abs(x))
 	if x < 0 {
 		return e / (1 + e)
 	}
@@ -93,7 +94,7 @@ func tanh(x float64) float64 {
 	if t < 1e-3 { // where 1-e would lose too much; the next term is below 1e-15
 		return x - float64(float64(float64(x*x)*x)/3)
 	}
-	e := exp(-2 * t)
+	e := samebits.Exp(-2 * t)
 	return math.Copysign((1-e)/(1+e), x)
 }
 
@@ -101,7 +102,7 @@ func tanh(x float64) float64 {
 // those of the assembly (asm/exp.go).
 func normal(x float64) (phi, density float64) {
 	t := math.Abs(x)
-	e := exp(float64(t*t) * -0.5)
+	e := samebits.Exp(float64(t*t) * -0.5)
 	u := 1 / (1 + float64(0.3*t))
 	p := 0.0
 	for i := len(tail) - 1; i >= 0; i-- {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/musterml/muster/internal/samebits"
 	"github.com/musterml/muster/trainer/device"
 )
 
@@ -37,7 +38,7 @@ func (s *stream) BinaryCrossEntropy(p device.BinaryCrossEntropy) {
 			return
 		}
 		x := float64(v)
-		e := exp(-math.Abs(x))
+		e := samebits.Exp(-math.Abs(x))
 		total.Loss += max(x, 0) - float64(x*t) + logOnePlus(e)
 		if (x > 0) == (t > 0.5) {
 			total.Correct++
@@ -52,7 +53,7 @@ func (s *stream) BinaryCrossEntropy(p device.BinaryCrossEntropy) {
 // logOnePlus is ln(1+e) for e in [0, 1], also where 1+e would lose e.
 func logOnePlus(e float64) float64 {
 	if e > 0.25 || e != e {
-		return logarithm(1 + e)
+		return samebits.Log(1 + e)
 	}
 	// 2 artanh(t), t = e/(2+e) <= 1/9: t**20/21 is below 1e-20.
 	t := e / (2 + e)

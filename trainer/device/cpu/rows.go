@@ -1,6 +1,9 @@
 package cpu
 
-import "github.com/musterml/muster/trainer/device"
+import (
+	"github.com/musterml/muster/internal/samebits"
+	"github.com/musterml/muster/trainer/device"
+)
 
 // rowKernels work on n elements side by side, n a positive multiple of rowBlock; nil: there are
 // none. A sum has rowBlock partial sums, element i in the one numbered i mod rowBlock, which
@@ -114,7 +117,7 @@ func (k *kernels) exps(y, x []float32, a, b float32) (sum float32) {
 		sum = k.rowExp(&y[0], &x[0], q, a, b)
 	}
 	for i := q; i < len(x); i++ {
-		y[i] = float32(exp(float64(float32(a*x[i]) + b)))
+		y[i] = float32(samebits.Exp(float64(float32(a*x[i]) + b)))
 		sum += y[i]
 	}
 	return sum

@@ -2,8 +2,8 @@ package cpu
 
 import (
 	"fmt"
-	"math"
 
+	"github.com/musterml/muster/internal/samebits"
 	"github.com/musterml/muster/trainer/device"
 )
 
@@ -66,10 +66,10 @@ func (s *stream) lossOfFew(row []float32, label int, d []float32, scale float32)
 	top, sum := float64(row[best]), 0.0
 	exps := s.exps[:len(row)]
 	for j, v := range row {
-		exps[j] = exp(float64(v) - top)
+		exps[j] = samebits.Exp(float64(v) - top)
 		sum += exps[j]
 	}
-	loss = logarithm(sum) - (float64(row[label]) - top)
+	loss = samebits.Log(sum) - (float64(row[label]) - top)
 	if d != nil {
 		for j, e := range exps {
 			q := float64(e / sum)
@@ -102,53 +102,5 @@ func (s *stream) lossOfMany(row []float32, label int, d []float32, scale float32
 		s.k.scale(d, e, scale/sum)
 		d[label] = float32(own * float64(scale))
 	}
-	return logarithm(float64(sum)) - (float64(at) - float64(top)), correct
-}
-
-// exp and logarithm are our own because package math's differ in their last bits between
-// processors (assembly here, fused multiply-add there). Every product is converted, see the
-// package's comment. Relative errors are below 1e-14.
-
-// exp is e**x for x <= 0, or hardly above (and NaN).
-func exp(x float64) float64 {
-	if x != x {
-		return x
-	}
-	if x < -700 {
-		return 0
-	}
-	const (
-		log2e = 1.44269504088896338700
-		ln2Hi = 6.93147180369123816490e-01 // the upper bits of ln 2, so that k*ln2Hi is exact
-		ln2Lo = 1.90821492927058770002e-10
-	)
-	k := math.Floor(float64(x*log2e) + 0.5)
-	r := float64(x-float64(k*ln2Hi)) - float64(k*ln2Lo)
-	// Taylor; |r| <= ln(2)/2, so the 13th term is below 2e-16.
-	y := 1.0
-	for i := 13; i >= 1; i-- {
-		y = 1 + float64(float64(r*y)*inverse[i])
-	}
-	return float64(y * math.Float64frombits(uint64(1023+int(k))<<52))
-}
-
-var inverse = [14]float64{0, 1, 1. / 2, 1. / 3, 1. / 4, 1. / 5, 1. / 6, 1. / 7, 1. / 8, 1. / 9, 1. / 10, 1. / 11, 1. / 12, 1. / 13}
-
-// logarithm is ln x for finite x >= 1 (and NaN, +Inf).
-func logarithm(x float64) float64 {
-	if x != x || x > math.MaxFloat64 {
-		return x
-	}
-	m, e := math.Frexp(x) // x = m * 2**e, 0.5 <= m < 1
-	if m < math.Sqrt2/2 {
-		m, e = m*2, e-1
-	}
-	// ln m = 2 artanh(t), t = (m-1)/(m+1), |t| < 0.172: t**22/23 is below 1e-18.
-	t := (m - 1) / (m + 1)
-	t2 := float64(t * t)
-	sum := 0.0
-	for i := 21; i >= 1; i -= 2 {
-		sum = 1/float64(i) + float64(t2*sum)
-	}
-	return float64(2*float64(t*sum)) + float64(float64(e)*math.Ln2)
+	return samebits.Log(float64(sum)) - (float64(at) - float64(top)), correct
 }

@@ -1,0 +1,79 @@
+// Package samebits has the elementary functions whose every bit all machines of a run must agree on. Package math's
+// may differ in the last bit between processors (assembly here, fused multiply-adds there).
+//
+// How: products and sums in a fixed order, every product converted explicitly, which by the language's rules forbids
+// the compiler to fuse it into a multiply-add; quotients are correctly rounded by IEEE 754.
+package samebits
+
+import "math"
+
+// Exp is e**x for x <= 0, or hardly above (and NaN), with a relative error below 1e-14; below -700 it is 0.
+func Exp(x float64) float64 {
+	if x != x {
+		return x
+	}
+	if x < -700 {
+		return 0
+	}
+	const (
+		log2e = 1.44269504088896338700
+		ln2Hi = 6.93147180369123816490e-01 // the upper bits of ln 2, so that k*ln2Hi is exact
+		ln2Lo = 1.90821492927058770002e-10
+	)
+	k := math.Floor(float64(x*log2e) + 0.5)
+	r := float64(x-float64(k*ln2Hi)) - float64(k*ln2Lo)
+	// Taylor; |r| <= ln(2)/2, so the 13th term is below 2e-16.
+	y := 1.0
+	for i := 13; i >= 1; i-- {
+		y = 1 + float64(float64(r*y)*inverse[i])
+	}
+	return float64(y * math.Float64frombits(uint64(1023+int(k))<<52))
+}
+
+var inverse = [14]float64{0, 1, 1. / 2, 1. / 3, 1. / 4, 1. / 5, 1. / 6, 1. / 7, 1. / 8, 1. / 9, 1. / 10, 1. / 11, 1. / 12, 1. / 13}
+
+// Log is ln x for finite x >= 1 (and NaN, +Inf), with a relative error below 1e-14.
+func Log(x float64) float64 {
+	if x != x || x > math.MaxFloat64 {
+		return x
+	}
+	m, e := math.Frexp(x) // x = m * 2**e, 0.5 <= m < 1
+	if m < math.Sqrt2/2 {
+		m, e = m*2, e-1
+	}
+	// ln m = 2 artanh(t), t = (m-1)/(m+1), |t| < 0.172: t**22/23 is below 1e-18.
+	t := (m - 1) / (m + 1)
+	t2 := float64(t * t)
+	sum := 0.0
+	for i := 21; i >= 1; i -= 2 {
+		sum = 1/float64(i) + float64(t2*sum)
+	}
+	return float64(2*float64(t*sum)) + float64(float64(e)*math.Ln2)
+}
+
+// CosPi is cos(pi*x) for x in [0, 1], with an error below 1e-15.
+func CosPi(x float64) float64 {
+	if x > 0.5 {
+		return -CosPi(1 - x)
+	}
+	// Taylor; (pi/2)**26/26! is below 1e-21.
+	t := float64(math.Pi * x)
+	t2 := float64(t * t)
+	y := 1.0
+	for i := 24; i >= 2; i -= 2 {
+		y = 1 - float64(float64(t2*y)/float64(i*(i-1)))
+	}
+	return y
+}
+
+// Power is b to the n by repeated squaring.
+func Power(b float64, n uint64) float64 {
+	p := 1.0
+	for ; n > 0; n >>= 1 {
+		if n&1 == 1 {
+			p *= b
+		}
+		b *= b
+	}
+	return p
+}
