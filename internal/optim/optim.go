@@ -3,22 +3,26 @@ package optim
 import (
 	"errors"
 	"fmt"
-	"math"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/musterml/muster/internal/id"
 )
 
-// Config names an optimizer and its constants. Zero values of Beta1, Beta2 and
-// Epsilon mean PyTorch's defaults (0.9, 0.999, 1e-8).
+// Config names an optimizer and its constants. A zero value of a constant that must not be zero means the default
+// given here, which is PyTorch's; a constant that the optimizer does not have must be zero.
 type Config struct {
-	Name         string  // "sgd" or "adam"
-	LR           float64 // learning rate, > 0
-	Momentum     float64 // sgd: 0 is plain descent; in [0, 1)
-	Beta1, Beta2 float64 // adam: in (0, 1)
-	Epsilon      float64 // adam: > 0
-	WeightDecay  float64 // L2, added to the gradient; >= 0
+	Name        string  // one of Names
+	LR          float64 // learning rate, > 0: what the schedule starts from
+	Momentum    float64 // sgd, rmsprop: 0 is none; momentum, nesterov: 0.9; in [0, 1)
+	Beta1       float64 // adam, adamw, lamb: 0.9; in (0, 1)
+	Beta2       float64 // adam, adamw, lamb: 0.999; in (0, 1)
+	Alpha       float64 // rmsprop: 0.99; in (0, 1)
+	Beta        float64 // ftrl: 1; > 0
+	L1, L2      float64 // ftrl: >= 0
+	Epsilon     float64 // adam, adamw, rmsprop: 1e-8; adagrad: 1e-10; lamb: 1e-6; > 0
+	WeightDecay float64 // all but ftrl: times the weight; added to the gradient, but adamw and lamb keep it apart; >= 0
+	Schedule    Schedule
 }
 
 // Optimizer updates a range of parameters. It holds no state of its own and may be
@@ -27,6 +31,13 @@ type Optimizer interface {
 	// Slots is the number of float32 values kept for each parameter besides itself.
 	// Slots start as zeros at step 0.
 	Slots() int
+
+	// WholeTensors tells that a range of parameters must be one whole tensor, because its elements are not
+	// updated each for itself.
+	WholeTensors() bool
+
+	// Rule is the arithmetic of the update that goes from the state at step to the state at step+1.
+	Rule(step id.Step) Rule
 
 	// Update goes from the state at step to the state at step+1 in place.
 	// w, grad and every slot have the same length.
@@ -41,50 +52,137 @@ type Optimizer interface {
 // constant out of range.
 var ErrConfig = errors.New("optim: bad configuration")
 
-// makers holds every optimizer by name; each adds the errors of its own constants.
-func makers() map[string]func(Config) (Optimizer, []string) {
-	return map[string]func(Config) (Optimizer, []string){"sgd": newSGD, "adam": newAdam}
+// definition is one optimizer.
+type definition struct {
+	name     string
+	has      []string // its constants, besides the learning rate
+	defaults Config   // of those that must not be zero
+	kind     func(c *Config) Kind
+	rule     func(c *Config, lr float64, step id.Step) Rule
+}
+
+func always(k Kind) func(*Config) Kind { return func(*Config) Kind { return k } }
+
+// definitions holds every optimizer, sorted by name.
+func definitions() []definition {
+	moments := []string{"beta1", "beta2", "epsilon", "weight_decay"}
+	return []definition{
+		{"adagrad", []string{"epsilon", "weight_decay"}, Config{Epsilon: 1e-10}, always(Adagrad), scaled},
+		{"adam", moments, Config{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}, always(Adam), adam},
+		{"adamw", moments, Config{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}, always(Adam), adamW},
+		{"ftrl", []string{"beta", "l1", "l2"}, Config{Beta: 1}, always(FTRL), ftrl},
+		{"lamb", moments, Config{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-6}, always(LAMB), lamb},
+		{"momentum", []string{"momentum", "weight_decay"}, Config{Momentum: 0.9}, always(Momentum), descent},
+		{"nesterov", []string{"momentum", "weight_decay"}, Config{Momentum: 0.9}, always(Nesterov), descent},
+		{"rmsprop", []string{"alpha", "epsilon", "momentum", "weight_decay"}, Config{Alpha: 0.99, Epsilon: 1e-8}, withMomentum(RMSProp, RMSPropMomentum), scaled},
+		{"sgd", []string{"momentum", "weight_decay"}, Config{}, withMomentum(SGD, Momentum), descent},
+	}
+}
+
+func withMomentum(without, with Kind) func(*Config) Kind {
+	return func(c *Config) Kind {
+		if c.Momentum == 0 {
+			return without
+		}
+		return with
+	}
 }
 
 // Names are the known optimizers, sorted.
 func Names() []string {
 	var names []string
-	for n := range makers() {
-		names = append(names, n)
+	for _, d := range definitions() {
+		names = append(names, d.name)
 	}
-	sort.Strings(names)
 	return names
 }
+
+// constant is a field of a configuration: its place, its default's, and what it may be.
+type constant struct {
+	name         string
+	at, fallback *float64
+	ok           bool // within what it may be
+	must         string
+}
+
+// constants looks at all fields but the learning rate.
+func constants(c, defaults *Config) []constant {
+	var all []constant
+	add := func(name string, at, fallback *float64, must string, ok func(v float64) bool) {
+		if *at == 0 {
+			*at = *fallback
+		}
+		all = append(all, constant{name, at, fallback, ok(*at), must})
+	}
+	within := func(v float64) bool { return v > 0 && v < 1 }
+	positive := func(v float64) bool { return v > 0 && finite(v) }
+	notNegative := func(v float64) bool { return v >= 0 && finite(v) }
+	add("momentum", &c.Momentum, &defaults.Momentum, "in [0, 1)", func(v float64) bool { return v >= 0 && v < 1 })
+	add("beta1", &c.Beta1, &defaults.Beta1, "in (0, 1)", within)
+	add("beta2", &c.Beta2, &defaults.Beta2, "in (0, 1)", within)
+	add("alpha", &c.Alpha, &defaults.Alpha, "in (0, 1)", within)
+	add("beta", &c.Beta, &defaults.Beta, "a number above 0", positive)
+	add("l1", &c.L1, &defaults.L1, "a number of at least 0", notNegative)
+	add("l2", &c.L2, &defaults.L2, "a number of at least 0", notNegative)
+	add("epsilon", &c.Epsilon, &defaults.Epsilon, "a number above 0", positive)
+	add("weight_decay", &c.WeightDecay, &defaults.WeightDecay, "a number of at least 0", notNegative)
+	return all
+}
+
+func finite(v float64) bool { return v-v == 0 }
 
 // New checks the whole configuration and returns its optimizer; the error names every
 // field that is wrong.
 func New(c Config) (Optimizer, error) {
-	mk, ok := makers()[c.Name]
-	if !ok {
+	all := definitions()
+	i := slices.IndexFunc(all, func(d definition) bool { return d.name == c.Name })
+	if i < 0 {
 		return nil, fmt.Errorf("%w: unknown optimizer %q; known: %s", ErrConfig, c.Name, strings.Join(Names(), ", "))
 	}
-	o, wrong := mk(c)
-	if !(c.LR > 0) || math.IsInf(c.LR, 0) {
-		wrong = append(wrong, fmt.Sprintf("lr is %v, must be a number above 0", c.LR))
+	d := all[i]
+	var wrong []string
+	fault := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	if !(c.LR > 0) || !finite(c.LR) {
+		fault("lr is %v, must be a number above 0", c.LR)
 	}
-	if !(c.WeightDecay >= 0) || math.IsInf(c.WeightDecay, 0) {
-		wrong = append(wrong, fmt.Sprintf("weight_decay is %v, must be a number of at least 0", c.WeightDecay))
+	for _, k := range constants(&c, &d.defaults) {
+		switch {
+		case !slices.Contains(d.has, k.name):
+			if *k.at != 0 {
+				fault("%s is %v, but %s has no %s: remove it", k.name, *k.at, c.Name, k.name)
+			}
+		case !k.ok:
+			fault("%s is %v, must be %s", k.name, *k.at, k.must)
+		}
 	}
+	wrong = append(wrong, c.Schedule.faults(c.LR)...)
 	if len(wrong) > 0 {
 		return nil, fmt.Errorf("%w: %s: %s", ErrConfig, c.Name, strings.Join(wrong, "; "))
 	}
-	return o, nil
+	return &optimizer{definition: d, c: c}, nil
 }
 
-// power is b to the n by repeated squaring. There are only products, so there is
-// nothing to fuse, and IEEE 754 fixes the bits on every machine.
-func power(b float64, n uint64) float64 {
-	p := 1.0
-	for ; n > 0; n >>= 1 {
-		if n&1 == 1 {
-			p *= b
-		}
-		b *= b
-	}
-	return p
+// optimizer is the one Optimizer.
+type optimizer struct {
+	definition
+	c Config
+}
+
+func (o *optimizer) Slots() int { return o.kind(&o.c).Slots() }
+
+func (o *optimizer) WholeTensors() bool { return o.kind(&o.c) == LAMB }
+
+func (o *optimizer) Rule(step id.Step) Rule {
+	r := o.rule(&o.c, o.c.Schedule.Rate(o.c.LR, step), step)
+	r.Kind = o.kind(&o.c)
+	return r
+}
+
+func (o *optimizer) Update(step id.Step, w, grad []float32, slots [][]float32) {
+	o.UpdateTo(step, w, slots, w, grad, slots)
+}
+
+func (o *optimizer) UpdateTo(step id.Step, dstW []float32, dstSlots [][]float32, w, grad []float32, slots [][]float32) {
+	r := o.Rule(step)
+	r.Apply(dstW, dstSlots, w, grad, slots)
 }

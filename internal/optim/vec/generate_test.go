@@ -1,4 +1,4 @@
-package optim
+package vec
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ func TestAssemblyIsGenerated(t *testing.T) {
 	if out, err := list.CombinedOutput(); err != nil {
 		t.Skipf("avo cannot be had offline, so the assembly was not compared: %v\n%s", err, out)
 	}
-	file := filepath.Join(t.TempDir(), "vectors_amd64.s")
+	file := filepath.Join(t.TempDir(), "vec_amd64.s")
 	gen := exec.Command("go", "run", ".", "-out", file)
 	gen.Dir, gen.Env = "asm", offline
 	if out, err := gen.CombinedOutput(); err != nil {
@@ -30,13 +30,13 @@ func TestAssemblyIsGenerated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile("vectors_amd64.s")
+	got, err := os.ReadFile("vec_amd64.s")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The first line repeats the command, with the path of the file.
 	if !bytes.Equal(afterFirstLine(got), afterFirstLine(want)) {
-		t.Fatal(`vectors_amd64.s is not what asm/ generates: run "go generate" in internal/optim`)
+		t.Fatal(`vec_amd64.s is not what asm/ generates: run "go generate" in internal/optim/vec`)
 	}
 }
 

@@ -1,4 +1,4 @@
-module github.com/musterml/muster/internal/optim/asm
+module github.com/musterml/muster/internal/optim/vec/asm
 
 go 1.26.0
 

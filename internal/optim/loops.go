@@ -1,0 +1,80 @@
+package optim
+
+import (
+	"math"
+
+	"github.com/musterml/muster/internal/optim/vec"
+)
+
+// The loops that are plain Go everywhere; their formulas stand at Kind. Every product that feeds a sum is converted.
+
+func (r *Rule) adagrad(dw, dm, w, g, m []float32) {
+	c := *r
+	for i, x := range w {
+		d := g[i] + float32(c.Decay*x)
+		s := m[i] + float32(d*d)
+		dm[i] = s
+		dw[i] = x - float32(c.LR*d)/(vec.Root(s)+c.Eps)
+	}
+}
+
+func (r *Rule) rmsprop(dw, dm, w, g, m []float32) {
+	c := *r
+	for i, x := range w {
+		d := g[i] + float32(c.Decay*x)
+		s := float32(c.Beta2*m[i]) + float32(float32(c.Keep2*d)*d)
+		dm[i] = s
+		dw[i] = x - float32(c.LR*d)/(vec.Root(s)+c.Eps)
+	}
+}
+
+func (r *Rule) rmspropMomentum(dw, dm, dv, w, g, m, v []float32) {
+	c := *r
+	for i, x := range w {
+		d := g[i] + float32(c.Decay*x)
+		s := float32(c.Beta2*m[i]) + float32(float32(c.Keep2*d)*d)
+		b := float32(c.Momentum*v[i]) + d/(vec.Root(s)+c.Eps)
+		dm[i], dv[i] = s, b
+		dw[i] = x - float32(c.LR*b)
+	}
+}
+
+// lamb goes over the tensor twice: for the moments and the norms, and for the update.
+func (r *Rule) lamb(k *vec.Set, dw, dm, dv, w, g, m, v []float32) {
+	c := *r
+	update := func(i int) float32 {
+		return dm[i]/c.Bias1/(vec.Root(dv[i])/c.Root+c.Eps) + float32(c.Decay*w[i])
+	}
+	var squares vec.Partials
+	for i, d := range g {
+		dm[i] = m[i] + float32(c.Keep1*(d-m[i]))
+		dv[i] = float32(c.Beta2*v[i]) + float32(float32(c.Keep2*d)*d)
+		u := float64(update(i))
+		squares[i%len(squares)] += float64(u * u)
+	}
+	trust := 1.0
+	if weight, step := k.SumSquares(w), squares.Total(); weight != 0 && step != 0 {
+		trust = math.Sqrt(weight) / math.Sqrt(step)
+	}
+	rate := float32(float64(c.LR) * trust)
+	for i, x := range w {
+		dw[i] = x - float32(rate*update(i))
+	}
+}
+
+func (r *Rule) ftrl(dw, dz, dn, w, g, z, n []float32) {
+	lr, l1, l2, beta := float64(r.LR), float64(r.L1), float64(r.L2), float64(r.Beta)
+	for i, x := range w {
+		d := float64(g[i])
+		sum := float32(float64(n[i]) + float64(d*d))
+		root := math.Sqrt(float64(sum))
+		sigma := (root - math.Sqrt(float64(n[i]))) / lr
+		rest := float32(float64(z[i]) + d - float64(sigma*float64(x)))
+		dz[i], dn[i] = rest, sum
+		if q := float64(rest); math.Abs(q) <= l1 {
+			dw[i] = 0
+		} else {
+			dw[i] = float32((math.Copysign(l1, q) - q) / ((beta+root)/lr + l2))
+		}
+	}
+}
