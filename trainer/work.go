@@ -130,7 +130,7 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 		key := device.DropoutKey{Seed: w.job.Seed, Step: uint64(s), Shard: uint16(l)}
 		u.Result, err = b.replica.Gradient(weights, in, key, w.scale, u.grad)
 		if err == nil && (math.IsNaN(u.Loss) || math.IsInf(u.Loss, 0)) {
-			err = errors.Join(ErrDiverged, b.replica.Blame(weights, in, u.grad))
+			err = errors.Join(ErrDiverged, b.replica.Blame(weights, in, key, u.grad))
 		}
 		if err != nil {
 			return fmt.Errorf("%v of %v: %w", s, l, err)

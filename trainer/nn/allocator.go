@@ -68,7 +68,7 @@ func (a *allocator) gradient(depth, turn int) device.Buffer {
 }
 
 // chain makes the states of a chain. dy is the gradient of its output; none means that of the output of the
-// model, which shares the memory of the output itself (see device.SoftmaxCrossEntropy).
+// model, which shares the memory of the output itself (see device.SoftmaxCrossEntropy) if its layer needs that no more.
 func (a *allocator) chain(layers []layer, depth int, dy device.Buffer) []state {
 	states := make([]state, len(layers))
 	for i, l := range layers {
@@ -76,6 +76,9 @@ func (a *allocator) chain(layers []layer, depth int, dy device.Buffer) []state {
 		st.dy = dy
 		if i < len(layers)-1 {
 			st.dy = a.gradient(depth, i%2)
+		}
+		if st.dy.IsNone() && !forgets(l) {
+			st.dy = a.perSample(device.Float32, l.out().size())
 		}
 		if r, ok := l.(*residual); ok {
 			r.allocate(a, st, depth+1)
@@ -90,4 +93,15 @@ func (a *allocator) chain(layers []layer, depth int, dy device.Buffer) []state {
 		}
 	}
 	return states
+}
+
+// forgets tells whether a layer's backward pass can do without its output.
+func forgets(l layer) bool {
+	switch l := l.(type) {
+	case *linear:
+		return l.act == device.Identity
+	case *sparseLinear:
+		return l.act == device.Identity
+	}
+	return false
 }

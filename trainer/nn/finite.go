@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
 )
 
 // ErrNotFinite is returned by Blame; its text names where the first NaN or infinity is.
@@ -16,14 +17,14 @@ func finite[T float32 | float64](v T) bool {
 	return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0)
 }
 
-// Blame tells where the first NaN or infinity came from in the call of Loss or Gradient just before, with the
-// same arguments (grad is nil for Loss): the samples, a tensor, or a layer and the pass; nil if there was none. It is slow.
+// Blame tells where the first NaN or infinity came from in a call of Loss or Gradient with the same arguments, of which
+// grad (nil for Loss) is the result: the samples, a tensor, or a layer and the pass; nil if there was none. It is slow.
 //
 // A loss that is not finite is no error of Gradient, which leaves it to the caller when to look.
-func (r *Replica) Blame(w []float32, in data.Batch, grad []float32) error {
+func (r *Replica) Blame(w []float32, in data.Batch, key device.DropoutKey, grad []float32) error {
 	s := r.spec
-	if len(w) != s.params || r.pass.n == 0 {
-		return fmt.Errorf("model %s: %w: %d parameters given, the model has %d, and there must have been a call", s.name, ErrArgument, len(w), s.params)
+	if err := r.check(w, in); err != nil {
+		return err
 	}
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("model %s: %w: %s", s.name, ErrNotFinite, fmt.Sprintf(format, args...))
@@ -42,6 +43,11 @@ func (r *Replica) Blame(w []float32, in data.Batch, grad []float32) error {
 		if i := notFinite(w[t.Offset : t.Offset+t.Len()]); i >= 0 {
 			return bad("parameters %s hold %v, so an update before this step was too large; try a lower learning rate", t.Name, w[t.Offset+i])
 		}
+	}
+	r.begin(w, in, key, grad != nil)
+	r.pass.forwardChain(s.layers, r.states, device.Whole(r.x))
+	if err := r.stream.Sync(); err != nil {
+		return fmt.Errorf("model %s: %w", s.name, err)
 	}
 	where, err := r.firstBad(s.layers, r.states, "the samples")
 	if err != nil {

@@ -43,14 +43,14 @@ func TestBlame(t *testing.T) {
 		if got, err := r.Gradient(w, in, key, 1, grad); err != nil || finite(got.Loss) {
 			t.Errorf("%s, %s: %+v, error %v", c.name, c.tensor, got, err)
 		}
-		if err := r.Blame(w, in, grad); !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), c.want) {
+		if err := r.Blame(w, in, key, grad); !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s, %s: error %v, want one with %q", c.name, c.tensor, err, c.want)
 		}
 		in = batch(s, 4)
 		if _, err := r.Gradient(start(t, s), in, key, 1, grad); err != nil {
 			t.Errorf("%s: afterwards: %v", c.name, err)
 		}
-		if err := r.Blame(start(t, s), in, grad); err != nil {
+		if err := r.Blame(start(t, s), in, key, grad); err != nil {
 			t.Errorf("%s: afterwards: %v", c.name, err)
 		}
 	}

@@ -130,7 +130,7 @@ func (l *batchNorm) backward(p *pass, st *state, x, dx device.Buffer) {
 	if l.act == device.ReLU {
 		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.s.size())
 	}
-	p.BatchNormBackward(device.BatchNormBackward{Rows: p.n * l.s.h * l.s.w, Channels: l.s.c, DX: dx, DY: st.dy, X: x,
+	p.BatchNormBackward(device.BatchNormBackward{Rows: p.n * l.s.h * l.s.w, Channels: l.s.c, DX: st.orSpare(dx), DY: st.dy, X: x,
 		Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(p.grad), DBeta: l.beta.of(p.grad), Mean: st.mean, RStd: st.rstd})
 }
 

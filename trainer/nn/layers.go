@@ -38,6 +38,15 @@ type layer interface {
 	backward(p *pass, st *state, x, dx device.Buffer)
 }
 
+// orSpare is dx, or else room for what nobody asks for: that of the output, which has served its purpose when the backward
+// pass of its layer begins.
+func (st *state) orSpare(dx device.Buffer) device.Buffer {
+	if dx.IsNone() {
+		return st.y
+	}
+	return dx
+}
+
 // param is a tensor's place in the flat vector. The zero param is none.
 type param struct{ offset, n int }
 

@@ -76,7 +76,7 @@ func (r *Replica) Close() error { return r.stream.Close() }
 
 // Loss runs the samples with the parameters w and compares with their labels, or targets.
 func (r *Replica) Loss(w []float32, in data.Batch) (Result, error) {
-	return r.run(w, in, 0, nil)
+	return r.run(w, in, device.DropoutKey{}, 0, nil)
 }
 
 // Gradient is Loss, and grad = scale * d(sum of losses)/dw, overwritten. What dropout drops the key says, of which
@@ -85,26 +85,21 @@ func (r *Replica) Gradient(w []float32, in data.Batch, key device.DropoutKey, sc
 	if len(grad) != r.spec.params {
 		return Result{}, fmt.Errorf("gradient of model %s: %w: room for %d values given, the model has %d parameters", r.spec.name, ErrArgument, len(grad), r.spec.params)
 	}
-	r.pass.key = key
-	return r.run(w, in, scale, grad)
+	return r.run(w, in, key, scale, grad)
 }
 
-func (r *Replica) run(w []float32, in data.Batch, scale float32, grad []float32) (Result, error) {
+func (r *Replica) run(w []float32, in data.Batch, key device.DropoutKey, scale float32, grad []float32) (Result, error) {
 	if err := r.check(w, in); err != nil {
 		return Result{}, err
 	}
-	s := r.spec
-	labels := s.labels(in)
-	r.pass = pass{Stream: r.stream, n: labels / s.targets, w: device.Whole(r.w), training: grad != nil, key: r.pass.key}
-	r.stream.Bind(r.w, w, device.In)
-	r.bind(in)
-	p, x := &r.pass, device.Whole(r.x)
+	s, p, x := r.spec, &r.pass, device.Whole(r.x)
+	r.begin(w, in, key, grad != nil)
 	y, dy := p.forwardChain(s.layers, r.states, x), device.Buffer{}
 	if grad != nil {
 		r.stream.Bind(r.grad, grad, device.Out)
 		p.grad, dy = device.Whole(r.grad), r.states[len(r.states)-1].dy
 	}
-	r.compare(labels, y, dy, scale)
+	r.compare(s.labels(in), y, dy, scale)
 	if grad != nil {
 		r.progress(s.params)
 		p.backwardChain(s.layers, r.states, s.start, x, device.Buffer{}, r.layerDone) // nobody asks for the gradient of the data
@@ -132,8 +127,10 @@ func (r *Replica) tellProgress(layer int) {
 	}
 }
 
-// bind has the ports stand for the samples.
-func (r *Replica) bind(in data.Batch) {
+// begin makes a new pass, with the ports standing for the weights and the samples.
+func (r *Replica) begin(w []float32, in data.Batch, key device.DropoutKey, training bool) {
+	r.pass = pass{Stream: r.stream, n: r.spec.labels(in) / r.spec.targets, w: device.Whole(r.w), training: training, key: key}
+	r.stream.Bind(r.w, w, device.In)
 	switch r.spec.kind {
 	case data.Dense:
 		r.stream.Bind(r.x, in.X, device.In)

@@ -40,7 +40,7 @@ func (l *layerNorm) forward(p *pass, st *state, x device.Buffer) {
 }
 
 func (l *layerNorm) backward(p *pass, st *state, x, dx device.Buffer) {
-	p.LayerNormBackward(device.LayerNormBackward{Rows: p.n * l.s.h * l.s.w, Cols: l.s.c, DX: dx, DY: st.dy, X: x,
+	p.LayerNormBackward(device.LayerNormBackward{Rows: p.n * l.s.h * l.s.w, Cols: l.s.c, DX: st.orSpare(dx), DY: st.dy, X: x,
 		Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(p.grad), DBeta: l.beta.of(p.grad), Mean: st.mean, RStd: st.rstd})
 }
 
