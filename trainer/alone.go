@@ -66,7 +66,7 @@ func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 	if err := a.ring.AllReduce(ctx, op, a.sums.gather(a.work.units, a.shards), a.sums.op()); err != nil {
 		return 0, err
 	}
-	a.optim.Update(at, a.state.w, a.sums.value(0, id.Block(a.sums.layout.Blocks())), a.state.slots)
+	a.sums.update(a.optim, at, a.state, a.sums.value(0, id.Block(a.sums.layout.Blocks())))
 	a.state.step++
 	return train.Loss * float64(a.work.scale), nil
 }

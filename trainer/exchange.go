@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
+	"sync"
 
 	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/collective/vec"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/ps"
 	"github.com/musterml/muster/trainer/nn"
@@ -78,11 +81,16 @@ func (x *exchange) agree(ctx context.Context, ring *collective.Ring, s id.Step, 
 	for i := range x.header {
 		x.header[i] = none
 	}
+	if x.exact && !last {
+		x.spread(0, id.Block(x.layout.Blocks()), func(first, last id.Block) {
+			lo, hi := x.span(first, last)
+			for _, l := range mine {
+				x.sums.Exponents(x.exponents()[first:last], units[l].grad[lo:hi])
+			}
+		})
+	}
 	for _, l := range mine {
 		u := &units[l]
-		if x.exact && !last {
-			x.sums.Exponents(x.exponents(), u.grad)
-		}
 		r := x.result(l)
 		putFloat64(r[wordLoss:], u.Loss)
 		r[wordCorrect] = int32(u.Correct)
@@ -130,20 +138,31 @@ func (x *exchange) tensor(b id.Block) string {
 
 // gather adds this trainer's own gradients, ready for the ring.
 func (x *exchange) gather(units []unit, mine []id.LogicalShard) collective.Vector {
-	if x.exact {
-		clear(x.sum)
-		for _, l := range mine {
-			x.sums.Add(x.sum, units[l].grad, x.exponents())
+	x.spread(0, id.Block(x.layout.Blocks()), func(first, last id.Block) {
+		for b := first; b < last; b++ { // block by block: the sum stays in the cache
+			x.add(b, units, mine)
 		}
+	})
+	if x.exact {
 		return collective.Int32s(x.sum)
 	}
-	clear(x.grad)
-	for _, l := range mine {
-		for i, g := range units[l].grad {
-			x.grad[i] += g
-		}
-	}
 	return collective.Float32s(x.grad)
+}
+
+// add adds this trainer's own gradients of a block.
+func (x *exchange) add(b id.Block, units []unit, mine []id.LogicalShard) {
+	lo, hi := x.span(b, b+1)
+	if x.exact {
+		clear(x.sum[lo:hi])
+		for _, l := range mine {
+			x.sums.Add(x.sum[lo:hi], units[l].grad[lo:hi], x.exponents()[b:b+1])
+		}
+		return
+	}
+	clear(x.grad[lo:hi])
+	for _, l := range mine {
+		vec.Best().AddFloat32(x.grad[lo:hi], units[l].grad[lo:hi])
+	}
 }
 
 func (x *exchange) op() collective.Reduce {
@@ -155,11 +174,23 @@ func (x *exchange) op() collective.Reduce {
 
 // value makes the summed gradient of the blocks [first, last) a float32 vector.
 func (x *exchange) value(first, last id.Block) []float32 {
-	lo, hi := x.span(first, last)
 	if x.exact {
-		x.sums.Value(x.grad[lo:hi], x.sum[lo:hi], x.exponents()[first:last])
+		x.spread(first, last, func(first, last id.Block) {
+			lo, hi := x.span(first, last)
+			x.sums.Value(x.grad[lo:hi], x.sum[lo:hi], x.exponents()[first:last])
+		})
 	}
+	lo, hi := x.span(first, last)
 	return x.grad[lo:hi]
+}
+
+// update makes the state at the next step, on all processors.
+func (x *exchange) update(o optimizer, at id.Step, s *state, grad []float32) {
+	x.spread(0, id.Block(x.layout.Blocks()), func(first, last id.Block) {
+		lo, hi := x.span(first, last)
+		part := s.part(lo, hi)
+		o.Update(at, part.W, grad[lo:hi], part.Slots)
+	})
 }
 
 // span is the range of parameters in the blocks [first, last).
@@ -171,6 +202,23 @@ func (x *exchange) span(first, last id.Block) (lo, hi int) {
 func (x *exchange) share(rank, world int) (first, last id.Block) {
 	n := x.layout.Blocks()
 	return id.Block(rank * n / world), id.Block((rank + 1) * n / world)
+}
+
+// spread runs f for ranges that cover the blocks [first, last), one on each processor.
+func (x *exchange) spread(first, last id.Block, f func(first, last id.Block)) {
+	blocks := int(last - first)
+	n := min(runtime.GOMAXPROCS(0), blocks)
+	part := func(i int) (from, to id.Block) {
+		return first + id.Block(i*blocks/n), first + id.Block((i+1)*blocks/n)
+	}
+	var others sync.WaitGroup
+	for i := 1; i < n; i++ {
+		others.Go(func() { f(part(i)) })
+	}
+	if n > 0 {
+		f(part(0))
+	}
+	others.Wait()
 }
 
 // bounds are the shares as offsets of parameters, for the ring.

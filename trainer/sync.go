@@ -68,7 +68,7 @@ func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) err
 	defer s.cfg.Flight.End(s.record(flight.Step, "update", at), flight.Outcome{})
 	grad := s.sums.value(0, id.Block(s.sums.layout.Blocks()))
 	return s.advance(s.view.Number, func() {
-		s.optim.Update(at, s.state.w, grad, s.state.slots)
+		s.sums.update(s.optim, at, s.state, grad)
 		s.stepped(m)
 	})
 }
