@@ -9,13 +9,13 @@ func TestWithin(t *testing.T) {
 	rings := joinAll(t, 2, tcpConfigs(t, 2))
 	defer closeAll(rings)
 	for _, r := range rings {
-		if within(r.prev.conn) == nil || within(r.next.conn) == nil {
+		if !within(tcpUnder(r.prev.conn)) || !within(tcpUnder(r.next.conn)) {
 			t.Error("loopback is taken for a network")
 		}
 	}
 	a, b := net.Pipe()
 	defer func() { _, _ = a.Close(), b.Close() }()
-	if within(a) != nil {
+	if tcpUnder(a) != nil {
 		t.Error("a pipe is taken for TCP")
 	}
 	unpace(a)

@@ -29,6 +29,7 @@ type benchRing struct {
 	minIters, maxIters int
 	warmup             int
 	small, chunk       int
+	launch, listen     string
 	json               bool
 	rank               int // -1: the parent, which starts the ranks
 }
@@ -37,9 +38,9 @@ func benchRingCommand() *cobra.Command {
 	var o benchRing
 	c := &cobra.Command{
 		Use:   "ring --world N --sizes 4,1K,25M",
-		Short: "Measure ring all-reduces between processes of this machine",
-		Long: `Measure all-reduces between processes of this machine, over the same port and the same
-ring as a run's. Each call is timed by itself, after a barrier; a row shows rank 0's
+		Short: "Measure ring all-reduces between processes, of this machine or of several",
+		Long: `Measure all-reduces between processes, of this machine or, with --launch and --listen, of
+several (the program must lie at the same path there), over the same port and the same ring as a run's. Each call is timed by itself, after a barrier; a row shows rank 0's
 times, the bandwidth, and the processor time of all ranks together.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -62,6 +63,8 @@ times, the bandwidth, and the processor time of all ranks together.`,
 	f.IntVar(&o.warmup, "warmup", 3, "calls before the measured ones")
 	f.IntVar(&o.small, "small", 0, "largest vector in bytes that goes the short way; 0: as in a run, -1: none does")
 	f.IntVar(&o.chunk, "chunk", 0, "bytes of a frame on the long way; 0: as in a run")
+	f.StringVar(&o.launch, "launch", "", "`COMMAND` to put before that of each rank, {rank} for its number: \"ssh host-{rank}\", \"ip netns exec lab-{rank}\"")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "`HOST:PORT` of each rank, {rank} for its number, {n} for that and one")
 	f.BoolVar(&o.json, "json", false, "one JSON object a line")
 	f.IntVar(&o.rank, "rank", -1, "")
 	_ = f.MarkHidden("rank") // how it starts itself
@@ -103,6 +106,13 @@ func parseSizes(text string) ([]int, error) {
 	return sizes, nil
 }
 
+// launched is the command that starts a rank elsewhere, in words.
+func (o *benchRing) launched(rank int) []string { return strings.Fields(o.forRank(o.launch, rank)) }
+
+func (o *benchRing) forRank(text string, rank int) string {
+	return strings.NewReplacer("{rank}", strconv.Itoa(rank), "{n}", strconv.Itoa(rank+1)).Replace(text)
+}
+
 // runAll starts one process per rank: this program again. A rank says its address on its standard output, and is
 // told all addresses on its standard input; when that ends, so does the rank. Rank 0 then writes the rows.
 func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
@@ -127,10 +137,12 @@ func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
 	var inputs []io.Writer
 	var first *bufio.Reader
 	for rank := range o.world {
-		c := exec.CommandContext(ctx, self, "bench", "ring", "--rank", strconv.Itoa(rank),
+		args := append(o.launched(rank), self, "bench", "ring", "--rank", strconv.Itoa(rank),
 			"--world", strconv.Itoa(o.world), "--sizes", o.sizes, "--form", o.form, "--secs", fmt.Sprint(o.secs),
 			"--min-iters", strconv.Itoa(o.minIters), "--max-iters", strconv.Itoa(o.maxIters),
-			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk), "--json="+strconv.FormatBool(o.json))
+			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk), "--json="+strconv.FormatBool(o.json),
+			"--listen", o.forRank(o.listen, rank))
+		c := exec.CommandContext(ctx, args[0], args[1:]...)
 		c.Stderr = os.Stderr
 		in, err := c.StdinPipe()
 		if err != nil {

@@ -42,7 +42,7 @@ type benchRow struct {
 // runRank is one rank's process.
 func (o *benchRing) runRank(ctx context.Context, in io.Reader, out io.Writer) error {
 	p, err := port.Listen(port.Config{
-		Listen: "127.0.0.1:0", Node: benchNode(o.rank), Cluster: "bench", Version: version, Log: zerolog.Nop(),
+		Listen: o.listen, Node: benchNode(o.rank), Cluster: "bench", Version: version, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		return err
