@@ -2,7 +2,6 @@ package trainer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -21,10 +20,6 @@ const (
 	bucketGradient        // the sum
 	bucketWeights         // new weights, in mode server
 )
-
-// ErrDiverged is returned when a loss or a gradient is no number any more; training
-// cannot go on, on any node.
-var ErrDiverged = errors.New("training diverged")
 
 // exchange holds the buffers for adding up gradients over the ring.
 type exchange struct {

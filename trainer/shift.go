@@ -124,7 +124,7 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 	train, test, err := s.sums.agree(ctx, s.ring, at, s.work.units, s.shards, last)
 	end()
 	if err != nil {
-		return err
+		return s.work.explain(at, s.state.w, s.shards, err)
 	}
 	m := s.measure(at, train, test)
 	if last {

@@ -121,7 +121,7 @@ func (t *Trainer) Run(ctx context.Context) error {
 			t.breakRing(v.Number, ring.Peer, err)
 		case errors.As(err, &abort):
 			t.breakRing(v.Number, abort.Suspect, err)
-		case errors.Is(err, collective.ErrClosed), errors.Is(err, context.DeadlineExceeded):
+		case errors.Is(err, collective.ErrClosed), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errElsewhere):
 			t.breakRing(v.Number, "", err)
 		default:
 			t.fail(err)

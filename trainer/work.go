@@ -1,10 +1,10 @@
 package trainer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"runtime"
 	"sync"
 
@@ -113,7 +113,7 @@ func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []floa
 		})
 	}
 	benches.Wait()
-	return errors.Join(errs...)
+	return cmp.Or(errs...) // one says it all: they are alike
 }
 
 func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (err error) {
@@ -127,13 +127,13 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 		}
 		w.begin(b, "forward")
 		in := w.loader.Fill(s, l, b.batch)
-		key := device.DropoutKey{Seed: w.job.Seed, Step: uint64(s), Shard: uint16(l)}
-		u.Result, err = b.replica.Gradient(weights, in, key, w.scale, u.grad)
-		if err == nil && (math.IsNaN(u.Loss) || math.IsInf(u.Loss, 0)) {
-			err = errors.Join(ErrDiverged, b.replica.Blame(weights, in, key, u.grad))
+		u.Result, err = b.replica.Gradient(weights, in, w.key(s, l), w.scale, u.grad)
+		// Of exact sums the exponents tell whether the gradient is finite, see explain.
+		if err == nil && !(finite(u.Loss) && (w.job.Sync.Sum == SumExact || allFinite(u.grad))) {
+			err = b.replica.Blame(weights, in, w.key(s, l), u.grad)
 		}
 		if err != nil {
-			return fmt.Errorf("%v of %v: %w", s, l, err)
+			return fmt.Errorf("%v of %v: %w", s, l, diverged(err))
 		}
 	}
 	if w.evaluates(s) {
@@ -141,8 +141,11 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 		defer w.end(b)
 		for in := range w.heldOut.Chunks(l, b.batch) {
 			r, err := b.replica.Loss(weights, in)
+			if err == nil && !finite(r.Loss) {
+				err = b.replica.Blame(weights, in, device.DropoutKey{}, nil)
+			}
 			if err != nil {
-				return fmt.Errorf("held-out data of %v: %w", l, err)
+				return fmt.Errorf("held-out data of %v after %v: %w", l, s, diverged(err))
 			}
 			u.test.Loss += r.Loss
 			u.test.Correct += r.Correct

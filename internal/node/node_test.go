@@ -33,6 +33,18 @@ func smallJob() trainer.Job {
 // them when all have ended.
 func runCluster(t *testing.T, job trainer.Job, nodes int) []*Node {
 	t.Helper()
+	all, errs := endCluster(t, job, nodes)
+	for i, err := range errs {
+		if err != nil {
+			t.Fatalf("node %d: %v", i, err)
+		}
+	}
+	return all
+}
+
+// endCluster is runCluster for runs that may fail, with each node's error.
+func endCluster(t *testing.T, job trainer.Job, nodes int) ([]*Node, []error) {
+	t.Helper()
 	job.Cluster.Servers = min(nodes, 3)
 	job.Cluster.Replicas = job.Cluster.Servers
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -58,12 +70,7 @@ func runCluster(t *testing.T, job trainer.Job, nodes int) []*Node {
 		running.Go(func() { _, errs[i] = all[i].run(ctx) })
 	}
 	running.Wait()
-	for i, err := range errs {
-		if err != nil {
-			t.Fatalf("node %d: %v", i, err)
-		}
-	}
-	return all
+	return all, errs
 }
 
 func model(t *testing.T, n *Node) []byte {

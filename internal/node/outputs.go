@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -22,10 +23,12 @@ const (
 	MetricsFile = "metrics.jsonl"
 	EventsFile  = "events.jsonl"
 	JobFile     = "job.yaml"
+	FailedDir   = "failed" // of a run that has failed
 )
 
 // save writes the outputs, on trainers and on the coordinator's leader; it returns
-// their folder, "" on a node that has none.
+// their folder, "" on a node that has none. Of a run that has failed there is no model, and the rest goes to a folder of
+// its own within, so that what an earlier run left there stays whole.
 func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
 	leads := false
 	if n.coordinator != nil {
@@ -38,21 +41,29 @@ func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	w, err := n.weights(ctx, f)
-	if err != nil {
-		return "", err
-	}
-	if err := trainer.WriteModel(filepath.Join(n.cfg.Out, ModelFile), n.spec, w); err != nil {
-		return "", err
+	out := n.cfg.Out
+	if f.Failed != "" {
+		out = filepath.Join(out, FailedDir)
+		if err := os.MkdirAll(out, 0o755); err != nil {
+			return "", fmt.Errorf("output folder: %w", err)
+		}
+	} else {
+		w, err := n.weights(ctx, f)
+		if err != nil {
+			return "", err
+		}
+		if err := trainer.WriteModel(filepath.Join(out, ModelFile), n.spec, w); err != nil {
+			return "", err
+		}
 	}
 	job, err := n.cfg.Job.YAML()
 	if err != nil {
 		return "", err
 	}
-	return n.cfg.Out, errors.Join(
-		atomicfile.WriteBytes(filepath.Join(n.cfg.Out, MetricsFile), metricsLines(history.Metrics, f.Step)),
-		atomicfile.WriteBytes(filepath.Join(n.cfg.Out, EventsFile), eventLines(history.Events)),
-		atomicfile.WriteBytes(filepath.Join(n.cfg.Out, JobFile), job),
+	return out, errors.Join(
+		atomicfile.WriteBytes(filepath.Join(out, MetricsFile), metricsLines(history.Metrics, f.Step)),
+		atomicfile.WriteBytes(filepath.Join(out, EventsFile), eventLines(history.Events)),
+		atomicfile.WriteBytes(filepath.Join(out, JobFile), job),
 	)
 }
 

@@ -306,10 +306,8 @@ func (n *Node) await(ctx context.Context) (Result, error) {
 	result.Finish = n.finish
 	n.mu.Unlock()
 	var err error
-	if result.Finish.Failed != "" {
-		err = errors.New("the run has failed: " + result.Finish.Failed)
-	} else {
-		result.Out, err = n.save(ctx, result.Finish)
+	if result.Out, err = n.save(ctx, result.Finish); result.Finish.Failed != "" {
+		err = errors.Join(errors.New("the run has failed: "+result.Finish.Failed), err)
 	}
 	n.mu.Lock()
 	n.saved = true

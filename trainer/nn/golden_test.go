@@ -8,6 +8,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/optim"
 	"github.com/musterml/muster/internal/safetensors"
 	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device/cpu"
@@ -175,12 +177,22 @@ func TestTrainsLikePyTorch(t *testing.T) {
 func trainLikePyTorch(t *testing.T, set string) {
 	for _, g := range readGolden(t) {
 		s := g.build(t)
-		for name, o := range map[string]struct {
-			update func(step int, w, grad, m, v []float32)
+		for _, o := range []struct {
+			optim.Config
 			losses []float64
-		}{"momentum": {momentum(float32(g.Rate)), g.Momentum}, "AdamW": {adamW, g.AdamW}} {
+		}{
+			{optim.Config{Name: "sgd", LR: g.Rate, Momentum: 0.9}, g.Momentum},
+			{optim.Config{Name: "adamw", LR: 3e-4, WeightDecay: 0.01}, g.AdamW},
+		} {
+			rule, err := optim.New(o.Config)
+			if err != nil {
+				t.Fatal(err)
+			}
 			r := replica(t, s, set, goldenSamples)
-			w, grad, m, v := slices.Clone(g.start), make([]float32, s.Params()), make([]float32, s.Params()), make([]float32, s.Params())
+			w, grad, slots := slices.Clone(g.start), make([]float32, s.Params()), make([][]float32, rule.Slots())
+			for i := range slots {
+				slots[i] = make([]float32, s.Params())
+			}
 			for step, want := range o.losses {
 				in := g.batch(step)
 				got, err := r.Gradient(w, in, key, mean(s, in), grad)
@@ -188,31 +200,13 @@ func trainLikePyTorch(t *testing.T, set string) {
 					t.Fatal(err)
 				}
 				if mean := got.Loss / float64(s.labels(in)); math.Abs(mean-want) > 1e-4*want {
-					t.Errorf("%s with %s: the loss of step %d is %v, in PyTorch %v", g.Model, name, step, mean, want)
+					t.Errorf("%s with %s: the loss of step %d is %v, in PyTorch %v", g.Model, o.Name, step, mean, want)
 				}
-				o.update(step, w, grad, m, v)
+				rule.Update(id.Step(step), w, grad, slots)
+			}
+			if len(o.losses) != 20 {
+				t.Errorf("%s with %s: %d losses of PyTorch", g.Model, o.Name, len(o.losses))
 			}
 		}
-	}
-}
-
-// momentum is PyTorch's SGD(lr=rate, momentum=0.9).
-func momentum(rate float32) func(_ int, w, grad, m, _ []float32) {
-	return func(_ int, w, grad, m, _ []float32) {
-		for i, g := range grad {
-			m[i] = 0.9*m[i] + g
-			w[i] -= rate * m[i]
-		}
-	}
-}
-
-// adamW is PyTorch's AdamW(lr=3e-4).
-func adamW(step int, w, grad, m, v []float32) {
-	c1, c2 := 1-math.Pow(0.9, float64(step+1)), 1-math.Pow(0.999, float64(step+1))
-	for i, g := range grad {
-		w[i] -= 3e-4 * 0.01 * w[i]
-		m[i] = 0.9*m[i] + 0.1*g
-		v[i] = 0.999*v[i] + 0.001*g*g
-		w[i] -= float32(3e-4 * float64(m[i]) / c1 / (math.Sqrt(float64(v[i])/c2) + 1e-8))
 	}
 }

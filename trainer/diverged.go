@@ -1,0 +1,65 @@
+package trainer
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/trainer/device"
+	"github.com/musterml/muster/trainer/nn"
+)
+
+// When a loss or a gradient is no number any more, the run ends at that step, on all nodes. The trainer whose unit it
+// was can say most: it looks for the layer where it began, and reports that; the coordinator passes it on. The others
+// only see that the sum is no number, or that the one who knows has left the ring; they keep still and wait to be told.
+
+// ErrDiverged is returned when a loss or a gradient is no number any more; training
+// cannot go on, on any node.
+var ErrDiverged = errors.New("training diverged")
+
+// errElsewhere ends a shift that cannot go on because of another trainer's unit.
+var errElsewhere = errors.New("another trainer has a loss or a gradient that is no number")
+
+// diverged makes what Blame found a case of ErrDiverged.
+func diverged(err error) error {
+	if errors.Is(err, nn.ErrNotFinite) {
+		return fmt.Errorf("%w: %w", ErrDiverged, err)
+	}
+	return err
+}
+
+// key tells the dropouts of a unit from all others.
+func (w *work) key(s id.Step, l id.LogicalShard) device.DropoutKey {
+	return device.DropoutKey{Seed: w.job.Seed, Step: uint64(s), Shard: uint16(l)}
+}
+
+// explain finds out which of this trainer's own units made the sum of a step no number, and where in the model.
+func (w *work) explain(s id.Step, weights []float32, mine []id.LogicalShard, err error) error {
+	if !errors.Is(err, ErrDiverged) {
+		return err
+	}
+	b := w.benches[0]
+	for _, l := range mine {
+		u := &w.units[l]
+		if finite(u.Loss) && allFinite(u.grad) {
+			continue
+		}
+		if why := b.replica.Blame(weights, w.loader.Fill(s, l, b.batch), w.key(s, l), u.grad); why != nil {
+			return fmt.Errorf("%v of %v: %w", s, l, diverged(why))
+		}
+		return err
+	}
+	return errElsewhere
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+func allFinite(x []float32) bool {
+	for _, v := range x {
+		if v-v != 0 { // NaN for either
+			return false
+		}
+	}
+	return true
+}
