@@ -15,7 +15,6 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/musterml/muster/internal/id"
-	"github.com/musterml/muster/internal/optim"
 	"github.com/musterml/muster/ps"
 	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/nn"
@@ -48,17 +47,6 @@ type Model nn.Model
 type Batch struct {
 	Size          int `yaml:"size"`
 	LogicalShards int `yaml:"logical_shards"` // equal slices of the batch; the most trainers that can work
-}
-
-// Optimizer names the update rule and its constants; see package optim.
-type Optimizer struct {
-	Name        string  `yaml:"name"`
-	LR          float64 `yaml:"lr"`
-	Momentum    float64 `yaml:"momentum,omitempty"`
-	Beta1       float64 `yaml:"beta1,omitempty"`
-	Beta2       float64 `yaml:"beta2,omitempty"`
-	Epsilon     float64 `yaml:"epsilon,omitempty"`
-	WeightDecay float64 `yaml:"weight_decay,omitempty"`
 }
 
 // The ways to keep the trainers' weights one (Sync.Mode) and to add gradients (Sync.Sum).
@@ -123,6 +111,7 @@ func ParseJob(b []byte) (Job, error) {
 	var given struct {
 		Name, Out *string
 		Data      *data.Source
+		Optimizer *givenOptimizer
 	}
 	var document any
 	if err := yaml.Unmarshal(b, &document); err == nil && document == nil {
@@ -139,6 +128,7 @@ func ParseJob(b []byte) (Job, error) {
 		if given.Name != nil && given.Out == nil {
 			j.Out = "runs/" + *given.Name
 		}
+		given.Optimizer.adjust(&j.Optimizer)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	if err := dec.Decode(&j); err != nil && !errors.Is(err, io.EOF) {
@@ -176,9 +166,11 @@ func (j Job) Validate() error {
 	faults = append(faults, j.Data.Validate()...)
 	faults = append(faults, j.batches().Validate()...)
 	fault(j.Batch.LogicalShards <= maxLogicalShards, "batch.logical_shards is %d: set it to %d or less; it is the most trainers that can work", j.Batch.LogicalShards, maxLogicalShards)
-	if _, err := j.NewOptimizer(); err != nil {
-		faults = append(faults, fmt.Errorf("optimizer: %w", err))
+	var steps id.Step // what they would be is nothing to build on while something else is wrong
+	if len(faults) == 0 {
+		steps = j.Steps()
 	}
+	faults = append(faults, j.Optimizer.validate(j.Sync.Mode, steps)...)
 	oneOf("sync.mode", j.Sync.Mode, ModeRing, ModeServer)
 	oneOf("sync.sum", j.Sync.Sum, SumExact, SumFast)
 	fault(j.Sync.CommitEvery >= 1, "sync.commit_every is %d: set it to 1 step or more", j.Sync.CommitEvery)
@@ -202,15 +194,6 @@ func (j Job) batches() data.Batches {
 
 // Steps is the number of steps of the whole run, 0 before the number of samples is known.
 func (j Job) Steps() id.Step { return j.batches().Steps(j.Passes, cmp.Or(j.Samples, j.Data.Train)) }
-
-// NewOptimizer is the optimizer of trainers and servers alike.
-func (j Job) NewOptimizer() (optim.Optimizer, error) {
-	o := j.Optimizer
-	return optim.New(optim.Config{
-		Name: o.Name, LR: o.LR, Momentum: o.Momentum,
-		Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay,
-	})
-}
 
 // BlockSize is the number of parameters in a block: 64 KiB, small enough that a block's
 // common exponent suits all its gradients, large enough that its header costs nothing.

@@ -27,10 +27,12 @@ func (n *Node) self() raftgroup.Replica {
 
 // serve starts this node's replicas, if the founding names it, and the client of them all.
 func (n *Node) serve(down *shutdown) error {
-	opt, err := n.cfg.Job.NewOptimizer()
-	if err == nil && n.spec == nil {
-		err = n.prepare(n.founding.Samples)
+	if n.spec == nil {
+		if err := n.prepare(n.founding.Samples); err != nil {
+			return err
+		}
 	}
+	opt, err := n.cfg.Job.NewOptimizer()
 	if err != nil {
 		return err
 	}
