@@ -41,6 +41,9 @@ const (
 	// |z| <= L1, else (sign(z)*L1 - z)/((Beta + sqrt(n))/LR + L2). In float64, z, n and w rounded to float32 at
 	// once. A weight's initial value counts until its first update.
 	FTRL
+
+	// Kinds is how many there are.
+	Kinds
 )
 
 // Slots is how many values are kept for each parameter.

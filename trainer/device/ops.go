@@ -55,6 +55,7 @@ type Ops interface {
 	SoftmaxCrossEntropy(SoftmaxCrossEntropy)
 	BinaryCrossEntropy(BinaryCrossEntropy)
 	SquaredError(SquaredError)
+	Update(Update)
 	// ToNHWC is y (n, h, w, c) = x (n, c, h, w).
 	ToNHWC(y, x Buffer, n, c, h, w int)
 	// ToNCHW is y (n, c, h, w) = x (n, h, w, c).

@@ -1,6 +1,10 @@
 package cpu
 
-import "github.com/musterml/muster/trainer/device"
+import (
+	"github.com/musterml/muster/internal/optim"
+	"github.com/musterml/muster/internal/optim/vec"
+	"github.com/musterml/muster/trainer/device"
+)
 
 // Multiply implements device.Ops.
 func (s *stream) Multiply(yb, ab, bb device.Buffer, n int) {
@@ -29,18 +33,6 @@ func (s *stream) Scale(yb, xb device.Buffer, n int, a float32) {
 	}
 }
 
-// partials are partial sums: element i goes to the one numbered i mod 16.
-type partials [16]float64
-
-func (p *partials) total() float64 {
-	for half := len(p) / 2; half > 0; half /= 2 {
-		for k := range half {
-			p[k] += p[k+half]
-		}
-	}
-	return p[0]
-}
-
 // Sum implements device.Ops.
 func (s *stream) Sum(xb device.Buffer, n int, total *float64) {
 	const op = "sum"
@@ -51,26 +43,21 @@ func (s *stream) Sum(xb device.Buffer, n int, total *float64) {
 	if s.err != nil {
 		return
 	}
-	var p partials
+	var p vec.Partials
 	for i, v := range x {
 		p[i%len(p)] += float64(v)
 	}
-	*total = p.total()
+	*total = p.Total()
 }
 
-// SumSquares implements device.Ops. The squares are exact in float64, so fusing them with the sums changes nothing.
+// SumSquares implements device.Ops, by the kernel with which trainers find the norm of a gradient.
 func (s *stream) SumSquares(xb device.Buffer, n int, total *float64) {
 	const op = "sum of squares"
 	if !s.sized(op, n) {
 		return
 	}
 	x := s.floats(op, "X", xb, n)
-	if s.err != nil {
-		return
+	if s.err == nil {
+		*total = optim.SumSquares(x)
 	}
-	var p partials
-	for i, v := range x {
-		p[i%len(p)] += float64(v) * float64(v)
-	}
-	*total = p.total()
 }
