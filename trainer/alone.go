@@ -29,6 +29,7 @@ type Alone struct {
 // NewAlone makes a trainer for the job's batch, optimizer and sync.sum; everything else comes as arguments. The
 // weights are those that the job's seed gives.
 func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, train data.Dataset) (*Alone, error) {
+	job.Samples = train.Len()
 	opt, err := job.NewOptimizer()
 	if err != nil {
 		return nil, err
@@ -66,7 +67,11 @@ func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 	if err := a.ring.AllReduce(ctx, op, a.sums.gather(a.work.units, a.shards), a.sums.op()); err != nil {
 		return 0, err
 	}
-	a.sums.update(a.optim, at, a.state, a.sums.value(0, id.Block(a.sums.layout.Blocks())))
+	all := id.Block(a.sums.layout.Blocks())
+	grad := a.sums.value(0, all)
+	a.sums.measure(0, all)
+	a.sums.shorten(0, all)
+	a.sums.update(a.optim, at, a.state, grad)
 	a.state.step++
 	return train.Loss * float64(a.work.scale), nil
 }

@@ -18,6 +18,7 @@ import (
 const (
 	bucketHeader   = iota // exponents and results
 	bucketGradient        // the sum
+	bucketSquares         // of the sum's blocks, where gradients are clipped in mode server
 	bucketWeights         // new weights, in mode server
 )
 
@@ -31,6 +32,7 @@ type exchange struct {
 	header []int32   // block exponents, then the results of the logical shards
 	sum    []int32   // (params), sum exact
 	grad   []float32 // (params), the sum of gradients
+	clip   clipping
 }
 
 // none is what a trainer puts into the header where it has nothing to say. A word of
@@ -60,6 +62,7 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 		x.sum = make([]int32, layout.Params)
 	}
 	x.header = make([]int32, blocks+resultWords*x.shards)
+	x.clip = newClipping(job.Optimizer.ClipNorm, layout.Blocks())
 	return x
 }
 
@@ -177,15 +180,6 @@ func (x *exchange) value(first, last id.Block) []float32 {
 	}
 	lo, hi := x.span(first, last)
 	return x.grad[lo:hi]
-}
-
-// update makes the state at the next step, on all processors.
-func (x *exchange) update(o optimizer, at id.Step, s *state, grad []float32) {
-	x.spread(0, id.Block(x.layout.Blocks()), func(first, last id.Block) {
-		lo, hi := x.span(first, last)
-		part := s.part(lo, hi)
-		o.Update(at, part.W, grad[lo:hi], part.Slots)
-	})
 }
 
 // span is the range of parameters in the blocks [first, last).

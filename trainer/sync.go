@@ -66,7 +66,10 @@ func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) err
 		return err
 	}
 	defer s.cfg.Flight.End(s.record(flight.Step, "update", at), flight.Outcome{})
-	grad := s.sums.value(0, id.Block(s.sums.layout.Blocks()))
+	all := id.Block(s.sums.layout.Blocks())
+	grad := s.sums.value(0, all)
+	s.sums.measure(0, all)
+	s.sums.shorten(0, all)
 	return s.advance(s.view.Number, func() {
 		s.sums.update(s.optim, at, s.state, grad)
 		s.stepped(m)
@@ -99,10 +102,21 @@ func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) e
 	if err != nil {
 		return err
 	}
+	grad := s.sums.value(s.first, s.last)
+	s.sums.measure(s.first, s.last)
+	if s.sums.clip.limit > 0 {
+		end := s.awaitRing("the exchange of the gradient's norm", at)
+		err := s.sums.agreeNorm(ctx, s.ring, at, s.first, s.last)
+		end()
+		if err != nil {
+			return err
+		}
+	}
+	s.sums.shorten(s.first, s.last)
 	if s.first < s.last {
 		lo, hi := s.sums.span(s.first, s.last)
 		end := s.awaitServers("the update by the servers", at)
-		err := s.cfg.Servers.Push(ctx, at, s.first, s.last, s.sums.value(s.first, s.last), s.state.next[lo:hi])
+		err := s.cfg.Servers.Push(ctx, at, s.first, s.last, grad, s.state.next[lo:hi])
 		end()
 		if err != nil {
 			return err

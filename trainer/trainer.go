@@ -74,6 +74,7 @@ type Trainer struct {
 type optimizer interface {
 	Update(step id.Step, w, grad []float32, slots [][]float32)
 	Slots() int
+	WholeTensors() bool
 }
 
 var (

@@ -85,16 +85,22 @@ func model(t *testing.T, n *Node) []byte {
 // The promise that all else stands on: the number of trainers and the way they keep
 // their weights one do not change a bit of the outcome.
 func TestSameBytesOnAnyClusterInBothModes(t *testing.T) {
+	both := []string{trainer.ModeRing, trainer.ModeServer}
 	for _, c := range []struct {
 		optimizer trainer.Optimizer
+		modes     []string
 		nodes     []int
 	}{
-		{trainer.Optimizer{Name: "adam", LR: 0.001}, []int{1, 2, 3}},
-		{trainer.Optimizer{Name: "sgd", LR: 0.05, Momentum: 0.9}, []int{1, 3}},
+		{trainer.Optimizer{Name: "adam", LR: 0.001}, both, []int{1, 2, 3}},
+		{trainer.Optimizer{Name: "sgd", LR: 0.05, Momentum: 0.9}, both, []int{1, 3}},
+		{trainer.Optimizer{Name: "adamw", LR: 0.003, WeightDecay: 0.1, ClipNorm: 0.1,
+			Schedule: trainer.Schedule{Name: "cosine", Warmup: 5, Floor: 0.0001}}, both, []int{1, 3}},
+		{trainer.Optimizer{Name: "ftrl", LR: 0.05, L1: 0.001, ClipNorm: 0.1}, both, []int{2}},
+		{trainer.Optimizer{Name: "lamb", LR: 0.01, WeightDecay: 0.01}, both[:1], []int{1, 2}},
 	} {
 		t.Run(c.optimizer.Name, func(t *testing.T) {
 			var want []byte
-			for _, mode := range []string{trainer.ModeRing, trainer.ModeServer} {
+			for _, mode := range c.modes {
 				for _, nodes := range c.nodes {
 					job := smallJob()
 					job.Optimizer, job.Sync.Mode = c.optimizer, mode

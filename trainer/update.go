@@ -1,0 +1,118 @@
+package trainer
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/optim"
+)
+
+// What is done with the sum of gradients: it is clipped, and the optimizer makes the new weights of it.
+//
+// Clipping multiplies the gradient by one factor that hangs on the norm of all of it. The squares are added by block, each
+// block in one fixed order (optim.SumSquares), and then the blocks in their order, in float64. So the factor is a
+// function of the gradient alone: not of who added which block, and the same in mode ring, where every trainer has the
+// whole gradient and adds all blocks itself, as in mode server, where each trainer has its share of the blocks and the sums
+// of squares, a few bytes for each block of 64 KiB, are exchanged as they are. In mode server the trainers send
+// gradients that are clipped already; the servers know nothing of it.
+
+// clipping is what the norm of a gradient needs; nothing is done where limit is 0.
+type clipping struct {
+	limit   float64
+	squares []float64 // of the gradient's blocks
+	words   []int32   // the same as they travel
+}
+
+func newClipping(limit float64, blocks int) clipping {
+	if limit == 0 {
+		return clipping{}
+	}
+	return clipping{limit: limit, squares: make([]float64, blocks), words: make([]int32, 2*blocks)}
+}
+
+// measure adds the squares of the blocks [first, last) of the summed gradient.
+func (x *exchange) measure(first, last id.Block) {
+	if x.clip.limit == 0 {
+		return
+	}
+	x.spread(first, last, func(first, last id.Block) {
+		for b := first; b < last; b++ {
+			lo, hi := x.span(b, b+1)
+			x.clip.squares[b] = optim.SumSquares(x.grad[lo:hi])
+		}
+	})
+}
+
+// agreeNorm gives every trainer the squares of all blocks, of which each has measured [first, last). As in the header,
+// a word is the largest of all trainers', and only one has something to say.
+func (x *exchange) agreeNorm(ctx context.Context, ring *collective.Ring, at id.Step, first, last id.Block) error {
+	c := &x.clip
+	for i := range c.words {
+		c.words[i] = none
+	}
+	for b := first; b < last; b++ {
+		putFloat64(c.words[2*b:], c.squares[b])
+	}
+	op := collective.Op{Step: at, Bucket: bucketSquares}
+	if err := ring.AllReduce(ctx, op, collective.Int32s(c.words), collective.MaxInt32); err != nil {
+		return err
+	}
+	for b := range c.squares {
+		c.squares[b] = float64FromWords(c.words[2*b:])
+	}
+	return nil
+}
+
+// shorten clips the blocks [first, last) of the gradient, once the squares of all are known.
+func (x *exchange) shorten(first, last id.Block) {
+	if x.clip.limit == 0 {
+		return
+	}
+	sum := 0.0
+	for _, v := range x.clip.squares {
+		sum += v
+	}
+	factor := optim.ClipFactor(sum, x.clip.limit)
+	if factor == 1 {
+		return
+	}
+	x.spread(first, last, func(first, last id.Block) {
+		lo, hi := x.span(first, last)
+		optim.Scale(x.grad[lo:hi], factor)
+	})
+}
+
+// update makes the state at the next step, on all processors.
+func (x *exchange) update(o optimizer, at id.Step, s *state, grad []float32) {
+	if o.WholeTensors() {
+		x.updateTensors(o, at, s, grad)
+		return
+	}
+	x.spread(0, id.Block(x.layout.Blocks()), func(first, last id.Block) {
+		lo, hi := x.span(first, last)
+		part := s.part(lo, hi)
+		o.Update(at, part.W, grad[lo:hi], part.Slots)
+	})
+}
+
+// updateTensors does one tensor after the other, on each processor the next that is left.
+func (x *exchange) updateTensors(o optimizer, at id.Step, s *state, grad []float32) {
+	tensors := x.spec.Tensors()
+	var next atomic.Int64
+	var processors sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(tensors)) {
+		processors.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(tensors)); i = next.Add(1) - 1 {
+				lo := tensors[i].Offset
+				hi := lo + tensors[i].Len()
+				part := s.part(lo, hi)
+				o.Update(at, part.W, grad[lo:hi], part.Slots)
+			}
+		})
+	}
+	processors.Wait()
+}
