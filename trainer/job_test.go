@@ -3,8 +3,11 @@ package trainer
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/musterml/muster/trainer/data"
 )
 
 func TestParseJobTakesDefaultsForWhatIsNotGiven(t *testing.T) {
@@ -37,6 +40,58 @@ func TestJobSurvivesItsOwnYAML(t *testing.T) {
 	want, _ := j.Digest()
 	if got, _ := again.Digest(); got != want {
 		t.Errorf("the job changed on its way through YAML:\n%s", b)
+	}
+}
+
+// A model is the same by name and as the list that it expands to, also when that has been through YAML.
+func TestExpandedModelSurvivesYAML(t *testing.T) {
+	for name, form := range map[string]data.Form{
+		"mlp": {Shape: []int{5}, Classes: 3}, "resnet50": {Shape: []int{3, 32, 32}, Classes: 7}, "gpt": {Kind: data.Tokens, Shape: []int{6}, Classes: 9},
+	} {
+		j := DefaultJob()
+		j.Model = Model{Name: name}
+		if name == "gpt" {
+			j.Model.Options = map[string]any{"layers": uint64(2), "dropout": 0.1}
+		}
+		want, err := j.BuildModel(form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j.Model, err = j.Model.Expand(); err != nil {
+			t.Fatal(err)
+		}
+		b, err := j.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseJob(b)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, b)
+		}
+		got, err := again.BuildModel(form)
+		if err != nil || !reflect.DeepEqual(got.Tensors(), want.Tensors()) {
+			t.Errorf("%s: error %v in\n%s", name, err, b)
+		}
+	}
+}
+
+// Faults of the section model are told with all others, each with its place.
+func TestParseJobTellsFaultsOfModels(t *testing.T) {
+	for given, want := range map[string]string{
+		"model: {name: lenet, layers: [relu]}":    "model.name (lenet) and model.layers are given",
+		"model: {layers: [{linear: -3}, rely]}":   "model.layers[1]: unknown layer \"rely\"",
+		"model: {layers: 4}":                      "model.layers: 4 is not a list of layers",
+		"model: {layers: [linear], hidden: 5}":    "model.hidden is no option",
+		"model: {name: mlp, loss: hinge}":         "model.loss is \"hinge\"",
+		"model: {name: mlp, loss: [hinge]}":       "model.loss is [hinge]: write a word",
+		"model: {name: gpt, layers: 0, width: 5}": "model.layers: 0 is not a size",
+		"model: {name: mlp, hiden: 3}\npasses: 0": "model.hiden is unknown: known options are hidden (mlp)",
+		"model: {}": "model.name is missing",
+		"model: {name: resnet50, blocks: [1, 2, 3]}\npasses: 0": "passes is 0",
+	} {
+		if _, err := ParseJob([]byte(given)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s gives %v, want %q", given, err, want)
+		}
 	}
 }
 

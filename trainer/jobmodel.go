@@ -10,6 +10,12 @@ import (
 	"github.com/musterml/muster/trainer/nn"
 )
 
+// Expand is the same model as a list of layers.
+func (m Model) Expand() (Model, error) {
+	expanded, err := nn.Model(m).Expand()
+	return Model(expanded), err
+}
+
 // UnmarshalYAML takes name, layers and loss; every other key is an option of the model by name. Of such a
 // model, layers is an option too, if it has one: that of gpt is a number.
 func (m *Model) UnmarshalYAML(b []byte) error {

@@ -447,8 +447,8 @@ func TestBuildRefuses(t *testing.T) {
 		want string
 	}{
 		{testCase{"resnet", nil, []int{1}, 2}, ErrUnknownModel, "known models are gpt, lenet, linear, logistic, mlp, resnet18, resnet50"},
-		{testCase{"mlp", map[string]any{"hiden": 1}, []int{1}, 2}, ErrOption, "unknown option hiden: known options are hidden"},
-		{testCase{"linear", map[string]any{"a": 1}, []int{1}, 2}, ErrOption, "it has none"},
+		{testCase{"mlp", map[string]any{"hiden": 1}, []int{1}, 2}, ErrOption, "model.hiden is unknown: known options are hidden (mlp)"},
+		{testCase{"linear", map[string]any{"a": 1}, []int{1}, 2}, ErrOption, "model.a is unknown: there are no options (linear)"},
 		{testCase{"mlp", map[string]any{"hidden": 5}, []int{1}, 2}, ErrOption, "not a list of sizes"},
 		{testCase{"mlp", map[string]any{"hidden": []any{}}, []int{1}, 2}, ErrOption, "0 entries"},
 		{testCase{"mlp", map[string]any{"hidden": []any{3, 0}}, []int{1}, 2}, ErrOption, "0 in [3 0] is not a size"},

@@ -2,9 +2,9 @@ package nn
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
-	"sort"
 	"strings"
 )
 
@@ -21,21 +21,15 @@ func (o *options) fail(format string, args ...any) {
 }
 
 func (o *options) checkNames() {
-	var unknown []string
-	for name := range o.given {
-		if !slices.Contains(o.known, name) {
-			unknown = append(unknown, fmt.Sprintf("%.40s", name))
-		}
-	}
-	if len(unknown) == 0 {
-		return
-	}
-	sort.Strings(unknown)
-	known := "it has none"
+	known := "there are no options"
 	if len(o.known) > 0 {
 		known = "known options are " + strings.Join(o.known, ", ")
 	}
-	o.fail("unknown option %s: %s", strings.Join(unknown, ", "), known)
+	for _, name := range slices.Sorted(maps.Keys(o.given)) {
+		if !slices.Contains(o.known, name) {
+			o.fail("%.40s is unknown: %s", name, known)
+		}
+	}
 }
 
 // size is an option that is one size.

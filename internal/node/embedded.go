@@ -1,0 +1,68 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/musterml/muster/internal/id"
+)
+
+// RunEmbedded runs a whole cluster in this process, of as many nodes as asked for, each server and trainer. Of cfg it
+// takes the job, the version, the log and the callbacks, of which OnEvent is that of the first node. Where the job wants more
+// servers than there are nodes, it gets as many as there are: durability is not what a single
+// process is for, and the weights do not depend on it.
+func RunEmbedded(ctx context.Context, cfg Config, nodes int) (Result, error) {
+	cfg.Job.Cluster.Servers = min(cfg.Job.Cluster.Servers, nodes)
+	cfg.Job.Cluster.Replicas = min(cfg.Job.Cluster.Replicas, cfg.Job.Cluster.Servers)
+	dir, err := os.MkdirTemp("", "muster-train-")
+	if err != nil {
+		return Result{}, err
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results, errs := make([]Result, nodes), make([]error, nodes)
+	seed := make(chan string, 1)
+	var running sync.WaitGroup
+	for i := range nodes {
+		cfg := cfg
+		cfg.Name, cfg.Listen, cfg.Server, cfg.Trainer = id.Node(fmt.Sprintf("node-%d", i)), "127.0.0.1:0", true, true
+		cfg.DataDir, cfg.Out, cfg.Cluster = filepath.Join(dir, fmt.Sprint(i)), cfg.Job.Out, filepath.Base(dir)
+		cfg.Log = cfg.Log.With().Int("node", i).Logger()
+		if i == 0 {
+			cfg.OnListen = func(addr string) { seed <- addr }
+		} else {
+			cfg.Out, cfg.OnEvent = filepath.Join(dir, "out", fmt.Sprint(i)), nil
+		}
+		running.Go(func() {
+			if i > 0 {
+				select {
+				case addr := <-seed:
+					seed <- addr
+					cfg.Join = []string{addr}
+				case <-ctx.Done():
+					return
+				}
+			}
+			if results[i], errs[i] = Run(ctx, cfg); errs[i] != nil {
+				cancel() // one that cannot go on ends the others
+			}
+		})
+	}
+	running.Wait()
+	return results[0], firstCause(errs)
+}
+
+// firstCause leaves out the errors of nodes that were only told to end.
+func firstCause(errs []error) error {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
