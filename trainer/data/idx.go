@@ -1,13 +1,10 @@
 package data
 
 import (
-	"bufio"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // The IDX format (Y. LeCun, "The MNIST database"): a big-endian magic number (two zero
@@ -28,56 +25,37 @@ const (
 	unprovenStart = 64 << 10
 )
 
-// FileError says what is wrong with a data file. Returned by Open when a file cannot
-// be read or is not what the job says it is.
-type FileError struct {
-	Field    string // the job's field that names the file: data.images
-	Path     string
-	Expected string
-	Found    string
-	Remedy   string
-	Err      error // the cause, or nil
-}
-
-func (e *FileError) Error() string {
-	return fmt.Sprintf("%s: %s: expected %s, found %s: %s", e.Field, e.Path, e.Expected, e.Found, e.Remedy)
-}
-
-func (e *FileError) Unwrap() error { return e.Err }
-
 // idxFile is an IDX file being read, its header checked.
 type idxFile struct {
-	field, path string
-	r           *bufio.Reader // past any gzip
-	proven      int64         // bytes the file surely holds, 0 if unknown (gzip)
-	read        int64         // bytes taken from r
-	count       int64         // samples, as the header claims
-	rows, cols  int64         // 1, 1 for labels
-	kind        string        // "images", "labels"
+	*file
+	read       int64  // bytes taken from r
+	count      int64  // samples, as the header claims
+	rows, cols int64  // 1, 1 for labels
+	kind       string // "images", "labels"
 }
 
 func (f *idxFile) sampleSize() int64 { return f.rows * f.cols }
 
-func (f *idxFile) fail(expected, found, remedy string, err error) error {
-	return &FileError{Field: f.field, Path: f.path, Expected: expected, Found: found, Remedy: remedy, Err: err}
+// openIDXFile opens an IDX file. The caller closes it.
+func openIDXFile(field, path string, magic uint32) (*idxFile, error) {
+	opened, err := openFile(field, path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := newIDXFile(opened, magic)
+	if err != nil {
+		opened.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
-const fetchAgain = "fetch the file again"
-
-// newIDXFile reads the header. Whether the bytes are gzip is told by their magic, not
-// by the file's name. size is the file's, or 0 if unknown.
-func newIDXFile(field, path string, raw io.Reader, size int64, magic uint32) (*idxFile, error) {
-	f := &idxFile{field: field, path: path, r: bufio.NewReaderSize(raw, 64<<10), proven: size, kind: "labels", rows: 1, cols: 1}
+// newIDXFile reads the header.
+func newIDXFile(opened *file, magic uint32) (*idxFile, error) {
+	f := &idxFile{file: opened, kind: "labels", rows: 1, cols: 1}
 	dims := 1
 	if magic == magicImages {
 		f.kind, dims = "images", 3
-	}
-	if head, _ := f.r.Peek(2); len(head) == 2 && head[0] == 0x1f && head[1] == 0x8b {
-		z, err := gzip.NewReader(f.r)
-		if err != nil {
-			return nil, f.fail("a gzip file", "a damaged gzip header", fetchAgain, err)
-		}
-		f.r, f.proven = bufio.NewReaderSize(z, 64<<10), 0
 	}
 	// The magic number first: a file of labels given as images may be shorter than
 	// an image header, and the sentence should name the real fault.
@@ -119,10 +97,7 @@ func (f *idxFile) ended(n int64, expected string, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return f.fail(expected, fmt.Sprintf("the end after %d bytes", f.read+n), "the file is truncated; "+fetchAgain, err)
 	}
-	if errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) {
-		return f.fail(expected, "damaged gzip data", fetchAgain, err)
-	}
-	return f.fail(expected, err.Error(), fetchAgain+", or check the disk", err)
+	return f.readError(0, err)
 }
 
 // whole describes what the header claims.
@@ -137,7 +112,7 @@ func (f *idxFile) whole() string {
 // file is known to be as long.
 func (f *idxFile) take(samples int64) ([]byte, error) {
 	want := samples * f.sampleSize()
-	buf := make([]byte, 0, min(want, max(f.proven, unprovenStart)))
+	buf := make([]byte, 0, min(want, max(f.size, unprovenStart)))
 	for int64(len(buf)) < want {
 		if len(buf) == cap(buf) {
 			grown := make([]byte, len(buf), min(want, 2*int64(cap(buf))))
@@ -188,34 +163,4 @@ func (f *idxFile) firstAndLast(first, last int64) (a, b []byte, err error) {
 		return nil, nil, err
 	}
 	return a, b, f.end()
-}
-
-// openFile opens a data file that a field of the job names. The caller closes it.
-func openFile(field, path string, magic uint32) (*idxFile, io.Closer, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, nil, pathError(field, path, err)
-	}
-	size := int64(0)
-	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
-		size = info.Size()
-	}
-	f, err := newIDXFile(field, path, file, size, magic)
-	if err != nil {
-		file.Close()
-		return nil, nil, err
-	}
-	return f, file, nil
-}
-
-func pathError(field, path string, err error) error {
-	found := err.Error()
-	if cause := errors.Unwrap(err); cause != nil {
-		found = cause.Error() // without the path, which the sentence names already
-	}
-	remedy := "check the path and who may read it"
-	if wd, wdErr := os.Getwd(); wdErr == nil {
-		remedy += "; paths are relative to the working directory, " + wd
-	}
-	return &FileError{Field: field, Path: path, Expected: "a readable file", Found: found, Remedy: remedy, Err: err}
 }

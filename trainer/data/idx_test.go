@@ -137,7 +137,7 @@ func TestIDXFaults(t *testing.T) {
 		{"truncated", fiveImages[:len(fiveImages)-3], fiveLabels, []string{"5 images of 1 by 2", "end after 23 bytes", "truncated"}},
 		{"truncated labels", fiveImages, fiveLabels[:10], []string{"data.labels", "5 labels", "end after 10 bytes"}},
 		{"truncated gzip", gzipped(fiveImages)[:30], fiveLabels, []string{"data.images", "truncated"}},
-		{"damaged gzip", damaged, fiveLabels, []string{"data.images", "damaged gzip"}},
+		{"damaged gzip", damaged, fiveLabels, []string{"data.images", "damaged data"}},
 		{"too long", append(bytes.Clone(fiveImages), 7), fiveLabels, []string{"more after its 26 bytes"}},
 		{"swapped", fiveLabels, fiveImages, []string{"which is labels", "swapped"}},
 		{"no IDX", []byte("label,a,b\n1,2,3\nabcdefg"), fiveLabels, []string{"magic number 0x00000803", "0x6c616265"}},
@@ -180,7 +180,7 @@ func TestIDXMissingFile(t *testing.T) {
 // A header that promises terabytes must not make us allocate them.
 func TestIDXHeaderIsNoProof(t *testing.T) {
 	bomb := gzipped(idxImages(1<<32-1, 1024, 1024, 1, 2, 3))
-	f, err := newIDXFile("data.images", "bomb", bytes.NewReader(bomb), 0, magicImages)
+	f, err := idxOf(bomb, 0, magicImages)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,6 +256,15 @@ func TestRealMNIST(t *testing.T) {
 	}
 }
 
+// idxOf reads the header of an IDX file in memory.
+func idxOf(b []byte, size int, magic uint32) (*idxFile, error) {
+	f, err := newFile("data.images", "file", bytes.NewReader(b), int64(size))
+	if err != nil {
+		return nil, err
+	}
+	return newIDXFile(f, magic)
+}
+
 func FuzzIDX(f *testing.F) {
 	f.Add(fiveImages, fiveLabels)
 	f.Add(gzipped(fiveImages), gzipped(fiveLabels))
@@ -263,11 +272,11 @@ func FuzzIDX(f *testing.F) {
 	f.Add(fiveImages[:20], fiveLabels[:9])
 	f.Add(fiveLabels, fiveImages)
 	f.Fuzz(func(t *testing.T, im, lb []byte) {
-		images, err := newIDXFile("data.images", "im", bytes.NewReader(im), int64(len(im)), magicImages)
+		images, err := idxOf(im, len(im), magicImages)
 		if err != nil {
 			return
 		}
-		labels, err := newIDXFile("data.labels", "lb", bytes.NewReader(lb), int64(len(lb)), magicLabels)
+		labels, err := idxOf(lb, len(lb), magicLabels)
 		if err != nil {
 			return
 		}

@@ -72,16 +72,16 @@ func openIDX(s Source) (train, test Dataset, err error) {
 // openPair reads a file of images and its file of labels: the first samples, and the
 // last ones.
 func openPair(imagesField, imagesPath, labelsField, labelsPath string, classes, first, last int) (a, b *idxSet, err error) {
-	images, closeImages, err := openFile(imagesField, imagesPath, magicImages)
+	images, err := openIDXFile(imagesField, imagesPath, magicImages)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer closeImages.Close()
-	labels, closeLabels, err := openFile(labelsField, labelsPath, magicLabels)
+	defer images.Close()
+	labels, err := openIDXFile(labelsField, labelsPath, magicLabels)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer closeLabels.Close()
+	defer labels.Close()
 	return readPair(images, labels, classes, first, last)
 }
 

@@ -2,11 +2,8 @@ package data
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"unicode/utf8"
 )
@@ -67,21 +64,18 @@ func (s *text) Sample(i int, into Batch) {
 	}
 }
 
-// textFile names a file of text in what is said about it.
-type textFile string
-
-func (f textFile) fail(expected, found, remedy string, err error) error {
-	return &FileError{Field: "data.path", Path: string(f), Expected: expected, Found: found, Remedy: remedy, Err: err}
-}
-
 // openText reads the file of a valid source.
 func openText(s Source) (train, test Dataset, err error) {
-	f := textFile(s.Path)
-	b, err := f.read()
+	f, err := openFile("data.path", s.Path)
 	if err != nil {
 		return nil, nil, err
 	}
-	tokens, vocabulary, err := f.tokens(b)
+	defer f.Close()
+	b, err := readText(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	tokens, vocabulary, err := tokenise(f, b)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -106,17 +100,12 @@ func openText(s Source) (train, test Dataset, err error) {
 	return newText(tokens[:split], vocabulary, s.Context, s.Train), newText(tokens[split:], vocabulary, s.Context, s.Test), nil
 }
 
-func (f textFile) read() ([]byte, error) {
-	const expected, remedy = "a readable file of text", "name a file of text in UTF-8 that this user may read"
-	file, err := os.Open(string(f))
-	if err != nil {
-		return nil, f.fail(expected, reason(err), remedy, err)
-	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, maxTextBytes+1))
+// readText reads a whole file.
+func readText(f *file) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f.r, maxTextBytes+1))
 	switch {
 	case err != nil:
-		return nil, f.fail(expected, reason(err), remedy, err)
+		return nil, f.readError(0, err)
 	case len(b) == 0:
 		return nil, f.fail("text", "an empty file", "name a file that holds some", nil)
 	case len(b) > maxTextBytes:
@@ -125,23 +114,14 @@ func (f textFile) read() ([]byte, error) {
 	return b, nil
 }
 
-// reason is what the system says, without the path, which stands elsewhere in the sentence.
-func reason(err error) string {
-	var of *fs.PathError
-	if errors.As(err, &of) {
-		return of.Err.Error()
-	}
-	return err.Error()
-}
-
-// tokens numbers the different characters of b and gives b as such numbers.
-func (f textFile) tokens(b []byte) (tokens []uint16, vocabulary []rune, err error) {
+// tokenise numbers the different characters of b and gives b as such numbers.
+func tokenise(f *file, b []byte) (tokens []uint16, vocabulary []rune, err error) {
 	seen := map[rune]uint16{}
 	line := 1
 	for at := 0; at < len(b); {
 		r, size := utf8.DecodeRune(b[at:])
 		if r == utf8.RuneError && size == 1 {
-			return nil, nil, f.fail("text in UTF-8", fmt.Sprintf("the byte %#02x in line %d (byte %d)", b[at], line, at+1),
+			return nil, nil, f.failAt(line, "text in UTF-8", fmt.Sprintf("the byte %#02x (byte %d of the file)", b[at], at+1),
 				"convert the file, for example with iconv -f LATIN1 -t UTF-8", nil)
 		}
 		if r == '\n' {

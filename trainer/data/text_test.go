@@ -3,6 +3,7 @@ package data
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -127,15 +128,20 @@ func TestTextFaults(t *testing.T) {
 	none, folder := source("x", 1, 1, 1), source("x", 1, 1, 1)
 	none.Path += "-missing"
 	folder.Path = filepath.Dir(folder.Path)
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := "expected a readable file, found no such file or directory: check the path and who may read it; paths are relative to the working directory, " + here
 	for name, c := range map[string]struct {
 		s    Source
 		want string // after the path
 	}{
-		"missing":       {none, "expected a readable file of text, found no such file or directory: name a file of text in UTF-8 that this user may read"},
-		"a folder":      {folder, "expected a readable file of text, found is a directory: name a file of text in UTF-8 that this user may read"},
+		"missing":       {none, missing},
+		"a folder":      {folder, "expected a file, found a directory: name the file in it"},
 		"empty":         {source("", 1, 1, 1), "expected text, found an empty file: name a file that holds some"},
-		"not UTF-8":     {source("one\ntwo \xe9t\xe9\n", 1, 1, 1), "expected text in UTF-8, found the byte 0xe9 in line 2 (byte 9): convert the file, for example with iconv -f LATIN1 -t UTF-8"},
-		"cut short":     {source("abc\xe2\x82", 1, 1, 1), "expected text in UTF-8, found the byte 0xe2 in line 1 (byte 4): convert the file, for example with iconv -f LATIN1 -t UTF-8"},
+		"not UTF-8":     {source("one\ntwo \xe9t\xe9\n", 1, 1, 1), "line 2: expected text in UTF-8, found the byte 0xe9 (byte 9 of the file): convert the file, for example with iconv -f LATIN1 -t UTF-8"},
+		"cut short":     {source("abc\xe2\x82", 1, 1, 1), "line 1: expected text in UTF-8, found the byte 0xe2 (byte 4 of the file): convert the file, for example with iconv -f LATIN1 -t UTF-8"},
 		"one sign":      {source("aaaa", 1, 1, 1), "expected at least 2 different characters, found only 'a': name a text that has something to learn"},
 		"many signs":    {source(all.String(), 1, 1, 1), "expected at most 32768 different characters, found 32769: each is a token of the model; name a text in one language"},
 		"short":         {source(alphabet(40), 36, 1, 1), "expected more than 36 characters (data.context) in the first nine tenths of the text, found 36: lower data.context, or name a longer text"},
@@ -145,7 +151,11 @@ func TestTextFaults(t *testing.T) {
 	} {
 		_, _, err := Open(c.s)
 		var of *FileError
-		if want := "data.path: " + c.s.Path + ": " + c.want; err == nil || err.Error() != want || !errors.As(err, &of) {
+		separator := ": "
+		if strings.HasPrefix(c.want, "line ") {
+			separator = ", "
+		}
+		if want := "data.path: " + c.s.Path + separator + c.want; err == nil || err.Error() != want || !errors.As(err, &of) {
 			t.Errorf("%s:\n got %v\nwant %s", name, err, want)
 		}
 	}
