@@ -221,7 +221,8 @@ func (j Job) YAML() ([]byte, error) {
 // trainer joins.
 func (j Job) Digest() ([32]byte, error) {
 	j.Out = ""
-	j.Data.Images, j.Data.Labels, j.Data.TestImages, j.Data.TestLabels, j.Data.Path = "", "", "", "", ""
+	j.Data.Images, j.Data.Labels, j.Data.TestImages, j.Data.TestLabels = "", "", "", ""
+	j.Data.Path, j.Data.TestPath = "", ""
 	b, err := j.YAML()
 	return sha256.Sum256(b), err
 }

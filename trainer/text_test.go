@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -133,7 +134,7 @@ func TestParseJobOfText(t *testing.T) {
 	}
 	a, b := parse("/a/t"), parse("/b/t")
 	want := data.DefaultText()
-	if want.Path = "/a/t"; a.Data != want {
+	if want.Path = "/a/t"; !reflect.DeepEqual(a.Data, want) {
 		t.Errorf("got %+v, want %+v", a.Data, want)
 	}
 	da, _ := a.Digest()

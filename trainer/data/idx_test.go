@@ -197,14 +197,14 @@ func TestSourceValidate(t *testing.T) {
 		{DefaultSource(), nil},
 		{Source{Source: IDX, Train: 1, Test: 1, Images: "a", Labels: "b"}, nil},
 		{Source{}, []string{"data.train is 0", "data.test is 0", `data.source is "": use`}},
-		{Source{Source: "mnist", Train: 1, Test: -1}, []string{"data.test is -1", "use one of glyphs, idx, text"}},
+		{Source{Source: "mnist", Train: 1, Test: -1}, []string{"data.test is -1", "use one of glyphs, idx, csv, libsvm, text"}},
 		{Source{Source: Glyphs, Train: 1, Test: 1, Images: "a", TestLabels: "b", Classes: 4}, []string{"data.images has no meaning", "data.test_labels has no meaning", "data.classes is 4"}},
 		{Source{Source: IDX, Train: 1, Test: maxSamples + 1, Seed: 3, TestImages: "a", Classes: 300}, []string{
 			"data.test is", "data.seed has no meaning", "data.images is missing", "data.labels is missing", "data.test_images and data.test_labels", "data.classes is 300"}},
 		{Source{Source: Text, Train: 1, Test: 1, Context: 1, Path: "a"}, nil},
 		{DefaultText(), []string{"data.path is missing"}},
 		{Source{Source: Text, Train: 1, Test: 1, Seed: 1, Images: "a", Classes: 65, Context: -1}, []string{
-			"data.seed has no meaning", "data.images has no meaning", "data.path is missing", "data.context is -1", "data.classes is 65"}},
+			"data.seed has no meaning", "data.images has no meaning", "data.classes has no meaning", "data.path is missing", "data.context is -1"}},
 		{Source{Source: IDX, Train: 1, Test: 1, Images: "a", Labels: "b", Path: "c", Context: 8}, []string{"data.path has no meaning", "data.context has no meaning"}},
 	} {
 		faults := c.s.Validate()

@@ -3,6 +3,7 @@ package data
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,14 +16,20 @@ const (
 	CSV    = "csv"    // a table with a label in one column
 )
 
+// What Source.Task may name.
+const (
+	Classification = "classification" // labels are classes
+	Regression     = "regression"     // labels are numbers to be found
+)
+
 // Source is the job's description of its data, the section "data" of its YAML. Paths are
-// relative to the working directory.
+// relative to the working directory; all may be gzip or bzip2.
 type Source struct {
 	Source string `yaml:"source"`
-	Train  int    `yaml:"train"` // samples of a pass: pictures, or windows of text
-	Test   int    `yaml:"test"`  // samples held out, never trained on
+	Train  int    `yaml:"train,omitempty"` // samples of a pass: pictures, or windows of text
+	Test   int    `yaml:"test,omitempty"`  // samples held out, never trained on
 
-	Seed uint64 `yaml:"seed,omitempty"` // glyphs only
+	Seed uint64 `yaml:"seed,omitempty"` // glyphs: of the drawing; libsvm and csv: of the choice of held-out rows
 
 	// idx only. Without TestImages the first Train samples are trained on and the last
 	// Test held out; with it, the first Train of one pair and the first Test of the other.
@@ -32,10 +39,20 @@ type Source struct {
 	TestLabels string `yaml:"test_labels,omitempty"`
 	Classes    int    `yaml:"classes,omitempty"` // 0 means 10
 
-	// text only. A sample is a window of Context characters. Train windows are spread evenly
-	// over the first nine tenths of the text, Test windows over the last tenth.
+	// text, libsvm and csv. Of text, a sample is a window of Context characters: Train windows
+	// are spread evenly over the first nine tenths of the text, Test windows over the last tenth.
 	Path    string `yaml:"path,omitempty"`
 	Context int    `yaml:"context,omitempty"`
+
+	// libsvm and csv: every row is a sample, so there is no Train and no Test. Both paths may
+	// be patterns: part-*.csv. Without TestPath a share of the rows is held out.
+	TestPath string  `yaml:"test_path,omitempty"`
+	HeldOut  float64 `yaml:"held_out,omitempty"` // 0 means 0.2
+	Task     string  `yaml:"task,omitempty"`     // empty: libsvm, classification; csv, as the labels look
+
+	Features int `yaml:"features,omitempty"` // libsvm: how many there are; 0: as many as the files name
+
+	Table `yaml:",inline"`
 }
 
 // DefaultSource is what a job trains on that says nothing of its data.
@@ -56,6 +73,9 @@ func (s Source) Kind() Kind {
 	}
 }
 
+// ofRows tells whether every row of the files is a sample.
+func (s Source) ofRows() bool { return s.Source == LIBSVM || s.Source == CSV }
+
 // maxSamples catches a slip of the keyboard; no single node reads more.
 const maxSamples = 1_000_000_000
 
@@ -64,32 +84,27 @@ const maxSamples = 1_000_000_000
 func (s Source) Validate() []error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("data."+format, args...)) }
-	for _, c := range []struct {
-		field string
-		n     int
-	}{{"train", s.Train}, {"test", s.Test}} {
-		if c.n < 1 || c.n > maxSamples {
-			fault("%s is %d: set it to a number of samples from 1 to %d", c.field, c.n, maxSamples)
+	if !s.ofRows() {
+		for _, c := range []struct {
+			field string
+			n     int
+		}{{"train", s.Train}, {"test", s.Test}} {
+			if c.n < 1 || c.n > maxSamples {
+				fault("%s is %d: set it to a number of samples from 1 to %d", c.field, c.n, maxSamples)
+			}
 		}
 	}
-	faults = append(faults, s.misplaced()...)
+	sources := []string{Glyphs, IDX, CSV, LIBSVM, Text}
+	if slices.Contains(sources, s.Source) {
+		faults = append(faults, s.misplaced()...)
+	}
 	switch s.Source {
 	case Glyphs:
 		if s.Classes != 0 && s.Classes != len(digits) {
 			fault("classes is %d, but %s are digits: remove it", s.Classes, Glyphs)
 		}
 	case IDX:
-		for _, p := range []struct{ field, value string }{{"images", s.Images}, {"labels", s.Labels}} {
-			if p.value == "" {
-				fault("%s is missing: give the path of an IDX file, plain or gzip", p.field)
-			}
-		}
-		if (s.TestImages == "") != (s.TestLabels == "") {
-			fault("test_images and data.test_labels belong together: give both, or neither to hold out the last samples of data.images")
-		}
-		if s.Classes < 0 || s.Classes > 256 {
-			fault("classes is %d: set it to the number of labels, 1 to 256, or remove it for 10", s.Classes)
-		}
+		s.validateIDX(fault)
 	case Text:
 		if s.Path == "" {
 			fault("path is missing: give the path of a file of text in UTF-8")
@@ -97,29 +112,77 @@ func (s Source) Validate() []error {
 		if s.Context < 1 || s.Context > maxContext {
 			fault("context is %d: set it to the number of characters in a window, 1 to %d", s.Context, maxContext)
 		}
-		if s.Classes != 0 {
-			fault("classes is %d, but those of a %s are its different characters: remove it", s.Classes, Text)
+	case LIBSVM:
+		s.validateRows(fault)
+		if s.Features < 0 || s.Features > maxFeatures {
+			fault("features is %d: set it to the number of features, 1 to %d, or remove it for as many as the files name", s.Features, maxFeatures)
 		}
+	case CSV:
+		s.validateRows(fault)
+		s.Table.validate(fault)
 	default:
-		fault("source is %q, which is not known: use one of %s", s.Source, strings.Join([]string{Glyphs, IDX, Text}, ", "))
+		fault("source is %q, which is not known: use one of %s", s.Source, strings.Join(sources, ", "))
 	}
 	return faults
+}
+
+func (s Source) validateIDX(fault func(string, ...any)) {
+	for _, p := range []struct{ field, value string }{{"images", s.Images}, {"labels", s.Labels}} {
+		if p.value == "" {
+			fault("%s is missing: give the path of an IDX file, plain or gzip", p.field)
+		}
+	}
+	if (s.TestImages == "") != (s.TestLabels == "") {
+		fault("test_images and data.test_labels belong together: give both, or neither to hold out the last samples of data.images")
+	}
+	if s.Classes < 0 || s.Classes > 256 {
+		fault("classes is %d: set it to the number of labels, 1 to 256, or remove it for 10", s.Classes)
+	}
+}
+
+// validateRows checks what libsvm and csv have in common.
+func (s Source) validateRows(fault func(string, ...any)) {
+	if s.Path == "" {
+		fault("path is missing: give the path of a file, or a pattern such as part-*, plain, gzip or bzip2")
+	}
+	switch {
+	case s.TestPath != "" && s.HeldOut != 0:
+		fault("held_out has no meaning with data.test_path: remove one of them")
+	case !(s.HeldOut >= 0 && s.HeldOut < 1):
+		fault("held_out is %v: set it to the share of rows that is not trained on, such as 0.2", s.HeldOut)
+	}
+	if s.Task != "" && s.Task != Classification && s.Task != Regression {
+		fault("task is %q: use %s or %s", s.Task, Classification, Regression)
+	}
 }
 
 // misplaced names the fields that belong to another source.
 func (s Source) misplaced() []error {
 	var faults []error
 	for _, f := range []struct {
-		field, source string
-		given         bool
+		field   string
+		given   bool
+		sources []string
 	}{
-		{"seed", Glyphs, s.Seed != 0},
-		{"images", IDX, s.Images != ""}, {"labels", IDX, s.Labels != ""},
-		{"test_images", IDX, s.TestImages != ""}, {"test_labels", IDX, s.TestLabels != ""},
-		{"path", Text, s.Path != ""}, {"context", Text, s.Context != 0},
+		{"train", s.Train != 0, []string{Glyphs, IDX, Text}}, {"test", s.Test != 0, []string{Glyphs, IDX, Text}},
+		{"seed", s.Seed != 0, []string{Glyphs, LIBSVM, CSV}},
+		{"images", s.Images != "", []string{IDX}}, {"labels", s.Labels != "", []string{IDX}},
+		{"test_images", s.TestImages != "", []string{IDX}}, {"test_labels", s.TestLabels != "", []string{IDX}},
+		{"classes", s.Classes != 0, []string{Glyphs, IDX}},
+		{"path", s.Path != "", []string{Text, LIBSVM, CSV}}, {"context", s.Context != 0, []string{Text}},
+		{"test_path", s.TestPath != "", []string{LIBSVM, CSV}}, {"held_out", s.HeldOut != 0, []string{LIBSVM, CSV}},
+		{"task", s.Task != "", []string{LIBSVM, CSV}}, {"features", s.Features != 0, []string{LIBSVM}},
+		{"label", s.Label != "", []string{CSV}}, {"header", s.Header != nil, []string{CSV}}, {"delimiter", s.Delimiter != "", []string{CSV}},
+		{"numeric", s.Numeric != nil, []string{CSV}}, {"categorical", s.Categorical != nil, []string{CSV}}, {"ignore", s.Ignore != nil, []string{CSV}},
+		{"missing", s.Missing != nil, []string{CSV}}, {"indicate_missing", s.IndicateMissing, []string{CSV}},
+		{"max_categories", s.MaxCategories != 0, []string{CSV}},
 	} {
-		if f.given && f.source != s.Source {
-			faults = append(faults, fmt.Errorf("data.%s has no meaning with source %s: remove it, or set data.source to %s", f.field, s.Source, f.source))
+		switch {
+		case !f.given || slices.Contains(f.sources, s.Source):
+		case s.ofRows() && (f.field == "train" || f.field == "test"):
+			faults = append(faults, fmt.Errorf("data.%s has no meaning with source %s, of which every row is used: remove it; data.held_out or data.test_path says what is held out", f.field, s.Source))
+		default:
+			faults = append(faults, fmt.Errorf("data.%s has no meaning with source %s: remove it, or set data.source to %s", f.field, s.Source, strings.Join(f.sources, " or ")))
 		}
 	}
 	return faults
@@ -136,6 +199,10 @@ func Open(s Source) (train, test Dataset, err error) {
 		return newGlyphs(s.Seed, trainStream, s.Train), newGlyphs(s.Seed, testStream, s.Test), nil
 	case Text:
 		return openText(s)
+	case LIBSVM:
+		return openLIBSVM(s)
+	case CSV:
+		return openCSV(s)
 	default:
 		return openIDX(s)
 	}
