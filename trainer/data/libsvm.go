@@ -85,33 +85,36 @@ func enough(s Source, train, test int) error {
 
 // read reads all files of a path; into gives the rows that a row belongs to.
 func (r *libsvm) read(field, pattern string, into func(row int) *libsvmRows) error {
-	return eachFile(field, pattern, func(f *file) error {
-		l, err := newLines(f)
+	r.rows = 0
+	return eachFile(field, pattern, func(f *file) error { return r.readFile(f, into) })
+}
+
+func (r *libsvm) readFile(f *file, into func(row int) *libsvmRows) error {
+	l, err := newLines(f)
+	if err != nil {
+		return err
+	}
+	before := r.rows
+	for {
+		line, err := l.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
 		if err != nil {
 			return err
 		}
-		before := r.rows
-		for {
-			line, err := l.next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if line = content(line); len(line) == 0 {
-				continue
-			}
-			if err := r.line(l, line, into(r.rows)); err != nil {
-				return err
-			}
-			r.rows++
+		if line = content(line); len(line) == 0 {
+			continue
 		}
-		if r.rows == before {
-			return f.fail("lines of a label and index:value pairs", "an empty file", "name a file that holds some", nil)
+		if err := r.line(l, line, into(r.rows)); err != nil {
+			return err
 		}
-		return nil
-	})
+		r.rows++
+	}
+	if r.rows == before {
+		return f.fail("lines of a label and index:value pairs", "an empty file", "name a file that holds some", nil)
+	}
+	return nil
 }
 
 // eachFile opens the files of a path one after another.
@@ -273,6 +276,9 @@ func (r *libsvm) finish(train, test *libsvmRows) (a, b Dataset, err error) {
 		if len(names) < 2 {
 			return nil, nil, oneClass(r.source, fmt.Sprint(names[0]))
 		}
+		if err := repeated(r.source, len(names), train.Len()+test.Len()); err != nil {
+			return nil, nil, err
+		}
 	}
 	for _, part := range []*libsvmRows{train, test} {
 		for i := range part.columns {
@@ -304,6 +310,16 @@ func (r *libsvm) number() []float64 {
 
 func oneClass(s Source, label string) error {
 	return &FileError{Field: "data.path", Path: s.Path, Expected: "labels of at least 2 classes", Found: "only " + label, Remedy: "name files that have something to learn"}
+}
+
+// repeated refuses labels most of which occur once: they name the rows, or are numbers to be
+// found.
+func repeated(s Source, classes, rows int) error {
+	if classes < fewValues || 2*classes <= rows {
+		return nil
+	}
+	return &FileError{Field: "data.path", Path: s.Path, Expected: "labels that come again and again, as classes do", Found: fmt.Sprintf("%d different ones in %d rows", classes, rows),
+		Remedy: "take another column for the label, or, if numbers are to be found, set data.task to " + Regression}
 }
 
 // standardise makes targets of numbers, by the mean and the deviation of those to train on.

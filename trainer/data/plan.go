@@ -126,7 +126,7 @@ func (r *tableReader) planLabel(p *plan) error {
 		return oneClass(r.source, fmt.Sprintf("%q in column %q", slices.Collect(maps.Keys(l.counts)), l.name))
 	}
 	p.classes, p.class = classes(l, numbers)
-	return nil
+	return repeated(r.source, len(p.classes), l.values)
 }
 
 // classes numbers the different labels in ascending order: of their values where all are

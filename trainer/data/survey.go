@@ -32,8 +32,9 @@ const (
 	// more likely one of numbers with a fault than one of categories.
 	looksNumeric = 0.9
 
-	// A column of text is most likely no category, but a name or a key, if more than half of its
-	// rows have a value of their own; fewer than fewValues say nothing.
+	// fewValues is how many different values make a column of categories, whatever they are. A
+	// column of more texts is most likely no category, but a name or a key, if more than half of
+	// its rows have a text of their own.
 	fewValues = 20
 
 	// mostTexts and mostNumbers bound the different values of a column that are counted, while
@@ -258,11 +259,11 @@ func (c *survey) kind(f *FileError) (k columnKind, why string, err error) {
 		return unused, "no values", nil
 	case c.numbers == rows && c.m2 == 0:
 		return unused, "always the same number", nil
-	case c.numbers == rows && c.counting && rows > fewValues && c.missing == 0:
+	case c.numbers == rows && c.counting && (c.first == 0 || c.first == 1) && rows >= fewValues && c.missing == 0:
 		return unused, "numbers of the rows", nil
 	case c.numbers == rows:
 		return numeric, "", nil
-	case float64(c.numbers) >= looksNumeric*float64(rows):
+	case float64(c.numbers) >= looksNumeric*float64(rows) && (c.lost || len(c.counts) >= fewValues):
 		f.Line = c.oddLine
 		f.Expected = fmt.Sprintf("a number of 32 bits in column %q, as in %d of its %d rows", c.name, c.numbers, rows)
 		f.Found = quote(c.odd)
