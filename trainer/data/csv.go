@@ -75,6 +75,7 @@ type records struct {
 	csv   *csv.Reader
 	want  int // fields of a row; 0 before the first
 	first int // the line of the first row
+	last  int // the line of the row read last
 }
 
 // newRecords begins to read a file whose delimiter is given, or as its first line looks.
@@ -125,6 +126,7 @@ func (r *records) next() (fields []string, line int, err error) {
 			return nil, 0, r.fault(err)
 		}
 		line, _ = r.csv.FieldPos(0)
+		r.last = line
 		for i, f := range fields {
 			fields[i] = strings.TrimSpace(f)
 		}
@@ -154,8 +156,7 @@ func (r *records) fault(err error) error {
 	case errors.Is(err, io.EOF):
 		return io.EOF
 	case !errors.As(err, &of):
-		line, _ := r.csv.FieldPos(0)
-		return r.readError(line, err)
+		return r.readError(r.last, err)
 	case errors.Is(err, csv.ErrBareQuote):
 		return r.failAt(of.Line, "quotes only around whole fields", fmt.Sprintf("one at character %d, within a field", of.Column),
 			`put the field in quotes and write those within it twice: "5"" nails"`, err)

@@ -16,15 +16,15 @@ import (
 // turns rows into numbers, by what the survey found. So memory is needed for what is kept,
 // not for what is read.
 
-// role is what the job says of a column.
-type role uint8
+// role is what the job says of a column: the field of Table that names it.
+type role string
 
 const (
-	asItLooks role = iota
-	numericRole
-	categoricalRole
-	ignoredRole
-	labelRole
+	asItLooks       role = ""
+	labelRole       role = "label"
+	numericRole     role = "numeric"
+	categoricalRole role = "categorical"
+	ignoredRole     role = "ignore"
 )
 
 const (
@@ -76,40 +76,43 @@ type tableReader struct {
 	rows    int // of all files of a path, so far
 }
 
-// each calls do for every row of the files of a path. It checks that the files have the
-// same columns.
-func (r *tableReader) each(field, pattern string, do func(f *records, line, row int, fields []string) error) error {
+// rowFunc is called for a row, numbered from 0 over the files of a path.
+type rowFunc func(f *records, line, row int, fields []string) error
+
+// each goes through the rows of the files of a path.
+func (r *tableReader) each(field, pattern string, do rowFunc) error {
 	r.rows = 0
-	return eachFile(field, pattern, func(f *file) error {
-		in, err := newRecords(f, r.source.Table)
+	return eachFile(field, pattern, func(f *file) error { return r.readFile(f, do) })
+}
+
+// readFile goes through the rows of a file. It checks that it has the columns of those before.
+func (r *tableReader) readFile(f *file, do rowFunc) error {
+	in, err := newRecords(f, r.source.Table)
+	if err != nil {
+		return err
+	}
+	before := r.rows
+	for {
+		fields, line, err := in.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		data := true
+		if err == nil && line == in.first {
+			data, err = r.begin(in, line, fields)
+		}
+		if err == nil && data {
+			err = do(in, line, r.rows, fields)
+			r.rows++
+		}
 		if err != nil {
 			return err
 		}
-		before := r.rows
-		for {
-			fields, line, err := in.next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err == nil && line == in.first {
-				var data bool
-				if data, err = r.begin(in, line, fields); err == nil && !data {
-					continue
-				}
-			}
-			if err == nil {
-				err = do(in, line, r.rows, fields)
-			}
-			if err != nil {
-				return err
-			}
-			r.rows++
-		}
-		if r.rows == before {
-			return f.fail("rows of fields", "none", "name a file that holds some", nil)
-		}
-		return nil
-	})
+	}
+	if r.rows == before {
+		return f.fail("rows of fields", "none", "name a file that holds some", nil)
+	}
+	return nil
 }
 
 // begin takes the first row of a file. It tells whether that is data.
@@ -141,14 +144,17 @@ func (r *tableReader) assign(f *records, line int, columns []string) error {
 	}
 	t := r.source.Table
 	for _, given := range []struct {
-		field string
-		names []string
 		role  role
-	}{{"label", []string{t.Label}, labelRole}, {"numeric", t.Numeric, numericRole}, {"categorical", t.Categorical, categoricalRole}, {"ignore", t.Ignore, ignoredRole}} {
+		names []string
+	}{{labelRole, []string{t.Label}}, {numericRole, t.Numeric}, {categoricalRole, t.Categorical}, {ignoredRole, t.Ignore}} {
 		for _, name := range given.names {
-			at, err := find(f.file, given.field, name, columns)
+			at, err := find(f.file, string(given.role), name, columns)
 			if err != nil {
 				return err
+			}
+			if other := r.columns[at].role; other != asItLooks {
+				return &FileError{Field: "data." + string(given.role), Path: f.path, Expected: "a column that no other field names",
+					Found: fmt.Sprintf("%q, which is the column %q of data.%s", name, columns[at], other), Remedy: "remove one of them"}
 			}
 			r.columns[at].role = given.role
 			if given.role == labelRole {
@@ -189,10 +195,10 @@ func (c *survey) look(f *records, line int, field string, missing, train bool) e
 	if isNumber {
 		c.number(x, train)
 	} else {
+		if !utf8.ValidString(field) {
+			return f.failAt(line, "text in UTF-8", quote(field), "convert the file, for example with iconv -f LATIN1 -t UTF-8", nil)
+		}
 		if c.odd == "" {
-			if !utf8.ValidString(field) {
-				return f.failAt(line, "text in UTF-8", quote(field), "convert the file, for example with iconv -f LATIN1 -t UTF-8", nil)
-			}
 			c.odd, c.oddLine = strings.Clone(field), line
 		}
 		if c.role == numericRole {
