@@ -8,18 +8,19 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/musterml/muster/internal/raftlog"
 	pb "github.com/musterml/muster/proto"
 )
 
 // testStore is a log store whose missing payloads come from fetch.
-func testStore(t *testing.T, fetch func([]reference) error) (*logStore, *holder) {
+func testStore(t *testing.T, fetch func([]reference) error) (*raftlog.Store, *holder) {
 	t.Helper()
 	p := newPayloads(1, 1<<20)
 	h := &holder{
 		payloads: p, timeout: 2 * time.Second, stall: 50 * time.Millisecond, gone: make(chan struct{}, 1),
 		fetch: func(_ context.Context, refs []reference) error { return fetch(refs) },
 	}
-	return newLogStore(p, func(refs []reference) error { return h.hold(context.Background(), refs) }), h
+	return raftlog.NewMemory(&logPayloads{payloads: p, hold: func(refs []reference) error { return h.hold(context.Background(), refs) }}), h
 }
 
 // arrival makes the payload that a reference describes arrive.
@@ -43,7 +44,7 @@ func logOf(t *testing.T, index, term uint64, r reference) *raft.Log {
 	return &raft.Log{Index: index, Term: term, Type: raft.LogCommand, Data: data}
 }
 
-func span(t *testing.T, s *logStore) (first, last uint64) {
+func span(t *testing.T, s *raftlog.Store) (first, last uint64) {
 	t.Helper()
 	first, err1 := s.FirstIndex()
 	last, err2 := s.LastIndex()
@@ -54,8 +55,8 @@ func span(t *testing.T, s *logStore) (first, last uint64) {
 }
 
 func TestStoreWaitsForPayload(t *testing.T) {
-	s, _ := testStore(t, func([]reference) error { return errors.New("must not fetch what is coming") })
-	p := s.payloads
+	s, h := testStore(t, func([]reference) error { return errors.New("must not fetch what is coming") })
+	p := h.payloads
 	p.opened(9)
 	stored := make(chan error, 1)
 	go func() { stored <- s.StoreLogs([]*raft.Log{logOf(t, 1, 1, ref(9, 1)), logOf(t, 2, 1, ref(9, 2))}) }()
@@ -93,7 +94,7 @@ func TestStoreFetches(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var p *payloads
 			available := false
-			s, _ := testStore(t, func(refs []reference) error {
+			s, h := testStore(t, func(refs []reference) error {
 				if !available {
 					return errNotFound
 				}
@@ -102,7 +103,7 @@ func TestStoreFetches(t *testing.T) {
 				}
 				return nil
 			})
-			p = s.payloads
+			p = h.payloads
 			prepare(p)
 			log := logOf(t, 1, 1, ref(9, 1))
 			if err := s.StoreLog(log); !errors.Is(err, ErrPayload) || !errors.Is(err, errNotFound) {
@@ -122,7 +123,7 @@ func TestStoreFetches(t *testing.T) {
 func TestStoreEndsWhenLeaderIsGone(t *testing.T) {
 	s, h := testStore(t, func([]reference) error { return errNotFound })
 	h.stall = time.Hour
-	s.payloads.opened(9)
+	h.payloads.opened(9)
 	stored := make(chan error, 1)
 	go func() { stored <- s.StoreLog(logOf(t, 1, 1, ref(9, 1))) }()
 	tick := time.NewTicker(time.Millisecond)
@@ -142,8 +143,8 @@ func TestStoreEndsWhenLeaderIsGone(t *testing.T) {
 
 // A payload whose checksum or length is not what the log says does not count as held.
 func TestStoreRefusesOtherBytes(t *testing.T) {
-	s, _ := testStore(t, func([]reference) error { return errNotFound })
-	arrival(s.payloads, ref(9, 1))
+	s, h := testStore(t, func([]reference) error { return errNotFound })
+	arrival(h.payloads, ref(9, 1))
 	other := ref(9, 1)
 	other.crc++
 	if err := s.StoreLog(logOf(t, 1, 1, other)); !errors.Is(err, ErrPayload) {
@@ -157,8 +158,8 @@ func TestStoreRefusesOtherBytes(t *testing.T) {
 }
 
 func TestTruncationIsCarriedOutByTheNextStore(t *testing.T) {
-	s, _ := testStore(t, func([]reference) error { return errNotFound })
-	p := s.payloads
+	s, h := testStore(t, func([]reference) error { return errNotFound })
+	p := h.payloads
 	for i := uint64(1); i <= 4; i++ {
 		arrival(p, ref(9, i))
 		if err := s.StoreLog(logOf(t, i, 1, ref(9, i))); err != nil {
@@ -191,8 +192,8 @@ func TestTruncationIsCarriedOutByTheNextStore(t *testing.T) {
 }
 
 func TestCompactionReleasesPayloads(t *testing.T) {
-	s, _ := testStore(t, func([]reference) error { return errNotFound })
-	p := s.payloads
+	s, h := testStore(t, func([]reference) error { return errNotFound })
+	p := h.payloads
 	store := func(i uint64) {
 		t.Helper()
 		arrival(p, ref(9, i))
@@ -203,7 +204,7 @@ func TestCompactionReleasesPayloads(t *testing.T) {
 	for i := uint64(1); i <= 5; i++ {
 		store(i)
 	}
-	if n := s.trailing(1000); n != 2 {
+	if n := s.Trailing(1000, payloadSize); n != 2 {
 		t.Fatalf("%d entries of 400 bytes in 1000", n)
 	}
 	held := p.pin(payloadID{9, 2}) // somebody still sends it

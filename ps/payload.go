@@ -85,6 +85,13 @@ func (t *payloads) get(n int) *payload {
 	return p
 }
 
+// share makes a payload that was read from the disk known; it stays pinned.
+func (t *payloads) share(p *payload) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.held[p.id] = p
+}
+
 // name gives a payload received from a client its id and shares it; it stays pinned.
 func (t *payloads) name(p *payload) {
 	t.mu.Lock()
@@ -195,7 +202,7 @@ func (t *payloads) unlog(id payloadID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.held[id]
-	if p == nil {
+	if p == nil || p.logged == 0 { // the disk had lost it
 		return
 	}
 	p.logged--

@@ -18,8 +18,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/journal"
 	"github.com/musterml/muster/internal/port"
 	"github.com/musterml/muster/internal/raftgroup"
+	"github.com/musterml/muster/internal/raftlog"
 	pb "github.com/musterml/muster/proto"
 )
 
@@ -31,9 +33,13 @@ type replica struct {
 	log        zerolog.Logger
 	state      *shardState
 	payloads   *payloads
-	entries    *logStore
+	entries    *raftlog.Store
+	logged     *logPayloads
+	healer     *healer
+	self       raftgroup.Replica // of this shard
 	holder     *holder
 	fetcher    *fetcher
+	known      bool  // this identity has taken part before
 	maxPayload int   // bytes of a put of the whole shard
 	logLimit   int64 // bytes of payloads in the log that call for a snapshot
 
@@ -47,6 +53,7 @@ type replica struct {
 	cut     chan struct{} // capacity 1: the log has grown past its limit
 	bytesIn *atomic.Uint64
 	sending atomic.Int32 // states on their way to other replicas
+	whole   atomic.Bool  // the state is not that of snapshot and log on the disk: it needs a snapshot
 
 	propose sync.Mutex // makes payloads' numbers and the senders' queues agree in order
 
@@ -56,7 +63,7 @@ type replica struct {
 	broken  error // why the replica was fenced
 }
 
-func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) *replica {
+func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) (*replica, error) {
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails
 	r := &replica{
@@ -68,6 +75,10 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 		cut:     make(chan struct{}, 1),
 		conns:   map[net.Conn]struct{}{},
 		senders: map[endpoint]*sender{},
+		self:    cfg.Self,
+	}
+	if cfg.Life != nil {
+		r.self.Incarnation, r.known = cfg.Life(shard)
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	floats := payloadFloats(cfg.Layout, shard, cfg.Optimizer.Slots(), pb.ParamEntry_PUT, 0, id.Block(cfg.Layout.Blocks()))
@@ -77,6 +88,9 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 		// A log shorter than the state would make a replica that lags fetch more than
 		// what it lacks.
 		r.logLimit = max(minLogLimit, int64(r.maxPayload))
+		if cfg.Durable { // each cut writes the state, two versions of it
+			r.logLimit *= 2
+		}
 	}
 	r.payloads = newPayloads(binary.LittleEndian.Uint64(seed[:]), r.logLimit)
 	r.fetcher = &fetcher{
@@ -88,8 +102,33 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 		stall: min(250*time.Millisecond, cfg.PayloadTimeout/4),
 		gone:  make(chan struct{}, 1),
 	}
-	r.entries = newLogStore(r.payloads, r.hold)
-	return r
+	r.logged = &logPayloads{payloads: r.payloads, hold: r.hold}
+	r.entries = raftlog.NewMemory(r.logged)
+	var err error
+	if cfg.Durable {
+		err = r.openLog()
+	}
+	r.healer = newHealer(r.logged.loading.lost)
+	return r, err
+}
+
+// openLog reads what the disk has of the log.
+func (r *replica) openLog() error {
+	cfg := journal.Config{Dir: filepath.Join(r.dir(), "log"), SegmentSize: r.logLimit / 4}
+	begin := time.Now()
+	entries, err := raftlog.Open(cfg, r.logged, func(t journal.Torn) {
+		r.log.Warn().Msgf("%s: cut %d bytes at byte %d, which a crash left behind unfinished", t.File, t.Bytes, t.Offset)
+	})
+	if err != nil {
+		return err
+	}
+	r.entries = entries
+	for i := range r.logged.loading.lost {
+		r.log.Error().Msgf("%v; it is to be healed from the other replicas", &r.logged.loading.lost[i])
+	}
+	s := r.entries.Stats()
+	r.log.Info().Int("segments", s.Segments).Int64("bytes", s.Bytes).Dur("took", time.Since(begin)).Msg("the log is read")
+	return nil
 }
 
 // minLogLimit is the least default for ServerConfig.LogLimit.
@@ -109,10 +148,11 @@ func (r *replica) dial(ctx context.Context, addr, topic string) (net.Conn, error
 // each needs what comes before it.
 func (r *replica) start(found []raftgroup.Replica) error {
 	p := r.cfg.Port
-	r.remove = append(r.remove, p.Handle(port.Params, payloadTopic(r.shard, r.cfg.Self), r.handler(r.servePeer)))
+	r.remove = append(r.remove, p.Handle(port.Params, payloadTopic(r.shard, r.self), r.handler(r.servePeer)))
 	g, err := raftgroup.Start(raftgroup.Config{
-		Group: r.shard.String(), Self: r.cfg.Self, Dir: r.dir(),
-		FSM: machine{r}, Logs: r.entries, Volatile: true, Port: p, Timing: r.cfg.Timing,
+		Group: r.shard.String(), Self: r.self, Dir: r.dir(), Known: r.known,
+		FSM: machine{r}, Logs: r.entries, Volatile: !r.cfg.Durable, Port: p, Timing: r.cfg.Timing, Locate: r.cfg.Locate,
+		Sending: func(states int) { r.sending.Add(int32(states)) },
 		// What the log may keep is counted in bytes, by compact.
 		Snapshots: raftgroup.Snapshots{Trailing: 1},
 		Log:       r.log, OnLeader: r.onLeader,
@@ -127,18 +167,18 @@ func (r *replica) start(found []raftgroup.Replica) error {
 			return err
 		}
 	}
+	r.wg.Go(r.heal)
 	r.wg.Go(r.tend)
 	r.wg.Go(r.compact)
 	r.remove = append(r.remove, p.Handle(port.Params, clientTopic(r.shard), r.handler(r.serveClient)))
 	return nil
 }
 
-// dir is apart for every life, because raftgroup never takes one up again. It holds term,
-// vote and references to snapshots, all worthless to another life, so those of earlier
-// ones are removed.
+// dir is apart for every identity. It holds term, vote, snapshots and the log, all
+// worthless to another identity, so those of earlier ones are removed.
 func (r *replica) dir() string {
 	parent := filepath.Join(r.cfg.Dir, r.shard.String())
-	own := string(r.cfg.Self.Incarnation)
+	own := string(r.self.Incarnation)
 	lives, err := os.ReadDir(parent)
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
@@ -173,7 +213,7 @@ func (r *replica) stop() error {
 	r.mu.Unlock()
 	r.setSenders(nil)
 	r.wg.Wait()
-	return err
+	return errors.Join(err, r.entries.Close())
 }
 
 // handler lets stop close the connections that are being served and wait for them.
@@ -226,11 +266,11 @@ func (r *replica) candidates() []endpoint {
 	}
 	leader, known := r.group.Leader()
 	var to []endpoint
-	if known && leader.ServerID() != r.cfg.Self.ServerID() {
+	if known && leader.ServerID() != r.self.ServerID() {
 		to = append(to, r.endpoint(leader))
 	}
 	for _, m := range members {
-		if m.ServerID() != r.cfg.Self.ServerID() && (!known || m.ServerID() != leader.ServerID()) {
+		if m.ServerID() != r.self.ServerID() && (!known || m.ServerID() != leader.ServerID()) {
 			to = append(to, r.endpoint(m.Replica))
 		}
 	}
@@ -238,6 +278,9 @@ func (r *replica) candidates() []endpoint {
 }
 
 func (r *replica) endpoint(to raftgroup.Replica) endpoint {
+	if r.cfg.Locate != nil {
+		to.Addr = r.cfg.Locate(to)
+	}
 	return endpoint{to.Node, to.Addr, payloadTopic(r.shard, to)}
 }
 
@@ -320,11 +363,14 @@ func (r *replica) compact() {
 			return
 		}
 		size := r.payloads.logBytes()
+		if r.whole.Swap(false) {
+			r.log.Info().AnErr("error", r.group.Raft().Snapshot().Error()).Msg("wrote a snapshot of the state received")
+		}
 		if size <= r.logLimit || (r.sending.Load() > 0 && size <= 2*r.logLimit) {
 			continue
 		}
 		conf := r.group.Raft().ReloadableConfig()
-		conf.TrailingLogs = max(1, r.entries.trailing(r.logLimit/2))
+		conf.TrailingLogs = max(1, r.entries.Trailing(r.logLimit/2, payloadSize))
 		err := r.group.Raft().ReloadConfig(conf)
 		if err == nil {
 			err = r.group.Raft().Snapshot().Error()

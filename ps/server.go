@@ -26,10 +26,20 @@ type ServerConfig struct {
 	Self      raftgroup.Replica
 	Layout    Layout
 	Optimizer optim.Optimizer
-	Dir       string // term and vote, one directory for each shard and life
+	Dir       string // term and vote, one directory for each shard and life; with Durable the log and snapshots, too
 	Port      *port.Port
 	Timing    raftgroup.Timing
 	Log       zerolog.Logger
+
+	// Durable has the log on the disk: what is committed is on the disks of a majority,
+	// and an identity outlives its process. Without it, every process needs another one.
+	Durable bool
+	// Life, when set, says under which identity this node is in a shard, and whether that
+	// has taken part before; nil: that of Self, which has not.
+	Life func(id.ParamShard) (identity id.Incarnation, known bool)
+	// Locate, when set, says where a replica is to be found now; nil: where it was when it
+	// was added.
+	Locate func(raftgroup.Replica) (addr string)
 
 	// OnLeader is called whenever this node learns of a shard's leader. It must not block.
 	OnLeader func(shard id.ParamShard, leader raftgroup.Replica, term uint64)
@@ -107,8 +117,11 @@ func (s *Server) Start(shard id.ParamShard, found []raftgroup.Replica) error {
 	if s.replicas[shard] != nil {
 		return fmt.Errorf("ps: %v runs already", shard)
 	}
-	r := newReplica(&s.cfg, shard, &s.bytesIn)
-	if err := r.start(found); err != nil {
+	r, err := newReplica(&s.cfg, shard, &s.bytesIn)
+	if err == nil {
+		err = r.start(found)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("ps: start %v: %w", shard, err), r.stop())
 	}
 	s.replicas[shard] = r

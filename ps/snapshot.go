@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 
+	"github.com/musterml/muster/internal/crash"
 	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 )
@@ -107,6 +108,7 @@ func (n *stateSnapshot) write(w io.Writer) error {
 		if _, err := w.Write(data); err != nil {
 			return err
 		}
+		crash.At("ps.snapshot-record")
 		r.v.release()
 		count++
 	}

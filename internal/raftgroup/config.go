@@ -19,7 +19,10 @@ type Config struct {
 	// Dir keeps term, vote and snapshots, in a folder for each group and life;
 	// groups and lives may share it.
 	Dir string
-	FSM raft.FSM
+	// Known says that this identity has taken part before, so that a folder without its
+	// vote is not a new one, but one that was lost.
+	Known bool
+	FSM   raft.FSM
 	// Logs is where entries go; nil keeps them in memory. StoreLogs blocks the
 	// replica: while it waits, no vote is given, and after Timing.RPCTimeout the
 	// leader sends again.
@@ -30,7 +33,12 @@ type Config struct {
 	Port      *port.Port
 	Timing    Timing
 	Snapshots Snapshots
-	Log       zerolog.Logger
+	// Sending, when set, is told with 1 and -1 when a snapshot begins and ends to be read,
+	// be it for a replica that is far behind.
+	Sending func(int)
+	// Locate, when set, says where a replica is to be found now; nil: at its address.
+	Locate func(Replica) (addr string)
+	Log    zerolog.Logger
 	// OnLeader, when set, is told who leads, as this replica sees it: after every
 	// change, and again when the same leader has a new term. It is called from
 	// one goroutine; changes during a call are reported as one. It must not call

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/musterml/muster/internal/journal"
 	"github.com/musterml/muster/internal/logadapt"
 	"github.com/rs/zerolog"
 )
@@ -17,6 +18,9 @@ import (
 // ErrLostLog is returned by Start when the identity has been used before and
 // its log is gone.
 var ErrLostLog = errors.New("this replica voted before and has lost its log; start it under a new incarnation")
+
+// ErrDamaged is returned by Start when the snapshots on the disk are not what was written.
+var ErrDamaged = errors.New("a snapshot is damaged; start this replica under a new incarnation")
 
 // Group is one replica of a Raft group. All its methods may be called concurrently.
 type Group struct {
@@ -70,11 +74,12 @@ func start(cfg Config) (g *Group, err error) {
 	if err != nil {
 		return nil, err
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, cfg.Snapshots.Retain, logger)
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, cfg.Snapshots.Retain, logger)
 	if err != nil {
 		return nil, err
 	}
-	if used {
+	snapshots := watchedSnapshots{files, cfg.Sending}
+	if used || cfg.Known {
 		if err := checkLog(cfg.Logs, snapshots, cfg.Volatile); err != nil {
 			return nil, fmt.Errorf("replica %s: %w", cfg.Self.ServerID(), err)
 		}
@@ -129,7 +134,39 @@ func checkLog(logs raft.LogStore, snapshots raft.SnapshotStore, volatile bool) e
 	if last == 0 && len(list) == 0 {
 		return ErrLostLog
 	}
+	return checkSnapshots(logs, snapshots, list)
+}
+
+// checkSnapshots finds out whether the snapshots and the log make up a state without a
+// gap: raft falls back to an older snapshot when the newest is damaged, and would panic where the log
+// does not reach back to it.
+func checkSnapshots(logs raft.LogStore, snapshots raft.SnapshotStore, list []*raft.SnapshotMeta) error {
+	good, damaged := uint64(0), ""
+	for _, meta := range list { // the newest first
+		_, r, err := snapshots.Open(meta.ID)
+		if err == nil {
+			good = meta.Index
+			_ = r.Close() // only read
+			break
+		}
+		damaged = fmt.Sprintf(" (%s: %v)", meta.ID, err)
+	}
+	first, err := logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if good == 0 && len(list) > 0 || first > good+1 {
+		return fmt.Errorf("%w%s: the log begins at entry %d, the newest snapshot that is whole ends at %d", ErrDamaged, damaged, first, good)
+	}
 	return nil
+}
+
+// Untrustworthy says of an error of Start that this identity does not know any more what
+// it has stored and how it has voted: the replica can only come back under another one,
+// to be filled by the others.
+func Untrustworthy(err error) bool {
+	var damage *journal.Damage
+	return errors.Is(err, ErrLostLog) || errors.Is(err, ErrDamaged) || errors.Is(err, ErrCorrupt) || errors.As(err, &damage)
 }
 
 // Found makes this replica, which must be one of them, and the others the first

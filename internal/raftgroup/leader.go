@@ -45,6 +45,9 @@ func (g *Group) watch() func() {
 		var last Replica
 		var lastKnown bool
 		var lastTerm uint64
+		tick := time.NewTicker(2 * g.cfg.Timing.ElectionTimeout)
+		defer tick.Stop()
+		confused := false // at the last tick
 		for {
 			leader, known := g.Leader()
 			term := g.raft.CurrentTerm()
@@ -58,6 +61,15 @@ func (g *Group) watch() func() {
 			select {
 			case <-woken:
 			case <-g.raft.LeaderCh(): // a leader that steps down makes no observation
+			case <-tick.C:
+				// A candidate that stood by TimeoutNow and lost takes note of the winner but
+				// stays a candidate (raft v1.8.0, appendEntries). When the winner dies right
+				// then, it believes in that leader for ever, and denies its pre-vote to
+				// whoever could be elected. Standing anew makes it forget.
+				was := confused
+				if confused = known && g.raft.State() == raft.Candidate; confused && was {
+					g.stand()
+				}
 			case <-g.ctx.Done():
 				return
 			}

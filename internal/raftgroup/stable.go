@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/musterml/muster/internal/atomicfile"
+	"github.com/musterml/muster/internal/crash"
 )
 
 // ErrCorrupt is returned by Start when the file with term and vote is not what
@@ -56,7 +57,7 @@ const (
 	keyLastVoteCand = "LastVoteCand"
 )
 
-// openStable reads the file, if any; used reports whether there was one.
+// openStable reads the file, if any; used reports whether the replica has taken part.
 func openStable(path, identity string, retry func(error) bool) (s *stable, used bool, err error) {
 	s = &stable{path: path, write: atomicfile.WriteBytes, retry: retry, kept: ballot{Identity: identity}}
 	data, err := os.ReadFile(path)
@@ -74,8 +75,12 @@ func openStable(path, identity string, retry func(error) bool) (s *stable, used 
 		return nil, false, fmt.Errorf("%s: it is of replica %s, not of %s: %w", path, b.Identity, identity, ErrCorrupt)
 	}
 	s.kept = b
-	return s, true, nil
+	return s, b.used(), nil
 }
+
+// used tells whether a replica can have voted or stored anything. One that died while it
+// was being founded, which is term 1, has not.
+func (b ballot) used() bool { return b.Term > 1 || b.VoteFor != "" }
 
 func (b ballot) render() []byte {
 	text := fmt.Appendf(nil, ballotFormat, b.Identity, b.Term, b.VoteTerm, b.VoteFor)
@@ -97,7 +102,9 @@ func parseBallot(data []byte) (ballot, error) {
 // keep writes b and, when that has succeeded, holds it.
 func (s *stable) keep(b ballot) error {
 	for {
+		crash.At("raftgroup.before-ballot")
 		err := s.write(s.path, b.render())
+		crash.At("raftgroup.after-ballot")
 		if err == nil {
 			s.kept = b
 			return nil

@@ -20,7 +20,8 @@ type stream struct {
 	group string
 	self  Replica
 	port  *port.Port
-	dial  time.Duration // for one connection
+	dial  time.Duration        // for one connection
+	find  func(Replica) string // nil: its address
 
 	ctx      context.Context // ends when Close begins
 	cancel   context.CancelFunc
@@ -35,7 +36,7 @@ type stream struct {
 func newStream(cfg *Config) *stream {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &stream{
-		group: cfg.Group, self: cfg.Self, port: cfg.Port, dial: cfg.Timing.DialTimeout,
+		group: cfg.Group, self: cfg.Self, port: cfg.Port, dial: cfg.Timing.DialTimeout, find: cfg.Locate,
 		ctx: ctx, cancel: cancel,
 		accepted: make(chan net.Conn),
 		conns:    make(map[*tracked]struct{}),
@@ -120,10 +121,14 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, min(s.dial, timeout))
 	defer cancel()
-	if to == s.self {
+	if to.ServerID() == s.self.ServerID() {
 		return s.dialSelf(ctx)
 	}
-	conn, err := s.port.Dial(ctx, to.Addr, port.Raft, topic(s.group, to))
+	addr := to.Addr
+	if s.find != nil {
+		addr = s.find(to)
+	}
+	conn, err := s.port.Dial(ctx, addr, port.Raft, topic(s.group, to))
 	if err != nil {
 		return nil, err
 	}
