@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -13,8 +14,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/journal"
 	"github.com/musterml/muster/internal/port"
 	"github.com/musterml/muster/internal/raftgroup"
+	"github.com/musterml/muster/internal/raftlog"
 	pb "github.com/musterml/muster/proto"
 )
 
@@ -30,6 +33,9 @@ type CoordinatorConfig struct {
 	Gossip   *Gossip
 	Shards   int                                    // logical shards of the job
 	Exact    bool                                   // sums are exact: trainers must have one arithmetic
+	Durable  bool                                   // the log is on the disk, and Self outlives the process
+	Known    bool                                   // with Durable: Self has taken part before
+	Locate   func(raftgroup.Replica) string         // where a server is to be found now
 	Restore  func(context.Context) (id.Step, error) // the newest step that the parameter servers hold completely; 0 when they hold none
 	Leave    func()                                 // called on the leader when the run is over and everybody has been told
 	Log      zerolog.Logger
@@ -41,6 +47,7 @@ type CoordinatorConfig struct {
 type Coordinator struct {
 	cfg     CoordinatorConfig
 	group   *raftgroup.Group
+	log     *raftlog.Store
 	machine machine
 	numbers sessionNumbers
 	remove  []func()
@@ -57,8 +64,13 @@ type Coordinator struct {
 // the group; one that comes later, or again, waits until the leader adds it.
 func StartCoordinator(cfg CoordinatorConfig) (*Coordinator, error) {
 	c := &Coordinator{cfg: cfg, changed: make(chan struct{}, 1)}
+	var err error
+	if c.log, err = openLog(&cfg); err != nil {
+		return nil, err
+	}
 	group, err := raftgroup.Start(raftgroup.Config{
 		Group: cfg.Founding.Run + "." + CoordinatorGroup, Self: cfg.Self, Dir: cfg.Dir, FSM: &c.machine, Port: cfg.Port, Log: cfg.Log,
+		Logs: c.log, Volatile: !cfg.Durable, Known: cfg.Known, Locate: cfg.Locate,
 		OnLeader: func(raftgroup.Replica, bool) {
 			select {
 			case c.changed <- struct{}{}:
@@ -67,7 +79,7 @@ func StartCoordinator(cfg CoordinatorConfig) (*Coordinator, error) {
 		},
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.log.Close())
 	}
 	c.group = group
 	ctx, cancel := context.WithCancel(context.Background())
@@ -83,6 +95,17 @@ func StartCoordinator(cfg CoordinatorConfig) (*Coordinator, error) {
 		}
 	}
 	return c, nil
+}
+
+// openLog makes the place of the group's entries, and reads those that are on the disk.
+func openLog(cfg *CoordinatorConfig) (*raftlog.Store, error) {
+	if !cfg.Durable {
+		return raftlog.NewMemory(nil), nil
+	}
+	dir := filepath.Join(cfg.Dir, CoordinatorGroup, string(cfg.Self.Incarnation))
+	return raftlog.Open(journal.Config{Dir: dir, SegmentSize: 1 << 20}, nil, func(t journal.Torn) {
+		cfg.Log.Warn().Msgf("%s: cut %d bytes at byte %d, which a crash left behind unfinished", t.File, t.Bytes, t.Offset)
+	})
 }
 
 func holds(rs []raftgroup.Replica, self raftgroup.Replica) bool {
@@ -101,7 +124,7 @@ func (c *Coordinator) Stop() error {
 	}
 	c.stop()
 	c.loop.Wait()
-	return c.group.Stop()
+	return errors.Join(c.group.Stop(), c.log.Close())
 }
 
 // Leads says whether this server leads the coordinator now, and in which term.
@@ -128,7 +151,11 @@ func (c *Coordinator) State() *pb.RunState { return c.machine.copy() }
 // Gone hears that a process has died: the director may act on it, and if it led the
 // group, this server stands for election in its turn.
 func (c *Coordinator) Gone(node id.Node, inc id.Incarnation) {
-	c.group.LeaderGone(raftgroup.Replica{Node: node, Incarnation: inc})
+	gone := raftgroup.Replica{Node: node, Incarnation: inc}
+	if c.cfg.Durable {
+		gone.Incarnation = "" // its replica has another name than its process
+	}
+	c.group.LeaderGone(gone)
 	e := evGone{node, inc, "its process has ended"}
 	c.mu.Lock()
 	c.dead = append(c.dead, e)
@@ -369,7 +396,7 @@ func (c *Coordinator) reconcile(ctx context.Context) {
 			return
 		case <-time.After(200 * time.Millisecond):
 		}
-		want := Newest(Replicas(c.cfg.Founding), c.cfg.Gossip.Peers())
+		want := Newest(Replicas(c.cfg.Founding), c.cfg.Gossip.Peers(), CoordinatorGroup)
 		if err := c.group.Reconcile(want, c.applied(ctx)); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Debug().Err(err).Msg("the coordinator's servers could not be changed now")
 		}

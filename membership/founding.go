@@ -50,6 +50,7 @@ type FoundingConfig struct {
 	Job     []byte // digest
 	JobFile string // the effective job
 	NewRun  func() string
+	Held    string // the run that this server's data folder holds; it is pledged to no other
 	Log     zerolog.Logger
 }
 
@@ -73,6 +74,15 @@ func NewFounder(cfg FoundingConfig) *Founder {
 	cfg.Port.Handle(port.Control, foundingTopic, f.serveFounding)
 	return f
 }
+
+// self is what a founding calls this server.
+func (f *Founder) self() string { return string(Identity(f.cfg.Self, "")) }
+
+// Resume has this node be in a run that it was in before, and tell others of it.
+func (f *Founder) Resume(found *pb.Founding) { f.start(found) }
+
+// Ask asks the nodes that are here for the run that they are in; nil when they are in none.
+func (f *Founder) Ask(ctx context.Context) *pb.Founding { return f.ask(ctx, f.cfg.Gossip.Peers()) }
 
 // Find returns the founding of the run this node takes part in, once there is one.
 func (f *Founder) Find(ctx context.Context) (*pb.Founding, error) {
@@ -102,7 +112,7 @@ func (f *Founder) askFounder(ctx context.Context) {
 	f.mu.Lock()
 	pledged, late := f.pledged, f.started == nil && time.Since(f.at) > pledgeLasts
 	f.mu.Unlock()
-	if pledged == nil || !late || pledged.Servers[0].Incarnation == f.cfg.Self.Incarnation {
+	if pledged == nil || !late || pledged.Servers[0].Incarnation == f.self() {
 		return
 	}
 	var found pb.Founding
@@ -133,10 +143,10 @@ func (f *Founder) mine(peers []Peer) []*pb.Replica {
 	var group []*pb.Replica
 	for _, p := range peers { // in order of name
 		if p.Meta.Server && p.Alive && len(group) < f.cfg.Servers {
-			group = append(group, &pb.Replica{Node: string(p.Node), Incarnation: p.Meta.Incarnation, Addr: p.Meta.Addr})
+			group = append(group, &pb.Replica{Node: string(p.Node), Incarnation: string(Identity(p.Meta, "")), Addr: p.Meta.Addr})
 		}
 	}
-	if len(group) < f.cfg.Servers || group[0].Incarnation != f.cfg.Self.Incarnation {
+	if len(group) < f.cfg.Servers || group[0].Incarnation != f.self() {
 		return nil
 	}
 	return group
@@ -206,10 +216,12 @@ func (f *Founder) pledge(found *pb.Founding) string {
 	if found.GetRun() == "" || len(found.GetServers()) != f.cfg.Servers || !bytes.Equal(found.GetJob(), f.cfg.Job) {
 		return "it is no founding of a run of this job" // a stranger's; its fields may be anything
 	}
-	named := slices.ContainsFunc(found.GetServers(), func(r *pb.Replica) bool { return r.Incarnation == f.cfg.Self.Incarnation })
+	named := slices.ContainsFunc(found.GetServers(), func(r *pb.Replica) bool { return r.Incarnation == f.self() })
 	switch {
 	case !named:
 		return "it names another life of this server"
+	case f.cfg.Held != "" && f.cfg.Held != found.Run:
+		return "this server's data folder holds run " + f.cfg.Held
 	case f.started != nil && f.started.Run != found.Run:
 		return "this server is in run " + f.started.Run
 	case f.pledged != nil && f.pledged.Run != found.Run: // until it is released; see askFounder

@@ -1,6 +1,8 @@
 package membership
 
 import (
+	"cmp"
+
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/raftgroup"
 	pb "github.com/musterml/muster/proto"
@@ -25,14 +27,22 @@ func Placement(servers []raftgroup.Replica, shard id.ParamShard, replicas int) [
 	return rs
 }
 
-// Newest replaces each server by the life of it that gossip knows, if it knows one.
-func Newest(servers []raftgroup.Replica, peers []Peer) []raftgroup.Replica {
+// Identity is the name under which a server takes part in a Raft group: that of its
+// process or, where its log is on the disk, one that outlives the process.
+func Identity(m *pb.NodeMeta, group string) id.Incarnation {
+	return id.Incarnation(cmp.Or(m.GetHealed()[group], m.GetIdentity(), m.GetIncarnation()))
+}
+
+// Newest replaces each server by the life of it that gossip knows, if it knows one, under
+// its identity in a Raft group. One whose log is on the disk may come back, so it counts
+// while it is away, too.
+func Newest(servers []raftgroup.Replica, peers []Peer, group string) []raftgroup.Replica {
 	want := make([]raftgroup.Replica, len(servers))
 	for i, s := range servers {
 		want[i] = s
 		for _, p := range peers {
-			if p.Node == s.Node && p.Alive && p.Meta.Server {
-				want[i] = raftgroup.Replica{Node: p.Node, Incarnation: id.Incarnation(p.Meta.Incarnation), Addr: p.Meta.Addr}
+			if p.Node == s.Node && p.Meta.Server && (p.Alive || p.Meta.Identity != "") {
+				want[i] = raftgroup.Replica{Node: p.Node, Incarnation: Identity(p.Meta, group), Addr: p.Meta.Addr}
 			}
 		}
 	}

@@ -121,7 +121,7 @@ func TestPlacement(t *testing.T) {
 		{Node: "s2", Alive: false, Meta: &pb.NodeMeta{Incarnation: "2", Addr: "h:2", Server: true}},
 		{Node: "s3", Alive: true, Meta: &pb.NodeMeta{Incarnation: "2", Addr: "h:2"}},
 		{Node: "x", Alive: true, Meta: &pb.NodeMeta{Incarnation: "2", Addr: "h:2", Server: true}},
-	})
+	}, "")
 	want := slices.Clone(servers)
 	want[1] = raftgroup.Replica{Node: "s1", Incarnation: "2", Addr: "h:2"}
 	if !slices.Equal(now, want) {

@@ -97,10 +97,13 @@ type NodeMeta struct {
 	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`               // host:port of its one port
 	Server        bool                   `protobuf:"varint,3,opt,name=server,proto3" json:"server,omitempty"`
 	Trainer       bool                   `protobuf:"varint,4,opt,name=trainer,proto3" json:"trainer,omitempty"`
-	Run           string                 `protobuf:"bytes,5,opt,name=run,proto3" json:"run,omitempty"`               // the run it takes part in; empty before it knows one
-	Arithmetic    string                 `protobuf:"bytes,6,opt,name=arithmetic,proto3" json:"arithmetic,omitempty"` // class of its kernels: equal classes give equal bits
-	Data          []byte                 `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`             // identity of its samples, of a trainer
-	Samples       *Samples               `protobuf:"bytes,8,opt,name=samples,proto3" json:"samples,omitempty"`       // what they look like, of a trainer: a server need not read them to build the model
+	Run           string                 `protobuf:"bytes,5,opt,name=run,proto3" json:"run,omitempty"`                                                                                  // the run it takes part in; empty before it knows one
+	Arithmetic    string                 `protobuf:"bytes,6,opt,name=arithmetic,proto3" json:"arithmetic,omitempty"`                                                                    // class of its kernels: equal classes give equal bits
+	Data          []byte                 `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`                                                                                // identity of its samples, of a trainer
+	Samples       *Samples               `protobuf:"bytes,8,opt,name=samples,proto3" json:"samples,omitempty"`                                                                          // what they look like, of a trainer: a server need not read them to build the model
+	Identity      string                 `protobuf:"bytes,9,opt,name=identity,proto3" json:"identity,omitempty"`                                                                        // of its replicas, where their logs outlive the process; empty: the incarnation
+	Healed        map[string]string      `protobuf:"bytes,10,rep,name=healed,proto3" json:"healed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by group: its identity there, where the first one's log was damaged
+	Lost          []string               `protobuf:"bytes,11,rep,name=lost,proto3" json:"lost,omitempty"`                                                                               // groups in which its replica has lost its log and does not vote yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +190,27 @@ func (x *NodeMeta) GetData() []byte {
 func (x *NodeMeta) GetSamples() *Samples {
 	if x != nil {
 		return x.Samples
+	}
+	return nil
+}
+
+func (x *NodeMeta) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *NodeMeta) GetHealed() map[string]string {
+	if x != nil {
+		return x.Healed
+	}
+	return nil
+}
+
+func (x *NodeMeta) GetLost() []string {
+	if x != nil {
+		return x.Lost
 	}
 	return nil
 }
@@ -2457,7 +2481,7 @@ const file_membership_proto_rawDesc = "" +
 	"\x05shape\x18\x01 \x03(\rR\x05shape\x12\x18\n" +
 	"\aclasses\x18\x02 \x01(\rR\aclasses\x12\x14\n" +
 	"\x05train\x18\x03 \x01(\x04R\x05train\x12\x18\n" +
-	"\aentries\x18\x04 \x01(\rR\aentries\"\xe3\x01\n" +
+	"\aentries\x18\x04 \x01(\rR\aentries\"\x84\x03\n" +
 	"\bNodeMeta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -2468,7 +2492,14 @@ const file_membership_proto_rawDesc = "" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
 	"\x04data\x18\a \x01(\fR\x04data\x12)\n" +
-	"\asamples\x18\b \x01(\v2\x0f.muster.SamplesR\asamples\"S\n" +
+	"\asamples\x18\b \x01(\v2\x0f.muster.SamplesR\asamples\x12\x1a\n" +
+	"\bidentity\x18\t \x01(\tR\bidentity\x124\n" +
+	"\x06healed\x18\n" +
+	" \x03(\v2\x1c.muster.NodeMeta.HealedEntryR\x06healed\x12\x12\n" +
+	"\x04lost\x18\v \x03(\tR\x04lost\x1a9\n" +
+	"\vHealedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x12\n" +
@@ -2661,7 +2692,7 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_membership_proto_goTypes = []any{
 	(*Samples)(nil),       // 0: muster.Samples
 	(*NodeMeta)(nil),      // 1: muster.NodeMeta
@@ -2693,51 +2724,53 @@ var file_membership_proto_goTypes = []any{
 	(*Round)(nil),         // 27: muster.Round
 	(*StatusRequest)(nil), // 28: muster.StatusRequest
 	(*Status)(nil),        // 29: muster.Status
+	nil,                   // 30: muster.NodeMeta.HealedEntry
 }
 var file_membership_proto_depIdxs = []int32{
 	0,  // 0: muster.NodeMeta.samples:type_name -> muster.Samples
-	2,  // 1: muster.Founding.servers:type_name -> muster.Replica
-	0,  // 2: muster.Founding.samples:type_name -> muster.Samples
-	3,  // 3: muster.Pledge.founding:type_name -> muster.Founding
-	6,  // 4: muster.View.members:type_name -> muster.Member
-	10, // 5: muster.Report.suspects:type_name -> muster.Suspicion
-	8,  // 6: muster.Report.metrics:type_name -> muster.StepMetrics
-	9,  // 7: muster.Report.waits:type_name -> muster.Wait
-	12, // 8: muster.Report.leads:type_name -> muster.Lead
-	1,  // 9: muster.Up.open:type_name -> muster.NodeMeta
-	11, // 10: muster.Up.report:type_name -> muster.Report
-	14, // 11: muster.Down.redirect:type_name -> muster.Redirect
-	15, // 12: muster.Down.freeze:type_name -> muster.Freeze
-	7,  // 13: muster.Down.view:type_name -> muster.View
-	16, // 14: muster.Down.ack:type_name -> muster.Ack
-	20, // 15: muster.Down.finish:type_name -> muster.Finish
-	17, // 16: muster.Down.bye:type_name -> muster.Bye
-	19, // 17: muster.Down.hearing:type_name -> muster.Hearing
-	18, // 18: muster.Down.refusal:type_name -> muster.Refusal
-	3,  // 19: muster.Entry.founding:type_name -> muster.Founding
-	7,  // 20: muster.Entry.view:type_name -> muster.View
-	8,  // 21: muster.Entry.metrics:type_name -> muster.StepMetrics
-	23, // 22: muster.Entry.events:type_name -> muster.Event
-	20, // 23: muster.Entry.finish:type_name -> muster.Finish
-	3,  // 24: muster.RunState.founding:type_name -> muster.Founding
-	7,  // 25: muster.RunState.view:type_name -> muster.View
-	8,  // 26: muster.RunState.metrics:type_name -> muster.StepMetrics
-	23, // 27: muster.RunState.events:type_name -> muster.Event
-	20, // 28: muster.RunState.finish:type_name -> muster.Finish
-	9,  // 29: muster.NodeStatus.waits:type_name -> muster.Wait
-	12, // 30: muster.NodeStatus.leads:type_name -> muster.Lead
-	7,  // 31: muster.Status.view:type_name -> muster.View
-	26, // 32: muster.Status.nodes:type_name -> muster.NodeStatus
-	23, // 33: muster.Status.events:type_name -> muster.Event
-	8,  // 34: muster.Status.metrics:type_name -> muster.StepMetrics
-	20, // 35: muster.Status.finish:type_name -> muster.Finish
-	27, // 36: muster.Status.round:type_name -> muster.Round
-	2,  // 37: muster.Status.servers:type_name -> muster.Replica
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	30, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
+	2,  // 2: muster.Founding.servers:type_name -> muster.Replica
+	0,  // 3: muster.Founding.samples:type_name -> muster.Samples
+	3,  // 4: muster.Pledge.founding:type_name -> muster.Founding
+	6,  // 5: muster.View.members:type_name -> muster.Member
+	10, // 6: muster.Report.suspects:type_name -> muster.Suspicion
+	8,  // 7: muster.Report.metrics:type_name -> muster.StepMetrics
+	9,  // 8: muster.Report.waits:type_name -> muster.Wait
+	12, // 9: muster.Report.leads:type_name -> muster.Lead
+	1,  // 10: muster.Up.open:type_name -> muster.NodeMeta
+	11, // 11: muster.Up.report:type_name -> muster.Report
+	14, // 12: muster.Down.redirect:type_name -> muster.Redirect
+	15, // 13: muster.Down.freeze:type_name -> muster.Freeze
+	7,  // 14: muster.Down.view:type_name -> muster.View
+	16, // 15: muster.Down.ack:type_name -> muster.Ack
+	20, // 16: muster.Down.finish:type_name -> muster.Finish
+	17, // 17: muster.Down.bye:type_name -> muster.Bye
+	19, // 18: muster.Down.hearing:type_name -> muster.Hearing
+	18, // 19: muster.Down.refusal:type_name -> muster.Refusal
+	3,  // 20: muster.Entry.founding:type_name -> muster.Founding
+	7,  // 21: muster.Entry.view:type_name -> muster.View
+	8,  // 22: muster.Entry.metrics:type_name -> muster.StepMetrics
+	23, // 23: muster.Entry.events:type_name -> muster.Event
+	20, // 24: muster.Entry.finish:type_name -> muster.Finish
+	3,  // 25: muster.RunState.founding:type_name -> muster.Founding
+	7,  // 26: muster.RunState.view:type_name -> muster.View
+	8,  // 27: muster.RunState.metrics:type_name -> muster.StepMetrics
+	23, // 28: muster.RunState.events:type_name -> muster.Event
+	20, // 29: muster.RunState.finish:type_name -> muster.Finish
+	9,  // 30: muster.NodeStatus.waits:type_name -> muster.Wait
+	12, // 31: muster.NodeStatus.leads:type_name -> muster.Lead
+	7,  // 32: muster.Status.view:type_name -> muster.View
+	26, // 33: muster.Status.nodes:type_name -> muster.NodeStatus
+	23, // 34: muster.Status.events:type_name -> muster.Event
+	8,  // 35: muster.Status.metrics:type_name -> muster.StepMetrics
+	20, // 36: muster.Status.finish:type_name -> muster.Finish
+	27, // 37: muster.Status.round:type_name -> muster.Round
+	2,  // 38: muster.Status.servers:type_name -> muster.Replica
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -2765,7 +2798,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -220,6 +220,16 @@ func (s *Server) Status() []ShardStatus {
 	return all
 }
 
+// Fault is why a replica of this node is out of service, nil when none is.
+func (s *Server) Fault() error {
+	for _, r := range s.all() {
+		if err := r.fenced(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Digest is the SHA-256 of the shard's parameters and optimizer state at step, the same
 // on every replica that holds the step. It reads the whole shard.
 func (s *Server) Digest(shard id.ParamShard, step id.Step) ([sha256.Size]byte, error) {

@@ -72,9 +72,11 @@ type Cluster struct {
 	Durability      string `yaml:"durability"`
 }
 
-// DurabilityMemory keeps Raft logs in memory: a run survives the loss of any minority
-// of its servers.
-const DurabilityMemory = "memory"
+// Where the servers' Raft logs are (Cluster.Durability).
+const (
+	DurabilityMemory = "memory" // a run survives the loss of any minority of its servers
+	DurabilityDisk   = "disk"   // and of all of them at once, when they are started again
+)
 
 // DefaultJob is the built-in job: LeNet on drawn digits.
 func DefaultJob() Job {
@@ -178,7 +180,7 @@ func (j Job) Validate() error {
 	fault(c.Servers >= 1 && c.Servers <= maxServers, "cluster.servers is %d: set it to 1 to %d; 3 survive the loss of one", c.Servers, maxServers)
 	fault(c.Replicas >= 1 && c.Replicas <= c.Servers, "cluster.replicas is %d: set it to 1 to cluster.servers (%d)", c.Replicas, c.Servers)
 	fault(c.ParameterShards >= 1 && c.ParameterShards <= maxParameterShards, "cluster.parameter_shards is %d: set it to 1 to %d", c.ParameterShards, maxParameterShards)
-	oneOf("cluster.durability", c.Durability, DurabilityMemory)
+	oneOf("cluster.durability", c.Durability, DurabilityMemory, DurabilityDisk)
 	return errors.Join(faults...)
 }
 

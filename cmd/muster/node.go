@@ -20,6 +20,7 @@ type nodeOptions struct {
 	name, listen, advertise string
 	join, roles             []string
 	dataDir, out            string
+	resume                  bool
 }
 
 func nodeCommand() *cobra.Command {
@@ -45,6 +46,7 @@ when the job's number of servers and a trainer are there.`,
 	f.StringSliceVar(&o.roles, "roles", []string{"server", "trainer"}, "`ROLES` of this node: server, trainer or both")
 	f.StringVar(&o.dataDir, "data-dir", "", "`DIR` for this node's own files (default: runs/nodes/NAME)")
 	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
+	f.BoolVar(&o.resume, "resume", false, "go on with the run that --data-dir holds; begin anew if it holds none")
 	return c
 }
 
@@ -83,7 +85,7 @@ func (o *nodeOptions) run(c *cobra.Command) error {
 	result, err := node.Run(ctx, node.Config{
 		Job: job, Name: id.Node(o.name), Listen: o.listen, Advertise: o.advertise, Join: o.join,
 		Server: slices.Contains(o.roles, "server"), Trainer: slices.Contains(o.roles, "trainer"),
-		DataDir: o.dataDir, Out: o.out, Cluster: o.cluster, Key: key, Version: version, Log: log,
+		DataDir: o.dataDir, Resume: o.resume, Out: o.out, Cluster: o.cluster, Key: key, Version: version, Log: log,
 		OnListen: func(addr string) {
 			p.say("listening", map[string]any{"node": o.name, "addr": addr},
 				"node %s listens at %s (%s); ask it: muster status --addr %s", o.name, addr, strings.Join(o.roles, ", "), addr)

@@ -105,6 +105,7 @@ type nodeSpec struct {
 	dataDir, out string
 	procs        int // GOMAXPROCS
 	logLevel     string
+	resume       bool
 	stranger     string // what is wrong with it; "" for a node that belongs to the cluster
 }
 
@@ -118,6 +119,9 @@ func (c *cluster) start(s nodeSpec) *process {
 	c.fill(&s)
 	args := []string{"node", "-f", s.job, "--name", s.name, "--listen", s.addr, "--roles", s.roles, "--cluster", s.cluster,
 		"--data-dir", s.dataDir, "--out", s.out, "--json", "--log-level", s.logLevel}
+	if s.resume {
+		args = append(args, "--resume")
+	}
 	if len(s.join) > 0 {
 		args = append(args, "--join", strings.Join(s.join, ","))
 	}

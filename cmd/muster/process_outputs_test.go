@@ -24,6 +24,7 @@ type jobText struct {
 	train, passes         int
 	servers, commitEvery  int
 	replicas, paramShards int
+	disk                  bool
 }
 
 func (j jobText) String() string {
@@ -34,8 +35,9 @@ batch: {size: 64, logical_shards: 8}
 optimizer: {name: adam, lr: 0.001}
 passes: %d
 sync: {mode: %s, sum: exact, commit_every: %d}
-cluster: {servers: %d, replicas: %d, parameter_shards: %d, durability: memory}
-`, j.train, j.passes, j.mode, max(j.commitEvery, 1), j.servers, max(j.replicas, 1), max(j.paramShards, 1))
+cluster: {servers: %d, replicas: %d, parameter_shards: %d, durability: %s}
+`, j.train, j.passes, j.mode, max(j.commitEvery, 1), j.servers, max(j.replicas, 1), max(j.paramShards, 1),
+		map[bool]string{true: "disk", false: "memory"}[j.disk])
 }
 
 func (j jobText) steps(t *testing.T) int {

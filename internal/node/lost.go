@@ -11,11 +11,13 @@ import (
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/raftgroup"
 	"github.com/musterml/muster/membership"
+	"github.com/musterml/muster/trainer"
 )
 
-// A group whose voters have died in majority can never agree on anything again: their
-// logs were in memory, and a later life does not vote in their place. Waiting for it
-// would be waiting for ever, so the node ends and says why.
+// A group whose voters have died in majority can never agree on anything again where their
+// logs were in memory, because a later life does not vote in their place. Waiting for it
+// would be waiting for ever, so the node ends and says why. With durability disk it waits:
+// they can be started again.
 
 // leaderlessFor is how long a node goes on without the coordinator when nobody is known
 // to have died: a cut network may heal.
@@ -64,14 +66,29 @@ func (n *Node) watchLoss(ctx context.Context) {
 		case <-n.finished:
 			return // servers leave because the run is over
 		case <-tick.C:
-			n.reportFatal(n.lost())
+			if n.cfg.Job.Cluster.Durability == trainer.DurabilityDisk {
+				n.reportFatal(n.watchLogs())
+			} else {
+				n.reportFatal(n.lost())
+			}
 		}
 	}
 }
 
+// watchLogs says why a run with durability disk can never go on, nil while it may.
+func (n *Node) watchLogs() error {
+	if n.shards == nil {
+		return nil
+	}
+	if err := n.healed(); err != nil {
+		n.cfg.Log.Warn().Err(err).Msg("the others could not be told what is healed here")
+	}
+	return n.lostLogs()
+}
+
 // lost says why the run can never go on, nil while it may.
 func (n *Node) lost() error {
-	servers := membership.Newest(n.servers, n.gossip.Peers())
+	servers := membership.Newest(n.servers, n.gossip.Peers(), membership.CoordinatorGroup)
 	coordinators := [][]raftgroup.Replica{servers}
 	if n.coordinator != nil {
 		voters, _ := n.coordinator.Members()

@@ -41,7 +41,8 @@ type Config struct {
 	Join      []string // seeds; its own address among them does no harm
 	Server    bool
 	Trainer   bool
-	DataDir   string // Raft's term, vote and snapshots; one node at a time
+	DataDir   string // Raft's term, vote and snapshots, with durability disk its logs; one node at a time
+	Resume    bool   // go on with the run that DataDir holds
 	Out       string // folder for the outputs
 	Cluster   string
 	Key       []byte // nil: nothing is encrypted
@@ -81,12 +82,16 @@ type Node struct {
 	meta        *pb.NodeMeta
 	gossip      *membership.Gossip
 	founding    *pb.Founding
+	held        *held               // nil unless this server's logs are on the disk
 	servers     []raftgroup.Replica // of the founding
 	shards      *ps.Server          // nil on a node that keeps no shard
 	client      *ps.Client
 	coordinator *membership.Coordinator // nil on a node that is not of the coordinator
 	trainer     *trainer.Trainer        // nil on a node that does not train
 	session     *membership.Session
+
+	holding sync.Mutex       // guards held, meta's lists and lostBy once the node serves
+	lostBy  map[string]error // by group: why this server's log of it was given up
 
 	mu     sync.Mutex // also held when session, coordinator and the job's samples are set, which status reads
 	finish *pb.Finish
@@ -105,7 +110,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 
 func newNode(cfg Config) *Node {
 	return &Node{
-		cfg: cfg, incarnation: id.Incarnation(random(8)), flight: flight.New(flight.DefaultSpans),
+		cfg: cfg, incarnation: id.Incarnation(random(8)), flight: flight.New(flight.DefaultSpans), lostBy: map[string]error{},
 		broken: make(chan error, 1), finished: make(chan struct{}), bye: make(chan struct{}), fatal: make(chan error, 8),
 	}
 }
@@ -144,6 +149,9 @@ func (n *Node) start(ctx context.Context, down *shutdown) error {
 		return err
 	}
 	down.add(unlock)
+	if err := n.openHeld(); err != nil {
+		return err
+	}
 	if n.cfg.Trainer || n.cfg.Server {
 		if err := writable("output folder", n.cfg.Out, useOut); err != nil {
 			return err
@@ -211,6 +219,18 @@ func (n *Node) listen(down *shutdown) error {
 	}
 	down.add(n.port.Close)
 	n.meta = &pb.NodeMeta{Incarnation: string(n.incarnation), Addr: n.port.Addr(), Server: n.cfg.Server, Trainer: n.cfg.Trainer}
+	if n.durable() {
+		n.meta.Identity = string(n.held.Identity)
+		for group, identity := range n.held.Healed {
+			if n.meta.Healed == nil {
+				n.meta.Healed = map[string]string{}
+			}
+			n.meta.Healed[group] = string(identity)
+		}
+		if n.cfg.Resume {
+			n.meta.Run = n.held.Run
+		}
+	}
 	if n.cfg.Trainer {
 		identity := data.Identity(n.train, n.test)
 		n.meta.Data, n.meta.Arithmetic, n.meta.Samples = identity[:], cpu.Arithmetic(), n.samples
@@ -253,7 +273,12 @@ func (n *Node) found(ctx context.Context, down *shutdown) error {
 	if err != nil {
 		return err
 	}
+	holds := ""
+	if n.resumes() {
+		holds = n.held.Run
+	}
 	founder := membership.NewFounder(membership.FoundingConfig{
+		Held: holds,
 		Port: n.port, Gossip: n.gossip, Self: n.meta, Node: n.cfg.Name, Servers: n.cfg.Job.Cluster.Servers,
 		Job: digest[:], JobFile: string(job), NewRun: func() string { return n.cfg.Job.Name + "-" + random(3) }, Log: n.cfg.Log,
 	})
@@ -262,7 +287,11 @@ func (n *Node) found(ctx context.Context, down *shutdown) error {
 	end()
 	if err == nil {
 		end = n.waits.Begin("the founding of the run", "", "")
-		n.founding, err = founder.Find(ctx)
+		if n.resumes() {
+			n.founding, err = n.resume(ctx, founder)
+		} else {
+			n.founding, err = founder.Find(ctx)
+		}
 		end()
 	}
 	if err != nil {
@@ -275,6 +304,9 @@ func (n *Node) found(ctx context.Context, down *shutdown) error {
 		return err
 	}
 	n.servers = membership.Replicas(n.founding)
+	if err := n.holdFounding(); err != nil {
+		return err
+	}
 	n.meta.Run = n.founding.Run
 	n.cfg.Log.Info().Str("run", n.founding.Run).Int("servers", len(n.servers)).Msg("in a run")
 	return n.gossip.SetMeta(n.meta)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -21,8 +20,10 @@ import (
 	"github.com/musterml/muster/trainer/device/cpu"
 )
 
-func (n *Node) self() raftgroup.Replica {
-	return raftgroup.Replica{Node: n.cfg.Name, Incarnation: n.incarnation, Addr: n.port.Addr()}
+// self is this server's replica of a Raft group.
+func (n *Node) self(group string) raftgroup.Replica {
+	identity, _ := n.life(group)
+	return raftgroup.Replica{Node: n.cfg.Name, Incarnation: identity, Addr: n.port.Addr()}
 }
 
 // serve starts this node's replicas, if the founding names it, and the client of them all.
@@ -54,29 +55,42 @@ func (n *Node) serve(down *shutdown) error {
 		return err
 	}
 	down.add(n.client.Close)
-	if !n.cfg.Server || !slices.ContainsFunc(n.servers, func(r raftgroup.Replica) bool { return r.Node == n.cfg.Name }) {
+	if !n.serves() {
 		return nil // a server beyond the job's count is a spare
 	}
-	dir := filepath.Join(n.cfg.DataDir, "raft")
 	n.shards, err = ps.NewServer(ps.ServerConfig{
-		Self: n.self(), Layout: layout, Optimizer: opt, Dir: dir, Port: n.port, Log: n.cfg.Log,
+		Self: n.self(""), Layout: layout, Optimizer: opt, Dir: n.raftDir(), Port: n.port, Log: n.cfg.Log,
+		Durable: n.durable(), Locate: n.locate,
+		Life: func(shard id.ParamShard) (id.Incarnation, bool) { return n.life(shard.String()) },
 	})
 	if err != nil {
 		return err
 	}
 	down.add(n.shards.Stop)
 	for shard := range id.ParamShard(layout.Shards) {
-		if err := n.startShard(shard); err != nil {
-			return n.diskFull(err)
+		if err := n.startGroup(shard.String(), func() error { return n.startShard(shard) }); err != nil {
+			return err
 		}
 	}
+	if err := n.startGroup(membership.CoordinatorGroup, func() error { return n.startCoordinator(down) }); err != nil {
+		return err
+	}
+	if !n.durable() || n.held.Known {
+		return nil
+	}
+	return n.keep(func(r *held) { r.Known = true })
+}
+
+func (n *Node) startCoordinator(down *shutdown) error {
+	_, known := n.life(membership.CoordinatorGroup)
 	coordinator, err := membership.StartCoordinator(membership.CoordinatorConfig{
-		Founding: n.founding, Self: n.self(), Dir: dir, Port: n.port, Gossip: n.gossip,
+		Founding: n.founding, Self: n.self(membership.CoordinatorGroup), Dir: n.raftDir(), Port: n.port, Gossip: n.gossip,
+		Durable: n.durable(), Known: known, Locate: n.locate,
 		Shards: n.cfg.Job.Batch.LogicalShards, Exact: n.cfg.Job.Sync.Sum == trainer.SumExact,
 		Restore: n.restore, Leave: n.leave, Log: n.cfg.Log,
 	})
 	if err != nil {
-		return n.diskFull(err)
+		return err
 	}
 	down.add(coordinator.Stop)
 	n.mu.Lock()
@@ -93,16 +107,16 @@ func (n *Node) diskFull(err error) error {
 	return err
 }
 
-// startShard starts this node's replica of a shard, if it is placed here. A life that
-// the founding names bootstraps the shard with the others of the founding; a later life
-// has lost its log and waits to be added anew.
+// startShard starts this node's replica of a shard, if it is placed here. An identity that
+// the founding names bootstraps the shard with the others of the founding, if that is not
+// done yet; another one has lost its log and waits to be added anew.
 func (n *Node) startShard(shard id.ParamShard) error {
 	place := membership.Placement(n.servers, shard, n.cfg.Job.Cluster.Replicas)
 	i := slices.IndexFunc(place, func(r raftgroup.Replica) bool { return r.Node == n.cfg.Name })
 	switch {
 	case i < 0:
 		return nil
-	case place[i].Incarnation == n.incarnation:
+	case place[i].Incarnation == n.self(shard.String()).Incarnation:
 		return n.shards.Start(shard, place)
 	default:
 		return n.shards.Start(shard, nil)
@@ -111,7 +125,7 @@ func (n *Node) startShard(shard id.ParamShard) error {
 
 // replicas are the servers of a shard, each in the life that gossip knows.
 func (n *Node) replicas(shard id.ParamShard) []raftgroup.Replica {
-	return membership.Placement(membership.Newest(n.servers, n.gossip.Peers()), shard, n.cfg.Job.Cluster.Replicas)
+	return membership.Placement(membership.Newest(n.servers, n.gossip.Peers(), shard.String()), shard, n.cfg.Job.Cluster.Replicas)
 }
 
 // restore finds the newest step that the servers hold completely.
@@ -208,7 +222,7 @@ func (n *Node) reconcile(ctx context.Context) {
 // serverAddrs are the addresses at which the coordinator may be found.
 func (n *Node) serverAddrs() []string {
 	var addrs []string
-	for _, r := range membership.Newest(n.servers, n.gossip.Peers()) {
+	for _, r := range membership.Newest(n.servers, n.gossip.Peers(), membership.CoordinatorGroup) {
 		addrs = append(addrs, r.Addr)
 	}
 	return addrs
@@ -310,6 +324,9 @@ func (n *Node) await(ctx context.Context) (Result, error) {
 	var err error
 	if result.Out, err = n.save(ctx, result.Finish); result.Finish.Failed != "" {
 		err = errors.Join(errors.New("the run has failed: "+result.Finish.Failed), err)
+	}
+	if n.resumes() && err == nil {
+		err = n.keep(func(r *held) { r.Finished = true })
 	}
 	n.mu.Lock()
 	n.saved = true
