@@ -2,6 +2,7 @@ package membership
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -110,6 +111,7 @@ type director struct {
 	ticked   time.Time
 	seats    map[id.Node]*seat
 	round    *round
+	feuds    feuds
 	known    struct { // the committed view, read once
 		from *pb.View
 		view View
@@ -130,7 +132,7 @@ type director struct {
 func newDirector(now time.Time, state *pb.RunState, shards int, exact bool, t timing) *director {
 	d := &director{
 		timing: t, shards: shards, exact: exact, state: state, began: now, now: now, ticked: now,
-		seats: map[id.Node]*seat{}, recording: uint64(len(state.GetMetrics())), told: map[string]bool{},
+		feuds: newFeuds(), seats: map[id.Node]*seat{}, recording: uint64(len(state.GetMetrics())), told: map[string]bool{},
 	}
 	for _, e := range state.GetEvents() {
 		d.told[e.Key] = true
@@ -273,6 +275,7 @@ func (d *director) reported(e evReport) {
 		for _, x := range e.report.Suspects {
 			if v.member(id.Node(x.Node)) != nil {
 				d.begin(fmt.Sprintf("%s says of %s: %s", e.name, x.Node, x.Why), id.Node(x.Node), x.Why)
+				d.accuse(cmp.Or(id.Node(x.By), e.name), id.Node(x.Node))
 			}
 		}
 		if e.report.Broken {

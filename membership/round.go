@@ -31,13 +31,19 @@ type round struct {
 	gone     map[id.Node]string // members that somebody saw go, and why
 	diverged map[id.Node]bool   // members whose weights are not the run's
 	proposed bool
-	figures  time.Time // since when nothing has come of the figures that a holder still has to report; zero at first
+	accused  map[accusation]bool // what members say of each other
+	judged   bool                // feuds are settled for this round
+	loses    map[id.Node]bool    // members that a feud costs their place
+	figures  time.Time           // since when nothing has come of the figures that a holder still has to report; zero at first
 }
 
 // begin opens a round, or adds to the open one what is known of a member.
 func (d *director) begin(reason string, gone id.Node, why string) {
 	if d.round == nil {
-		d.round = &round{began: d.now, reason: reason, gone: map[id.Node]string{}, diverged: map[id.Node]bool{}}
+		d.round = &round{
+			began: d.now, reason: reason, gone: map[id.Node]string{}, diverged: map[id.Node]bool{},
+			accused: map[accusation]bool{}, loses: map[id.Node]bool{},
+		}
 		for _, m := range d.view().Members {
 			if d.seats[m.Node] != nil {
 				d.freeze(m.Node)
@@ -83,9 +89,10 @@ func (d *director) convene() {
 }
 
 // joins says whether a seat is a trainer that waits to enter the view after v. It has
-// to have heard of v: one that was left out because it was silent must speak first.
+// to have heard of v: one that was left out because it was silent must speak first. One that a
+// feud has cost its place waits for its time.
 func (d *director) joins(v View, name id.Node, s *seat) bool {
-	return s.meta.GetTrainer() && s.report != nil && id.View(s.report.View) >= v.Number && !s.lives(v.member(name))
+	return s.meta.GetTrainer() && s.report != nil && id.View(s.report.View) >= v.Number && !s.lives(v.member(name)) && !d.isShunned(name)
 }
 
 // conclude proposes the next view once every member of this one is frozen or gone.
@@ -110,7 +117,7 @@ func (d *director) conclude() {
 			return // it may still answer
 		}
 	}
-	d.propose(v, stay)
+	d.propose(v, d.arbitrate(v, stay))
 }
 
 // propose makes the next view of the members that stay and the trainers that wait.
@@ -136,6 +143,7 @@ func (d *director) propose(v View, stay []Member) {
 	next.Members = next.Members[:min(len(next.Members), d.shards)]
 	d.settleKind(v, &next)
 	if len(next.Members) == 0 {
+		d.feuds.shunned = map[id.Node]shun{}            // better one that quarrels than nobody
 		d.restore.asked, d.restore.known = false, false // an answer of now would be old by then
 		return                                          // nobody is here to go on; the round stays open until a trainer comes
 	}

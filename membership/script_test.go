@@ -23,7 +23,8 @@ import (
 //	director shards=N [fast] [trainers=N]  a new run; trainers: how many gossip knows
 //	leader                       another server leads: a new director, the committed state
 //	open LIFE [server|both] [data=D] [arithmetic=A]  a session; a life is a name and a digit
-//	report LIFE [view=N] [frozen=N] [step=N] [holds] [broken] [suspects=NODE:WHY] [metrics=A..B]
+//	report LIFE [view=N] [frozen=N] [step=N] [holds] [broken] [suspects=NODE:WHY [by=NODE]]
+//	            [metrics=A..B]
 //	            [done=DIGEST] [failed=WHY] [saved] [leads=GROUP/TERM]
 //	close LIFE | close session=N the session ends (the newest of that life, or that one)
 //	gone LIFE                    the process is known to be gone
@@ -199,7 +200,7 @@ func (s *script) report(a args) *pb.Report {
 		Broken: a.has("broken"), Done: a.has("done"), Digest: a["done"], Failed: a["failed"], Saved: a.has("saved"),
 	}
 	if name, why, ok := strings.Cut(a["suspects"], ":"); ok {
-		r.Suspects = []*pb.Suspicion{{Node: name, Why: why}}
+		r.Suspects = []*pb.Suspicion{{Node: name, Why: why, By: a["by"]}}
 	}
 	if lo, hi, ok := strings.Cut(a["metrics"], ".."); ok {
 		for m := s.number(lo); m <= s.number(hi); m++ {

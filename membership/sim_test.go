@@ -40,6 +40,9 @@ func simulate(t *testing.T, seed uint64) (views int) {
 	w.after(0, w.fail)
 	w.after(w.between(0, 4*time.Second), func() {
 		w.calm = true
+		if w.chance(0.7) {
+			clear(w.cuts) // else what is cut stays cut
+		}
 		for _, n := range w.nodes {
 			w.boot(n)
 		}
@@ -62,13 +65,40 @@ func simulate(t *testing.T, seed uint64) (views int) {
 	return len(w.views)
 }
 
+// A wire that is broken in one direction costs a few views, and one trainer its place, but not the run. It comes back
+// for a try after longer and longer times.
+func TestOneWayCut(t *testing.T) {
+	for seed := uint64(1); seed <= 60; seed++ {
+		w := newWorld(seed)
+		w.calm, w.shards, w.steps = true, 8, 1000
+		if len(w.nodes) < 2 {
+			continue
+		}
+		var cutAt id.Step
+		w.after(3*time.Second, func() {
+			w.cuts[[2]id.Node{w.nodes[0].name, w.nodes[1].name}] = true
+			cutAt = id.Step(len(w.state.Metrics))
+		})
+		w.run(40 * time.Second)
+		done := id.Step(len(w.state.Metrics))
+		switch {
+		case w.fault != nil:
+			t.Fatalf("seed %d: %v", seed, w.fault)
+		case w.state.Finish == nil && done < cutAt+200:
+			t.Fatalf("seed %d, %d nodes: %d steps when the wire broke, %d of %d at the end; %d views", seed, len(w.nodes), cutAt, done, w.steps, len(w.views))
+		case len(w.views) > 25:
+			t.Fatalf("seed %d: %d views", seed, len(w.views))
+		}
+	}
+}
+
 // fail does something bad every now and then.
 func (w *world) fail() {
 	if w.calm {
 		return
 	}
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	switch w.rng.IntN(12) {
+	switch w.rng.IntN(13) {
 	case 0, 1, 2:
 		w.crash(n)
 	case 3, 4, 5:
@@ -88,6 +118,10 @@ func (w *world) fail() {
 	case 11:
 		if w.d != nil {
 			w.event(evGone{n.name, n.inc(), "somebody says so, rightly or not"})
+		}
+	case 12: // a wire breaks, or is mended, in one direction
+		if p := w.nodes[w.rng.IntN(len(w.nodes))]; p != n {
+			w.cuts[[2]id.Node{p.name, n.name}] = !w.cuts[[2]id.Node{p.name, n.name}]
 		}
 	}
 	w.after(w.between(0, 300*time.Millisecond), w.fail)
@@ -118,7 +152,7 @@ func (w *world) boot(n *simNode) {
 func (w *world) act(n *simNode) {
 	if n.alive && !n.resumes.After(w.now) && n.view.Rank(n.name, n.inc()) >= 0 && n.view.Number > n.frozen && !n.broken && !n.done {
 		switch {
-		case w.lostPeer(n):
+		case w.lostPeer(n), w.cutOff(n):
 		case !n.holds:
 			w.obtain(n)
 		default:
@@ -151,6 +185,33 @@ func (w *world) lostPeer(n *simNode) bool {
 		return true
 	}
 	return false
+}
+
+// cutOff lets a trainer notice, sooner or later, that its neighbour in the ring does not reach it. The one at the other
+// end may notice first. While nobody has, no step is done in that view.
+func (w *world) cutOff(n *simNode) bool {
+	cut := false
+	for i, m := range n.view.Members {
+		next := n.view.Members[(i+1)%len(n.view.Members)]
+		if !w.cuts[[2]id.Node{m.Node, next.Node}] && !w.cuts[[2]id.Node{next.Node, m.Node}] {
+			continue
+		}
+		cut = true
+		by, lost := next.Node, m.Node
+		if w.cuts[[2]id.Node{next.Node, m.Node}] {
+			by, lost = lost, by
+		}
+		if w.chance(0.2) {
+			by, lost = lost, by
+		}
+		if w.chance(0.02) { // it, or one that it told
+			n.broken = true
+			n.suspect = []*pb.Suspicion{{Node: string(lost), By: string(by), Why: "no sign of life"}}
+			w.report(n)
+			return true
+		}
+	}
+	return cut
 }
 
 // obtain gets the state of the view's first step from one that holds it, or, where none

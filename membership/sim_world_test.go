@@ -24,9 +24,10 @@ type world struct {
 	calm     bool // no more failures
 	nodes    []*simNode
 	shards   int
-	steps    id.Step // of the job
-	every    id.Step // the state goes to the servers every so many steps
-	stored   id.Step // newest step that the servers hold
+	steps    id.Step             // of the job
+	every    id.Step             // the state goes to the servers every so many steps
+	stored   id.Step             // newest step that the servers hold
+	cuts     map[[2]id.Node]bool // nothing goes from the one to the other
 	sums     map[id.View]map[id.Step]map[id.Node]bool
 	state    *pb.RunState // as the group has committed it
 	d        *director    // nil between two leaders
@@ -108,7 +109,7 @@ func (w *world) broke(format string, args ...any) {
 func newWorld(seed uint64) *world {
 	w := &world{
 		rng: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(0, 0), state: &pb.RunState{},
-		sums: map[id.View]map[id.Step]map[id.Node]bool{}, views: map[id.View]*pb.View{},
+		cuts: map[[2]id.Node]bool{}, sums: map[id.View]map[id.Step]map[id.Node]bool{}, views: map[id.View]*pb.View{},
 	}
 	w.shards, w.steps, w.every = 1+w.rng.IntN(6), id.Step(5+w.rng.IntN(100)), id.Step(1+w.rng.IntN(10))
 	for i := range 1 + w.rng.IntN(5) {

@@ -843,6 +843,7 @@ type Suspicion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"` // who found it so; empty: the reporter itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -887,6 +888,13 @@ func (x *Suspicion) GetNode() string {
 func (x *Suspicion) GetWhy() string {
 	if x != nil {
 		return x.Why
+	}
+	return ""
+}
+
+func (x *Suspicion) GetBy() string {
+	if x != nil {
+		return x.By
 	}
 	return ""
 }
@@ -2550,10 +2558,11 @@ const file_membership_proto_rawDesc = "" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x0e\n" +
 	"\x02of\x18\x05 \x01(\tR\x02of\x12\x14\n" +
 	"\x05usual\x18\x06 \x01(\x03R\x05usual\x12\x12\n" +
-	"\x04work\x18\a \x01(\bR\x04work\"1\n" +
+	"\x04work\x18\a \x01(\bR\x04work\"A\n" +
 	"\tSuspicion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
-	"\x03why\x18\x02 \x01(\tR\x03why\"\xb8\x03\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\xb8\x03\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\x04R\x06frozen\x12\x14\n" +

@@ -17,7 +17,7 @@ import (
 
 // joinWithin is how long the members of a new view may take to form their ring before
 // the view is given up.
-const joinWithin = 5 * time.Second
+const joinWithin = 3 * time.Second
 
 // shift is a trainer's part in one view.
 type shift struct {

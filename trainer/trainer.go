@@ -119,11 +119,11 @@ func (t *Trainer) Run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, errViewOver), errors.Is(err, errDone):
 		case errors.As(err, &ring):
-			t.breakRing(v.Number, ring.Peer, err)
+			t.breakRing(v.Number, t.cfg.Node, ring.Peer, err)
 		case errors.As(err, &abort):
-			t.breakRing(v.Number, abort.Suspect, err)
+			t.breakRing(v.Number, abort.Origin, abort.Suspect, err)
 		case errors.Is(err, collective.ErrClosed), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errElsewhere):
-			t.breakRing(v.Number, "", err)
+			t.breakRing(v.Number, "", "", err)
 		default:
 			t.fail(err)
 		}
@@ -211,13 +211,14 @@ func (t *Trainer) Ack(s id.Step) {
 	t.metrics = slices.DeleteFunc(t.metrics, func(m *pb.StepMetrics) bool { return m.Step < uint64(s) })
 }
 
-func (t *Trainer) breakRing(v id.View, suspect id.Node, cause error) {
+// breakRing reports that the ring of a view has failed: by has lost suspect, or neither is known.
+func (t *Trainer) breakRing(v id.View, by, suspect id.Node, cause error) {
 	t.cfg.Log.Info().Err(cause).Stringer("view", v).Msg("the ring is broken; waiting for the next view")
 	t.mu.Lock()
 	if t.view.Number == v {
 		t.broken = true
 		if suspect != "" && suspect != t.cfg.Node {
-			t.suspect = append(t.suspect, &pb.Suspicion{Node: string(suspect), Why: cause.Error()})
+			t.suspect = append(t.suspect, &pb.Suspicion{Node: string(suspect), Why: cause.Error(), By: string(by)})
 		}
 	}
 	t.mu.Unlock()
