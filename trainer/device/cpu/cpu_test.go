@@ -283,35 +283,40 @@ func TestMaxPool(t *testing.T) {
 	eachSet(t, func(b *bench) []float32 {
 		var all []float32
 		for i, g := range append(slices.Clone(poolShapes), paddedShapes...) {
-			what := fmt.Sprintf("%+v", g)
-			xv := make([]float32, g.N*g.H*g.W*g.C)
-			for i := range xv {
-				xv[i] = float32(b.r.IntN(9) - 4) // many equal values
-			}
-			x := b.buffer(xv)
-			n := g.N * g.OutH() * g.OutW() * g.C
-			index, err := b.s.Alloc(device.Uint8, n)
-			if err != nil {
-				b.Fatal(err)
-			}
-			act := device.Activation(i % 2)
-			y, dx := b.room(n), b.room(len(xv))
-			dyv, dy := b.random(n)
-			b.s.MaxPool(device.MaxPool{Shape: g, Y: y, X: x, Index: device.Whole(index), Act: act})
-			b.s.MaxPoolBackward(device.MaxPoolBackward{Shape: g, DX: dx, DY: dy, Y: y, Index: device.Whole(index), Act: act})
-			want, from := naivePool(g, xv, act)
-			wantDX := make([]float64, len(xv))
-			for i, k := range from {
-				if act == device.Identity || want[i] > 0 {
-					wantDX[k] += float64(dyv[i])
-				}
-			}
-			b.near(what, b.result(y), want, 1)
-			b.near(what+" backward", b.result(dx), wantDX, 1)
-			all = slices.Concat(all, b.result(y), b.result(dx))
+			all = append(all, b.maxPool(g, device.Activation(i%2))...)
 		}
 		return all
 	})
+}
+
+// maxPool checks the two operations of one geometry.
+func (b *bench) maxPool(g device.PoolShape, act device.Activation) []float32 {
+	b.Helper()
+	what := fmt.Sprintf("%+v", g)
+	xv := make([]float32, g.N*g.H*g.W*g.C)
+	for i := range xv {
+		xv[i] = float32(b.r.IntN(9) - 4) // many equal values
+	}
+	x := b.buffer(xv)
+	n := g.N * g.OutH() * g.OutW() * g.C
+	index, err := b.s.Alloc(device.Uint8, n)
+	if err != nil {
+		b.Fatal(err)
+	}
+	y, dx := b.room(n), b.room(len(xv))
+	dyv, dy := b.random(n)
+	b.s.MaxPool(device.MaxPool{Shape: g, Y: y, X: x, Index: device.Whole(index), Act: act})
+	b.s.MaxPoolBackward(device.MaxPoolBackward{Shape: g, DX: dx, DY: dy, Y: y, Index: device.Whole(index), Act: act})
+	want, from := naivePool(g, xv, act)
+	wantDX := make([]float64, len(xv))
+	for i, k := range from {
+		if act == device.Identity || want[i] > 0 {
+			wantDX[k] += float64(dyv[i])
+		}
+	}
+	b.near(what, b.result(y), want, 1)
+	b.near(what+" backward", b.result(dx), wantDX, 1)
+	return slices.Concat(b.result(y), b.result(dx))
 }
 
 func TestElementwise(t *testing.T) {
@@ -375,32 +380,37 @@ func TestSoftmaxCrossEntropy(t *testing.T) {
 	eachSet(t, func(b *bench) []float32 {
 		var all []float32
 		for _, classes := range []int{2, 7, 10, 127, 128, 200, 1000} {
-			const n = 33
-			xv, x := b.random(n * classes)
-			for i := range xv {
-				xv[i] *= 20
-				x.Mem.(*memory).f[x.Off+i] = xv[i]
-			}
-			labels, err := b.s.Alloc(device.Int32, n)
-			if err != nil {
-				b.Fatal(err)
-			}
-			lv := labels.(*memory).i
-			for i := range lv {
-				lv[i] = int32(b.r.IntN(classes))
-			}
-			loss, correct, grad := naiveSoftmax(n, classes, xv, lv, 0.25)
-			var total device.Total
-			d := b.room(len(xv))
-			b.s.SoftmaxCrossEntropy(device.SoftmaxCrossEntropy{N: n, Classes: classes, Logits: x, Labels: device.Whole(labels), DLogits: d, Scale: 0.25, Total: &total})
-			b.near("gradient", b.result(d), grad, 1)
-			if tol := map[bool]float64{true: 1e-9, false: 1e-6}[classes < manyClasses]; math.Abs(total.Loss-loss) > tol*loss || total.Correct != correct {
-				b.Fatalf("total is %+v, want %v and %d", total, loss, correct)
-			}
-			all = append(all, b.result(d)...)
+			all = append(all, b.softmax(33, classes)...)
 		}
 		return all
 	})
+}
+
+// softmax checks the loss of n rows and its gradient.
+func (b *bench) softmax(n, classes int) []float32 {
+	b.Helper()
+	xv, x := b.random(n * classes)
+	for i := range xv {
+		xv[i] *= 20
+		x.Mem.(*memory).f[x.Off+i] = xv[i]
+	}
+	labels, err := b.s.Alloc(device.Int32, n)
+	if err != nil {
+		b.Fatal(err)
+	}
+	lv := labels.(*memory).i
+	for i := range lv {
+		lv[i] = int32(b.r.IntN(classes))
+	}
+	loss, correct, grad := naiveSoftmax(n, classes, xv, lv, 0.25)
+	var total device.Total
+	d := b.room(len(xv))
+	b.s.SoftmaxCrossEntropy(device.SoftmaxCrossEntropy{N: n, Classes: classes, Logits: x, Labels: device.Whole(labels), DLogits: d, Scale: 0.25, Total: &total})
+	b.near("gradient", b.result(d), grad, 1)
+	if tol := map[bool]float64{true: 1e-9, false: 1e-6}[classes < manyClasses]; math.Abs(total.Loss-loss) > tol*loss || total.Correct != correct {
+		b.Fatalf("total is %+v, want %v and %d", total, loss, correct)
+	}
+	return b.result(d)
 }
 
 // TestNaN: a NaN must not be hidden by an activation or a maximum, the step has to be refused.

@@ -96,7 +96,7 @@ func TestNorms(t *testing.T) {
 		t.Run(map[bool]string{true: "layer", false: "batch"}[byRow], func(t *testing.T) {
 			eachSet(t, func(b *bench) []float32 {
 				var all []float32
-				for _, g := range [][2]int{{3, 1}, {2, 7}, {5, 16}, {4, 33}, {600, 3}, {7, 127}, {300, 20}} {
+				for _, g := range [][2]int{{3, 1}, {2, 7}, {5, 16}, {4, 33}, {600, 3}, {7, 127}, {300, 20}, {1000, 1}, {33, 31}, {31, 33}, {3, 1000}, {127, 7}} {
 					all = append(all, b.norm(g[0], g[1], byRow)...)
 				}
 				return all
@@ -185,24 +185,35 @@ func TestAttention(t *testing.T) {
 			{N: 1, T: 64, Heads: 1, Width: 33, Causal: true},
 			{N: 1, T: 131, Heads: 2, Width: 8, Causal: true},
 			{N: 1, T: 80, Heads: 1, Width: 7},
+			{N: 1, T: 33, Heads: 7, Width: 1},
+			{N: 1, T: 7, Heads: 1, Width: 127, Causal: true},
+			{N: 1, T: 31, Heads: 1, Width: 31, Causal: true},
+			{N: 1, T: 127, Heads: 1, Width: 33},
+			{N: 2, T: 1, Heads: 1, Width: 1000},
 		} {
-			c := g.Heads * g.Width
-			v, _ := b.random(3 * g.N * g.T * c)
-			for i := range v {
-				v[i] *= 3
-			}
-			qkv := b.buffer(v)
-			dyv, dy := b.random(g.N * g.T * c)
-			y, dqkv, lse := b.room(len(dyv)), b.room(len(v)), b.room(g.N*g.Heads*g.T)
-			b.s.Attention(device.Attention{Shape: g, Y: y, QKV: qkv, LSE: lse})
-			b.s.AttentionBackward(device.AttentionBackward{Shape: g, DQKV: dqkv, QKV: qkv, DY: dy, LSE: lse})
-			b.close(fmt.Sprintf("%+v", g), b.result(y), naiveAttention(g, wide(v)), 2e-6)
-			want := gradientOf(func(x []float64) []float64 { return naiveAttention(g, x) }, wide(v), wide(dyv), 20)
-			b.close(fmt.Sprintf("%+v backward", g), b.result(dqkv), want, 1e-5)
-			all = slices.Concat(all, b.result(y), b.result(dqkv))
+			all = append(all, b.attend(g, 20)...)
 		}
 		return all
 	})
+}
+
+// attend checks attention of one geometry, and some elements of its gradient.
+func (b *bench) attend(g device.AttentionShape, probes int) []float32 {
+	b.Helper()
+	c := g.Heads * g.Width
+	v, _ := b.random(3 * g.N * g.T * c)
+	for i := range v {
+		v[i] *= 3
+	}
+	qkv := b.buffer(v)
+	dyv, dy := b.random(g.N * g.T * c)
+	y, dqkv, lse := b.room(len(dyv)), b.room(len(v)), b.room(g.N*g.Heads*g.T)
+	b.s.Attention(device.Attention{Shape: g, Y: y, QKV: qkv, LSE: lse})
+	b.s.AttentionBackward(device.AttentionBackward{Shape: g, DQKV: dqkv, QKV: qkv, DY: dy, LSE: lse})
+	b.close(fmt.Sprintf("%+v", g), b.result(y), naiveAttention(g, wide(v)), 2e-6)
+	want := gradientOf(func(x []float64) []float64 { return naiveAttention(g, x) }, wide(v), wide(dyv), probes)
+	b.close(fmt.Sprintf("%+v backward", g), b.result(dqkv), want, 1e-5)
+	return slices.Concat(b.result(y), b.result(dqkv))
 }
 
 // naive functions and their slopes.
@@ -299,58 +310,75 @@ func TestExps(t *testing.T) {
 }
 
 func TestEmbedding(t *testing.T) {
-	eachSet(t, func(b *bench) []float32 {
-		const n, steps, width, vocab, context = 3, 5, 35, 4, 7
-		tv, table := b.random(vocab * width)
-		pv, positions := b.random(context * width)
-		dyv, dy := b.random(n * steps * width)
-		ids := make([]int32, n*steps)
-		wantY := make([]float64, len(dyv))
-		wantT, wantP := make([]float64, len(tv)), make([]float64, len(pv))
-		for i := range ids {
-			ids[i] = int32(b.r.IntN(vocab))
-			for j := range width {
-				t, p := int(ids[i])*width+j, i%steps*width+j
-				wantY[i*width+j] = float64(tv[t]) + float64(pv[p])
-				wantT[t] += float64(dyv[i*width+j])
-				wantP[p] += float64(dyv[i*width+j])
-			}
+	eachSet(t, func(b *bench) (all []float32) {
+		for _, width := range allSizes {
+			all = append(all, b.embed(3, 5, width, 4, 7)...)
 		}
-		tokens := b.int32s(ids)
-		y, dt, dp := b.room(len(dyv)), b.room(len(tv)), b.room(len(pv))
-		b.s.Embedding(device.Embedding{N: n, T: steps, Width: width, Vocab: vocab, Context: context, Y: y, Tokens: tokens, Table: table, Positions: positions})
-		b.s.EmbeddingBackward(device.EmbeddingBackward{N: n, T: steps, Width: width, Vocab: vocab, Context: context, DY: dy, Tokens: tokens, DTable: dt, DPositions: dp})
-		b.near("embedding", b.result(y), wantY, 1)
-		b.near("table", b.result(dt), wantT, n*steps)
-		b.near("positions", b.result(dp), wantP, n)
-		b.s.Embedding(device.Embedding{N: n, T: steps, Width: width, Vocab: 2, Y: y, Tokens: b.int32s([]int32{0, 1, 2, 14: 0}), Table: table})
+		all = append(all, b.embed(1, 127, 7, 1000, 127)...)
+		_, table := b.random(2)
+		b.s.Embedding(device.Embedding{N: 3, T: 1, Width: 1, Vocab: 2, Y: b.room(3), Tokens: b.int32s([]int32{0, 1, 2}), Table: table})
 		if err := b.s.Sync(); err == nil || err.Error() != "embedding: token 2 at place 2 is not within [0, 2)" {
 			b.Fatalf("error %v", err)
 		}
-		return slices.Concat(b.result(y), b.result(dt), b.result(dp))
+		return all
 	})
 }
 
-func TestAddAndAverage(t *testing.T) {
-	eachSet(t, func(b *bench) []float32 {
-		const n, pixels, c = 2, 9, 37
-		xv, x := b.random(n * pixels * c)
-		av, a := b.random(n * pixels * c)
-		dyv, dy := b.random(n * c)
-		sum, y, dx := b.room(len(xv)), b.room(n*c), b.room(len(xv))
-		b.s.Add(sum, x, a, len(xv), device.ReLU)
-		b.s.GlobalAveragePool(y, x, n, pixels, c)
-		b.s.GlobalAveragePoolBackward(dx, dy, n, pixels, c)
-		wantS, wantY, wantDX := make([]float64, len(xv)), make([]float64, n*c), make([]float64, len(xv))
-		for i, v := range xv {
-			k := i/(pixels*c)*c + i%c
-			wantS[i] = max(0, float64(v)+float64(av[i]))
-			wantY[k] += float64(v) / pixels
-			wantDX[i] = float64(dyv[k]) / pixels
+// embed checks the two operations of one geometry.
+func (b *bench) embed(n, steps, width, vocab, context int) []float32 {
+	b.Helper()
+	tv, table := b.random(vocab * width)
+	pv, positions := b.random(context * width)
+	dyv, dy := b.random(n * steps * width)
+	ids := make([]int32, n*steps)
+	wantY := make([]float64, len(dyv))
+	wantT, wantP := make([]float64, len(tv)), make([]float64, len(pv))
+	for i := range ids {
+		ids[i] = int32(b.r.IntN(vocab))
+		for j := range width {
+			t, p := int(ids[i])*width+j, i%steps*width+j
+			wantY[i*width+j] = float64(tv[t]) + float64(pv[p])
+			wantT[t] += float64(dyv[i*width+j])
+			wantP[p] += float64(dyv[i*width+j])
 		}
-		b.near("sum", b.result(sum), wantS, 1)
-		b.near("average", b.result(y), wantY, 1)
-		b.near("average backward", b.result(dx), wantDX, 1)
-		return slices.Concat(b.result(sum), b.result(y), b.result(dx))
+	}
+	tokens := b.int32s(ids)
+	y, dt, dp := b.room(len(dyv)), b.room(len(tv)), b.room(len(pv))
+	b.s.Embedding(device.Embedding{N: n, T: steps, Width: width, Vocab: vocab, Context: context, Y: y, Tokens: tokens, Table: table, Positions: positions})
+	b.s.EmbeddingBackward(device.EmbeddingBackward{N: n, T: steps, Width: width, Vocab: vocab, Context: context, DY: dy, Tokens: tokens, DTable: dt, DPositions: dp})
+	b.near("embedding", b.result(y), wantY, 1)
+	b.near("table", b.result(dt), wantT, n*steps)
+	b.near("positions", b.result(dp), wantP, n)
+	return slices.Concat(b.result(y), b.result(dt), b.result(dp))
+}
+
+func TestAddAndAverage(t *testing.T) {
+	eachSet(t, func(b *bench) (all []float32) {
+		for i, c := range allSizes {
+			all = append(all, b.addAndAverage(2, allSizes[len(allSizes)-1-i], c)...)
+		}
+		return append(all, b.addAndAverage(2, 9, 37)...)
 	})
+}
+
+func (b *bench) addAndAverage(n, pixels, c int) []float32 {
+	b.Helper()
+	xv, x := b.random(n * pixels * c)
+	av, a := b.random(n * pixels * c)
+	dyv, dy := b.random(n * c)
+	sum, y, dx := b.room(len(xv)), b.room(n*c), b.room(len(xv))
+	b.s.Add(sum, x, a, len(xv), device.ReLU)
+	b.s.GlobalAveragePool(y, x, n, pixels, c)
+	b.s.GlobalAveragePoolBackward(dx, dy, n, pixels, c)
+	wantS, wantY, wantDX := make([]float64, len(xv)), make([]float64, n*c), make([]float64, len(xv))
+	for i, v := range xv {
+		k := i/(pixels*c)*c + i%c
+		wantS[i] = max(0, float64(v)+float64(av[i]))
+		wantY[k] += float64(v) / float64(pixels)
+		wantDX[i] = float64(dyv[k]) / float64(pixels)
+	}
+	b.near("sum", b.result(sum), wantS, 1)
+	b.near("average", b.result(y), wantY, pixels)
+	b.near("average backward", b.result(dx), wantDX, 1)
+	return slices.Concat(b.result(sum), b.result(y), b.result(dx))
 }

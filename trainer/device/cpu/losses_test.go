@@ -10,8 +10,6 @@ import (
 	"github.com/musterml/muster/trainer/device"
 )
 
-var allSizes = []int{1, 7, 31, 33, 127, 1000}
-
 // lossCase is one of the losses over n predictions and n targets.
 type lossCase struct {
 	name   string
