@@ -177,6 +177,7 @@ func (s *stream) addWeights(p *convPlan, sums, image, dy []float32, resume bool)
 			g.ko = pixels[k0 : k0+kn]
 			g.b, g.ldb = dy[k0*out+j:], out
 			if g.width < nr {
+				s.panel = grown(&s.panel, kn*nr)
 				packRows(s.panel, nr, dy[k0*out+j:], out, g.width, kn)
 				g.b, g.ldb = s.panel, nr
 			}

@@ -229,7 +229,6 @@ func TestMatMulChain(t *testing.T) {
 	}
 	for _, set := range InstructionSets() {
 		b.s.k = newBench(t, set).s.k
-		b.s.panel, b.s.edge = make([]float32, kcMax*b.s.k.nr), make([]float32, b.s.k.mr*b.s.k.nr)
 		whole := b.room(m * n)
 		b.s.MatMul(device.MatMul{Trans: device.NT, M: m, N: n, K: k, A: a, B: bb, C: whole, Bias: biasB})
 		for _, rows := range []int{1, 4} {

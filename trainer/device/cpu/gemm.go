@@ -33,72 +33,6 @@ func (o offsets) get(n, step int) []int32 {
 	return v[:n]
 }
 
-// band is a block of rows that meets one panel of B: columns [0, width) of
-//
-//	c[r][j] = max(floor, start + sum over p of a[ro[r]+ko[p]] * b[p*ldb+j])
-type band struct {
-	a      []float32
-	ro, ko []int32
-	b      []float32
-	ldb    int // b has at least (len(ko)-1)*ldb + nr elements
-	c      []float32
-	ldc    int
-	width  int       // at most nr
-	start  []float32 // the start of each column's sums (width); nil: zero
-	resume bool      // start from what is in c
-	floor  float32
-}
-
-// run computes a band tile by tile.
-func (s *stream) run(g *band) {
-	t, mr, nr := &s.t, s.k.mr, s.k.nr
-	t.kc, t.a, t.ko, t.b, t.ldb, t.floor = len(g.ko), &g.a[0], &g.ko[0], &g.b[0], g.ldb, g.floor
-	m := len(g.ro)
-	for i := 0; i < m; i += mr {
-		rows := min(mr, m-i)
-		if rows < mr || g.width < nr {
-			s.runEdge(g, i, rows)
-			continue
-		}
-		t.ro, t.c, t.ldc = &g.ro[i], &g.c[i*g.ldc], g.ldc
-		switch {
-		case g.resume:
-			t.init, t.ldi = t.c, t.ldc
-		case g.start != nil:
-			t.init, t.ldi = &g.start[0], 0
-		default:
-			t.init, t.ldi = &s.zeros[0], 0
-		}
-		s.k.multiply(t)
-	}
-}
-
-// runEdge computes a tile that is cut off by the border of c, in a tile of its own: missing rows
-// repeat the last one, missing columns are whatever b holds there.
-func (s *stream) runEdge(g *band, i, rows int) {
-	t, nr := &s.t, s.k.nr
-	for r := range s.k.mr {
-		s.edgeRO[r] = g.ro[i+min(r, rows-1)]
-	}
-	t.ro, t.c, t.ldc = &s.edgeRO[0], &s.edge[0], nr
-	t.init, t.ldi = t.c, t.ldc
-	for r := range rows {
-		row := s.edge[r*nr : r*nr+g.width]
-		switch {
-		case g.resume:
-			copy(row, g.c[(i+r)*g.ldc:])
-		case g.start != nil:
-			copy(row, g.start)
-		default:
-			clear(row)
-		}
-	}
-	s.k.multiply(t)
-	for r := range rows {
-		copy(g.c[(i+r)*g.ldc:(i+r)*g.ldc+g.width], s.edge[r*nr:])
-	}
-}
-
 // product is a matrix product of any layout: C (m, n), leading dimension ldc, with
 // A(i,p) = a[i*ars + p*aks], and B(p,j) = b[p*ldb+j], or b[j*ldb+p] when bT.
 type product struct {
@@ -115,36 +49,111 @@ type product struct {
 	floor    float32
 }
 
+// Sizes of blocks, in elements.
+const (
+	blockA = 96 << 10  // of A: stays in the second-level cache while all panels of B meet it
+	blockB = 512 << 10 // of B: what is packed at a time
+	wideB  = 4096      // at most so many columns
+)
+
+// multiply computes a product block by block: for some columns and some of k, B is packed in panels; for
+// some rows and as much of k as a panel has, A is made compact; then each panel, which the first-level cache holds,
+// meets all these rows.
 func (s *stream) multiply(p *product) {
-	nr := s.k.nr
-	kc := blocks(p.k)
-	ko, ro := s.offsets.get(kc, p.aks), s.offsets.get(p.m, p.ars)
-	for j := 0; j < p.n; j += nr {
-		g := band{ro: ro, c: p.c[j:], ldc: p.ldc, width: min(nr, p.n-j)}
-		if p.bias != nil {
-			g.start = p.bias[j:]
-		}
-		for k0 := 0; k0 < p.k; k0 += kc {
-			kn := min(kc, p.k-k0)
-			switch {
-			case p.bT:
-				s.packTransposed(s.panel, p.b[j*p.ldb+k0:], p.ldb, g.width, kn)
-				g.b, g.ldb = s.panel, nr
-			case g.width == nr && p.m <= s.k.mr: // read once: packing is of no use
-				g.b, g.ldb = p.b[k0*p.ldb+j:], p.ldb
-			default:
-				packRows(s.panel, nr, p.b[k0*p.ldb+j:], p.ldb, g.width, kn)
-				g.b, g.ldb = s.panel, nr
+	kc, nr := blocks(p.k), s.k.nr
+	nc := min(p.n, wideB)
+	kb := max(1, min(p.k, blockB/nc)/kc) * kc
+	mc := max(1, min(p.m, blockA/kc)/s.k.mr) * s.k.mr
+	for j0 := 0; j0 < p.n; j0 += nc {
+		nn := min(nc, p.n-j0)
+		for kb0 := 0; kb0 < p.k; kb0 += kb {
+			kbEnd := min(p.k, kb0+kb)
+			panels := s.panelsOf(p, kb0, kbEnd-kb0, kc, j0, nn)
+			for i0 := 0; i0 < p.m; i0 += mc {
+				mn := min(mc, p.m-i0)
+				for k0 := kb0; k0 < kbEnd; k0 += kc {
+					kn := min(kc, kbEnd-k0)
+					g := band{c: p.c[i0*p.ldc+j0:], ldc: p.ldc, ldb: panels.ld, resume: p.resume || k0 > 0, floor: floorNone}
+					s.compact(&g, p, i0, mn, k0, kn, nn)
+					if k0+kn == p.k {
+						g.floor = p.floor
+					}
+					for j := 0; j < nn; j += nr {
+						g.c, g.b, g.width = p.c[i0*p.ldc+j0+j:], panels.at(k0-kb0, kn, j), min(nr, nn-j)
+						if p.bias != nil {
+							g.start = p.bias[j0+j:]
+						}
+						s.run(&g)
+					}
+				}
 			}
-			g.a, g.ko = p.a[k0*p.aks:], ko[:kn]
-			g.resume = p.resume || k0 > 0
-			g.floor = floorNone
-			if k0+kn == p.k {
-				g.floor = p.floor
-			}
-			s.run(&g)
 		}
 	}
+}
+
+// panels is a block of B as the kernels read it, packed or as it lies.
+type panels struct {
+	v      []float32
+	ld     int
+	direct bool
+	nr     int
+	width  int // of all panels
+}
+
+// at is the panel that begins at row k0, which is the first of kn packed together, and column j.
+func (b *panels) at(k0, kn, j int) []float32 {
+	if b.direct {
+		return b.v[k0*b.ld+j:]
+	}
+	return b.v[k0*b.width+j*kn:]
+}
+
+// panelsOf packs columns [j0, j0+n) of rows [k0, k0+k) of B, kc rows at a time, unless it is as well read as it is.
+func (s *stream) panelsOf(p *product, k0, k, kc, j0, n int) panels {
+	nr := s.k.nr
+	if !p.bT && (s.k.masked || n%nr == 0) && (p.m <= 2*s.k.mr || k*p.ldb <= 8<<10) {
+		return panels{v: p.b[k0*p.ldb+j0:], ld: p.ldb, direct: true}
+	}
+	width := (n + nr - 1) / nr * nr
+	b := panels{v: grown(&s.panel, k*width), ld: nr, width: width}
+	for q := 0; q < k; q += kc {
+		kn := min(kc, k-q)
+		for j := 0; j < n; j += nr {
+			w := min(nr, n-j)
+			if p.bT {
+				s.packTransposed(b.at(q, kn, j), p.b[(j0+j)*p.ldb+k0+q:], p.ldb, w, kn)
+			} else {
+				packRows(b.at(q, kn, j), nr, p.b[(k0+q)*p.ldb+j0+j:], p.ldb, w, kn)
+			}
+		}
+	}
+	return b
+}
+
+// compact sets what a band sees of A: rows [i0, i0+m), columns [k0, k0+k), as they lie or, where n columns make that
+// pay, copied together.
+func (s *stream) compact(g *band, p *product, i0, m, k0, k, n int) {
+	a := p.a[i0*p.ars+k0*p.aks:]
+	if n < 4*s.k.nr {
+		g.a, g.ro, g.ko = a, s.offsets.get(m, p.ars), s.offsets.get(k, p.aks)
+		return
+	}
+	const apart = 16 // a line, so that rows of a power of two do not meet in one place of the cache
+	if p.aks == 1 {
+		ld := k + apart
+		g.a = grown(&s.block, m*ld)
+		for i := range m {
+			copy(g.a[i*ld:i*ld+k], a[i*p.ars:])
+		}
+		g.ro, g.ko = s.offsets.get(m, ld), s.offsets.get(k, 1)
+		return
+	}
+	ld := m + apart
+	g.a = grown(&s.block, k*ld)
+	for i := range k {
+		copy(g.a[i*ld:i*ld+m], a[i*p.aks:])
+	}
+	g.ro, g.ko = s.offsets.get(m, 1), s.offsets.get(k, ld)
 }
 
 // MatMul implements device.Ops.

@@ -2,7 +2,7 @@ package cpu
 
 import "unsafe"
 
-// tile is what the innermost kernels compute: for row r < mr and column j < nr
+// tile is what the innermost kernels compute: for row r < rows and column j < width
 //
 //	c[r*ldc + j] = max(floor, init[r*ldi + j] + sum over p < kc of a[ro[r]+ko[p]] * b[p*ldb + j])
 //
@@ -18,21 +18,26 @@ type tile struct {
 	ldc   int      //
 	init  *float32 //
 	ldi   int      // 0: the same nr values for every row
-	ro    *int32   // [mr]
+	ro    *int32   // [rows]
+	rows  int      // mr, or at an edge 1 to mr
+	width int      // nr, or at an edge 1 to nr
 	floor float32  // 0 is a ReLU, -Inf does nothing; NaN passes either
 }
 
 // The assembly's idea of the struct above, checked when this compiles.
 var _ = [1]struct{}{}[unsafe.Offsetof(tile{}.ko)-16|
 	unsafe.Offsetof(tile{}.ldb)-32|unsafe.Offsetof(tile{}.ldc)-48|
-	unsafe.Offsetof(tile{}.ldi)-64|unsafe.Offsetof(tile{}.ro)-72|unsafe.Offsetof(tile{}.floor)-80|
+	unsafe.Offsetof(tile{}.ldi)-64|unsafe.Offsetof(tile{}.ro)-72|unsafe.Offsetof(tile{}.rows)-80|
+	unsafe.Offsetof(tile{}.width)-88|unsafe.Offsetof(tile{}.floor)-96|
 	(unsafe.Sizeof(int(0))-8)] // 64-bit processors only
 
 // kernels is one instruction set. All of one class give the same bits.
 type kernels struct {
 	name, class string
-	mr, nr      int // size of a tile
-	multiply    func(*tile)
+	mr, nr      int         // size of a tile
+	multiply    func(*tile) // of mr rows and nr columns
+	edge        func(*tile) // of fewer; unless masked, b has nr columns all the same
+	masked      bool
 	// transpose8 writes dst[j*ds + i] = src[i*ld + j] for i < 8, j < 8*n8. nil: there is none.
 	transpose8 func(dst *float32, ds int, src *float32, ld, n8 int)
 	// The rest works on n elements side by side, n a multiple of lanes; nil: there is none.
@@ -52,7 +57,7 @@ const (
 	maxNR = 32
 )
 
-var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo}
+var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo}
 
 // at is p[i].
 func at(p *float32, i int) *float32 {
@@ -84,6 +89,24 @@ func multiplyGo(t *tile) {
 		f := t.floor
 		*(*[4]float32)(unsafe.Pointer(at(t.c, r*t.ldc))) = [4]float32{atLeast(f, s00), atLeast(f, s01), atLeast(f, s02), atLeast(f, s03)}
 		*(*[4]float32)(unsafe.Pointer(at(t.c, (r+1)*t.ldc))) = [4]float32{atLeast(f, s10), atLeast(f, s11), atLeast(f, s12), atLeast(f, s13)}
+	}
+}
+
+// multiplyEdgeGo computes in a tile of its own, where rows that are missing repeat the last one.
+func multiplyEdgeGo(t *tile) {
+	var c [16]float32
+	var ro [4]int32
+	for r := range ro {
+		ro[r] = *(*int32)(unsafe.Add(unsafe.Pointer(t.ro), 4*min(r, t.rows-1)))
+	}
+	for r := range t.rows {
+		copy(c[4*r:], unsafe.Slice(at(t.init, r*t.ldi), t.width))
+	}
+	whole := *t
+	whole.c, whole.ldc, whole.init, whole.ldi, whole.ro = &c[0], 4, &c[0], 4, &ro[0]
+	multiplyGo(&whole)
+	for r := range t.rows {
+		copy(unsafe.Slice(at(t.c, r*t.ldc), t.width), c[4*r:])
 	}
 }
 

@@ -288,7 +288,7 @@ multiplyAVX512_done:
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
-	VBROADCASTSS 80(AX), Z16
+	VBROADCASTSS 96(AX), Z16
 	VMAXPS       Z0, Z16, Z0
 	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z16, Z1
@@ -328,6 +328,2081 @@ multiplyAVX512_done:
 	VMOVUPS      Z14, (CX)
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, 64(CX)
+	VZEROUPPER
+	RET
+
+// func multiplyEdgeAVX512(t *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·multiplyEdgeAVX512(SB), NOSPLIT, $0-8
+	MOVQ      t+0(FP), AX
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), AX
+	CMPQ      AX, $0x10
+	JGT       multiplyEdgeAVX512_0x2
+	CMPQ      CX, $0x08
+	JEQ       multiplyEdgeAVX512_8x1
+	CMPQ      CX, $0x07
+	JEQ       multiplyEdgeAVX512_7x1
+	CMPQ      CX, $0x06
+	JEQ       multiplyEdgeAVX512_6x1
+	CMPQ      CX, $0x05
+	JEQ       multiplyEdgeAVX512_5x1
+	CMPQ      CX, $0x04
+	JEQ       multiplyEdgeAVX512_4x1
+	CMPQ      CX, $0x03
+	JEQ       multiplyEdgeAVX512_3x1
+	CMPQ      CX, $0x02
+	JEQ       multiplyEdgeAVX512_2x1
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS.Z (CX), K1, Z0
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_1x1_rest
+
+multiplyEdgeAVX512_1x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z1
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	MOVLQSX      4(CX), DI
+	VMOVUPS.Z    (DX), K1, Z1
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_1x1_loop
+
+multiplyEdgeAVX512_1x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_1x1_done
+
+multiplyEdgeAVX512_1x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z1
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_1x1_single
+
+multiplyEdgeAVX512_1x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z1
+	VMAXPS       Z0, Z1, Z0
+	VMOVUPS      Z0, K1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_2x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_2x1_rest
+
+multiplyEdgeAVX512_2x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z2
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z3
+	VFMADD231PS  Z3, Z2, Z0
+	VBROADCASTSS (AX)(DI*4), Z3
+	VFMADD231PS  Z3, Z2, Z1
+	MOVLQSX      4(CX), DI
+	VMOVUPS.Z    (DX), K1, Z2
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z3
+	VFMADD231PS  Z3, Z2, Z0
+	VBROADCASTSS (AX)(DI*4), Z3
+	VFMADD231PS  Z3, Z2, Z1
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_2x1_loop
+
+multiplyEdgeAVX512_2x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_2x1_done
+
+multiplyEdgeAVX512_2x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z2
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z3
+	VFMADD231PS  Z3, Z2, Z0
+	VBROADCASTSS (AX)(DI*4), Z3
+	VFMADD231PS  Z3, Z2, Z1
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_2x1_single
+
+multiplyEdgeAVX512_2x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z2
+	VMAXPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z1, Z2, Z1
+	VMOVUPS      Z1, K1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_3x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_3x1_rest
+
+multiplyEdgeAVX512_3x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z3
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z0
+	VBROADCASTSS (R9)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z1
+	VBROADCASTSS (AX)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z2
+	MOVLQSX      4(CX), DI
+	VMOVUPS.Z    (DX), K1, Z3
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z0
+	VBROADCASTSS (R9)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z1
+	VBROADCASTSS (AX)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z2
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_3x1_loop
+
+multiplyEdgeAVX512_3x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_3x1_done
+
+multiplyEdgeAVX512_3x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z3
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z0
+	VBROADCASTSS (R9)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z1
+	VBROADCASTSS (AX)(DI*4), Z4
+	VFMADD231PS  Z4, Z3, Z2
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_3x1_single
+
+multiplyEdgeAVX512_3x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z3
+	VMAXPS       Z0, Z3, Z0
+	VMOVUPS      Z0, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z1, Z3, Z1
+	VMOVUPS      Z1, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z3, Z2
+	VMOVUPS      Z2, K1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_4x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_4x1_rest
+
+multiplyEdgeAVX512_4x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z4
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R9)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS (R10)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VBROADCASTSS (AX)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	MOVLQSX      4(CX), DI
+	VMOVUPS.Z    (DX), K1, Z4
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R9)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS (R10)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VBROADCASTSS (AX)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_4x1_loop
+
+multiplyEdgeAVX512_4x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_4x1_done
+
+multiplyEdgeAVX512_4x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z4
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R9)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS (R10)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VBROADCASTSS (AX)(DI*4), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_4x1_single
+
+multiplyEdgeAVX512_4x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z4
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, K1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_5x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), R11
+	LEAQ      (DI)(R11*4), R11
+	MOVLQSX   16(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_5x1_rest
+
+multiplyEdgeAVX512_5x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z0
+	VBROADCASTSS (R9)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (R10)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z2
+	VBROADCASTSS (R11)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z3
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z4
+	MOVLQSX      4(CX), DI
+	VMOVUPS.Z    (DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z0
+	VBROADCASTSS (R9)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (R10)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z2
+	VBROADCASTSS (R11)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z3
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z4
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_5x1_loop
+
+multiplyEdgeAVX512_5x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_5x1_done
+
+multiplyEdgeAVX512_5x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z0
+	VBROADCASTSS (R9)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (R10)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z2
+	VBROADCASTSS (R11)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z3
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z5, Z4
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_5x1_single
+
+multiplyEdgeAVX512_5x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z5
+	VMAXPS       Z0, Z5, Z0
+	VMOVUPS      Z0, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z1, Z5, Z1
+	VMOVUPS      Z1, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z5, Z2
+	VMOVUPS      Z2, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z5, Z3
+	VMOVUPS      Z3, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z5, Z4
+	VMOVUPS      Z4, K1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_6x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), R11
+	LEAQ      (DI)(R11*4), R11
+	MOVLQSX   16(AX), R12
+	LEAQ      (DI)(R12*4), R12
+	MOVLQSX   20(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_6x1_rest
+
+multiplyEdgeAVX512_6x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z6
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z0
+	VBROADCASTSS (R9)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z1
+	VBROADCASTSS (R10)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z2
+	VBROADCASTSS (R11)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z3
+	VBROADCASTSS (R12)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z4
+	VBROADCASTSS (AX)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z5
+	MOVLQSX      4(CX), DI
+	VMOVUPS.Z    (DX), K1, Z6
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z0
+	VBROADCASTSS (R9)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z1
+	VBROADCASTSS (R10)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z2
+	VBROADCASTSS (R11)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z3
+	VBROADCASTSS (R12)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z4
+	VBROADCASTSS (AX)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z5
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_6x1_loop
+
+multiplyEdgeAVX512_6x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_6x1_done
+
+multiplyEdgeAVX512_6x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z6
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z0
+	VBROADCASTSS (R9)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z1
+	VBROADCASTSS (R10)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z2
+	VBROADCASTSS (R11)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z3
+	VBROADCASTSS (R12)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z4
+	VBROADCASTSS (AX)(DI*4), Z7
+	VFMADD231PS  Z7, Z6, Z5
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_6x1_single
+
+multiplyEdgeAVX512_6x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z6
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, K1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_7x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), R11
+	LEAQ      (DI)(R11*4), R11
+	MOVLQSX   16(AX), R12
+	LEAQ      (DI)(R12*4), R12
+	MOVLQSX   20(AX), R13
+	LEAQ      (DI)(R13*4), R13
+	MOVLQSX   24(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_7x1_rest
+
+multiplyEdgeAVX512_7x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z0
+	VBROADCASTSS (R9)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (R10)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z2
+	VBROADCASTSS (R11)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (R12)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z4
+	VBROADCASTSS (R13)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z5
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z6
+	MOVLQSX      4(CX), DI
+	VMOVUPS.Z    (DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z0
+	VBROADCASTSS (R9)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (R10)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z2
+	VBROADCASTSS (R11)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (R12)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z4
+	VBROADCASTSS (R13)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z5
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z6
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_7x1_loop
+
+multiplyEdgeAVX512_7x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_7x1_done
+
+multiplyEdgeAVX512_7x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z0
+	VBROADCASTSS (R9)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (R10)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z2
+	VBROADCASTSS (R11)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (R12)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z4
+	VBROADCASTSS (R13)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z5
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z7, Z6
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_7x1_single
+
+multiplyEdgeAVX512_7x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z7
+	VMAXPS       Z0, Z7, Z0
+	VMOVUPS      Z0, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z1, Z7, Z1
+	VMOVUPS      Z1, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z7, Z2
+	VMOVUPS      Z2, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z7, Z3
+	VMOVUPS      Z3, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z7, Z4
+	VMOVUPS      Z4, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z5, Z7, Z5
+	VMOVUPS      Z5, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z7, Z6
+	VMOVUPS      Z6, K1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_8x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), R11
+	LEAQ      (DI)(R11*4), R11
+	MOVLQSX   16(AX), R12
+	LEAQ      (DI)(R12*4), R12
+	MOVLQSX   20(AX), R13
+	LEAQ      (DI)(R13*4), R13
+	MOVLQSX   24(AX), R14
+	LEAQ      (DI)(R14*4), R14
+	MOVLQSX   28(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_8x1_rest
+
+multiplyEdgeAVX512_8x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z8
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z0
+	VBROADCASTSS (R9)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z1
+	VBROADCASTSS (R10)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (R11)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z3
+	VBROADCASTSS (R12)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z4
+	VBROADCASTSS (R13)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z5
+	VBROADCASTSS (R14)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z6
+	VBROADCASTSS (AX)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z7
+	MOVLQSX      4(CX), DI
+	VMOVUPS.Z    (DX), K1, Z8
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z0
+	VBROADCASTSS (R9)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z1
+	VBROADCASTSS (R10)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (R11)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z3
+	VBROADCASTSS (R12)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z4
+	VBROADCASTSS (R13)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z5
+	VBROADCASTSS (R14)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z6
+	VBROADCASTSS (AX)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z7
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_8x1_loop
+
+multiplyEdgeAVX512_8x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_8x1_done
+
+multiplyEdgeAVX512_8x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS.Z    (DX), K1, Z8
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z0
+	VBROADCASTSS (R9)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z1
+	VBROADCASTSS (R10)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (R11)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z3
+	VBROADCASTSS (R12)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z4
+	VBROADCASTSS (R13)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z5
+	VBROADCASTSS (R14)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z6
+	VBROADCASTSS (AX)(DI*4), Z9
+	VFMADD231PS  Z9, Z8, Z7
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_8x1_single
+
+multiplyEdgeAVX512_8x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z8
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, K1, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, K1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_0x2:
+	CMPQ      CX, $0x08
+	JEQ       multiplyEdgeAVX512_8x2
+	CMPQ      CX, $0x07
+	JEQ       multiplyEdgeAVX512_7x2
+	CMPQ      CX, $0x06
+	JEQ       multiplyEdgeAVX512_6x2
+	CMPQ      CX, $0x05
+	JEQ       multiplyEdgeAVX512_5x2
+	CMPQ      CX, $0x04
+	JEQ       multiplyEdgeAVX512_4x2
+	CMPQ      CX, $0x03
+	JEQ       multiplyEdgeAVX512_3x2
+	CMPQ      CX, $0x02
+	JEQ       multiplyEdgeAVX512_2x2
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	SUBQ      $0x10, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_1x2_rest
+
+multiplyEdgeAVX512_1x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z2
+	VMOVUPS.Z    64(DX), K1, Z3
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z4
+	VFMADD231PS  Z4, Z2, Z0
+	VFMADD231PS  Z4, Z3, Z1
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z2
+	VMOVUPS.Z    64(DX), K1, Z3
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z4
+	VFMADD231PS  Z4, Z2, Z0
+	VFMADD231PS  Z4, Z3, Z1
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_1x2_loop
+
+multiplyEdgeAVX512_1x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_1x2_done
+
+multiplyEdgeAVX512_1x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z2
+	VMOVUPS.Z    64(DX), K1, Z3
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z4
+	VFMADD231PS  Z4, Z2, Z0
+	VFMADD231PS  Z4, Z3, Z1
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_1x2_single
+
+multiplyEdgeAVX512_1x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x10, CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z2
+	VMAXPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z2, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_2x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	SUBQ      $0x10, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_2x2_rest
+
+multiplyEdgeAVX512_2x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z4
+	VMOVUPS.Z    64(DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z6
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z4, Z2
+	VFMADD231PS  Z6, Z5, Z3
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z4
+	VMOVUPS.Z    64(DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z6
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z4, Z2
+	VFMADD231PS  Z6, Z5, Z3
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_2x2_loop
+
+multiplyEdgeAVX512_2x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_2x2_done
+
+multiplyEdgeAVX512_2x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z4
+	VMOVUPS.Z    64(DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z6
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z4, Z2
+	VFMADD231PS  Z6, Z5, Z3
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_2x2_single
+
+multiplyEdgeAVX512_2x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x10, CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z4
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_3x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	SUBQ      $0x10, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_3x2_rest
+
+multiplyEdgeAVX512_3x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS.Z    64(DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (R9)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z4
+	VFMADD231PS  Z8, Z7, Z5
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS.Z    64(DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (R9)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z4
+	VFMADD231PS  Z8, Z7, Z5
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_3x2_loop
+
+multiplyEdgeAVX512_3x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_3x2_done
+
+multiplyEdgeAVX512_3x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS.Z    64(DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (R9)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z6, Z4
+	VFMADD231PS  Z8, Z7, Z5
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_3x2_single
+
+multiplyEdgeAVX512_3x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x10, CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z6
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_4x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	SUBQ      $0x10, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_4x2_rest
+
+multiplyEdgeAVX512_4x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS.Z    64(DX), K1, Z9
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z10, Z9, Z1
+	VBROADCASTSS (R9)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z2
+	VFMADD231PS  Z10, Z9, Z3
+	VBROADCASTSS (R10)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z4
+	VFMADD231PS  Z10, Z9, Z5
+	VBROADCASTSS (AX)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z6
+	VFMADD231PS  Z10, Z9, Z7
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS.Z    64(DX), K1, Z9
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z10, Z9, Z1
+	VBROADCASTSS (R9)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z2
+	VFMADD231PS  Z10, Z9, Z3
+	VBROADCASTSS (R10)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z4
+	VFMADD231PS  Z10, Z9, Z5
+	VBROADCASTSS (AX)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z6
+	VFMADD231PS  Z10, Z9, Z7
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_4x2_loop
+
+multiplyEdgeAVX512_4x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_4x2_done
+
+multiplyEdgeAVX512_4x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS.Z    64(DX), K1, Z9
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z10, Z9, Z1
+	VBROADCASTSS (R9)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z2
+	VFMADD231PS  Z10, Z9, Z3
+	VBROADCASTSS (R10)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z4
+	VFMADD231PS  Z10, Z9, Z5
+	VBROADCASTSS (AX)(DI*4), Z10
+	VFMADD231PS  Z10, Z8, Z6
+	VFMADD231PS  Z10, Z9, Z7
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_4x2_single
+
+multiplyEdgeAVX512_4x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x10, CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z8
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_5x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	SUBQ      $0x10, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS.Z 64(CX), K1, Z9
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), R11
+	LEAQ      (DI)(R11*4), R11
+	MOVLQSX   16(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_5x2_rest
+
+multiplyEdgeAVX512_5x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z10
+	VMOVUPS.Z    64(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (R9)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (R10)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (R11)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z8
+	VFMADD231PS  Z12, Z11, Z9
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z10
+	VMOVUPS.Z    64(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (R9)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (R10)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (R11)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z8
+	VFMADD231PS  Z12, Z11, Z9
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_5x2_loop
+
+multiplyEdgeAVX512_5x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_5x2_done
+
+multiplyEdgeAVX512_5x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z10
+	VMOVUPS.Z    64(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (R9)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (R10)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (R11)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z10, Z8
+	VFMADD231PS  Z12, Z11, Z9
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_5x2_single
+
+multiplyEdgeAVX512_5x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x10, CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z10
+	VMAXPS       Z0, Z10, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z10, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z10, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z10, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z10, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z10, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z10, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z10, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z10, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z10, Z9
+	VMOVUPS      Z9, K1, 64(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_6x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	SUBQ      $0x10, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS.Z 64(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS.Z 64(CX), K1, Z11
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), R11
+	LEAQ      (DI)(R11*4), R11
+	MOVLQSX   16(AX), R12
+	LEAQ      (DI)(R12*4), R12
+	MOVLQSX   20(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_6x2_rest
+
+multiplyEdgeAVX512_6x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z12
+	VMOVUPS.Z    64(DX), K1, Z13
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (R9)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z2
+	VFMADD231PS  Z14, Z13, Z3
+	VBROADCASTSS (R10)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z14, Z13, Z5
+	VBROADCASTSS (R11)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z6
+	VFMADD231PS  Z14, Z13, Z7
+	VBROADCASTSS (R12)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z8
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (AX)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z10
+	VFMADD231PS  Z14, Z13, Z11
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z12
+	VMOVUPS.Z    64(DX), K1, Z13
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (R9)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z2
+	VFMADD231PS  Z14, Z13, Z3
+	VBROADCASTSS (R10)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z14, Z13, Z5
+	VBROADCASTSS (R11)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z6
+	VFMADD231PS  Z14, Z13, Z7
+	VBROADCASTSS (R12)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z8
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (AX)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z10
+	VFMADD231PS  Z14, Z13, Z11
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_6x2_loop
+
+multiplyEdgeAVX512_6x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_6x2_done
+
+multiplyEdgeAVX512_6x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z12
+	VMOVUPS.Z    64(DX), K1, Z13
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (R9)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z2
+	VFMADD231PS  Z14, Z13, Z3
+	VBROADCASTSS (R10)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z14, Z13, Z5
+	VBROADCASTSS (R11)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z6
+	VFMADD231PS  Z14, Z13, Z7
+	VBROADCASTSS (R12)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z8
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (AX)(DI*4), Z14
+	VFMADD231PS  Z14, Z12, Z10
+	VFMADD231PS  Z14, Z13, Z11
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_6x2_single
+
+multiplyEdgeAVX512_6x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x10, CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z12
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, K1, 64(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_7x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	SUBQ      $0x10, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS.Z 64(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS.Z 64(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS.Z 64(CX), K1, Z13
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), R11
+	LEAQ      (DI)(R11*4), R11
+	MOVLQSX   16(AX), R12
+	LEAQ      (DI)(R12*4), R12
+	MOVLQSX   20(AX), R13
+	LEAQ      (DI)(R13*4), R13
+	MOVLQSX   24(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_7x2_rest
+
+multiplyEdgeAVX512_7x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z14
+	VMOVUPS.Z    64(DX), K1, Z15
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z16, Z15, Z1
+	VBROADCASTSS (R9)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z2
+	VFMADD231PS  Z16, Z15, Z3
+	VBROADCASTSS (R10)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z4
+	VFMADD231PS  Z16, Z15, Z5
+	VBROADCASTSS (R11)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	VBROADCASTSS (R12)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z16, Z15, Z9
+	VBROADCASTSS (R13)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z10
+	VFMADD231PS  Z16, Z15, Z11
+	VBROADCASTSS (AX)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z12
+	VFMADD231PS  Z16, Z15, Z13
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z14
+	VMOVUPS.Z    64(DX), K1, Z15
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z16, Z15, Z1
+	VBROADCASTSS (R9)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z2
+	VFMADD231PS  Z16, Z15, Z3
+	VBROADCASTSS (R10)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z4
+	VFMADD231PS  Z16, Z15, Z5
+	VBROADCASTSS (R11)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	VBROADCASTSS (R12)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z16, Z15, Z9
+	VBROADCASTSS (R13)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z10
+	VFMADD231PS  Z16, Z15, Z11
+	VBROADCASTSS (AX)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z12
+	VFMADD231PS  Z16, Z15, Z13
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_7x2_loop
+
+multiplyEdgeAVX512_7x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_7x2_done
+
+multiplyEdgeAVX512_7x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z14
+	VMOVUPS.Z    64(DX), K1, Z15
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z16, Z15, Z1
+	VBROADCASTSS (R9)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z2
+	VFMADD231PS  Z16, Z15, Z3
+	VBROADCASTSS (R10)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z4
+	VFMADD231PS  Z16, Z15, Z5
+	VBROADCASTSS (R11)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	VBROADCASTSS (R12)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z16, Z15, Z9
+	VBROADCASTSS (R13)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z10
+	VFMADD231PS  Z16, Z15, Z11
+	VBROADCASTSS (AX)(DI*4), Z16
+	VFMADD231PS  Z16, Z14, Z12
+	VFMADD231PS  Z16, Z15, Z13
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_7x2_single
+
+multiplyEdgeAVX512_7x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x10, CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z14
+	VMAXPS       Z0, Z14, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z14, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z14, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z14, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z14, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z14, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z14, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z14, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z14, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z14, Z9
+	VMOVUPS      Z9, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z14, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z14, Z11
+	VMOVUPS      Z11, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z14, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z14, Z13
+	VMOVUPS      Z13, K1, 64(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_8x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      88(AX), CX
+	SUBQ      $0x10, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS.Z 64(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS.Z 64(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS.Z 64(CX), K1, Z13
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z14
+	VMOVUPS.Z 64(CX), K1, Z15
+	MOVQ      16(AX), CX
+	MOVQ      24(AX), DX
+	MOVQ      32(AX), BX
+	MOVQ      (AX), SI
+	SHLQ      $0x02, BX
+	MOVQ      8(AX), DI
+	MOVQ      72(AX), AX
+	MOVLQSX   (AX), R8
+	LEAQ      (DI)(R8*4), R8
+	MOVLQSX   4(AX), R9
+	LEAQ      (DI)(R9*4), R9
+	MOVLQSX   8(AX), R10
+	LEAQ      (DI)(R10*4), R10
+	MOVLQSX   12(AX), R11
+	LEAQ      (DI)(R11*4), R11
+	MOVLQSX   16(AX), R12
+	LEAQ      (DI)(R12*4), R12
+	MOVLQSX   20(AX), R13
+	LEAQ      (DI)(R13*4), R13
+	MOVLQSX   24(AX), R14
+	LEAQ      (DI)(R14*4), R14
+	MOVLQSX   28(AX), AX
+	LEAQ      (DI)(AX*4), AX
+	SUBQ      $0x02, SI
+	JL        multiplyEdgeAVX512_8x2_rest
+
+multiplyEdgeAVX512_8x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z16
+	VMOVUPS.Z    64(DX), K1, Z17
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z18, Z17, Z1
+	VBROADCASTSS (R9)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z2
+	VFMADD231PS  Z18, Z17, Z3
+	VBROADCASTSS (R10)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z18, Z17, Z5
+	VBROADCASTSS (R11)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z6
+	VFMADD231PS  Z18, Z17, Z7
+	VBROADCASTSS (R12)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z18, Z17, Z9
+	VBROADCASTSS (R13)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z10
+	VFMADD231PS  Z18, Z17, Z11
+	VBROADCASTSS (R14)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z12
+	VFMADD231PS  Z18, Z17, Z13
+	VBROADCASTSS (AX)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z14
+	VFMADD231PS  Z18, Z17, Z15
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z16
+	VMOVUPS.Z    64(DX), K1, Z17
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z18, Z17, Z1
+	VBROADCASTSS (R9)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z2
+	VFMADD231PS  Z18, Z17, Z3
+	VBROADCASTSS (R10)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z18, Z17, Z5
+	VBROADCASTSS (R11)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z6
+	VFMADD231PS  Z18, Z17, Z7
+	VBROADCASTSS (R12)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z18, Z17, Z9
+	VBROADCASTSS (R13)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z10
+	VFMADD231PS  Z18, Z17, Z11
+	VBROADCASTSS (R14)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z12
+	VFMADD231PS  Z18, Z17, Z13
+	VBROADCASTSS (AX)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z14
+	VFMADD231PS  Z18, Z17, Z15
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_8x2_loop
+
+multiplyEdgeAVX512_8x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_8x2_done
+
+multiplyEdgeAVX512_8x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z16
+	VMOVUPS.Z    64(DX), K1, Z17
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z18, Z17, Z1
+	VBROADCASTSS (R9)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z2
+	VFMADD231PS  Z18, Z17, Z3
+	VBROADCASTSS (R10)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z18, Z17, Z5
+	VBROADCASTSS (R11)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z6
+	VFMADD231PS  Z18, Z17, Z7
+	VBROADCASTSS (R12)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z18, Z17, Z9
+	VBROADCASTSS (R13)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z10
+	VFMADD231PS  Z18, Z17, Z11
+	VBROADCASTSS (R14)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z12
+	VFMADD231PS  Z18, Z17, Z13
+	VBROADCASTSS (AX)(DI*4), Z18
+	VFMADD231PS  Z18, Z16, Z14
+	VFMADD231PS  Z18, Z17, Z15
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_8x2_single
+
+multiplyEdgeAVX512_8x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x10, CX
+	MOVQ         $-1, DX
+	BZHIQ        CX, DX, DX
+	KMOVW        DX, K1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z16
+	VMAXPS       Z0, Z16, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z16, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z16, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z16, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z16, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z16, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z16, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z16, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z16, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z16, Z9
+	VMOVUPS      Z9, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z16, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z16, Z11
+	VMOVUPS      Z11, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z16, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z16, Z13
+	VMOVUPS      Z13, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z14, Z16, Z14
+	VMOVUPS      Z14, (CX)
+	VMAXPS       Z15, Z16, Z15
+	VMOVUPS      Z15, K1, 64(CX)
 	VZEROUPPER
 	RET
 
@@ -1926,7 +4001,7 @@ multiplyAVX2_done:
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
-	VBROADCASTSS 80(AX), Y12
+	VBROADCASTSS 96(AX), Y12
 	VMAXPS       Y0, Y12, Y0
 	VMOVUPS      Y0, (CX)
 	VMAXPS       Y1, Y12, Y1
@@ -1958,6 +4033,1389 @@ multiplyAVX2_done:
 	VMOVUPS      Y11, 32(CX)
 	VZEROUPPER
 	RET
+
+// func multiplyEdgeAVX2(t *byte)
+// Requires: AVX, FMA3
+TEXT ·multiplyEdgeAVX2(SB), NOSPLIT, $0-8
+	MOVQ       t+0(FP), AX
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), AX
+	CMPQ       AX, $0x08
+	JGT        multiplyEdgeAVX2_0x2
+	CMPQ       CX, $0x06
+	JEQ        multiplyEdgeAVX2_6x1
+	CMPQ       CX, $0x05
+	JEQ        multiplyEdgeAVX2_5x1
+	CMPQ       CX, $0x04
+	JEQ        multiplyEdgeAVX2_4x1
+	CMPQ       CX, $0x03
+	JEQ        multiplyEdgeAVX2_3x1
+	CMPQ       CX, $0x02
+	JEQ        multiplyEdgeAVX2_2x1
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMASKMOVPS (CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_1x1_rest
+
+multiplyEdgeAVX2_1x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y1
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y1
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_1x1_loop
+
+multiplyEdgeAVX2_1x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_1x1_done
+
+multiplyEdgeAVX2_1x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y1
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_1x1_single
+
+multiplyEdgeAVX2_1x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y1
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y2
+	VMAXPS       Y0, Y2, Y0
+	VMASKMOVPS   Y0, Y1, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_2x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_2x1_rest
+
+multiplyEdgeAVX2_2x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y2
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y3
+	VFMADD231PS  Y3, Y2, Y1
+	VBROADCASTSS (AX)(DI*4), Y3
+	VFMADD231PS  Y3, Y2, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y2
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y3
+	VFMADD231PS  Y3, Y2, Y1
+	VBROADCASTSS (AX)(DI*4), Y3
+	VFMADD231PS  Y3, Y2, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_2x1_loop
+
+multiplyEdgeAVX2_2x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_2x1_done
+
+multiplyEdgeAVX2_2x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y2
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y3
+	VFMADD231PS  Y3, Y2, Y1
+	VBROADCASTSS (AX)(DI*4), Y3
+	VFMADD231PS  Y3, Y2, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_2x1_single
+
+multiplyEdgeAVX2_2x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y2
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y2, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y0, Y3, Y0
+	VMASKMOVPS   Y0, Y2, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_3x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_3x1_rest
+
+multiplyEdgeAVX2_3x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y3
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y1
+	VBROADCASTSS (R9)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y2
+	VBROADCASTSS (AX)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y3
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y1
+	VBROADCASTSS (R9)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y2
+	VBROADCASTSS (AX)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_3x1_loop
+
+multiplyEdgeAVX2_3x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_3x1_done
+
+multiplyEdgeAVX2_3x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y3
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y1
+	VBROADCASTSS (R9)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y2
+	VBROADCASTSS (AX)(DI*4), Y4
+	VFMADD231PS  Y4, Y3, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_3x1_single
+
+multiplyEdgeAVX2_3x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y3
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y4
+	VMAXPS       Y1, Y4, Y1
+	VMASKMOVPS   Y1, Y3, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y4, Y2
+	VMASKMOVPS   Y2, Y3, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y0, Y4, Y0
+	VMASKMOVPS   Y0, Y3, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_4x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), R10
+	LEAQ       (DI)(R10*4), R10
+	MOVLQSX    12(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_4x1_rest
+
+multiplyEdgeAVX2_4x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y4
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VBROADCASTSS (R9)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VBROADCASTSS (R10)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y3
+	VBROADCASTSS (AX)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y4
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VBROADCASTSS (R9)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VBROADCASTSS (R10)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y3
+	VBROADCASTSS (AX)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_4x1_loop
+
+multiplyEdgeAVX2_4x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_4x1_done
+
+multiplyEdgeAVX2_4x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y4
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VBROADCASTSS (R9)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VBROADCASTSS (R10)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y3
+	VBROADCASTSS (AX)(DI*4), Y5
+	VFMADD231PS  Y5, Y4, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_4x1_single
+
+multiplyEdgeAVX2_4x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y4
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y5
+	VMAXPS       Y1, Y5, Y1
+	VMASKMOVPS   Y1, Y4, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y5, Y2
+	VMASKMOVPS   Y2, Y4, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y5, Y3
+	VMASKMOVPS   Y3, Y4, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y0, Y5, Y0
+	VMASKMOVPS   Y0, Y4, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_5x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), R10
+	LEAQ       (DI)(R10*4), R10
+	MOVLQSX    12(AX), R11
+	LEAQ       (DI)(R11*4), R11
+	MOVLQSX    16(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_5x1_rest
+
+multiplyEdgeAVX2_5x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (R9)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (R10)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y3
+	VBROADCASTSS (R11)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y4
+	VBROADCASTSS (AX)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (R9)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (R10)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y3
+	VBROADCASTSS (R11)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y4
+	VBROADCASTSS (AX)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_5x1_loop
+
+multiplyEdgeAVX2_5x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_5x1_done
+
+multiplyEdgeAVX2_5x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (R9)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (R10)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y3
+	VBROADCASTSS (R11)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y4
+	VBROADCASTSS (AX)(DI*4), Y6
+	VFMADD231PS  Y6, Y5, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_5x1_single
+
+multiplyEdgeAVX2_5x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y5
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y6
+	VMAXPS       Y1, Y6, Y1
+	VMASKMOVPS   Y1, Y5, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y6, Y2
+	VMASKMOVPS   Y2, Y5, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y6, Y3
+	VMASKMOVPS   Y3, Y5, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y6, Y4
+	VMASKMOVPS   Y4, Y5, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y0, Y6, Y0
+	VMASKMOVPS   Y0, Y5, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_6x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), R10
+	LEAQ       (DI)(R10*4), R10
+	MOVLQSX    12(AX), R11
+	LEAQ       (DI)(R11*4), R11
+	MOVLQSX    16(AX), R12
+	LEAQ       (DI)(R12*4), R12
+	MOVLQSX    20(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_6x1_rest
+
+multiplyEdgeAVX2_6x1_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y6
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y1
+	VBROADCASTSS (R9)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y2
+	VBROADCASTSS (R10)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y3
+	VBROADCASTSS (R11)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y4
+	VBROADCASTSS (R12)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y5
+	VBROADCASTSS (AX)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y6
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y1
+	VBROADCASTSS (R9)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y2
+	VBROADCASTSS (R10)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y3
+	VBROADCASTSS (R11)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y4
+	VBROADCASTSS (R12)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y5
+	VBROADCASTSS (AX)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_6x1_loop
+
+multiplyEdgeAVX2_6x1_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_6x1_done
+
+multiplyEdgeAVX2_6x1_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y6
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y1
+	VBROADCASTSS (R9)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y2
+	VBROADCASTSS (R10)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y3
+	VBROADCASTSS (R11)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y4
+	VBROADCASTSS (R12)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y5
+	VBROADCASTSS (AX)(DI*4), Y7
+	VFMADD231PS  Y7, Y6, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_6x1_single
+
+multiplyEdgeAVX2_6x1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y6
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y7
+	VMAXPS       Y1, Y7, Y1
+	VMASKMOVPS   Y1, Y6, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y7, Y2
+	VMASKMOVPS   Y2, Y6, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y7, Y3
+	VMASKMOVPS   Y3, Y6, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y7, Y4
+	VMASKMOVPS   Y4, Y6, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y7, Y5
+	VMASKMOVPS   Y5, Y6, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y0, Y7, Y0
+	VMASKMOVPS   Y0, Y6, (CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_0x2:
+	CMPQ       CX, $0x06
+	JEQ        multiplyEdgeAVX2_6x2
+	CMPQ       CX, $0x05
+	JEQ        multiplyEdgeAVX2_5x2
+	CMPQ       CX, $0x04
+	JEQ        multiplyEdgeAVX2_4x2
+	CMPQ       CX, $0x03
+	JEQ        multiplyEdgeAVX2_3x2
+	CMPQ       CX, $0x02
+	JEQ        multiplyEdgeAVX2_2x2
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	SUBQ       $0x08, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_1x2_rest
+
+multiplyEdgeAVX2_1x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y2
+	VMOVUPS      32(DX), Y3
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Y4
+	VFMADD231PS  Y4, Y2, Y1
+	VFMADD231PS  Y4, Y3, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y2
+	VMOVUPS      32(DX), Y3
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Y4
+	VFMADD231PS  Y4, Y2, Y1
+	VFMADD231PS  Y4, Y3, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_1x2_loop
+
+multiplyEdgeAVX2_1x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_1x2_done
+
+multiplyEdgeAVX2_1x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y2
+	VMOVUPS      32(DX), Y3
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Y4
+	VFMADD231PS  Y4, Y2, Y1
+	VFMADD231PS  Y4, Y3, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_1x2_single
+
+multiplyEdgeAVX2_1x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x08, CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y2
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y0, Y3, Y0
+	VMASKMOVPS   Y0, Y2, 32(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_2x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	SUBQ       $0x08, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_2x2_rest
+
+multiplyEdgeAVX2_2x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y6
+	VFMADD231PS  Y6, Y4, Y1
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (AX)(DI*4), Y6
+	VFMADD231PS  Y6, Y4, Y3
+	VFMADD231PS  Y6, Y5, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y6
+	VFMADD231PS  Y6, Y4, Y1
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (AX)(DI*4), Y6
+	VFMADD231PS  Y6, Y4, Y3
+	VFMADD231PS  Y6, Y5, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_2x2_loop
+
+multiplyEdgeAVX2_2x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_2x2_done
+
+multiplyEdgeAVX2_2x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y6
+	VFMADD231PS  Y6, Y4, Y1
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (AX)(DI*4), Y6
+	VFMADD231PS  Y6, Y4, Y3
+	VFMADD231PS  Y6, Y5, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_2x2_single
+
+multiplyEdgeAVX2_2x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x08, CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y4
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y5
+	VMAXPS       Y1, Y5, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y5, Y2
+	VMASKMOVPS   Y2, Y4, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y5, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y0, Y5, Y0
+	VMASKMOVPS   Y0, Y4, 32(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_3x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	SUBQ       $0x08, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMASKMOVPS 32(CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_3x2_rest
+
+multiplyEdgeAVX2_3x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y8, Y7, Y2
+	VBROADCASTSS (R9)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y8, Y7, Y4
+	VBROADCASTSS (AX)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y8, Y7, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y8, Y7, Y2
+	VBROADCASTSS (R9)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y8, Y7, Y4
+	VBROADCASTSS (AX)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y8, Y7, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_3x2_loop
+
+multiplyEdgeAVX2_3x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_3x2_done
+
+multiplyEdgeAVX2_3x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y8, Y7, Y2
+	VBROADCASTSS (R9)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y8, Y7, Y4
+	VBROADCASTSS (AX)(DI*4), Y8
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y8, Y7, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_3x2_single
+
+multiplyEdgeAVX2_3x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x08, CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y6
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y7
+	VMAXPS       Y1, Y7, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y7, Y2
+	VMASKMOVPS   Y2, Y6, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y7, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y7, Y4
+	VMASKMOVPS   Y4, Y6, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y7, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y0, Y7, Y0
+	VMASKMOVPS   Y0, Y6, 32(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_4x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	SUBQ       $0x08, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMASKMOVPS 32(CX), Y0, Y6
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y7
+	VMASKMOVPS 32(CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), R10
+	LEAQ       (DI)(R10*4), R10
+	MOVLQSX    12(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_4x2_rest
+
+multiplyEdgeAVX2_4x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y9, Y2
+	VBROADCASTSS (R9)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y9, Y4
+	VBROADCASTSS (R10)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y5
+	VFMADD231PS  Y10, Y9, Y6
+	VBROADCASTSS (AX)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y7
+	VFMADD231PS  Y10, Y9, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y9, Y2
+	VBROADCASTSS (R9)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y9, Y4
+	VBROADCASTSS (R10)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y5
+	VFMADD231PS  Y10, Y9, Y6
+	VBROADCASTSS (AX)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y7
+	VFMADD231PS  Y10, Y9, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_4x2_loop
+
+multiplyEdgeAVX2_4x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_4x2_done
+
+multiplyEdgeAVX2_4x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y9, Y2
+	VBROADCASTSS (R9)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y9, Y4
+	VBROADCASTSS (R10)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y5
+	VFMADD231PS  Y10, Y9, Y6
+	VBROADCASTSS (AX)(DI*4), Y10
+	VFMADD231PS  Y10, Y8, Y7
+	VFMADD231PS  Y10, Y9, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_4x2_single
+
+multiplyEdgeAVX2_4x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x08, CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y8
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y9
+	VMAXPS       Y1, Y9, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y9, Y2
+	VMASKMOVPS   Y2, Y8, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y9, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y9, Y4
+	VMASKMOVPS   Y4, Y8, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y9, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y6, Y9, Y6
+	VMASKMOVPS   Y6, Y8, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y9, Y7
+	VMOVUPS      Y7, (CX)
+	VMAXPS       Y0, Y9, Y0
+	VMASKMOVPS   Y0, Y8, 32(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_5x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	SUBQ       $0x08, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMASKMOVPS 32(CX), Y0, Y6
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y7
+	VMASKMOVPS 32(CX), Y0, Y8
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y9
+	VMASKMOVPS 32(CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), R10
+	LEAQ       (DI)(R10*4), R10
+	MOVLQSX    12(AX), R11
+	LEAQ       (DI)(R11*4), R11
+	MOVLQSX    16(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_5x2_rest
+
+multiplyEdgeAVX2_5x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y10
+	VMOVUPS      32(DX), Y11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y1
+	VFMADD231PS  Y12, Y11, Y2
+	VBROADCASTSS (R9)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y3
+	VFMADD231PS  Y12, Y11, Y4
+	VBROADCASTSS (R10)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y5
+	VFMADD231PS  Y12, Y11, Y6
+	VBROADCASTSS (R11)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y7
+	VFMADD231PS  Y12, Y11, Y8
+	VBROADCASTSS (AX)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y9
+	VFMADD231PS  Y12, Y11, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y10
+	VMOVUPS      32(DX), Y11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y1
+	VFMADD231PS  Y12, Y11, Y2
+	VBROADCASTSS (R9)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y3
+	VFMADD231PS  Y12, Y11, Y4
+	VBROADCASTSS (R10)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y5
+	VFMADD231PS  Y12, Y11, Y6
+	VBROADCASTSS (R11)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y7
+	VFMADD231PS  Y12, Y11, Y8
+	VBROADCASTSS (AX)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y9
+	VFMADD231PS  Y12, Y11, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_5x2_loop
+
+multiplyEdgeAVX2_5x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_5x2_done
+
+multiplyEdgeAVX2_5x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y10
+	VMOVUPS      32(DX), Y11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y1
+	VFMADD231PS  Y12, Y11, Y2
+	VBROADCASTSS (R9)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y3
+	VFMADD231PS  Y12, Y11, Y4
+	VBROADCASTSS (R10)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y5
+	VFMADD231PS  Y12, Y11, Y6
+	VBROADCASTSS (R11)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y7
+	VFMADD231PS  Y12, Y11, Y8
+	VBROADCASTSS (AX)(DI*4), Y12
+	VFMADD231PS  Y12, Y10, Y9
+	VFMADD231PS  Y12, Y11, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_5x2_single
+
+multiplyEdgeAVX2_5x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x08, CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y10
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y11
+	VMAXPS       Y1, Y11, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y11, Y2
+	VMASKMOVPS   Y2, Y10, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y11, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y11, Y4
+	VMASKMOVPS   Y4, Y10, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y11, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y6, Y11, Y6
+	VMASKMOVPS   Y6, Y10, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y11, Y7
+	VMOVUPS      Y7, (CX)
+	VMAXPS       Y8, Y11, Y8
+	VMASKMOVPS   Y8, Y10, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y9, Y11, Y9
+	VMOVUPS      Y9, (CX)
+	VMAXPS       Y0, Y11, Y0
+	VMASKMOVPS   Y0, Y10, 32(CX)
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX2_6x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       88(AX), CX
+	SUBQ       $0x08, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMASKMOVPS 32(CX), Y0, Y6
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y7
+	VMASKMOVPS 32(CX), Y0, Y8
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y9
+	VMASKMOVPS 32(CX), Y0, Y10
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y11
+	VMASKMOVPS 32(CX), Y0, Y0
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), R10
+	LEAQ       (DI)(R10*4), R10
+	MOVLQSX    12(AX), R11
+	LEAQ       (DI)(R11*4), R11
+	MOVLQSX    16(AX), R12
+	LEAQ       (DI)(R12*4), R12
+	MOVLQSX    20(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x02, SI
+	JL         multiplyEdgeAVX2_6x2_rest
+
+multiplyEdgeAVX2_6x2_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y12
+	VMOVUPS      32(DX), Y13
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y14, Y13, Y2
+	VBROADCASTSS (R9)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y14, Y13, Y4
+	VBROADCASTSS (R10)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y14, Y13, Y6
+	VBROADCASTSS (R11)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y14, Y13, Y8
+	VBROADCASTSS (R12)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y9
+	VFMADD231PS  Y14, Y13, Y10
+	VBROADCASTSS (AX)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y11
+	VFMADD231PS  Y14, Y13, Y0
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Y12
+	VMOVUPS      32(DX), Y13
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y14, Y13, Y2
+	VBROADCASTSS (R9)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y14, Y13, Y4
+	VBROADCASTSS (R10)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y14, Y13, Y6
+	VBROADCASTSS (R11)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y14, Y13, Y8
+	VBROADCASTSS (R12)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y9
+	VFMADD231PS  Y14, Y13, Y10
+	VBROADCASTSS (AX)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y11
+	VFMADD231PS  Y14, Y13, Y0
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX2_6x2_loop
+
+multiplyEdgeAVX2_6x2_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX2_6x2_done
+
+multiplyEdgeAVX2_6x2_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Y12
+	VMOVUPS      32(DX), Y13
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y14, Y13, Y2
+	VBROADCASTSS (R9)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y14, Y13, Y4
+	VBROADCASTSS (R10)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y14, Y13, Y6
+	VBROADCASTSS (R11)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y14, Y13, Y8
+	VBROADCASTSS (R12)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y9
+	VFMADD231PS  Y14, Y13, Y10
+	VBROADCASTSS (AX)(DI*4), Y14
+	VFMADD231PS  Y14, Y12, Y11
+	VFMADD231PS  Y14, Y13, Y0
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX2_6x2_single
+
+multiplyEdgeAVX2_6x2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         88(AX), CX
+	SUBQ         $0x08, CX
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVUPS      32(DX)(CX*4), Y12
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y13
+	VMAXPS       Y1, Y13, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y13, Y2
+	VMASKMOVPS   Y2, Y12, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y13, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y13, Y4
+	VMASKMOVPS   Y4, Y12, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y13, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y6, Y13, Y6
+	VMASKMOVPS   Y6, Y12, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y13, Y7
+	VMOVUPS      Y7, (CX)
+	VMAXPS       Y8, Y13, Y8
+	VMASKMOVPS   Y8, Y12, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y9, Y13, Y9
+	VMOVUPS      Y9, (CX)
+	VMAXPS       Y10, Y13, Y10
+	VMASKMOVPS   Y10, Y12, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y11, Y13, Y11
+	VMOVUPS      Y11, (CX)
+	VMAXPS       Y0, Y13, Y0
+	VMASKMOVPS   Y0, Y12, 32(CX)
+	VZEROUPPER
+	RET
+
+DATA masks<>+0(SB)/4, $0xffffffff
+DATA masks<>+4(SB)/4, $0xffffffff
+DATA masks<>+8(SB)/4, $0xffffffff
+DATA masks<>+12(SB)/4, $0xffffffff
+DATA masks<>+16(SB)/4, $0xffffffff
+DATA masks<>+20(SB)/4, $0xffffffff
+DATA masks<>+24(SB)/4, $0xffffffff
+DATA masks<>+28(SB)/4, $0xffffffff
+DATA masks<>+32(SB)/4, $0x00000000
+DATA masks<>+36(SB)/4, $0x00000000
+DATA masks<>+40(SB)/4, $0x00000000
+DATA masks<>+44(SB)/4, $0x00000000
+DATA masks<>+48(SB)/4, $0x00000000
+DATA masks<>+52(SB)/4, $0x00000000
+DATA masks<>+56(SB)/4, $0x00000000
+DATA masks<>+60(SB)/4, $0x00000000
+GLOBL masks<>(SB), RODATA|NOPTR, $64
 
 // func sumRowsAVX2(out *float32, x *float32, ld int, rows int, n int)
 // Requires: AVX

@@ -31,9 +31,8 @@ type stream struct {
 	bound  []*memory
 
 	t       tile
-	panel   []float32                      // one packed panel of B, (kcMax, nr)
-	edge    []float32                      // one tile, for results that do not fill one
-	edgeRO  [maxMR]int32                   // row offsets of a tile with fewer rows
+	panel   []float32                      // packed panels of B
+	block   []float32                      // a compact block of A
 	zeros   [maxNR]float32                 // the start of a sum without bias
 	flip    []float32                      // a product computed transposed
 	offsets                                // of matrix products
@@ -62,8 +61,6 @@ var floorNone = float32(math.Inf(-1))
 func newStream(k *kernels) *stream {
 	return &stream{
 		k:       k,
-		panel:   make([]float32, kcMax*k.nr),
-		edge:    make([]float32, k.mr*k.nr),
 		offsets: offsets{},
 		plans:   map[device.ConvShape]*convPlan{},
 	}

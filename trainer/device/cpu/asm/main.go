@@ -47,6 +47,7 @@ func main() {
 	transpose8()
 	for _, v := range []isa{avx512, avx2} {
 		multiply(v)
+		multiplyEdge(v)
 		sumRows(v)
 		mask(v)
 		rowMax(v)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -20,7 +21,9 @@ const (
 	tileInit  = 56
 	tileLDI   = 64
 	tileRO    = 72
-	tileFloor = 80
+	tileRows  = 80
+	tileWidth = 88
+	tileFloor = 96
 )
 
 // field loads a field of the tile that t points to.
@@ -30,17 +33,54 @@ func field(t reg.Register, offset int) reg.GPVirtual {
 	return r
 }
 
-// multiply is the tile kernel: mr*nv sums stay in registers while k runs; for each k, nv
-// loads of B, and for each row one broadcast of A that serves nv fused multiply-adds.
+// multiply is the kernel for whole tiles.
 func multiply(v isa) {
 	name := "multiply" + v.suffix
 	begin(name, "func(t *byte)", fmt.Sprintf("%s computes a tile of %dx%d, see type tile.", name, v.mr, v.nv*v.lanes))
+	tile{isa: v, name: name, rows: v.mr, nv: v.nv, unroll: 4}.write()
+}
+
+// multiplyEdge is the kernel for whatever is smaller: a program for each number of rows and of
+// registers in a row, the last of them masked.
+func multiplyEdge(v isa) {
+	name := "multiplyEdge" + v.suffix
+	begin(name, "func(t *byte)", fmt.Sprintf("%s computes a tile of up to %dx%d, see type tile.", name, v.mr, v.nv*v.lanes))
 	t := load("t")
-	sums := start(v, t)
+	rows, width := field(t, tileRows), field(t, tileWidth)
+	program := func(rows, nv int) string { return fmt.Sprintf("%s_%dx%d", name, rows, nv) }
+	CMPQ(width, Imm(uint64(v.lanes)))
+	JGT(LabelRef(program(0, v.nv)))
+	for nv := 1; nv <= v.nv; nv++ {
+		Label(program(0, nv))
+		for r := v.mr; r > 1; r-- {
+			CMPQ(rows, Imm(uint64(r)))
+			JEQ(LabelRef(program(r, nv)))
+		}
+		for r := 1; r <= v.mr; r++ {
+			Label(program(r, nv))
+			tile{isa: v, name: program(r, nv), rows: r, nv: nv, unroll: 2, masked: true}.write()
+		}
+	}
+}
+
+// tile is a program for tiles of one size: rows*nv sums stay in registers while k runs; for each k,
+// nv loads of B, and for each row one broadcast of A that serves nv fused multiply-adds.
+type tile struct {
+	isa
+	name     string
+	rows, nv int
+	unroll   int
+	masked   bool // of the last register, only the elements within the width are there
+}
+
+func (v tile) write() {
+	t := load("t")
+	last := v.mask(t)
+	sums := v.start(t, last)
 
 	ko, b, ldb, kc := field(t, tileKO), field(t, tileB), field(t, tileLDB), field(t, tileKC)
 	SHLQ(Imm(2), ldb)
-	rows := rowPointers(v, t)
+	rows := v.rowPointers(t)
 	bv := make([]reg.VecVirtual, v.nv)
 	for j := range bv {
 		bv[j] = v.reg()
@@ -50,7 +90,11 @@ func multiply(v isa) {
 	step := func(u int) {
 		MOVLQSX(Mem{Base: ko, Disp: u * 4}, index)
 		for j := range bv {
-			VMOVUPS(Mem{Base: b, Disp: j * v.bytes()}, bv[j])
+			if v.masked && v.lanes == 16 && j == v.nv-1 {
+				VMOVUPS_Z(Mem{Base: b, Disp: j * v.bytes()}, last, bv[j])
+			} else {
+				VMOVUPS(Mem{Base: b, Disp: j * v.bytes()}, bv[j])
+			}
 		}
 		ADDQ(ldb, b)
 		for i, row := range rows {
@@ -61,19 +105,18 @@ func multiply(v isa) {
 			}
 		}
 	}
-	const unroll = 4
-	loop, rest, single, done := name+"_loop", name+"_rest", name+"_single", name+"_done"
-	SUBQ(Imm(unroll), kc)
+	rest, single, done := v.name+"_rest", v.name+"_single", v.name+"_done"
+	SUBQ(Imm(uint64(v.unroll)), kc)
 	JL(LabelRef(rest))
-	Label(loop)
-	for u := range unroll {
+	Label(v.name + "_loop")
+	for u := range v.unroll {
 		step(u)
 	}
-	ADDQ(Imm(unroll*4), ko)
-	SUBQ(Imm(unroll), kc)
-	JGE(LabelRef(loop))
+	ADDQ(Imm(uint64(v.unroll*4)), ko)
+	SUBQ(Imm(uint64(v.unroll)), kc)
+	JGE(LabelRef(v.name + "_loop"))
 	Label(rest)
-	ADDQ(Imm(unroll), kc)
+	ADDQ(Imm(uint64(v.unroll)), kc)
 	JZ(LabelRef(done))
 	Label(single)
 	step(0)
@@ -81,22 +124,67 @@ func multiply(v isa) {
 	DECQ(kc)
 	JNZ(LabelRef(single))
 	Label(done)
-	store(v, sums)
+	v.store(sums)
 	end()
 }
 
+// mask makes the mask of a row's last register; nil where none is needed.
+func (v tile) mask(t reg.GPVirtual) reg.Register {
+	if !v.masked {
+		return nil
+	}
+	width := field(t, tileWidth)
+	if v.nv > 1 {
+		SUBQ(Imm(uint64((v.nv-1)*v.lanes)), width)
+	}
+	bits := GP64()
+	if v.lanes == 16 {
+		k := K()
+		MOVQ(I32(-1), bits)
+		BZHIQ(width, bits, bits)
+		KMOVW(bits.As32(), k)
+		return k
+	}
+	m := YMM()
+	LEAQ(maskTable(), bits)
+	NEGQ(width)
+	VMOVUPS(Mem{Base: bits, Index: width, Scale: 4, Disp: 4 * v.lanes}, m)
+	return m
+}
+
+var maskTableAt Mem
+
+// maskTable is eight elements of ones, then eight of zeros: from 8-n on, n of ones.
+func maskTable() Mem {
+	if maskTableAt.Symbol.Name == "" {
+		maskTableAt = GLOBL("masks", attr.RODATA|attr.NOPTR)
+		for i := range 16 {
+			DATA(4*i, U32([]uint32{0xffffffff, 0}[i/8]))
+		}
+	}
+	return maskTableAt
+}
+
 // start loads the sums from init.
-func start(v isa, t reg.GPVirtual) [][]reg.VecVirtual {
+func (v tile) start(t reg.GPVirtual, last reg.Register) [][]reg.VecVirtual {
 	init, ldi := field(t, tileInit), field(t, tileLDI)
 	SHLQ(Imm(2), ldi)
-	sums := make([][]reg.VecVirtual, v.mr)
+	sums := make([][]reg.VecVirtual, v.rows)
 	for i := range sums {
 		sums[i] = make([]reg.VecVirtual, v.nv)
 		for j := range sums[i] {
 			sums[i][j] = v.reg()
-			VMOVUPS(Mem{Base: init, Disp: j * v.bytes()}, sums[i][j])
+			from := Mem{Base: init, Disp: j * v.bytes()}
+			switch {
+			case j < v.nv-1 || !v.masked:
+				VMOVUPS(from, sums[i][j])
+			case v.lanes == 16:
+				VMOVUPS_Z(from, last, sums[i][j])
+			default:
+				VMASKMOVPS(from, last, sums[i][j])
+			}
 		}
-		if i < v.mr-1 {
+		if i < v.rows-1 {
 			ADDQ(ldi, init)
 		}
 	}
@@ -104,9 +192,9 @@ func start(v isa, t reg.GPVirtual) [][]reg.VecVirtual {
 }
 
 // rowPointers is &a[ro[i]] for each row.
-func rowPointers(v isa, t reg.GPVirtual) []reg.GPVirtual {
+func (v tile) rowPointers(t reg.GPVirtual) []reg.GPVirtual {
 	a, ro := field(t, tileA), field(t, tileRO)
-	rows := make([]reg.GPVirtual, v.mr)
+	rows := make([]reg.GPVirtual, v.rows)
 	for i := range rows {
 		rows[i] = GP64()
 		MOVLQSX(Mem{Base: ro, Disp: i * 4}, rows[i])
@@ -116,15 +204,24 @@ func rowPointers(v isa, t reg.GPVirtual) []reg.GPVirtual {
 }
 
 // store writes max(floor, sums) to c. The order of VMAXPS's operands lets NaN and -0 pass.
-func store(v isa, sums [][]reg.VecVirtual) {
-	t := load("t") // again: no register was free for it in the loop
+func (v tile) store(sums [][]reg.VecVirtual) {
+	t := load("t") // again, like the mask: no register was free for it in the loop
+	last := v.mask(t)
 	c, ldc, floor := field(t, tileC), field(t, tileLDC), v.reg()
 	SHLQ(Imm(2), ldc)
 	VBROADCASTSS(Mem{Base: t, Disp: tileFloor}, floor)
 	for i := range sums {
 		for j, s := range sums[i] {
+			to := Mem{Base: c, Disp: j * v.bytes()}
 			VMAXPS(s, floor, s)
-			VMOVUPS(s, Mem{Base: c, Disp: j * v.bytes()})
+			switch {
+			case j < v.nv-1 || !v.masked:
+				VMOVUPS(s, to)
+			case v.lanes == 16:
+				VMOVUPS(s, last, to)
+			default:
+				VMASKMOVPS(s, last, to)
+			}
 		}
 		if i < len(sums)-1 {
 			ADDQ(ldc, c)
