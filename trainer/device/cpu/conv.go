@@ -178,7 +178,7 @@ func (s *stream) addWeights(p *convPlan, sums, image, dy []float32, resume bool)
 			g.b, g.ldb = dy[k0*out+j:], out
 			if g.width < nr {
 				s.panel = grown(&s.panel, kn*nr)
-				packRows(s.panel, nr, dy[k0*out+j:], out, g.width, kn)
+				s.packRows(s.panel, dy[k0*out+j:], out, kn, g.width)
 				g.b, g.ldb = s.panel, nr
 			}
 			g.resume = resume || k0 > 0

@@ -127,9 +127,9 @@ func (f *frame) fill(x []float32, n int) []float32 {
 }
 
 // grown is b with at least n elements, made anew if it has fewer.
-func grown(b *[]float32, n int) []float32 {
+func grown[T any](b *[]T, n int) []T {
 	if len(*b) < n {
-		*b = make([]float32, n)
+		*b = make([]T, n)
 	}
 	return (*b)[:n]
 }

@@ -8,10 +8,6 @@ import (
 	"github.com/musterml/muster/trainer/device"
 )
 
-// kcMax is how much of k a panel of B holds: 256 rows of 32 floats are 32 KiB, what the
-// smallest first-level cache of today has.
-const kcMax = 256
-
 // blocks cuts k into equal parts of at most kcMax. The results do not depend on it.
 func blocks(k int) (size int) {
 	n := (k + kcMax - 1) / kcMax
@@ -51,9 +47,12 @@ type product struct {
 
 // Sizes of blocks, in elements.
 const (
+	kcMax  = 1024      // of k: what a tile adds up in one go
 	blockA = 96 << 10  // of A: stays in the second-level cache while all panels of B meet it
-	blockB = 512 << 10 // of B: what is packed at a time
-	wideB  = 4096      // at most so many columns
+	blockB = 512 << 10 // of B: what is packed at a time,
+	wideB  = 512       // of at most so many columns
+	nearB  = 8 << 10   // of B: is read as it lies, all of it staying in the first-level cache
+	farA   = 256 << 10 // of A stored transposed: what lies further apart is brought together
 )
 
 // multiply computes a product block by block: for some columns and some of k, B is packed in panels; for
@@ -111,49 +110,40 @@ func (b *panels) at(k0, kn, j int) []float32 {
 // panelsOf packs columns [j0, j0+n) of rows [k0, k0+k) of B, kc rows at a time, unless it is as well read as it is.
 func (s *stream) panelsOf(p *product, k0, k, kc, j0, n int) panels {
 	nr := s.k.nr
-	if !p.bT && (s.k.masked || n%nr == 0) && (p.m <= 2*s.k.mr || k*p.ldb <= 8<<10) {
+	if !p.bT && (s.k.masked || n%nr == 0) && (p.m <= 2*s.k.mr || k*p.ldb <= nearB) {
 		return panels{v: p.b[k0*p.ldb+j0:], ld: p.ldb, direct: true}
 	}
 	width := (n + nr - 1) / nr * nr
 	b := panels{v: grown(&s.panel, k*width), ld: nr, width: width}
 	for q := 0; q < k; q += kc {
 		kn := min(kc, k-q)
+		if !p.bT {
+			s.packRows(b.at(q, kn, 0), p.b[(k0+q)*p.ldb+j0:], p.ldb, kn, n)
+			continue
+		}
 		for j := 0; j < n; j += nr {
-			w := min(nr, n-j)
-			if p.bT {
-				s.packTransposed(b.at(q, kn, j), p.b[(j0+j)*p.ldb+k0+q:], p.ldb, w, kn)
-			} else {
-				packRows(b.at(q, kn, j), nr, p.b[(k0+q)*p.ldb+j0+j:], p.ldb, w, kn)
-			}
+			s.packTransposed(b.at(q, kn, j), p.b[(j0+j)*p.ldb+k0+q:], p.ldb, min(nr, n-j), kn)
 		}
 	}
 	return b
 }
 
-// compact sets what a band sees of A: rows [i0, i0+m), columns [k0, k0+k), as they lie or, where n columns make that
-// pay, copied together.
+// compact sets what a band sees of A: rows [i0, i0+m), columns [k0, k0+k), as they lie. Only where A is stored
+// transposed and n columns make that pay they are copied together, in panels of nr rows.
 func (s *stream) compact(g *band, p *product, i0, m, k0, k, n int) {
 	a := p.a[i0*p.ars+k0*p.aks:]
-	if n < 4*s.k.nr {
+	if k*p.aks <= farA || n <= s.k.nr {
 		g.a, g.ro, g.ko = a, s.offsets.get(m, p.ars), s.offsets.get(k, p.aks)
 		return
 	}
-	const apart = 16 // a line, so that rows of a power of two do not meet in one place of the cache
-	if p.aks == 1 {
-		ld := k + apart
-		g.a = grown(&s.block, m*ld)
-		for i := range m {
-			copy(g.a[i*ld:i*ld+k], a[i*p.ars:])
-		}
-		g.ro, g.ko = s.offsets.get(m, ld), s.offsets.get(k, 1)
-		return
+	nr := s.k.nr
+	g.a = grown(&s.block, (m+nr-1)/nr*nr*k)
+	s.packRows(g.a, a, p.aks, k, m)
+	ro := grown(&s.rows, m)
+	for i := range ro {
+		ro[i] = int32(i/nr*nr*k + i%nr)
 	}
-	ld := m + apart
-	g.a = grown(&s.block, k*ld)
-	for i := range k {
-		copy(g.a[i*ld:i*ld+m], a[i*p.aks:])
-	}
-	g.ro, g.ko = s.offsets.get(m, 1), s.offsets.get(k, ld)
+	g.ro, g.ko = ro, s.offsets.get(k, nr)
 }
 
 // MatMul implements device.Ops.

@@ -6,13 +6,13 @@ import "golang.org/x/sys/cpu"
 
 var kernelsAVX512 = kernels{
 	name: "avx512", class: classFMA, mr: 8, nr: 32, lanes: 16,
-	multiply: multiplyAVX512, edge: multiplyEdgeAVX512, masked: true, transpose8: transpose8,
+	multiply: multiplyAVX512, edge: multiplyEdgeAVX512, pack: packAVX512, prefetch: prefetch, masked: true, transpose8: transpose8,
 	max4: max4AVX512, spread4: spread4AVX512, sumRows: sumRowsAVX512, mask: maskAVX512, rowKernels: rowsAVX512,
 }
 
 var kernelsAVX2 = kernels{
 	name: "avx2", class: classFMA, mr: 6, nr: 16, lanes: 8,
-	multiply: multiplyAVX2, edge: multiplyEdgeAVX2, transpose8: transpose8,
+	multiply: multiplyAVX2, edge: multiplyEdgeAVX2, pack: packAVX2, prefetch: prefetch, transpose8: transpose8,
 	max4: max4AVX2, spread4: spread4AVX2, sumRows: sumRowsAVX2, mask: maskAVX2, rowKernels: rowsAVX2,
 }
 
@@ -39,10 +39,19 @@ func multiplyAVX512(t *tile)
 func multiplyEdgeAVX512(t *tile)
 
 //go:noescape
+func packAVX512(dst *float32, ds int, step int, src *float32, ld int, rows int, n int, ahead int)
+
+//go:noescape
 func multiplyAVX2(t *tile)
 
 //go:noescape
 func multiplyEdgeAVX2(t *tile)
+
+//go:noescape
+func packAVX2(dst *float32, ds int, step int, src *float32, ld int, rows int, n int, ahead int)
+
+//go:noescape
+func prefetch(p *float32, offset int, lines int)
 
 //go:noescape
 func transpose8(dst *float32, ds int, src *float32, ld int, n8 int)

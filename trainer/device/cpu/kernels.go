@@ -38,6 +38,10 @@ type kernels struct {
 	multiply    func(*tile) // of mr rows and nr columns
 	edge        func(*tile) // of fewer; unless masked, b has nr columns all the same
 	masked      bool
+	// pack writes dst[i*ds + j/nr*step + j%nr] = src[i*ld + j] for i < rows, j < n, and prefetches rows that far ahead.
+	pack func(dst *float32, ds, step int, src *float32, ld, rows, n, ahead int)
+	// prefetch asks for lines (of 16 elements) from p[offset] on, which need not be there; it may do nothing.
+	prefetch func(p *float32, offset, lines int)
 	// transpose8 writes dst[j*ds + i] = src[i*ld + j] for i < 8, j < 8*n8. nil: there is none.
 	transpose8 func(dst *float32, ds int, src *float32, ld, n8 int)
 	// The rest works on n elements side by side, n a multiple of lanes; nil: there is none.
@@ -57,7 +61,7 @@ const (
 	maxNR = 32
 )
 
-var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo}
+var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo, pack: packGo, prefetch: func(*float32, int, int) {}}
 
 // at is p[i].
 func at(p *float32, i int) *float32 {
@@ -107,6 +111,15 @@ func multiplyEdgeGo(t *tile) {
 	multiplyGo(&whole)
 	for r := range t.rows {
 		copy(unsafe.Slice(at(t.c, r*t.ldc), t.width), c[4*r:])
+	}
+}
+
+func packGo(dst *float32, ds, step int, src *float32, ld, rows, n, _ int) {
+	for i := range rows {
+		for j := 0; j < n; j += 4 {
+			w := min(4, n-j)
+			copy(unsafe.Slice(at(dst, i*ds+j/4*step), w), unsafe.Slice(at(src, i*ld+j), w))
+		}
 	}
 }
 

@@ -73,61 +73,104 @@ transpose8_loop:
 	VZEROUPPER
 	RET
 
+// func prefetch(p *float32, offset int, lines int)
+// Requires: MMX+
+TEXT ·prefetch(SB), NOSPLIT, $0-24
+	MOVQ p+0(FP), AX
+	MOVQ offset+8(FP), CX
+	MOVQ lines+16(FP), DX
+	LEAQ (AX)(CX*4), AX
+
+prefetch_loop:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       DX
+	JNZ        prefetch_loop
+	RET
+
 // func multiplyAVX512(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·multiplyAVX512(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    56(AX), CX
-	MOVQ    64(AX), DX
-	SHLQ    $0x02, DX
-	VMOVUPS (CX), Z0
-	VMOVUPS 64(CX), Z1
-	ADDQ    DX, CX
-	VMOVUPS (CX), Z2
-	VMOVUPS 64(CX), Z3
-	ADDQ    DX, CX
-	VMOVUPS (CX), Z4
-	VMOVUPS 64(CX), Z5
-	ADDQ    DX, CX
-	VMOVUPS (CX), Z6
-	VMOVUPS 64(CX), Z7
-	ADDQ    DX, CX
-	VMOVUPS (CX), Z8
-	VMOVUPS 64(CX), Z9
-	ADDQ    DX, CX
-	VMOVUPS (CX), Z10
-	VMOVUPS 64(CX), Z11
-	ADDQ    DX, CX
-	VMOVUPS (CX), Z12
-	VMOVUPS 64(CX), Z13
-	ADDQ    DX, CX
-	VMOVUPS (CX), Z14
-	VMOVUPS 64(CX), Z15
-	MOVQ    16(AX), CX
-	MOVQ    24(AX), DX
-	MOVQ    32(AX), BX
-	MOVQ    (AX), SI
-	SHLQ    $0x02, BX
-	MOVQ    8(AX), DI
-	MOVQ    72(AX), AX
-	MOVLQSX (AX), R8
-	LEAQ    (DI)(R8*4), R8
-	MOVLQSX 4(AX), R9
-	LEAQ    (DI)(R9*4), R9
-	MOVLQSX 8(AX), R10
-	LEAQ    (DI)(R10*4), R10
-	MOVLQSX 12(AX), R11
-	LEAQ    (DI)(R11*4), R11
-	MOVLQSX 16(AX), R12
-	LEAQ    (DI)(R12*4), R12
-	MOVLQSX 20(AX), R13
-	LEAQ    (DI)(R13*4), R13
-	MOVLQSX 24(AX), R14
-	LEAQ    (DI)(R14*4), R14
-	MOVLQSX 28(AX), AX
-	LEAQ    (DI)(AX*4), AX
-	SUBQ    $0x04, SI
-	JL      multiplyAVX512_rest
+	MOVQ       t+0(FP), AX
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMOVUPS    (CX), Z0
+	VMOVUPS    64(CX), Z1
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Z2
+	VMOVUPS    64(CX), Z3
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Z4
+	VMOVUPS    64(CX), Z5
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Z6
+	VMOVUPS    64(CX), Z7
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Z8
+	VMOVUPS    64(CX), Z9
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Z10
+	VMOVUPS    64(CX), Z11
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Z12
+	VMOVUPS    64(CX), Z13
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Z14
+	VMOVUPS    64(CX), Z15
+	MOVQ       40(AX), CX
+	MOVQ       48(AX), DX
+	SHLQ       $0x02, DX
+	IMUL3Q     $0x08, DX, BX
+	ADDQ       BX, CX
+	PREFETCHT1 (CX)
+	PREFETCHT1 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	PREFETCHT1 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	PREFETCHT1 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	PREFETCHT1 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	PREFETCHT1 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	PREFETCHT1 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	PREFETCHT1 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	PREFETCHT1 64(CX)
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), R10
+	LEAQ       (DI)(R10*4), R10
+	MOVLQSX    12(AX), R11
+	LEAQ       (DI)(R11*4), R11
+	MOVLQSX    16(AX), R12
+	LEAQ       (DI)(R12*4), R12
+	MOVLQSX    20(AX), R13
+	LEAQ       (DI)(R13*4), R13
+	MOVLQSX    24(AX), R14
+	LEAQ       (DI)(R14*4), R14
+	MOVLQSX    28(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x04, SI
+	JL         multiplyAVX512_rest
 
 multiplyAVX512_loop:
 	MOVLQSX      (CX), DI
@@ -332,7 +375,7 @@ multiplyAVX512_done:
 	RET
 
 // func multiplyEdgeAVX512(t *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, CMOV
 TEXT ·multiplyEdgeAVX512(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), AX
 	MOVQ      80(AX), CX
@@ -355,6 +398,13 @@ TEXT ·multiplyEdgeAVX512(SB), NOSPLIT, $0-8
 	JEQ       multiplyEdgeAVX512_2x1
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -406,6 +456,13 @@ multiplyEdgeAVX512_1x1_single:
 multiplyEdgeAVX512_1x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -421,6 +478,13 @@ multiplyEdgeAVX512_1x1_done:
 multiplyEdgeAVX512_2x1:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -482,6 +546,13 @@ multiplyEdgeAVX512_2x1_single:
 multiplyEdgeAVX512_2x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -500,6 +571,13 @@ multiplyEdgeAVX512_2x1_done:
 multiplyEdgeAVX512_3x1:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -571,6 +649,13 @@ multiplyEdgeAVX512_3x1_single:
 multiplyEdgeAVX512_3x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -592,6 +677,13 @@ multiplyEdgeAVX512_3x1_done:
 multiplyEdgeAVX512_4x1:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -673,6 +765,13 @@ multiplyEdgeAVX512_4x1_single:
 multiplyEdgeAVX512_4x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -697,6 +796,13 @@ multiplyEdgeAVX512_4x1_done:
 multiplyEdgeAVX512_5x1:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -788,6 +894,13 @@ multiplyEdgeAVX512_5x1_single:
 multiplyEdgeAVX512_5x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -815,6 +928,13 @@ multiplyEdgeAVX512_5x1_done:
 multiplyEdgeAVX512_6x1:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -916,6 +1036,13 @@ multiplyEdgeAVX512_6x1_single:
 multiplyEdgeAVX512_6x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -946,6 +1073,13 @@ multiplyEdgeAVX512_6x1_done:
 multiplyEdgeAVX512_7x1:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -1057,6 +1191,13 @@ multiplyEdgeAVX512_7x1_single:
 multiplyEdgeAVX512_7x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -1090,6 +1231,13 @@ multiplyEdgeAVX512_7x1_done:
 multiplyEdgeAVX512_8x1:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -1211,6 +1359,13 @@ multiplyEdgeAVX512_8x1_single:
 multiplyEdgeAVX512_8x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -1262,6 +1417,12 @@ multiplyEdgeAVX512_0x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -1321,6 +1482,12 @@ multiplyEdgeAVX512_1x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x10, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -1339,6 +1506,12 @@ multiplyEdgeAVX512_2x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -1412,6 +1585,12 @@ multiplyEdgeAVX512_2x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x10, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -1435,6 +1614,12 @@ multiplyEdgeAVX512_3x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -1522,6 +1707,12 @@ multiplyEdgeAVX512_3x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x10, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -1550,6 +1741,12 @@ multiplyEdgeAVX512_4x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -1651,6 +1848,12 @@ multiplyEdgeAVX512_4x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x10, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -1684,6 +1887,12 @@ multiplyEdgeAVX512_5x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -1799,6 +2008,12 @@ multiplyEdgeAVX512_5x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x10, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -1837,6 +2052,12 @@ multiplyEdgeAVX512_6x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -1966,6 +2187,12 @@ multiplyEdgeAVX512_6x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x10, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -2009,6 +2236,12 @@ multiplyEdgeAVX512_7x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -2152,6 +2385,12 @@ multiplyEdgeAVX512_7x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x10, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -2200,6 +2439,12 @@ multiplyEdgeAVX512_8x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
 	MOVQ      $-1, DX
 	BZHIQ     CX, DX, DX
 	KMOVW     DX, K1
@@ -2357,6 +2602,12 @@ multiplyEdgeAVX512_8x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x10, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000010, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	MOVQ         $-1, DX
 	BZHIQ        CX, DX, DX
 	KMOVW        DX, K1
@@ -2403,6 +2654,83 @@ multiplyEdgeAVX512_8x2_done:
 	VMOVUPS      Z14, (CX)
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, K1, 64(CX)
+	VZEROUPPER
+	RET
+
+// func packAVX512(dst *float32, ds int, step int, src *float32, ld int, rows int, n int, ahead int)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
+TEXT ·packAVX512(SB), NOSPLIT, $0-64
+	MOVQ    dst+0(FP), AX
+	MOVQ    ds+8(FP), CX
+	MOVQ    step+16(FP), DX
+	MOVQ    src+24(FP), BX
+	MOVQ    ld+32(FP), SI
+	MOVQ    rows+40(FP), DI
+	MOVQ    n+48(FP), R8
+	MOVQ    ahead+56(FP), R9
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	IMULQ   SI, R9
+	ADDQ    BX, R9
+	MOVQ    R8, R12
+	ANDQ    $0x1f, R8
+	SUBQ    R8, R12
+	MOVQ    R8, R10
+	SUBQ    $0x00, R10
+	XORQ    R11, R11
+	CMPQ    R10, R11
+	CMOVQLT R11, R10
+	MOVQ    $0x00000010, R11
+	CMPQ    R10, R11
+	CMOVQGT R11, R10
+	MOVQ    $-1, R11
+	BZHIQ   R10, R11, R11
+	KMOVW   R11, K1
+	MOVQ    R8, R10
+	SUBQ    $0x10, R10
+	XORQ    R11, R11
+	CMPQ    R10, R11
+	CMOVQLT R11, R10
+	MOVQ    $0x00000010, R11
+	CMPQ    R10, R11
+	CMOVQGT R11, R10
+	MOVQ    $-1, R11
+	BZHIQ   R10, R11, R11
+	KMOVW   R11, K2
+
+packAVX512_row:
+	XORQ R10, R10
+	MOVQ AX, R11
+
+packAVX512_panel:
+	CMPQ       R10, R12
+	JGE        packAVX512_last
+	VMOVUPS    (BX)(R10*4), Z0
+	VMOVUPS    64(BX)(R10*4), Z1
+	PREFETCHT0 (R9)(R10*4)
+	PREFETCHT0 64(R9)(R10*4)
+	VMOVUPS    Z0, (R11)
+	VMOVUPS    Z1, 64(R11)
+	ADDQ       DX, R11
+	ADDQ       $0x20, R10
+	JMP        packAVX512_panel
+
+packAVX512_last:
+	TESTQ      R8, R8
+	JZ         packAVX512_done
+	VMOVUPS.Z  (BX)(R10*4), K1, Z0
+	VMOVUPS    Z0, K1, (R11)
+	VMOVUPS.Z  64(BX)(R10*4), K2, Z1
+	VMOVUPS    Z1, K2, 64(R11)
+	PREFETCHT0 (R9)(R10*4)
+
+packAVX512_done:
+	ADDQ CX, AX
+	ADDQ SI, BX
+	ADDQ SI, R9
+	DECQ DI
+	JNZ  packAVX512_row
 	VZEROUPPER
 	RET
 
@@ -3827,50 +4155,66 @@ rowAffine2AVX512_loop:
 	RET
 
 // func multiplyAVX2(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·multiplyAVX2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    56(AX), CX
-	MOVQ    64(AX), DX
-	SHLQ    $0x02, DX
-	VMOVUPS (CX), Y0
-	VMOVUPS 32(CX), Y1
-	ADDQ    DX, CX
-	VMOVUPS (CX), Y2
-	VMOVUPS 32(CX), Y3
-	ADDQ    DX, CX
-	VMOVUPS (CX), Y4
-	VMOVUPS 32(CX), Y5
-	ADDQ    DX, CX
-	VMOVUPS (CX), Y6
-	VMOVUPS 32(CX), Y7
-	ADDQ    DX, CX
-	VMOVUPS (CX), Y8
-	VMOVUPS 32(CX), Y9
-	ADDQ    DX, CX
-	VMOVUPS (CX), Y10
-	VMOVUPS 32(CX), Y11
-	MOVQ    16(AX), CX
-	MOVQ    24(AX), DX
-	MOVQ    32(AX), BX
-	MOVQ    (AX), SI
-	SHLQ    $0x02, BX
-	MOVQ    8(AX), DI
-	MOVQ    72(AX), AX
-	MOVLQSX (AX), R8
-	LEAQ    (DI)(R8*4), R8
-	MOVLQSX 4(AX), R9
-	LEAQ    (DI)(R9*4), R9
-	MOVLQSX 8(AX), R10
-	LEAQ    (DI)(R10*4), R10
-	MOVLQSX 12(AX), R11
-	LEAQ    (DI)(R11*4), R11
-	MOVLQSX 16(AX), R12
-	LEAQ    (DI)(R12*4), R12
-	MOVLQSX 20(AX), AX
-	LEAQ    (DI)(AX*4), AX
-	SUBQ    $0x04, SI
-	JL      multiplyAVX2_rest
+	MOVQ       t+0(FP), AX
+	MOVQ       56(AX), CX
+	MOVQ       64(AX), DX
+	SHLQ       $0x02, DX
+	VMOVUPS    (CX), Y0
+	VMOVUPS    32(CX), Y1
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y2
+	VMOVUPS    32(CX), Y3
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y4
+	VMOVUPS    32(CX), Y5
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y6
+	VMOVUPS    32(CX), Y7
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y8
+	VMOVUPS    32(CX), Y9
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y10
+	VMOVUPS    32(CX), Y11
+	MOVQ       40(AX), CX
+	MOVQ       48(AX), DX
+	SHLQ       $0x02, DX
+	IMUL3Q     $0x06, DX, BX
+	ADDQ       BX, CX
+	PREFETCHT1 (CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)
+	MOVQ       16(AX), CX
+	MOVQ       24(AX), DX
+	MOVQ       32(AX), BX
+	MOVQ       (AX), SI
+	SHLQ       $0x02, BX
+	MOVQ       8(AX), DI
+	MOVQ       72(AX), AX
+	MOVLQSX    (AX), R8
+	LEAQ       (DI)(R8*4), R8
+	MOVLQSX    4(AX), R9
+	LEAQ       (DI)(R9*4), R9
+	MOVLQSX    8(AX), R10
+	LEAQ       (DI)(R10*4), R10
+	MOVLQSX    12(AX), R11
+	LEAQ       (DI)(R11*4), R11
+	MOVLQSX    16(AX), R12
+	LEAQ       (DI)(R12*4), R12
+	MOVLQSX    20(AX), AX
+	LEAQ       (DI)(AX*4), AX
+	SUBQ       $0x04, SI
+	JL         multiplyAVX2_rest
 
 multiplyAVX2_loop:
 	MOVLQSX      (CX), DI
@@ -4035,7 +4379,7 @@ multiplyAVX2_done:
 	RET
 
 // func multiplyEdgeAVX2(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·multiplyEdgeAVX2(SB), NOSPLIT, $0-8
 	MOVQ       t+0(FP), AX
 	MOVQ       80(AX), CX
@@ -4054,6 +4398,13 @@ TEXT ·multiplyEdgeAVX2(SB), NOSPLIT, $0-8
 	JEQ        multiplyEdgeAVX2_2x1
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4105,6 +4456,13 @@ multiplyEdgeAVX2_1x1_single:
 multiplyEdgeAVX2_1x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y1
@@ -4120,6 +4478,13 @@ multiplyEdgeAVX2_1x1_done:
 multiplyEdgeAVX2_2x1:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4181,6 +4546,13 @@ multiplyEdgeAVX2_2x1_single:
 multiplyEdgeAVX2_2x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y2
@@ -4199,6 +4571,13 @@ multiplyEdgeAVX2_2x1_done:
 multiplyEdgeAVX2_3x1:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4270,6 +4649,13 @@ multiplyEdgeAVX2_3x1_single:
 multiplyEdgeAVX2_3x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y3
@@ -4291,6 +4677,13 @@ multiplyEdgeAVX2_3x1_done:
 multiplyEdgeAVX2_4x1:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4372,6 +4765,13 @@ multiplyEdgeAVX2_4x1_single:
 multiplyEdgeAVX2_4x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y4
@@ -4396,6 +4796,13 @@ multiplyEdgeAVX2_4x1_done:
 multiplyEdgeAVX2_5x1:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4487,6 +4894,13 @@ multiplyEdgeAVX2_5x1_single:
 multiplyEdgeAVX2_5x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y5
@@ -4514,6 +4928,13 @@ multiplyEdgeAVX2_5x1_done:
 multiplyEdgeAVX2_6x1:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4615,6 +5036,13 @@ multiplyEdgeAVX2_6x1_single:
 multiplyEdgeAVX2_6x1_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
+	SUBQ         $0x00, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y6
@@ -4656,6 +5084,12 @@ multiplyEdgeAVX2_0x2:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4715,6 +5149,12 @@ multiplyEdgeAVX2_1x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x08, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y2
@@ -4733,6 +5173,12 @@ multiplyEdgeAVX2_2x2:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4806,6 +5252,12 @@ multiplyEdgeAVX2_2x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x08, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y4
@@ -4829,6 +5281,12 @@ multiplyEdgeAVX2_3x2:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -4916,6 +5374,12 @@ multiplyEdgeAVX2_3x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x08, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y6
@@ -4944,6 +5408,12 @@ multiplyEdgeAVX2_4x2:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -5045,6 +5515,12 @@ multiplyEdgeAVX2_4x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x08, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y8
@@ -5078,6 +5554,12 @@ multiplyEdgeAVX2_5x2:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -5193,6 +5675,12 @@ multiplyEdgeAVX2_5x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x08, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y10
@@ -5231,6 +5719,12 @@ multiplyEdgeAVX2_6x2:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
 	LEAQ       masks<>+0(SB), DX
 	NEGQ       CX
 	VMOVUPS    32(DX)(CX*4), Y0
@@ -5360,6 +5854,12 @@ multiplyEdgeAVX2_6x2_done:
 	MOVQ         t+0(FP), AX
 	MOVQ         88(AX), CX
 	SUBQ         $0x08, CX
+	XORQ         DX, DX
+	CMPQ         CX, DX
+	CMOVQLT      DX, CX
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
 	VMOVUPS      32(DX)(CX*4), Y12
@@ -5416,6 +5916,82 @@ DATA masks<>+52(SB)/4, $0x00000000
 DATA masks<>+56(SB)/4, $0x00000000
 DATA masks<>+60(SB)/4, $0x00000000
 GLOBL masks<>(SB), RODATA|NOPTR, $64
+
+// func packAVX2(dst *float32, ds int, step int, src *float32, ld int, rows int, n int, ahead int)
+// Requires: AVX, CMOV, MMX+
+TEXT ·packAVX2(SB), NOSPLIT, $0-64
+	MOVQ    dst+0(FP), AX
+	MOVQ    ds+8(FP), CX
+	MOVQ    step+16(FP), DX
+	MOVQ    src+24(FP), BX
+	MOVQ    ld+32(FP), SI
+	MOVQ    rows+40(FP), DI
+	MOVQ    n+48(FP), R8
+	MOVQ    ahead+56(FP), R9
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	IMULQ   SI, R9
+	ADDQ    BX, R9
+	MOVQ    R8, R12
+	ANDQ    $0x0f, R8
+	SUBQ    R8, R12
+	MOVQ    R8, R10
+	SUBQ    $0x00, R10
+	XORQ    R11, R11
+	CMPQ    R10, R11
+	CMOVQLT R11, R10
+	MOVQ    $0x00000008, R11
+	CMPQ    R10, R11
+	CMOVQGT R11, R10
+	LEAQ    masks<>+0(SB), R11
+	NEGQ    R10
+	VMOVUPS 32(R11)(R10*4), Y2
+	MOVQ    R8, R10
+	SUBQ    $0x08, R10
+	XORQ    R11, R11
+	CMPQ    R10, R11
+	CMOVQLT R11, R10
+	MOVQ    $0x00000008, R11
+	CMPQ    R10, R11
+	CMOVQGT R11, R10
+	LEAQ    masks<>+0(SB), R11
+	NEGQ    R10
+	VMOVUPS 32(R11)(R10*4), Y3
+
+packAVX2_row:
+	XORQ R10, R10
+	MOVQ AX, R11
+
+packAVX2_panel:
+	CMPQ       R10, R12
+	JGE        packAVX2_last
+	VMOVUPS    (BX)(R10*4), Y0
+	VMOVUPS    32(BX)(R10*4), Y1
+	PREFETCHT0 (R9)(R10*4)
+	VMOVUPS    Y0, (R11)
+	VMOVUPS    Y1, 32(R11)
+	ADDQ       DX, R11
+	ADDQ       $0x10, R10
+	JMP        packAVX2_panel
+
+packAVX2_last:
+	TESTQ      R8, R8
+	JZ         packAVX2_done
+	VMASKMOVPS (BX)(R10*4), Y2, Y0
+	VMASKMOVPS Y0, Y2, (R11)
+	VMASKMOVPS 32(BX)(R10*4), Y3, Y1
+	VMASKMOVPS Y1, Y3, 32(R11)
+	PREFETCHT0 (R9)(R10*4)
+
+packAVX2_done:
+	ADDQ CX, AX
+	ADDQ SI, BX
+	ADDQ SI, R9
+	DECQ DI
+	JNZ  packAVX2_row
+	VZEROUPPER
+	RET
 
 // func sumRowsAVX2(out *float32, x *float32, ld int, rows int, n int)
 // Requires: AVX

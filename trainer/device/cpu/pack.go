@@ -1,17 +1,20 @@
 package cpu
 
-// packRows copies kc rows of width values, ld apart, to rows of nr values, the rest zero.
-func packRows(dst []float32, nr int, src []float32, ld, width, kc int) {
-	if width == 32 && nr == 32 {
-		for p := range kc {
-			*(*[32]float32)(dst[p*32:]) = *(*[32]float32)(src[p*ld:])
-		}
-		return
-	}
-	for p := range kc {
-		row := dst[p*nr : p*nr+nr]
-		n := copy(row[:width], src[p*ld:p*ld+width])
-		clear(row[n:])
+// linesAhead is how many lines of 16 elements are asked for before they are copied.
+const linesAhead = 32
+
+// copyRows copies rows of n elements, ld apart, to rows ds apart.
+func (s *stream) copyRows(dst []float32, ds int, src []float32, ld, rows, n int) {
+	s.k.pack(&dst[0], ds, s.k.nr, &src[0], ld, rows, n, max(1, 16*linesAhead/n))
+}
+
+// packRows copies rows of n values, ld apart, to panels (rows, nr). What is beyond n in the last one is left as it is.
+func (s *stream) packRows(dst, src []float32, ld, rows, n int) {
+	const together = 512 // columns: the panels that are written to at a time
+	nr := s.k.nr
+	for j := 0; j < n; j += together {
+		w := min(together, n-j)
+		s.k.pack(&dst[j*rows], nr, rows*nr, &src[j], ld, rows, w, max(1, 16*linesAhead/w))
 	}
 }
 
@@ -35,11 +38,6 @@ func (s *stream) packTransposed(dst, src []float32, ld, width, kc int) {
 		for _, v := range src[j*ld : j*ld+kc] {
 			dst[q] = v
 			q += nr
-		}
-	}
-	if j < nr {
-		for p := range kc {
-			clear(dst[p*nr+j : p*nr+nr])
 		}
 	}
 }

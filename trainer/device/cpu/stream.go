@@ -32,7 +32,8 @@ type stream struct {
 
 	t       tile
 	panel   []float32                      // packed panels of B
-	block   []float32                      // a compact block of A
+	block   []float32                      // a compact block of A, and
+	rows    []int32                        // where its rows are
 	zeros   [maxNR]float32                 // the start of a sum without bias
 	flip    []float32                      // a product computed transposed
 	offsets                                // of matrix products

@@ -77,6 +77,9 @@ func (v tile) write() {
 	t := load("t")
 	last := v.mask(t)
 	sums := v.start(t, last)
+	if !v.masked {
+		v.prefetch(t)
+	}
 
 	ko, b, ldb, kc := field(t, tileKO), field(t, tileB), field(t, tileLDB), field(t, tileKC)
 	SHLQ(Imm(2), ldb)
@@ -133,22 +136,37 @@ func (v tile) mask(t reg.GPVirtual) reg.Register {
 	if !v.masked {
 		return nil
 	}
-	width := field(t, tileWidth)
-	if v.nv > 1 {
-		SUBQ(Imm(uint64((v.nv-1)*v.lanes)), width)
-	}
+	return v.maskAt(field(t, tileWidth), (v.nv-1)*v.lanes)
+}
+
+// maskAt is maskOf(n - from), within 0 and all lanes.
+func (v isa) maskAt(n reg.GPVirtual, from int) reg.Register {
+	left, bound := GP64(), GP64()
+	MOVQ(n, left)
+	SUBQ(Imm(uint64(from)), left)
+	XORQ(bound, bound)
+	CMPQ(left, bound)
+	CMOVQLT(bound, left)
+	MOVQ(U32(uint32(v.lanes)), bound)
+	CMPQ(left, bound)
+	CMOVQGT(bound, left)
+	return v.maskOf(left)
+}
+
+// maskOf is the mask of a register's first n elements; n is lost.
+func (v isa) maskOf(n reg.GPVirtual) reg.Register {
 	bits := GP64()
 	if v.lanes == 16 {
 		k := K()
 		MOVQ(I32(-1), bits)
-		BZHIQ(width, bits, bits)
+		BZHIQ(n, bits, bits)
 		KMOVW(bits.As32(), k)
 		return k
 	}
 	m := YMM()
 	LEAQ(maskTable(), bits)
-	NEGQ(width)
-	VMOVUPS(Mem{Base: bits, Index: width, Scale: 4, Disp: 4 * v.lanes}, m)
+	NEGQ(n)
+	VMOVUPS(Mem{Base: bits, Index: n, Scale: 4, Disp: 4 * v.lanes}, m)
 	return m
 }
 
@@ -189,6 +207,22 @@ func (v tile) start(t reg.GPVirtual, last reg.Register) [][]reg.VecVirtual {
 		}
 	}
 	return sums
+}
+
+// prefetch asks for the part of c that the next tile begins with.
+func (v tile) prefetch(t reg.GPVirtual) {
+	c, ldc, rows := field(t, tileC), field(t, tileLDC), GP64()
+	SHLQ(Imm(2), ldc)
+	IMUL3Q(Imm(uint64(v.rows)), ldc, rows)
+	ADDQ(rows, c)
+	for i := range v.rows {
+		for line := 0; line < v.nv*v.bytes(); line += 64 {
+			PREFETCHT1(Mem{Base: c, Disp: line})
+		}
+		if i < v.rows-1 {
+			ADDQ(ldc, c)
+		}
+	}
 }
 
 // rowPointers is &a[ro[i]] for each row.
