@@ -43,10 +43,13 @@ func (d *director) finish() {
 		return // the last lines of the history are still on their way
 	}
 	d.finishing = true
-	m := d.state.Metrics[last.Step]
+	m, score := d.state.Metrics[last.Step], "accuracy"
+	if m.Regression {
+		score = "R²"
+	}
 	d.do(doPropose{&pb.Entry{
-		Finish: &pb.Finish{Step: last.Step, Digest: last.Digest, TestAccuracy: m.TestAccuracy, TestLoss: m.TestLoss, Time: d.now.UnixNano()},
-		Events: []*pb.Event{d.event("finished", "", "all %d steps are done; held-out accuracy %.2f %%; weights %s", last.Step, 100*m.TestAccuracy, last.Digest)},
+		Finish: &pb.Finish{Step: last.Step, Digest: last.Digest, TestAccuracy: m.TestAccuracy, TestLoss: m.TestLoss, Regression: m.Regression, Time: d.now.UnixNano()},
+		Events: []*pb.Event{d.event("finished", "", "all %d steps are done; held-out %s %.2f %%; weights %s", last.Step, score, 100*m.TestAccuracy, last.Digest)},
 	}})
 }
 

@@ -654,7 +654,8 @@ type StepMetrics struct {
 	Evaluated     bool                   `protobuf:"varint,5,opt,name=evaluated,proto3" json:"evaluated,omitempty"` // the held-out data was evaluated on the state before this step
 	TestLoss      float64                `protobuf:"fixed64,6,opt,name=test_loss,json=testLoss,proto3" json:"test_loss,omitempty"`
 	TestAccuracy  float64                `protobuf:"fixed64,7,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
-	Unknown       bool                   `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"` // the step is done, but every trainer that saw its figures was lost with them
+	Unknown       bool                   `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`       // the step is done, but every trainer that saw its figures was lost with them
+	Regression    bool                   `protobuf:"varint,9,opt,name=regression,proto3" json:"regression,omitempty"` // accuracies are R^2: the share of the targets' variance that is explained
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,6 +742,13 @@ func (x *StepMetrics) GetTestAccuracy() float64 {
 func (x *StepMetrics) GetUnknown() bool {
 	if x != nil {
 		return x.Unknown
+	}
+	return false
+}
+
+func (x *StepMetrics) GetRegression() bool {
+	if x != nil {
+		return x.Regression
 	}
 	return false
 }
@@ -1464,7 +1472,8 @@ type Finish struct {
 	TestAccuracy  float64                `protobuf:"fixed64,3,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
 	TestLoss      float64                `protobuf:"fixed64,4,opt,name=test_loss,json=testLoss,proto3" json:"test_loss,omitempty"`
 	Time          int64                  `protobuf:"varint,5,opt,name=time,proto3" json:"time,omitempty"`
-	Failed        string                 `protobuf:"bytes,6,opt,name=failed,proto3" json:"failed,omitempty"` // why the job ended before its last step
+	Failed        string                 `protobuf:"bytes,6,opt,name=failed,proto3" json:"failed,omitempty"`          // why the job ended before its last step
+	Regression    bool                   `protobuf:"varint,7,opt,name=regression,proto3" json:"regression,omitempty"` // as in StepMetrics
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1539,6 +1548,13 @@ func (x *Finish) GetFailed() string {
 		return x.Failed
 	}
 	return ""
+}
+
+func (x *Finish) GetRegression() bool {
+	if x != nil {
+		return x.Regression
+	}
+	return false
 }
 
 // Down is what the coordinator's leader sends on a session.
@@ -2541,7 +2557,7 @@ const file_membership_proto_rawDesc = "" +
 	"\n" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\xdf\x01\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"\xff\x01\n" +
 	"\vStepMetrics\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x12\n" +
 	"\x04loss\x18\x02 \x01(\x01R\x04loss\x12\x1a\n" +
@@ -2550,7 +2566,10 @@ const file_membership_proto_rawDesc = "" +
 	"\tevaluated\x18\x05 \x01(\bR\tevaluated\x12\x1b\n" +
 	"\ttest_loss\x18\x06 \x01(\x01R\btestLoss\x12#\n" +
 	"\rtest_accuracy\x18\a \x01(\x01R\ftestAccuracy\x12\x18\n" +
-	"\aunknown\x18\b \x01(\bR\aunknown\"\x92\x01\n" +
+	"\aunknown\x18\b \x01(\bR\aunknown\x12\x1e\n" +
+	"\n" +
+	"regression\x18\t \x01(\bR\n" +
+	"regression\"\x92\x01\n" +
 	"\x04Wait\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
 	"\x02on\x18\x02 \x01(\tR\x02on\x12\x14\n" +
@@ -2598,14 +2617,17 @@ const file_membership_proto_rawDesc = "" +
 	"\x03Bye\"\x1b\n" +
 	"\aRefusal\x12\x10\n" +
 	"\x03why\x18\x01 \x01(\tR\x03why\"\t\n" +
-	"\aHearing\"\xa2\x01\n" +
+	"\aHearing\"\xc2\x01\n" +
 	"\x06Finish\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12#\n" +
 	"\rtest_accuracy\x18\x03 \x01(\x01R\ftestAccuracy\x12\x1b\n" +
 	"\ttest_loss\x18\x04 \x01(\x01R\btestLoss\x12\x12\n" +
 	"\x04time\x18\x05 \x01(\x03R\x04time\x12\x16\n" +
-	"\x06failed\x18\x06 \x01(\tR\x06failed\"\xcf\x02\n" +
+	"\x06failed\x18\x06 \x01(\tR\x06failed\x12\x1e\n" +
+	"\n" +
+	"regression\x18\a \x01(\bR\n" +
+	"regression\"\xcf\x02\n" +
 	"\x04Down\x12.\n" +
 	"\bredirect\x18\x01 \x01(\v2\x10.muster.RedirectH\x00R\bredirect\x12(\n" +
 	"\x06freeze\x18\x02 \x01(\v2\x0e.muster.FreezeH\x00R\x06freeze\x12\"\n" +

@@ -35,6 +35,17 @@ func Evaluate(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32
 	return sum, errors.Join(errs...)
 }
 
+// Means are the loss of a label and the share of them that is right, of the sums over samples.
+// In regression the latter is R^2, the share of the targets' variance that the model explains: 1 - loss, as
+// targets are standardised (by those that are trained on). It is negative for a model worse than their mean.
+func Means(spec *nn.Spec, r nn.Result, samples int) (loss, accuracy float64) {
+	n := float64(samples * spec.Targets())
+	if spec.Classes() == 0 {
+		return r.Loss / n, 1 - r.Loss/n
+	}
+	return r.Loss / n, float64(r.Correct) / n
+}
+
 func evaluatePart(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32, held *data.HeldOut, part id.LogicalShard, batch data.Batch) (sum nn.Result, err error) {
 	replica, err := spec.NewReplica(dev, batch.Len())
 	if err != nil {

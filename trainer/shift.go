@@ -151,14 +151,13 @@ func (s *shift) compute(ctx context.Context, at id.Step) error {
 }
 
 func (s *shift) measure(at id.Step, train, test nn.Result) *pb.StepMetrics {
-	m := &pb.StepMetrics{Step: uint64(at), Time: time.Now().UnixNano()}
+	m := &pb.StepMetrics{Step: uint64(at), Time: time.Now().UnixNano(), Regression: s.cfg.Spec.Classes() == 0}
 	if at < s.steps {
-		size := float64(s.cfg.Job.Batch.Size * s.cfg.Spec.Targets())
-		m.Loss, m.Accuracy = train.Loss/size, float64(train.Correct)/size
+		m.Loss, m.Accuracy = Means(s.cfg.Spec, train, s.cfg.Job.Batch.Size)
 	}
 	if s.work.evaluates(at) {
-		size := float64(s.cfg.Test.Len() * s.cfg.Spec.Targets())
-		m.Evaluated, m.TestLoss, m.TestAccuracy = true, test.Loss/size, float64(test.Correct)/size
+		m.Evaluated = true
+		m.TestLoss, m.TestAccuracy = Means(s.cfg.Spec, test, s.cfg.Test.Len())
 	}
 	return m
 }

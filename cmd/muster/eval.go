@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -63,13 +64,18 @@ func eval(c *cobra.Command, o *common, model string) error {
 	if err != nil {
 		return err
 	}
+	loss, accuracy := trainer.Means(spec, r, test.Len())
+	fields := map[string]any{"model": model, "samples": test.Len(), "test_accuracy": accuracy, "test_loss": loss}
 	labels, what := test.Len()*spec.Targets(), "samples"
 	if spec.Kind() == data.Tokens {
 		what = "characters"
 	}
-	n := float64(labels)
 	p := newProgress(c.OutOrStdout(), o.json, job)
-	p.say("evaluated", map[string]any{"model": model, "samples": test.Len(), "test_accuracy": float64(r.Correct) / n, "test_loss": r.Loss / n},
-		"%s: %d of %d held-out %s right, accuracy %.2f %%, loss %.4f", model, r.Correct, labels, what, 100*float64(r.Correct)/n, r.Loss/n)
+	if f := test.Form(); f.Regression() {
+		fields["rmse"] = f.Unit * math.Sqrt(loss)
+		p.say("evaluated", fields, "%s: R² %.2f %% on %d held-out samples, root mean square error %.6g, loss %.4f", model, 100*accuracy, labels, fields["rmse"], loss)
+		return nil
+	}
+	p.say("evaluated", fields, "%s: %d of %d held-out %s right, accuracy %.2f %%, loss %.4f", model, r.Correct, labels, what, 100*accuracy, loss)
 	return nil
 }

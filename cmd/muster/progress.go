@@ -33,6 +33,7 @@ type progress struct {
 	shown    time.Time
 	accuracy float64 // of recent batches, smoothed
 	loss     float64
+	score    string // what accuracies are called
 	test     string
 	viewed   id.View // the newest view told
 }
@@ -71,7 +72,7 @@ func (p *progress) step(m *pb.StepMetrics) {
 	if p.recent == nil {
 		p.loss, p.accuracy = m.Loss, m.Accuracy
 	}
-	p.next, p.stepped = m.Step+1, now
+	p.next, p.stepped, p.score = m.Step+1, now, scoreName(m.Regression)
 	if m.Step < p.steps {
 		p.recent = append(p.recent, mark{now, p.next})
 		for len(p.recent) > 2 && now.Sub(p.recent[0].at) > window {
@@ -111,7 +112,7 @@ func (p *progress) rate() (perSecond float64, left time.Duration) {
 }
 
 func (p *progress) line() {
-	text := fmt.Sprintf("step %d/%d  loss %.4f  accuracy %.2f %%", min(p.next, p.steps), p.steps, p.loss, 100*p.accuracy)
+	text := fmt.Sprintf("step %d/%d  loss %.4f  %s %.2f %%", min(p.next, p.steps), p.steps, p.loss, p.score, 100*p.accuracy)
 	if r, left := p.rate(); r > 0 {
 		text += fmt.Sprintf("  %.0f samples/s  %v left", r, left.Round(time.Second))
 	}
@@ -134,6 +135,14 @@ func (p *progress) fit(text string) string {
 		return text
 	}
 	return text[:max(width-1, 0)]
+}
+
+// scoreName is what the share is called that tells how well a model does.
+func scoreName(regression bool) string {
+	if regression {
+		return "R²"
+	}
+	return "accuracy"
 }
 
 func (p *progress) object(m *pb.StepMetrics) {

@@ -79,7 +79,7 @@ func printStatus(out io.Writer, st *pb.Status) error {
 func progressText(st *pb.Status) string {
 	text := stepText(st)
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Step < st.Steps {
-		text += fmt.Sprintf(", loss %.4f, accuracy %.2f %%", st.Metrics[n-1].Loss, 100*st.Metrics[n-1].Accuracy)
+		text += fmt.Sprintf(", loss %.4f, %s %.2f %%", st.Metrics[n-1].Loss, scoreName(st.Metrics[n-1].Regression), 100*st.Metrics[n-1].Accuracy)
 	}
 	if r := runRate(st); r > 0 && st.Step < st.Steps {
 		left := time.Duration(float64(st.Steps-st.Step) * float64(st.Batch) / r * float64(time.Second))

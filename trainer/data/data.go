@@ -25,6 +25,8 @@ type Form struct {
 	Shape   []int // of one sample, channels first: {1, 28, 28}; {T} of tokens; {F} of F features
 	Classes int   // labels lie in [0, Classes); 0: regression, a number for each sample is to be found
 	Entries int   // the most entries that a sample of kind Sparse has
+
+	Unit float64 // of regression: what 1 of a target is in the data; models do not depend on it
 }
 
 // Kind is what a sample is made of.

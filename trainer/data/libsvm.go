@@ -269,7 +269,7 @@ func (r *libsvm) finish(train, test *libsvmRows) (a, b Dataset, err error) {
 	form := Form{Kind: Sparse, Shape: []int{max(features, 1)}, Entries: max(train.most(), test.most(), 1)}
 	about := ""
 	if r.classes == nil {
-		about = standardise(train.raw, &train.answers, test.raw, &test.answers)
+		form.Unit, about = standardise(train.raw, &train.answers, test.raw, &test.answers)
 	} else {
 		names := r.number()
 		form.Classes, about = len(names), fmt.Sprintf("classes %v", names)
@@ -291,6 +291,7 @@ func (r *libsvm) finish(train, test *libsvmRows) (a, b Dataset, err error) {
 			}
 		}
 		part.seal(form, about)
+		part.raw = nil // the data set lives on
 	}
 	return &train.sparse, &test.sparse, nil
 }
@@ -323,7 +324,7 @@ func repeated(s Source, classes, rows int) error {
 }
 
 // standardise makes targets of numbers, by the mean and the deviation of those to train on.
-func standardise(train []float64, a *answers, test []float64, b *answers) (about string) {
+func standardise(train []float64, a *answers, test []float64, b *answers) (unit float64, about string) {
 	var m moments
 	for _, x := range train {
 		m.add(x)
@@ -338,5 +339,5 @@ func standardise(train []float64, a *answers, test []float64, b *answers) (about
 			part.to.targets[i] = s.of(x)
 		}
 	}
-	return fmt.Sprintf("targets less %v, by %v", s.mean, s.deviation)
+	return s.deviation, fmt.Sprintf("targets less %v, by %v", s.mean, s.deviation)
 }

@@ -17,7 +17,7 @@ type table struct {
 }
 
 func newTable(p *plan) *table {
-	return &table{plan: p, form: Form{Shape: []int{p.width}, Classes: len(p.classes)}}
+	return &table{plan: p, form: Form{Shape: []int{p.width}, Classes: len(p.classes), Unit: p.target.deviation}}
 }
 
 func (t *table) Len() int       { return t.n }
