@@ -66,3 +66,50 @@ func BenchmarkConv2D(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkDropout and BenchmarkSparse count elements and entries, in millions a second.
+func BenchmarkDropout(b *testing.B) {
+	for _, set := range InstructionSets() {
+		b.Run(set, func(b *testing.B) {
+			const n = 1 << 16
+			t := newBench(b, set)
+			_, x := t.random(n)
+			p := device.Dropout{N: n, Y: x, X: x, P: 0.1, Key: device.DropoutKey{Seed: 1}}
+			for b.Loop() {
+				t.s.Dropout(p)
+			}
+			b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds()/1e6, "M/s")
+		})
+	}
+}
+
+func BenchmarkSparse(b *testing.B) {
+	for _, out := range []int{1, 20} {
+		const rows, cols, perRow = 256, 50000, 80
+		t := newBench(b, "")
+		starts, columns := []int32{0}, []int32{}
+		for i := range rows {
+			for range perRow {
+				columns = append(columns, int32(t.r.IntN(cols)))
+			}
+			starts = append(starts, int32((i+1)*perRow))
+		}
+		_, values := t.random(len(columns))
+		x := device.Sparse{Rows: rows, Cols: cols, Entries: len(columns), Starts: t.int32s(starts), Columns: t.int32s(columns), Values: values}
+		_, w := t.random(out * cols)
+		_, y := t.random(rows * out)
+		for name, f := range map[string]func(){
+			"forward": func() { t.s.SparseMatMul(device.SparseMatMul{X: x, Out: out, Y: y, W: w}) },
+			"weights": func() {
+				t.s.SparseMatMulBackwardWeight(device.SparseMatMulBackwardWeight{X: x, Out: out, DW: w, DY: y})
+			},
+		} {
+			b.Run(fmt.Sprintf("%d/%s", out, name), func(b *testing.B) {
+				for b.Loop() {
+					f()
+				}
+				b.ReportMetric(float64(rows*perRow*out)*float64(b.N)/b.Elapsed().Seconds()/1e6, "M/s")
+			})
+		}
+	}
+}

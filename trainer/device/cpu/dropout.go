@@ -15,17 +15,6 @@ const (
 	philoxRounds       = 10
 )
 
-// philox is the four words that come out for one counter.
-func philox(c [4]uint32, k0, k1 uint32) [4]uint32 {
-	for range philoxRounds {
-		h0, l0 := bits.Mul32(philoxM0, c[0])
-		h1, l1 := bits.Mul32(philoxM1, c[2])
-		c = [4]uint32{h1 ^ c[1] ^ k0, l1, h0 ^ c[3] ^ k1, l0}
-		k0, k1 = k0+philoxW0, k1+philoxW1
-	}
-	return c
-}
-
 const (
 	dropoutLanes = 16               // counters side by side
 	dropoutBlock = 4 * dropoutLanes // elements that they serve
@@ -45,16 +34,43 @@ func (s *stream) Dropout(p device.Dropout) {
 	if s.err != nil {
 		return
 	}
-	limit := uint64(math.RoundToEven(float64(p.P) * (1 << 32))) // exact but for the rounding
+	d := &s.dropout
+	d.set(p.Key)
+	limit := uint32(math.RoundToEven(float64(p.P) * (1 << 32))) // P is at most 1 - 2**-24
 	scale := 1 / (1 - p.P)
-	k, c := p.Key, [4]uint32{1: uint32(p.Key.Layer)<<16 | uint32(p.Key.Shard), 2: uint32(p.Key.Step), 3: uint32(p.Key.Step >> 32)}
-	for i := 0; i < p.N; i += dropoutBlock {
-		block := min(dropoutBlock, p.N-i)
+	quick := 0
+	if s.k.dropout != nil && p.N >= dropoutBlock {
+		quick = p.N / dropoutBlock * dropoutBlock
+		s.k.dropout(&y[0], &x[0], quick, &d.counter, &d.keys, limit, scale)
+	}
+	d.rest(y, x, quick, limit, scale)
+}
+
+// dropout is a generator: the counter of the first element and the keys of all rounds.
+type dropout struct {
+	counter [4]uint32
+	keys    [2 * philoxRounds]uint32
+}
+
+func (d *dropout) set(k device.DropoutKey) {
+	d.counter = [4]uint32{1: uint32(k.Layer)<<16 | uint32(k.Shard), 2: uint32(k.Step), 3: uint32(k.Step >> 32)}
+	k0, k1 := uint32(k.Seed), uint32(k.Seed>>32)
+	for r := range philoxRounds {
+		d.keys[2*r], d.keys[2*r+1] = k0, k1
+		k0, k1 = k0+philoxW0, k1+philoxW1
+	}
+}
+
+// rest does the elements from first on, which begins a block.
+func (d *dropout) rest(y, x []float32, first int, limit uint32, scale float32) {
+	for i := first; i < len(x); i += dropoutBlock {
+		block := min(dropoutBlock, len(x)-i)
 		for l := range min(dropoutLanes, block) {
+			c := d.counter
 			c[0] = uint32(i/4 + l)
-			for w, r := range philox(c, uint32(k.Seed), uint32(k.Seed>>32)) {
+			for w, r := range d.philox(c) {
 				if j := w*dropoutLanes + l; j < block {
-					y[i+j] = drop(x[i+j], uint64(r) < limit, scale)
+					y[i+j] = drop(x[i+j], r < limit, scale)
 				}
 			}
 		}
@@ -66,4 +82,14 @@ func drop(x float32, dropped bool, scale float32) float32 {
 		return 0
 	}
 	return x * scale
+}
+
+// philox is the four words that come out for a counter.
+func (d *dropout) philox(c [4]uint32) [4]uint32 {
+	for r := range philoxRounds {
+		h0, l0 := bits.Mul32(philoxM0, c[0])
+		h1, l1 := bits.Mul32(philoxM1, c[2])
+		c = [4]uint32{h1 ^ c[1] ^ d.keys[2*r], l1, h0 ^ c[3] ^ d.keys[2*r+1], l0}
+	}
+	return c
 }

@@ -25,7 +25,9 @@ func TestPhilox(t *testing.T) {
 			[4]uint32{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1},
 		},
 	} {
-		if got := philox(c.counter, c.k0, c.k1); got != c.want {
+		var d dropout
+		d.set(device.DropoutKey{Seed: uint64(c.k1)<<32 | uint64(c.k0)})
+		if got := d.philox(c.counter); got != c.want {
 			t.Errorf("philox(%x) is %x, want %x", c.counter, got, c.want)
 		}
 	}
@@ -34,6 +36,8 @@ func TestPhilox(t *testing.T) {
 // TestDropout: each element is decided as device.Dropout says, on its own, and backward as forward.
 func TestDropout(t *testing.T) {
 	key := device.DropoutKey{Seed: 0x123456789abcdef, Step: 1 << 33, Shard: 5, Layer: 3}
+	var d dropout
+	d.set(device.DropoutKey{Seed: key.Seed})
 	eachSet(t, func(b *bench) (all []float32) {
 		for _, n := range append([]int{64, 65, 80}, allSizes...) {
 			xv, x := b.random(n)
@@ -42,7 +46,7 @@ func TestDropout(t *testing.T) {
 			b.s.Dropout(p)
 			want := make([]float64, n)
 			for i, v := range xv {
-				words := philox([4]uint32{uint32(i/64*16 + i%16), 3<<16 + 5, 0, 2}, 0x89abcdef, 0x1234567)
+				words := d.philox([4]uint32{uint32(i/64*16 + i%16), 3<<16 + 5, 0, 2})
 				if float64(words[i/16%4]) >= 0.3*(1<<32) {
 					want[i] = float64(v) / 0.7
 				}

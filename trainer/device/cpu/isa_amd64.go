@@ -8,12 +8,14 @@ var kernelsAVX512 = kernels{
 	name: "avx512", class: classFMA, mr: 8, nr: 32, lanes: 16,
 	multiply: multiplyAVX512, edge: multiplyEdgeAVX512, pack: packAVX512, prefetch: prefetch, masked: true, transpose8: transpose8,
 	max4: max4AVX512, spread4: spread4AVX512, sumRows: sumRowsAVX512, mask: maskAVX512, rowKernels: rowsAVX512,
+	dropout: dropoutAVX512,
 }
 
 var kernelsAVX2 = kernels{
 	name: "avx2", class: classFMA, mr: 6, nr: 16, lanes: 8,
 	multiply: multiplyAVX2, edge: multiplyEdgeAVX2, pack: packAVX2, prefetch: prefetch, transpose8: transpose8,
 	max4: max4AVX2, spread4: spread4AVX2, sumRows: sumRowsAVX2, mask: maskAVX2, rowKernels: rowsAVX2,
+	dropout: dropoutAVX2,
 }
 
 // available lists the instruction sets of this processor that the operating system supports
@@ -79,3 +81,9 @@ func spread4AVX512(a *float32, b *float32, c *float32, d *float32, dy *float32, 
 
 //go:noescape
 func spread4AVX2(a *float32, b *float32, c *float32, d *float32, dy *float32, y *float32, index *uint8, n int, floor float32)
+
+//go:noescape
+func dropoutAVX512(y *float32, x *float32, n int, counter *[4]uint32, keys *[20]uint32, limit uint32, scale float32)
+
+//go:noescape
+func dropoutAVX2(y *float32, x *float32, n int, counter *[4]uint32, keys *[20]uint32, limit uint32, scale float32)

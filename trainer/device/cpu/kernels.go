@@ -53,6 +53,8 @@ type kernels struct {
 	// sumRows is out[j] = sum over i < rows of x[i*ld + j]; mask is dx = 0 where y <= 0, else dy.
 	sumRows func(out, x *float32, ld, rows, n int)
 	mask    func(dx, dy, y *float32, n int)
+	// dropout does blocks of dropoutBlock elements, n in all; see device.Dropout.
+	dropout func(y, x *float32, n int, counter *[4]uint32, keys *[2 * philoxRounds]uint32, limit uint32, scale float32)
 	rowKernels
 }
 

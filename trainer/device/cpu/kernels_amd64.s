@@ -7500,3 +7500,742 @@ spread4AVX2_loop:
 	JNZ       spread4AVX2_loop
 	VZEROUPPER
 	RET
+
+// func dropoutAVX512(y *float32, x *float32, n int, counter *[4]uint32, keys *[20]uint32, limit uint32, scale float32)
+// Requires: AVX, AVX512F
+TEXT ·dropoutAVX512(SB), NOSPLIT, $0-48
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         counter+24(FP), BX
+	MOVQ         keys+32(FP), SI
+	VMOVUPS      constantd2511f53<>+0(SB), Z0
+	VMOVUPS      constantcd9e8d57<>+0(SB), Z1
+	MOVL         $0x0000aaaa, DI
+	KMOVW        DI, K1
+	VBROADCASTSS limit+40(FP), Z2
+	VBROADCASTSS scale+44(FP), Z3
+	XORQ         DI, DI
+
+dropoutAVX512_loop:
+	VPBROADCASTD (BX), Z4
+	VPBROADCASTD 4(BX), Z5
+	VPBROADCASTD 8(BX), Z6
+	VPBROADCASTD 12(BX), Z7
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Z8
+	VPADDD       Z8, Z4, Z4
+	VPADDD       lanes<>+0(SB), Z4, Z4
+	VPSRLQ       $0x20, Z4, Z8
+	VPMULUDQ     Z0, Z4, Z9
+	VPMULUDQ     Z0, Z8, Z8
+	VPSHUFD      $0xf5, Z9, Z4
+	VMOVDQA32    Z8, K1, Z4
+	VPSHUFD      $0xa0, Z8, K1, Z9
+	VPSRLQ       $0x20, Z6, Z8
+	VPMULUDQ     Z1, Z6, Z10
+	VPMULUDQ     Z1, Z8, Z8
+	VPSHUFD      $0xf5, Z10, Z6
+	VMOVDQA32    Z8, K1, Z6
+	VPSHUFD      $0xa0, Z8, K1, Z10
+	VPBROADCASTD (SI), Z8
+	VPTERNLOGD   $0x96, Z8, Z5, Z6
+	VPBROADCASTD 4(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z7, Z4
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z0, Z6, Z7
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z7, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z7
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z1, Z4, Z8
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z8, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z8
+	VPBROADCASTD 8(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z10, Z4
+	VPBROADCASTD 12(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z9, Z6
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z0, Z4, Z9
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z9, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z9
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z1, Z6, Z10
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z10, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z10
+	VPBROADCASTD 16(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z8, Z6
+	VPBROADCASTD 20(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z7, Z4
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z0, Z6, Z7
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z7, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z7
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z1, Z4, Z8
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z8, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z8
+	VPBROADCASTD 24(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z10, Z4
+	VPBROADCASTD 28(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z9, Z6
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z0, Z4, Z9
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z9, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z9
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z1, Z6, Z10
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z10, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z10
+	VPBROADCASTD 32(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z8, Z6
+	VPBROADCASTD 36(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z7, Z4
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z0, Z6, Z7
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z7, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z7
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z1, Z4, Z8
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z8, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z8
+	VPBROADCASTD 40(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z10, Z4
+	VPBROADCASTD 44(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z9, Z6
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z0, Z4, Z9
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z9, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z9
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z1, Z6, Z10
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z10, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z10
+	VPBROADCASTD 48(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z8, Z6
+	VPBROADCASTD 52(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z7, Z4
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z0, Z6, Z7
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z7, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z7
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z1, Z4, Z8
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z8, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z8
+	VPBROADCASTD 56(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z10, Z4
+	VPBROADCASTD 60(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z9, Z6
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z0, Z4, Z9
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z9, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z9
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z1, Z6, Z10
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z10, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z10
+	VPBROADCASTD 64(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z8, Z6
+	VPBROADCASTD 68(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z7, Z4
+	VPSRLQ       $0x20, Z6, Z5
+	VPMULUDQ     Z0, Z6, Z7
+	VPMULUDQ     Z0, Z5, Z5
+	VPSHUFD      $0xf5, Z7, Z6
+	VMOVDQA32    Z5, K1, Z6
+	VPSHUFD      $0xa0, Z5, K1, Z7
+	VPSRLQ       $0x20, Z4, Z5
+	VPMULUDQ     Z1, Z4, Z8
+	VPMULUDQ     Z1, Z5, Z5
+	VPSHUFD      $0xf5, Z8, Z4
+	VMOVDQA32    Z5, K1, Z4
+	VPSHUFD      $0xa0, Z5, K1, Z8
+	VPBROADCASTD 72(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z10, Z4
+	VPBROADCASTD 76(SI), Z5
+	VPTERNLOGD   $0x96, Z5, Z9, Z6
+	VPCMPUD      $0x05, Z2, Z4, K2
+	VMULPS.Z     (CX), Z3, K2, Z4
+	VMOVUPS      Z4, (AX)
+	VPCMPUD      $0x05, Z2, Z8, K2
+	VMULPS.Z     64(CX), Z3, K2, Z4
+	VMOVUPS      Z4, 64(AX)
+	VPCMPUD      $0x05, Z2, Z6, K2
+	VMULPS.Z     128(CX), Z3, K2, Z4
+	VMOVUPS      Z4, 128(AX)
+	VPCMPUD      $0x05, Z2, Z7, K2
+	VMULPS.Z     192(CX), Z3, K2, Z4
+	VMOVUPS      Z4, 192(AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x10, DI
+	SUBQ         $0x40, DX
+	JNZ          dropoutAVX512_loop
+	VZEROUPPER
+	RET
+
+DATA constantd2511f53<>+0(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+4(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+8(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+12(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+16(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+20(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+24(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+28(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+32(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+36(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+40(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+44(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+48(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+52(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+56(SB)/4, $0xd2511f53
+DATA constantd2511f53<>+60(SB)/4, $0xd2511f53
+GLOBL constantd2511f53<>(SB), RODATA|NOPTR, $64
+
+DATA constantcd9e8d57<>+0(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+4(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+8(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+12(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+16(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+20(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+24(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+28(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+32(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+36(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+40(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+44(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+48(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+52(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+56(SB)/4, $0xcd9e8d57
+DATA constantcd9e8d57<>+60(SB)/4, $0xcd9e8d57
+GLOBL constantcd9e8d57<>(SB), RODATA|NOPTR, $64
+
+DATA lanes<>+0(SB)/4, $0x00000000
+DATA lanes<>+4(SB)/4, $0x00000001
+DATA lanes<>+8(SB)/4, $0x00000002
+DATA lanes<>+12(SB)/4, $0x00000003
+DATA lanes<>+16(SB)/4, $0x00000004
+DATA lanes<>+20(SB)/4, $0x00000005
+DATA lanes<>+24(SB)/4, $0x00000006
+DATA lanes<>+28(SB)/4, $0x00000007
+DATA lanes<>+32(SB)/4, $0x00000008
+DATA lanes<>+36(SB)/4, $0x00000009
+DATA lanes<>+40(SB)/4, $0x0000000a
+DATA lanes<>+44(SB)/4, $0x0000000b
+DATA lanes<>+48(SB)/4, $0x0000000c
+DATA lanes<>+52(SB)/4, $0x0000000d
+DATA lanes<>+56(SB)/4, $0x0000000e
+DATA lanes<>+60(SB)/4, $0x0000000f
+GLOBL lanes<>(SB), RODATA|NOPTR, $64
+
+// func dropoutAVX2(y *float32, x *float32, n int, counter *[4]uint32, keys *[20]uint32, limit uint32, scale float32)
+// Requires: AVX, AVX2
+TEXT ·dropoutAVX2(SB), NOSPLIT, $0-48
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         counter+24(FP), BX
+	MOVQ         keys+32(FP), SI
+	VMOVUPS      constantd2511f53<>+0(SB), Y0
+	VMOVUPS      constantcd9e8d57<>+0(SB), Y1
+	VBROADCASTSS limit+40(FP), Y2
+	VPXOR        constant80000000<>+0(SB), Y2, Y2
+	VBROADCASTSS scale+44(FP), Y3
+	XORQ         DI, DI
+
+dropoutAVX2_loop:
+	VPBROADCASTD (BX), Y4
+	VPBROADCASTD 4(BX), Y5
+	VPBROADCASTD 8(BX), Y6
+	VPBROADCASTD 12(BX), Y7
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Y8
+	VPADDD       Y8, Y4, Y4
+	VPADDD       lanes<>+0(SB), Y4, Y4
+	VPSRLQ       $0x20, Y4, Y8
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y8, Y8
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y8, Y4, Y4
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y8
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y8, Y8
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y8, Y6, Y6
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y10, Y10
+	VPBROADCASTD (SI), Y8
+	VPXOR        Y8, Y6, Y6
+	VPXOR        Y5, Y6, Y6
+	VPBROADCASTD 4(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 8(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 12(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y10, Y10
+	VPBROADCASTD 16(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y8, Y6, Y6
+	VPBROADCASTD 20(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 24(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 28(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y10, Y10
+	VPBROADCASTD 32(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y8, Y6, Y6
+	VPBROADCASTD 36(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 40(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 44(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y10, Y10
+	VPBROADCASTD 48(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y8, Y6, Y6
+	VPBROADCASTD 52(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 56(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 60(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y10, Y10
+	VPBROADCASTD 64(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y8, Y6, Y6
+	VPBROADCASTD 68(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 72(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 76(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPXOR        constant80000000<>+0(SB), Y4, Y4
+	VPCMPGTD     Y4, Y2, Y4
+	VMULPS       (CX), Y3, Y5
+	VANDNPS      Y5, Y4, Y5
+	VMOVUPS      Y5, (AX)
+	VPXOR        constant80000000<>+0(SB), Y8, Y8
+	VPCMPGTD     Y8, Y2, Y8
+	VMULPS       64(CX), Y3, Y4
+	VANDNPS      Y4, Y8, Y4
+	VMOVUPS      Y4, 64(AX)
+	VPXOR        constant80000000<>+0(SB), Y6, Y6
+	VPCMPGTD     Y6, Y2, Y6
+	VMULPS       128(CX), Y3, Y4
+	VANDNPS      Y4, Y6, Y4
+	VMOVUPS      Y4, 128(AX)
+	VPXOR        constant80000000<>+0(SB), Y7, Y7
+	VPCMPGTD     Y7, Y2, Y7
+	VMULPS       192(CX), Y3, Y4
+	VANDNPS      Y4, Y7, Y4
+	VMOVUPS      Y4, 192(AX)
+	VPBROADCASTD (BX), Y4
+	VPBROADCASTD 4(BX), Y5
+	VPBROADCASTD 8(BX), Y6
+	VPBROADCASTD 12(BX), Y7
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Y8
+	VPADDD       Y8, Y4, Y4
+	VPADDD       lanes<>+32(SB), Y4, Y4
+	VPSRLQ       $0x20, Y4, Y8
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y8, Y8
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y8, Y4, Y4
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y8
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y8, Y8
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y8, Y6, Y6
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y10, Y10
+	VPBROADCASTD (SI), Y8
+	VPXOR        Y8, Y6, Y6
+	VPXOR        Y5, Y6, Y6
+	VPBROADCASTD 4(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 8(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 12(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y10, Y10
+	VPBROADCASTD 16(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y8, Y6, Y6
+	VPBROADCASTD 20(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 24(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 28(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y10, Y10
+	VPBROADCASTD 32(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y8, Y6, Y6
+	VPBROADCASTD 36(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 40(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 44(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y10, Y10
+	VPBROADCASTD 48(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y8, Y6, Y6
+	VPBROADCASTD 52(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 56(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 60(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y0, Y4, Y9
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y9, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y9, Y9
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y1, Y6, Y10
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y10, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y10, Y10
+	VPBROADCASTD 64(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y8, Y6, Y6
+	VPBROADCASTD 68(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y7, Y4, Y4
+	VPSRLQ       $0x20, Y6, Y5
+	VPMULUDQ     Y0, Y6, Y7
+	VPMULUDQ     Y0, Y5, Y5
+	VPSRLQ       $0x20, Y7, Y6
+	VPBLENDD     $0xaa, Y5, Y6, Y6
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y7, Y7
+	VPSRLQ       $0x20, Y4, Y5
+	VPMULUDQ     Y1, Y4, Y8
+	VPMULUDQ     Y1, Y5, Y5
+	VPSRLQ       $0x20, Y8, Y4
+	VPBLENDD     $0xaa, Y5, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y8, Y8
+	VPBROADCASTD 72(SI), Y5
+	VPXOR        Y5, Y4, Y4
+	VPXOR        Y10, Y4, Y4
+	VPBROADCASTD 76(SI), Y5
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y9, Y6, Y6
+	VPXOR        constant80000000<>+0(SB), Y4, Y4
+	VPCMPGTD     Y4, Y2, Y4
+	VMULPS       32(CX), Y3, Y5
+	VANDNPS      Y5, Y4, Y5
+	VMOVUPS      Y5, 32(AX)
+	VPXOR        constant80000000<>+0(SB), Y8, Y8
+	VPCMPGTD     Y8, Y2, Y8
+	VMULPS       96(CX), Y3, Y4
+	VANDNPS      Y4, Y8, Y4
+	VMOVUPS      Y4, 96(AX)
+	VPXOR        constant80000000<>+0(SB), Y6, Y6
+	VPCMPGTD     Y6, Y2, Y6
+	VMULPS       160(CX), Y3, Y4
+	VANDNPS      Y4, Y6, Y4
+	VMOVUPS      Y4, 160(AX)
+	VPXOR        constant80000000<>+0(SB), Y7, Y7
+	VPCMPGTD     Y7, Y2, Y7
+	VMULPS       224(CX), Y3, Y4
+	VANDNPS      Y4, Y7, Y4
+	VMOVUPS      Y4, 224(AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x10, DI
+	SUBQ         $0x40, DX
+	JNZ          dropoutAVX2_loop
+	VZEROUPPER
+	RET

@@ -48,7 +48,8 @@ type stream struct {
 	weights []float32    // of convolutions: packed, or their gradient before it has their layout
 	turned  []float32    // that gradient transposed
 	slots   [2][]float32 // of an update
-	phased  []float32    // one phase of a gradient of the data
+	dropout dropout
+	phased  []float32 // one phase of a gradient of the data
 }
 
 var _ device.Stream = (*stream)(nil)

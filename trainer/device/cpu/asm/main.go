@@ -59,6 +59,8 @@ func main() {
 	spread4AVX512()
 	max4AVX2()
 	spread4AVX2()
+	dropout(avx512)
+	dropout(avx2)
 	Generate()
 }
 
