@@ -51,7 +51,7 @@ func benchModels() map[string]benchModel {
 		"mlp":      {[]int{784}, 10, 128, sgd},
 		"lenet":    {[]int{1, 28, 28}, 10, 128, sgd},
 		"resnet18": {[]int{3, 32, 32}, 10, 64, sgd},
-		"gpt":      {[]int{128}, 4096, 16, trainer.Optimizer{Name: "adam", LR: 3e-4}},
+		"gpt":      {[]int{128}, 4096, 16, trainer.Optimizer{Name: "adamw", LR: 3e-4, WeightDecay: 0.01}},
 	}
 }
 

@@ -45,11 +45,13 @@ func Log(x float64) float64 {
 	t := (m - 1) / (m + 1)
 	t2 := float64(t * t)
 	sum := 0.0
-	for i := 21; i >= 1; i -= 2 {
-		sum = 1/float64(i) + float64(t2*sum)
+	for i := len(odd) - 1; i >= 0; i-- {
+		sum = odd[i] + float64(t2*sum)
 	}
 	return float64(2*float64(t*sum)) + float64(float64(e)*math.Ln2)
 }
+
+var odd = [...]float64{1, 1. / 3, 1. / 5, 1. / 7, 1. / 9, 1. / 11, 1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21}
 
 // CosPi is cos(pi*x) for x in [0, 1], with an error below 1e-15.
 func CosPi(x float64) float64 {
