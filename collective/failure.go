@@ -43,6 +43,11 @@ func (r *Ring) failLocked(err error, dead *link) error {
 		r.cfg.Log.Warn().Err(err).Stringer("view", r.cfg.View).Msg("ring broken")
 	case *AbortError:
 		n = notice{origin: e.Origin, suspect: e.Suspect, reason: e.Reason}
+		for _, l := range [...]*link{&r.prev, &r.next} { // nobody need wait once more for whom another has missed
+			if e.Suspect != "" && l.peer.Node == e.Suspect {
+				l.dead.Store(true)
+			}
+		}
 		r.cfg.Log.Info().Err(err).Stringer("view", r.cfg.View).Msg("ring aborted")
 	default: // ErrClosed
 		r.last = r.header(kindBye)

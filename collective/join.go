@@ -46,7 +46,11 @@ func Join(ctx context.Context, cfg Config) (*Ring, error) {
 		err := r.Err()
 		if err == nil {
 			err = errors.Join(missing...)
-			r.giveUp(fmt.Errorf("could not join: %w", err))
+			if lost := (*PeerError)(nil); errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.As(err, &lost) {
+				_ = r.fail(lost, nil) // its time was up: those that have come must learn who has not
+			} else {
+				r.giveUp(fmt.Errorf("could not join: %w", err))
+			}
 		}
 		r.wg.Wait()
 		return nil, fmt.Errorf("ring of %v: %w", cfg.View, err)

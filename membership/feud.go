@@ -14,8 +14,8 @@ import (
 //
 // The director therefore counts, for each pair, the views in a row that ended because one of the two accused the
 // other and in which no step was done. When there have been feudAfter, one of them is left out for a time that doubles:
-// the one that more members accuse; of equals the later one in ring order; never the last holder of the state. It then
-// may come back as any joiner, and a step that is done with both in the view ends the feud.
+// the one that more members accuse; of equals the one that has more feuds, then the later one in ring order; never the
+// last holder of the state. It then may come back as any joiner, and a step that is done with both in the view ends the feud.
 //
 // Accusations are the members' own: who only hears of an abort passes on who began it (pb.Suspicion.by). A peer that was
 // silent once and answers is no feud: one view may break. All of this is the leader's memory; a new leader begins anew,
@@ -99,7 +99,7 @@ func (d *director) judge(v View, stay []Member) {
 			continue
 		}
 		loser, winner := p[0], p[1]
-		if c := cmp.Or(len(f.accusers[p[0]])-len(f.accusers[p[1]]), rank[p[0]]-rank[p[1]]); c < 0 {
+		if c := cmp.Or(len(f.accusers[p[0]])-len(f.accusers[p[1]]), f.count(p[0])-f.count(p[1]), rank[p[0]]-rank[p[1]]); c < 0 {
 			loser, winner = winner, loser
 		}
 		if !d.holdsWithout(stay, loser) && d.holdsWithout(stay, winner) {
@@ -131,6 +131,17 @@ func (f *feuds) forget(v View) {
 			}
 		}
 	}
+}
+
+// count is in how many feuds a node is.
+func (f *feuds) count(name id.Node) int {
+	n := 0
+	for p := range f.views {
+		if p[0] == name || p[1] == name {
+			n++
+		}
+	}
+	return n
 }
 
 // open lists the feuds that have cost enough views, in a fixed order.

@@ -106,7 +106,8 @@ type nodeSpec struct {
 	procs        int // GOMAXPROCS
 	logLevel     string
 	resume       bool
-	stranger     string // what is wrong with it; "" for a node that belongs to the cluster
+	launch       []string // what goes before the command, to start it on another host
+	stranger     string   // what is wrong with it; "" for a node that belongs to the cluster
 }
 
 // start runs a node and does not wait for it.
@@ -134,6 +135,9 @@ func (c *cluster) start(s nodeSpec) *process {
 	c.nodes = append(c.nodes, p)
 	c.mu.Unlock()
 	p.log = filepath.Join(c.dir, fmt.Sprintf("%02d-%s.log", p.life, s.name))
+	if len(s.launch) > 0 {
+		bin, args = s.launch[0], append(slices.Concat(s.launch[1:], []string{bin}), args...)
+	}
 	if err := p.run(bin, args, append(c.env, fmt.Sprintf("GOMAXPROCS=%d", s.procs)), c.dir); err != nil {
 		c.t.Fatal(err)
 	}

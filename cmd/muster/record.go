@@ -64,7 +64,7 @@ func (o *recordOptions) run(c *cobra.Command, a *asker, files []string) error {
 		err = flight.Table(c.OutOrStdout(), records, o.last)
 	}
 	for _, m := range missing {
-		fmt.Fprintf(c.ErrOrStderr(), "%s at %s did not answer: %s\n", m.Node, m.Addr, m.Error)
+		fmt.Fprintf(c.ErrOrStderr(), "%s at %s gave no record: %s\n", m.Node, m.Addr, m.Error)
 	}
 	return err
 }
@@ -107,13 +107,19 @@ func (a *asker) records(ctx context.Context) ([]flight.Record, []missingRecord, 
 	return have, missing, nil
 }
 
+// recordWithin is how long one node may take. Records are looked at when some do not answer any more.
+const recordWithin = 1500 * time.Millisecond
+
 func (a *asker) recordOf(ctx context.Context, addr string) (flight.Record, error) {
 	begin := time.Now()
 	answer := &pb.RecordAnswer{}
-	if err := a.exchange(ctx, addr, node.RecordTopic, &pb.RecordRequest{}, answer); err != nil {
-		at := *a
-		at.addr = addr
-		return flight.Record{}, at.explain(err)
+	ctx, cancel := context.WithTimeout(ctx, recordWithin)
+	defer cancel()
+	switch err := a.exchange(ctx, addr, node.RecordTopic, &pb.RecordRequest{}, answer); {
+	case ctx.Err() != nil:
+		return flight.Record{}, fmt.Errorf("no answer within %v", recordWithin)
+	case err != nil:
+		return flight.Record{}, err
 	}
 	r, err := flight.Parse(answer.Record)
 	if err == nil {
