@@ -6,14 +6,14 @@ import "golang.org/x/sys/cpu"
 
 var kernelsAVX512 = kernels{
 	name: "avx512", class: classFMA, mr: 8, nr: 32, lanes: 16,
-	multiply: multiplyAVX512, edge: multiplyEdgeAVX512, pack: packAVX512, prefetch: prefetch, masked: true, transpose8: transpose8,
+	multiply: multiplyAVX512, edge: multiplyEdgeAVX512, pack: packAVX512, transpose: transposeAVX512, turns: 16, masked: true,
 	max4: max4AVX512, spread4: spread4AVX512, sumRows: sumRowsAVX512, mask: maskAVX512, rowKernels: rowsAVX512,
 	dropout: dropoutAVX512,
 }
 
 var kernelsAVX2 = kernels{
 	name: "avx2", class: classFMA, mr: 6, nr: 16, lanes: 8,
-	multiply: multiplyAVX2, edge: multiplyEdgeAVX2, pack: packAVX2, prefetch: prefetch, transpose8: transpose8,
+	multiply: multiplyAVX2, edge: multiplyEdgeAVX2, pack: packAVX2, transpose: transposeAVX2, turns: 8,
 	max4: max4AVX2, spread4: spread4AVX2, sumRows: sumRowsAVX2, mask: maskAVX2, rowKernels: rowsAVX2,
 	dropout: dropoutAVX2,
 }
@@ -53,10 +53,10 @@ func multiplyEdgeAVX2(t *tile)
 func packAVX2(dst *float32, ds int, step int, src *float32, ld int, rows int, n int, ahead int)
 
 //go:noescape
-func prefetch(p *float32, offset int, lines int)
+func transposeAVX512(dst *float32, to *int32, src *float32, ld int, rows int, n int)
 
 //go:noescape
-func transpose8(dst *float32, ds int, src *float32, ld int, n8 int)
+func transposeAVX2(dst *float32, to *int32, src *float32, ld int, rows int, n int)
 
 //go:noescape
 func sumRowsAVX512(out *float32, x *float32, ld int, rows int, n int)

@@ -40,10 +40,9 @@ type kernels struct {
 	masked      bool
 	// pack writes dst[i*ds + j/nr*step + j%nr] = src[i*ld + j] for i < rows, j < n, and prefetches rows that far ahead.
 	pack func(dst *float32, ds, step int, src *float32, ld, rows, n, ahead int)
-	// prefetch asks for lines (of 16 elements) from p[offset] on, which need not be there; it may do nothing.
-	prefetch func(p *float32, offset, lines int)
-	// transpose8 writes dst[j*ds + i] = src[i*ld + j] for i < 8, j < 8*n8. nil: there is none.
-	transpose8 func(dst *float32, ds int, src *float32, ld, n8 int)
+	// transpose writes dst[to[j]+i] = src[i*ld + j] for i < rows, j < n; rows is at most turns.
+	transpose func(dst *float32, to *int32, src *float32, ld, rows, n int)
+	turns     int
 	// The rest works on n elements side by side, n a multiple of lanes; nil: there is none.
 	lanes int
 	// max4 is y = max(floor, a, b, c, d) element by element, index its place.
@@ -63,7 +62,7 @@ const (
 	maxNR = 32
 )
 
-var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo, pack: packGo, prefetch: func(*float32, int, int) {}}
+var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo, pack: packGo, transpose: transposeGo, turns: 16}
 
 // at is p[i].
 func at(p *float32, i int) *float32 {
@@ -121,6 +120,14 @@ func packGo(dst *float32, ds, step int, src *float32, ld, rows, n, _ int) {
 		for j := 0; j < n; j += 4 {
 			w := min(4, n-j)
 			copy(unsafe.Slice(at(dst, i*ds+j/4*step), w), unsafe.Slice(at(src, i*ld+j), w))
+		}
+	}
+}
+
+func transposeGo(dst *float32, to *int32, src *float32, ld, rows, n int) {
+	for j, d := range unsafe.Slice(to, n) {
+		for i := range rows {
+			*at(dst, int(d)+i) = *at(src, i*ld+j)
 		}
 	}
 }

@@ -4,90 +4,6 @@
 
 #include "textflag.h"
 
-// func transpose8(dst *float32, ds int, src *float32, ld int, n8 int)
-// Requires: AVX
-TEXT ·transpose8(SB), NOSPLIT, $0-40
-	MOVQ dst+0(FP), AX
-	MOVQ ds+8(FP), CX
-	MOVQ src+16(FP), DX
-	MOVQ ld+24(FP), BX
-	MOVQ n8+32(FP), SI
-	SHLQ $0x02, CX
-	SHLQ $0x02, BX
-	LEAQ (BX)(BX*2), DI
-	LEAQ (BX)(BX*4), R8
-	LEAQ (DI)(BX*4), R9
-
-transpose8_loop:
-	VMOVUPS    (DX), Y0
-	VMOVUPS    (DX)(BX*1), Y2
-	VMOVUPS    (DX)(BX*2), Y4
-	VMOVUPS    (DX)(DI*1), Y5
-	VMOVUPS    (DX)(BX*4), Y7
-	VMOVUPS    (DX)(R8*1), Y9
-	VMOVUPS    (DX)(DI*2), Y11
-	VMOVUPS    (DX)(R9*1), Y12
-	VUNPCKLPS  Y2, Y0, Y1
-	VUNPCKHPS  Y2, Y0, Y3
-	VUNPCKLPS  Y5, Y4, Y2
-	VUNPCKHPS  Y5, Y4, Y6
-	VUNPCKLPS  Y9, Y7, Y8
-	VUNPCKHPS  Y9, Y7, Y10
-	VUNPCKLPS  Y12, Y11, Y9
-	VUNPCKHPS  Y12, Y11, Y12
-	VSHUFPS    $0x44, Y2, Y1, Y0
-	VSHUFPS    $0xee, Y2, Y1, Y2
-	VSHUFPS    $0x44, Y6, Y3, Y4
-	VSHUFPS    $0xee, Y6, Y3, Y5
-	VSHUFPS    $0x44, Y9, Y8, Y7
-	VSHUFPS    $0xee, Y9, Y8, Y9
-	VSHUFPS    $0x44, Y12, Y10, Y11
-	VSHUFPS    $0xee, Y12, Y10, Y12
-	VPERM2F128 $0x20, Y7, Y0, Y1
-	VPERM2F128 $0x31, Y7, Y0, Y8
-	VPERM2F128 $0x20, Y9, Y2, Y3
-	VPERM2F128 $0x31, Y9, Y2, Y10
-	VPERM2F128 $0x20, Y11, Y4, Y2
-	VPERM2F128 $0x31, Y11, Y4, Y9
-	VPERM2F128 $0x20, Y12, Y5, Y6
-	VPERM2F128 $0x31, Y12, Y5, Y12
-	VMOVUPS    Y1, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y3, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y2, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y6, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y8, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y10, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y9, (AX)
-	ADDQ       CX, AX
-	VMOVUPS    Y12, (AX)
-	ADDQ       CX, AX
-	ADDQ       $0x20, DX
-	DECQ       SI
-	JNZ        transpose8_loop
-	VZEROUPPER
-	RET
-
-// func prefetch(p *float32, offset int, lines int)
-// Requires: MMX+
-TEXT ·prefetch(SB), NOSPLIT, $0-24
-	MOVQ p+0(FP), AX
-	MOVQ offset+8(FP), CX
-	MOVQ lines+16(FP), DX
-	LEAQ (AX)(CX*4), AX
-
-prefetch_loop:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       DX
-	JNZ        prefetch_loop
-	RET
-
 // func multiplyAVX512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·multiplyAVX512(SB), NOSPLIT, $0-8
@@ -2731,6 +2647,398 @@ packAVX512_done:
 	ADDQ SI, R9
 	DECQ DI
 	JNZ  packAVX512_row
+	VZEROUPPER
+	RET
+
+// func transposeAVX512(dst *float32, to *int32, src *float32, ld int, rows int, n int)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·transposeAVX512(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ to+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ ld+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ n+40(FP), DI
+	SHLQ $0x02, BX
+	CMPQ SI, $0x10
+	JNE  transposeAVX512_partial
+
+transposeAVX512_whole:
+	CMPQ       DI, $0x10
+	JL         transposeAVX512_partial
+	MOVQ       DX, R8
+	VMOVUPS    (R8), Z0
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z1
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z2
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z3
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z4
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z5
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z6
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z7
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z8
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z9
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z10
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z11
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z12
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z13
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z14
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Z15
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKHPS  Z1, Z0, Z17
+	VUNPCKLPS  Z3, Z2, Z18
+	VUNPCKHPS  Z3, Z2, Z19
+	VUNPCKLPS  Z5, Z4, Z20
+	VUNPCKHPS  Z5, Z4, Z21
+	VUNPCKLPS  Z7, Z6, Z22
+	VUNPCKHPS  Z7, Z6, Z23
+	VUNPCKLPS  Z9, Z8, Z24
+	VUNPCKHPS  Z9, Z8, Z25
+	VUNPCKLPS  Z11, Z10, Z26
+	VUNPCKHPS  Z11, Z10, Z27
+	VUNPCKLPS  Z13, Z12, Z28
+	VUNPCKHPS  Z13, Z12, Z29
+	VUNPCKLPS  Z15, Z14, Z30
+	VUNPCKHPS  Z15, Z14, Z15
+	VUNPCKLPD  Z18, Z16, Z0
+	VUNPCKHPD  Z18, Z16, Z1
+	VUNPCKLPD  Z19, Z17, Z2
+	VUNPCKHPD  Z19, Z17, Z3
+	VUNPCKLPD  Z22, Z20, Z4
+	VUNPCKHPD  Z22, Z20, Z5
+	VUNPCKLPD  Z23, Z21, Z6
+	VUNPCKHPD  Z23, Z21, Z7
+	VUNPCKLPD  Z26, Z24, Z8
+	VUNPCKHPD  Z26, Z24, Z9
+	VUNPCKLPD  Z27, Z25, Z10
+	VUNPCKHPD  Z27, Z25, Z11
+	VUNPCKLPD  Z30, Z28, Z12
+	VUNPCKHPD  Z30, Z28, Z13
+	VUNPCKLPD  Z15, Z29, Z14
+	VUNPCKHPD  Z15, Z29, Z15
+	VSHUFF32X4 $0x88, Z4, Z0, Z16
+	VSHUFF32X4 $0xdd, Z4, Z0, Z20
+	VSHUFF32X4 $0x88, Z12, Z8, Z24
+	VSHUFF32X4 $0xdd, Z12, Z8, Z28
+	VSHUFF32X4 $0x88, Z24, Z16, Z0
+	VSHUFF32X4 $0xdd, Z24, Z16, Z8
+	VSHUFF32X4 $0x88, Z28, Z20, Z4
+	VSHUFF32X4 $0xdd, Z28, Z20, Z12
+	VSHUFF32X4 $0x88, Z5, Z1, Z17
+	VSHUFF32X4 $0xdd, Z5, Z1, Z21
+	VSHUFF32X4 $0x88, Z13, Z9, Z25
+	VSHUFF32X4 $0xdd, Z13, Z9, Z29
+	VSHUFF32X4 $0x88, Z25, Z17, Z1
+	VSHUFF32X4 $0xdd, Z25, Z17, Z9
+	VSHUFF32X4 $0x88, Z29, Z21, Z5
+	VSHUFF32X4 $0xdd, Z29, Z21, Z13
+	VSHUFF32X4 $0x88, Z6, Z2, Z18
+	VSHUFF32X4 $0xdd, Z6, Z2, Z22
+	VSHUFF32X4 $0x88, Z14, Z10, Z26
+	VSHUFF32X4 $0xdd, Z14, Z10, Z30
+	VSHUFF32X4 $0x88, Z26, Z18, Z2
+	VSHUFF32X4 $0xdd, Z26, Z18, Z10
+	VSHUFF32X4 $0x88, Z30, Z22, Z6
+	VSHUFF32X4 $0xdd, Z30, Z22, Z14
+	VSHUFF32X4 $0x88, Z7, Z3, Z19
+	VSHUFF32X4 $0xdd, Z7, Z3, Z23
+	VSHUFF32X4 $0x88, Z15, Z11, Z27
+	VSHUFF32X4 $0xdd, Z15, Z11, Z15
+	VSHUFF32X4 $0x88, Z27, Z19, Z3
+	VSHUFF32X4 $0xdd, Z27, Z19, Z11
+	VSHUFF32X4 $0x88, Z15, Z23, Z7
+	VSHUFF32X4 $0xdd, Z15, Z23, Z15
+	MOVLQSX    (CX), R8
+	VMOVUPS    Z0, (AX)(R8*4)
+	MOVLQSX    4(CX), R8
+	VMOVUPS    Z1, (AX)(R8*4)
+	MOVLQSX    8(CX), R8
+	VMOVUPS    Z2, (AX)(R8*4)
+	MOVLQSX    12(CX), R8
+	VMOVUPS    Z3, (AX)(R8*4)
+	MOVLQSX    16(CX), R8
+	VMOVUPS    Z4, (AX)(R8*4)
+	MOVLQSX    20(CX), R8
+	VMOVUPS    Z5, (AX)(R8*4)
+	MOVLQSX    24(CX), R8
+	VMOVUPS    Z6, (AX)(R8*4)
+	MOVLQSX    28(CX), R8
+	VMOVUPS    Z7, (AX)(R8*4)
+	MOVLQSX    32(CX), R8
+	VMOVUPS    Z8, (AX)(R8*4)
+	MOVLQSX    36(CX), R8
+	VMOVUPS    Z9, (AX)(R8*4)
+	MOVLQSX    40(CX), R8
+	VMOVUPS    Z10, (AX)(R8*4)
+	MOVLQSX    44(CX), R8
+	VMOVUPS    Z11, (AX)(R8*4)
+	MOVLQSX    48(CX), R8
+	VMOVUPS    Z12, (AX)(R8*4)
+	MOVLQSX    52(CX), R8
+	VMOVUPS    Z13, (AX)(R8*4)
+	MOVLQSX    56(CX), R8
+	VMOVUPS    Z14, (AX)(R8*4)
+	MOVLQSX    60(CX), R8
+	VMOVUPS    Z15, (AX)(R8*4)
+	ADDQ       $0x40, DX
+	ADDQ       $0x40, CX
+	SUBQ       $0x10, DI
+	JMP        transposeAVX512_whole
+
+transposeAVX512_partial:
+	TESTQ      DI, DI
+	JLE        transposeAVX512_done
+	MOVQ       DI, R8
+	SUBQ       $0x00, R8
+	XORQ       R9, R9
+	CMPQ       R8, R9
+	CMOVQLT    R9, R8
+	MOVQ       $0x00000010, R9
+	CMPQ       R8, R9
+	CMOVQGT    R9, R8
+	MOVQ       $-1, R9
+	BZHIQ      R8, R9, R9
+	KMOVW      R9, K1
+	XORQ       R9, R9
+	MOVQ       DX, R8
+	VMOVUPS.Z  (R8), K1, Z0
+	MOVQ       BX, R10
+	CMPQ       SI, $0x02
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z1
+	MOVQ       BX, R10
+	CMPQ       SI, $0x03
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z2
+	MOVQ       BX, R10
+	CMPQ       SI, $0x04
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z3
+	MOVQ       BX, R10
+	CMPQ       SI, $0x05
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z4
+	MOVQ       BX, R10
+	CMPQ       SI, $0x06
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z5
+	MOVQ       BX, R10
+	CMPQ       SI, $0x07
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z6
+	MOVQ       BX, R10
+	CMPQ       SI, $0x08
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z7
+	MOVQ       BX, R10
+	CMPQ       SI, $0x09
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z8
+	MOVQ       BX, R10
+	CMPQ       SI, $0x0a
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z9
+	MOVQ       BX, R10
+	CMPQ       SI, $0x0b
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z10
+	MOVQ       BX, R10
+	CMPQ       SI, $0x0c
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z11
+	MOVQ       BX, R10
+	CMPQ       SI, $0x0d
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z12
+	MOVQ       BX, R10
+	CMPQ       SI, $0x0e
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z13
+	MOVQ       BX, R10
+	CMPQ       SI, $0x0f
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z14
+	MOVQ       BX, R10
+	CMPQ       SI, $0x10
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMOVUPS.Z  (R8), K1, Z15
+	MOVQ       BX, R10
+	CMPQ       SI, $0x11
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKHPS  Z1, Z0, Z17
+	VUNPCKLPS  Z3, Z2, Z18
+	VUNPCKHPS  Z3, Z2, Z19
+	VUNPCKLPS  Z5, Z4, Z20
+	VUNPCKHPS  Z5, Z4, Z21
+	VUNPCKLPS  Z7, Z6, Z22
+	VUNPCKHPS  Z7, Z6, Z23
+	VUNPCKLPS  Z9, Z8, Z24
+	VUNPCKHPS  Z9, Z8, Z25
+	VUNPCKLPS  Z11, Z10, Z26
+	VUNPCKHPS  Z11, Z10, Z27
+	VUNPCKLPS  Z13, Z12, Z28
+	VUNPCKHPS  Z13, Z12, Z29
+	VUNPCKLPS  Z15, Z14, Z30
+	VUNPCKHPS  Z15, Z14, Z15
+	VUNPCKLPD  Z18, Z16, Z0
+	VUNPCKHPD  Z18, Z16, Z1
+	VUNPCKLPD  Z19, Z17, Z2
+	VUNPCKHPD  Z19, Z17, Z3
+	VUNPCKLPD  Z22, Z20, Z4
+	VUNPCKHPD  Z22, Z20, Z5
+	VUNPCKLPD  Z23, Z21, Z6
+	VUNPCKHPD  Z23, Z21, Z7
+	VUNPCKLPD  Z26, Z24, Z8
+	VUNPCKHPD  Z26, Z24, Z9
+	VUNPCKLPD  Z27, Z25, Z10
+	VUNPCKHPD  Z27, Z25, Z11
+	VUNPCKLPD  Z30, Z28, Z12
+	VUNPCKHPD  Z30, Z28, Z13
+	VUNPCKLPD  Z15, Z29, Z14
+	VUNPCKHPD  Z15, Z29, Z15
+	VSHUFF32X4 $0x88, Z4, Z0, Z16
+	VSHUFF32X4 $0xdd, Z4, Z0, Z20
+	VSHUFF32X4 $0x88, Z12, Z8, Z24
+	VSHUFF32X4 $0xdd, Z12, Z8, Z28
+	VSHUFF32X4 $0x88, Z24, Z16, Z0
+	VSHUFF32X4 $0xdd, Z24, Z16, Z8
+	VSHUFF32X4 $0x88, Z28, Z20, Z4
+	VSHUFF32X4 $0xdd, Z28, Z20, Z12
+	VSHUFF32X4 $0x88, Z5, Z1, Z17
+	VSHUFF32X4 $0xdd, Z5, Z1, Z21
+	VSHUFF32X4 $0x88, Z13, Z9, Z25
+	VSHUFF32X4 $0xdd, Z13, Z9, Z29
+	VSHUFF32X4 $0x88, Z25, Z17, Z1
+	VSHUFF32X4 $0xdd, Z25, Z17, Z9
+	VSHUFF32X4 $0x88, Z29, Z21, Z5
+	VSHUFF32X4 $0xdd, Z29, Z21, Z13
+	VSHUFF32X4 $0x88, Z6, Z2, Z18
+	VSHUFF32X4 $0xdd, Z6, Z2, Z22
+	VSHUFF32X4 $0x88, Z14, Z10, Z26
+	VSHUFF32X4 $0xdd, Z14, Z10, Z30
+	VSHUFF32X4 $0x88, Z26, Z18, Z2
+	VSHUFF32X4 $0xdd, Z26, Z18, Z10
+	VSHUFF32X4 $0x88, Z30, Z22, Z6
+	VSHUFF32X4 $0xdd, Z30, Z22, Z14
+	VSHUFF32X4 $0x88, Z7, Z3, Z19
+	VSHUFF32X4 $0xdd, Z7, Z3, Z23
+	VSHUFF32X4 $0x88, Z15, Z11, Z27
+	VSHUFF32X4 $0xdd, Z15, Z11, Z15
+	VSHUFF32X4 $0x88, Z27, Z19, Z3
+	VSHUFF32X4 $0xdd, Z27, Z19, Z11
+	VSHUFF32X4 $0x88, Z15, Z23, Z7
+	VSHUFF32X4 $0xdd, Z15, Z23, Z15
+	MOVQ       SI, R8
+	SUBQ       $0x00, R8
+	XORQ       R9, R9
+	CMPQ       R8, R9
+	CMOVQLT    R9, R8
+	MOVQ       $0x00000010, R9
+	CMPQ       R8, R9
+	CMOVQGT    R9, R8
+	MOVQ       $-1, R9
+	BZHIQ      R8, R9, R9
+	KMOVW      R9, K1
+	MOVLQSX    (CX), R8
+	VMOVUPS    Z0, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    4(CX), R8
+	VMOVUPS    Z1, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    8(CX), R8
+	VMOVUPS    Z2, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    12(CX), R8
+	VMOVUPS    Z3, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    16(CX), R8
+	VMOVUPS    Z4, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    20(CX), R8
+	VMOVUPS    Z5, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    24(CX), R8
+	VMOVUPS    Z6, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    28(CX), R8
+	VMOVUPS    Z7, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    32(CX), R8
+	VMOVUPS    Z8, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    36(CX), R8
+	VMOVUPS    Z9, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    40(CX), R8
+	VMOVUPS    Z10, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    44(CX), R8
+	VMOVUPS    Z11, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    48(CX), R8
+	VMOVUPS    Z12, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    52(CX), R8
+	VMOVUPS    Z13, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    56(CX), R8
+	VMOVUPS    Z14, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    60(CX), R8
+	VMOVUPS    Z15, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	ADDQ       $0x40, DX
+	ADDQ       $0x40, CX
+	JMP        transposeAVX512_partial
+
+transposeAVX512_done:
 	VZEROUPPER
 	RET
 
@@ -5990,6 +6298,214 @@ packAVX2_done:
 	ADDQ SI, R9
 	DECQ DI
 	JNZ  packAVX2_row
+	VZEROUPPER
+	RET
+
+// func transposeAVX2(dst *float32, to *int32, src *float32, ld int, rows int, n int)
+// Requires: AVX, CMOV
+TEXT ·transposeAVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ to+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ ld+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ n+40(FP), DI
+	SHLQ $0x02, BX
+	CMPQ SI, $0x08
+	JNE  transposeAVX2_partial
+
+transposeAVX2_whole:
+	CMPQ       DI, $0x08
+	JL         transposeAVX2_partial
+	MOVQ       DX, R8
+	VMOVUPS    (R8), Y0
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y1
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y2
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y3
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y4
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y5
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y6
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y9
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y10
+	VUNPCKLPS  Y5, Y4, Y11
+	VUNPCKHPS  Y5, Y4, Y12
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y7
+	VUNPCKLPD  Y1, Y8, Y0
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y10, Y9, Y2
+	VUNPCKHPD  Y10, Y9, Y3
+	VUNPCKLPD  Y5, Y11, Y4
+	VUNPCKHPD  Y5, Y11, Y5
+	VUNPCKLPD  Y7, Y12, Y6
+	VUNPCKHPD  Y7, Y12, Y7
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y11
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y12
+	VPERM2F128 $0x20, Y6, Y2, Y1
+	VPERM2F128 $0x31, Y6, Y2, Y5
+	VPERM2F128 $0x20, Y7, Y3, Y10
+	VPERM2F128 $0x31, Y7, Y3, Y7
+	MOVLQSX    (CX), R8
+	VMOVUPS    Y8, (AX)(R8*4)
+	MOVLQSX    4(CX), R8
+	VMOVUPS    Y9, (AX)(R8*4)
+	MOVLQSX    8(CX), R8
+	VMOVUPS    Y1, (AX)(R8*4)
+	MOVLQSX    12(CX), R8
+	VMOVUPS    Y10, (AX)(R8*4)
+	MOVLQSX    16(CX), R8
+	VMOVUPS    Y11, (AX)(R8*4)
+	MOVLQSX    20(CX), R8
+	VMOVUPS    Y12, (AX)(R8*4)
+	MOVLQSX    24(CX), R8
+	VMOVUPS    Y5, (AX)(R8*4)
+	MOVLQSX    28(CX), R8
+	VMOVUPS    Y7, (AX)(R8*4)
+	ADDQ       $0x20, DX
+	ADDQ       $0x20, CX
+	SUBQ       $0x08, DI
+	JMP        transposeAVX2_whole
+
+transposeAVX2_partial:
+	TESTQ      DI, DI
+	JLE        transposeAVX2_done
+	MOVQ       DI, R8
+	SUBQ       $0x00, R8
+	XORQ       R9, R9
+	CMPQ       R8, R9
+	CMOVQLT    R9, R8
+	MOVQ       $0x00000008, R9
+	CMPQ       R8, R9
+	CMOVQGT    R9, R8
+	LEAQ       masks<>+0(SB), R9
+	NEGQ       R8
+	VMOVUPS    32(R9)(R8*4), Y0
+	XORQ       R9, R9
+	MOVQ       DX, R8
+	VMASKMOVPS (R8), Y0, Y1
+	MOVQ       BX, R10
+	CMPQ       SI, $0x02
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMASKMOVPS (R8), Y0, Y2
+	MOVQ       BX, R10
+	CMPQ       SI, $0x03
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMASKMOVPS (R8), Y0, Y3
+	MOVQ       BX, R10
+	CMPQ       SI, $0x04
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMASKMOVPS (R8), Y0, Y4
+	MOVQ       BX, R10
+	CMPQ       SI, $0x05
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMASKMOVPS (R8), Y0, Y5
+	MOVQ       BX, R10
+	CMPQ       SI, $0x06
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMASKMOVPS (R8), Y0, Y6
+	MOVQ       BX, R10
+	CMPQ       SI, $0x07
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMASKMOVPS (R8), Y0, Y7
+	MOVQ       BX, R10
+	CMPQ       SI, $0x08
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VMASKMOVPS (R8), Y0, Y0
+	MOVQ       BX, R10
+	CMPQ       SI, $0x09
+	CMOVQLT    R9, R10
+	ADDQ       R10, R8
+	VUNPCKLPS  Y2, Y1, Y8
+	VUNPCKHPS  Y2, Y1, Y9
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y10
+	VUNPCKLPS  Y6, Y5, Y11
+	VUNPCKHPS  Y6, Y5, Y12
+	VUNPCKLPS  Y0, Y7, Y6
+	VUNPCKHPS  Y0, Y7, Y0
+	VUNPCKLPD  Y2, Y8, Y1
+	VUNPCKHPD  Y2, Y8, Y2
+	VUNPCKLPD  Y10, Y9, Y3
+	VUNPCKHPD  Y10, Y9, Y4
+	VUNPCKLPD  Y6, Y11, Y5
+	VUNPCKHPD  Y6, Y11, Y6
+	VUNPCKLPD  Y0, Y12, Y7
+	VUNPCKHPD  Y0, Y12, Y0
+	VPERM2F128 $0x20, Y5, Y1, Y8
+	VPERM2F128 $0x31, Y5, Y1, Y11
+	VPERM2F128 $0x20, Y6, Y2, Y9
+	VPERM2F128 $0x31, Y6, Y2, Y12
+	VPERM2F128 $0x20, Y7, Y3, Y2
+	VPERM2F128 $0x31, Y7, Y3, Y6
+	VPERM2F128 $0x20, Y0, Y4, Y10
+	VPERM2F128 $0x31, Y0, Y4, Y0
+	MOVQ       SI, R8
+	SUBQ       $0x00, R8
+	XORQ       R9, R9
+	CMPQ       R8, R9
+	CMOVQLT    R9, R8
+	MOVQ       $0x00000008, R9
+	CMPQ       R8, R9
+	CMOVQGT    R9, R8
+	LEAQ       masks<>+0(SB), R9
+	NEGQ       R8
+	VMOVUPS    32(R9)(R8*4), Y1
+	MOVLQSX    (CX), R8
+	VMASKMOVPS Y8, Y1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX2_done
+	MOVLQSX    4(CX), R8
+	VMASKMOVPS Y9, Y1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX2_done
+	MOVLQSX    8(CX), R8
+	VMASKMOVPS Y2, Y1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX2_done
+	MOVLQSX    12(CX), R8
+	VMASKMOVPS Y10, Y1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX2_done
+	MOVLQSX    16(CX), R8
+	VMASKMOVPS Y11, Y1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX2_done
+	MOVLQSX    20(CX), R8
+	VMASKMOVPS Y12, Y1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX2_done
+	MOVLQSX    24(CX), R8
+	VMASKMOVPS Y6, Y1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX2_done
+	MOVLQSX    28(CX), R8
+	VMASKMOVPS Y0, Y1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX2_done
+	ADDQ       $0x20, DX
+	ADDQ       $0x20, CX
+	JMP        transposeAVX2_partial
+
+transposeAVX2_done:
 	VZEROUPPER
 	RET
 

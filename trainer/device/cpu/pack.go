@@ -18,47 +18,19 @@ func (s *stream) packRows(dst, src []float32, ld, rows, n int) {
 	}
 }
 
-// packTransposed is packRows for a B stored transposed: dst[p][j] = src[j*ld + p].
+// scatter writes dst[to[j]+i] = src[i*ld+j] for i < rows and all j.
+func (s *stream) scatter(dst []float32, to []int32, src []float32, ld, rows int) {
+	for i := 0; i < rows; i += s.k.turns {
+		s.k.transpose(&dst[i], &to[0], &src[i*ld], ld, min(s.k.turns, rows-i), len(to))
+	}
+}
+
+// packTransposed is packRows for a panel of a B stored transposed: dst[p*nr+j] = src[j*ld+p] for j < width.
 func (s *stream) packTransposed(dst, src []float32, ld, width, kc int) {
-	nr := s.k.nr
-	j := 0
-	if s.k.transpose8 != nil && kc >= 8 {
-		for ; j+8 <= width; j += 8 {
-			n8 := kc / 8
-			s.k.transpose8(&dst[j], nr, &src[j*ld], ld, n8)
-			for p := n8 * 8; p < kc; p++ {
-				for r := j; r < j+8; r++ {
-					dst[p*nr+r] = src[r*ld+p]
-				}
-			}
-		}
-	}
-	for ; j < width; j++ {
-		q := j
-		for _, v := range src[j*ld : j*ld+kc] {
-			dst[q] = v
-			q += nr
-		}
-	}
+	s.scatter(dst, s.offsets.get(kc, s.k.nr), src, ld, width)
 }
 
 // transpose is dst (cols, rows) = src (rows, cols) transposed.
 func (s *stream) transpose(dst, src []float32, rows, cols int) {
-	i := 0
-	if s.k.transpose8 != nil && cols >= 8 {
-		for ; i+8 <= rows; i += 8 {
-			n8 := cols / 8
-			s.k.transpose8(&dst[i], rows, &src[i*cols], cols, n8)
-			for j := n8 * 8; j < cols; j++ {
-				for r := i; r < i+8; r++ {
-					dst[j*rows+r] = src[r*cols+j]
-				}
-			}
-		}
-	}
-	for ; i < rows; i++ {
-		for j, v := range src[i*cols : (i+1)*cols] {
-			dst[j*rows+i] = v
-		}
-	}
+	s.scatter(dst, s.offsets.get(cols, rows), src, cols, rows)
 }

@@ -70,16 +70,3 @@ func (v isa) copyMasked(mask reg.Register, from, to Mem, x reg.VecVirtual) {
 		VMASKMOVPS(x, mask, to)
 	}
 }
-
-// prefetch asks for lines side by side: what the tiles after the next need.
-func prefetch() {
-	begin("prefetch", "func(p *float32, offset int, lines int)", "prefetch asks for lines from p[offset] on, which need not be there.")
-	p, offset, lines := load("p"), load("offset"), load("lines")
-	LEAQ(Mem{Base: p, Index: offset, Scale: 4}, p)
-	Label("prefetch_loop")
-	PREFETCHT1(Mem{Base: p})
-	ADDQ(Imm(64), p)
-	DECQ(lines)
-	JNZ(LabelRef("prefetch_loop"))
-	RET()
-}

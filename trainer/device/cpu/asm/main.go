@@ -44,12 +44,11 @@ func (v isa) zero(r reg.VecVirtual) {
 
 func main() {
 	ConstraintExpr("amd64")
-	transpose8()
-	prefetch()
 	for _, v := range []isa{avx512, avx2} {
 		multiply(v)
 		multiplyEdge(v)
 		pack(v)
+		transpose(v)
 		sumRows(v)
 		mask(v)
 		rowMax(v)

@@ -6,51 +6,6 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// transpose8 reads 8 rows in blocks of 8x8 and writes their columns.
-func transpose8() {
-	begin("transpose8", "func(dst *float32, ds int, src *float32, ld int, n8 int)",
-		"transpose8 writes dst[j*ds+i] = src[i*ld+j] for i < 8, j < 8*n8.")
-	dst, ds, src, ld, n := load("dst"), load("ds"), load("src"), load("ld"), load("n8")
-	SHLQ(Imm(2), ds)
-	SHLQ(Imm(2), ld)
-	ld3, ld5, ld7 := GP64(), GP64(), GP64()
-	LEAQ(Mem{Base: ld, Index: ld, Scale: 2}, ld3)
-	LEAQ(Mem{Base: ld, Index: ld, Scale: 4}, ld5)
-	LEAQ(Mem{Base: ld3, Index: ld, Scale: 4}, ld7)
-	Label("transpose8_loop")
-	r, t := make([]reg.VecVirtual, 8), make([]reg.VecVirtual, 8)
-	for i := range r {
-		r[i], t[i] = YMM(), YMM()
-	}
-	for i, m := range []Mem{{Base: src}, {Base: src, Index: ld, Scale: 1}, {Base: src, Index: ld, Scale: 2},
-		{Base: src, Index: ld3, Scale: 1}, {Base: src, Index: ld, Scale: 4}, {Base: src, Index: ld5, Scale: 1},
-		{Base: src, Index: ld3, Scale: 2}, {Base: src, Index: ld7, Scale: 1}} {
-		VMOVUPS(m, r[i])
-	}
-	for i := range 4 { // pairs of rows
-		VUNPCKLPS(r[2*i+1], r[2*i], t[2*i])
-		VUNPCKHPS(r[2*i+1], r[2*i], t[2*i+1])
-	}
-	for b := 0; b < 8; b += 4 { // four rows
-		VSHUFPS(Imm(0x44), t[b+2], t[b], r[b])
-		VSHUFPS(Imm(0xEE), t[b+2], t[b], r[b+1])
-		VSHUFPS(Imm(0x44), t[b+3], t[b+1], r[b+2])
-		VSHUFPS(Imm(0xEE), t[b+3], t[b+1], r[b+3])
-	}
-	for i := range 4 { // halves
-		VPERM2F128(Imm(0x20), r[i+4], r[i], t[i])
-		VPERM2F128(Imm(0x31), r[i+4], r[i], t[i+4])
-	}
-	for i := range t {
-		VMOVUPS(t[i], Mem{Base: dst})
-		ADDQ(ds, dst)
-	}
-	ADDQ(Imm(32), src)
-	DECQ(n)
-	JNZ(LabelRef("transpose8_loop"))
-	end()
-}
-
 // sumRows keeps up to four registers of column sums while it runs down the rows.
 func sumRows(v isa) {
 	name := "sumRows" + v.suffix
