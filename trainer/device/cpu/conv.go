@@ -35,7 +35,7 @@ func (s *stream) Conv2D(c device.Conv2D) {
 		return
 	}
 	p := s.plan(g)
-	weights := s.packWeights(g, w)
+	weights := s.packWeights(p, w)
 	for n := 0; n < g.N; n += p.group {
 		m := min(p.group, g.N-n)
 		s.correlate(correlation{
@@ -61,11 +61,12 @@ func (s *stream) Conv2DBackwardData(c device.Conv2DBackwardData) {
 		return
 	}
 	p := s.plan(g)
-	for i := range p.phases {
-		a := &p.phases[i]
-		weights := s.packPhase(g, a, w)
-		for n := 0; n < g.N; n += p.group {
-			m := min(p.group, g.N-n)
+	weights := s.packPhases(p, w)
+	for n := 0; n < g.N; n += p.group {
+		m := min(p.group, g.N-n)
+		image := p.out.fill(dy[n*pixels*g.Out:], m)
+		for i := range p.phases {
+			a := &p.phases[i]
 			out := dx[n*size : (n+m)*size]
 			if g.Stride > 1 {
 				out = grown(&s.phased, m*a.nh*a.nw*g.C)
@@ -74,8 +75,8 @@ func (s *stream) Conv2DBackwardData(c device.Conv2DBackwardData) {
 				clear(out)
 			} else {
 				s.correlate(correlation{
-					image: p.out.fill(dy[n*pixels*g.Out:], m), pixels: a.pixels[:m*a.nh*a.nw], window: a.across,
-					weights: weights, out: out, channels: g.C, floor: floorNone,
+					image: image, pixels: a.pixels[:m*a.nh*a.nw], window: a.across,
+					weights: weights[p.panelsOfPhases(i, s.k.nr):], out: out, channels: g.C, floor: floorNone,
 				})
 			}
 			if g.Stride > 1 {
@@ -144,45 +145,35 @@ func (s *stream) Conv2DBackwardWeight(c device.Conv2DBackwardWeight) {
 		return
 	}
 	p := s.plan(g)
-	sums := grown(&s.weights, len(dw)) // (KH*KW*C, Out)
-	for n := 0; n < g.N; n += p.group {
-		m := min(p.group, g.N-n)
-		s.addWeights(p, sums, p.in.fill(x[n*size:], m), dy[n*pixels*g.Out:(n+m)*pixels*g.Out], n > 0)
-	}
 	taps := g.KH * g.KW
 	k := taps * g.C
-	turned := grown(&s.turned, len(dw))
-	s.transpose(turned, sums, k, g.Out)
-	for o := range g.Out {
-		to, from := dw[o*k:(o+1)*k], turned[o*k:(o+1)*k] // (C, KH*KW), (KH*KW, C)
-		for t := range taps {
-			i := t
-			for _, v := range from[t*g.C : (t+1)*g.C] {
-				to[i] = v
-				i += taps
-			}
-		}
+	sums := grown(&s.weights, len(dw)) // (KH*KW*C, Out)
+	for n := 0; n < g.N; n += p.sums {
+		m := min(p.sums, g.N-n)
+		s.addWeights(p, sums, p.in.fill(x[n*size:], m), dy[n*pixels*g.Out:(n+m)*pixels*g.Out], n > 0)
+	}
+	to := s.offsets.get(g.Out, k)
+	for c := range g.C {
+		s.scatter(dw[c*taps:], to, sums[c*g.Out:], g.C*g.Out, taps)
 	}
 }
 
-// addWeights adds a group's contribution to sums (KH*KW*C, Out), or begins it.
+// addWeights adds a group's contribution to sums (KH*KW*C, Out), or begins it: a matrix product whose rows are
+// the places in the window.
 func (s *stream) addWeights(p *convPlan, sums, image, dy []float32, resume bool) {
 	nr, out := s.k.nr, p.shape.Out
-	pixels := p.pixels[:len(dy)/out]
-	kc := blocks(len(pixels))
-	for j := 0; j < out; j += nr {
-		g := band{a: image, ro: p.window, c: sums[j:], ldc: out, width: min(nr, out-j), floor: floorNone}
-		for k0 := 0; k0 < len(pixels); k0 += kc {
-			kn := min(kc, len(pixels)-k0)
-			g.ko = pixels[k0 : k0+kn]
-			g.b, g.ldb = dy[k0*out+j:], out
-			if g.width < nr {
-				s.panel = grown(&s.panel, kn*nr)
-				s.packRows(s.panel, dy[k0*out+j:], out, kn, g.width)
-				g.b, g.ldb = s.panel, nr
+	q := product{m: len(p.window), n: out, k: len(dy) / out, b: dy, ldb: out}
+	kc := blocks(q.k)
+	mc := rowsOfA(kc, s.k.mr)
+	for k0 := 0; k0 < q.k; k0 += kc {
+		kn := min(kc, q.k-k0)
+		dys := s.panelsOf(&q, k0, kn, kn, 0, out)
+		for i0 := 0; i0 < q.m; i0 += mc {
+			rows := p.window[i0:min(q.m, i0+mc)]
+			for j := 0; j < out; j += nr {
+				s.run(&band{a: image, ro: rows, ko: p.pixels[k0 : k0+kn], b: dys.at(0, kn, j), ldb: dys.ld,
+					c: sums[i0*out+j:], ldc: out, width: min(nr, out-j), resume: resume || k0 > 0, floor: floorNone})
 			}
-			g.resume = resume || k0 > 0
-			s.run(&g)
 		}
 	}
 }

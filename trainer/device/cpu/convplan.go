@@ -3,9 +3,12 @@ package cpu
 import "github.com/musterml/muster/trainer/device"
 
 // groupRows is how many pixels should meet a panel of weights at least: small images are done several
-// at a time, or the weights would come from far away for each, and each tile's sums be loaded and
-// stored for a few products only. The results do not depend on it.
-const groupRows = 128
+// at a time, or the weights would come from far away for each. groupSums is how many a gradient of the weights
+// should add at a time, lest its sums be loaded and stored for a few products only. The results do not depend on either.
+const (
+	groupRows = 128
+	groupSums = 512
+)
 
 // convPlan is what convolutions of one geometry need besides their operands: offset tables and frames.
 // "Window" tables give the place of an element (kh, kw, channel) of a window relative to the window's
@@ -13,10 +16,12 @@ const groupRows = 128
 type convPlan struct {
 	shape device.ConvShape // N = 0
 	group int              // images at a time
+	sums  int              // images at a time for the gradient of the weights, no fewer
 
 	// Forward and weights.
 	in             frame   // the input with its padding
-	pixels, window []int32 // (group*OutH*OutW), (KH*KW*C)
+	pixels, window []int32 // (sums*OutH*OutW), (KH*KW*C)
+	packed         []int32 // where in a panel the element (channel, kh, kw) of a window is
 
 	// Backward data. With a stride the pixels of the input fall into Stride*Stride phases, each of which saw
 	// other elements of the window.
@@ -28,6 +33,7 @@ type convPlan struct {
 type phase struct {
 	h0, w0, nh, nw int
 	taps           []int   // the places kh*KW + kw that met them, in falling order
+	packed         []int32 // where in a panel these places are, for output channel 0; of others, anywhere before the last
 	pixels, across []int32 // (group*nh*nw), (len(taps)*Out)
 }
 
@@ -38,24 +44,25 @@ func (s *stream) plan(shape device.ConvShape) *convPlan {
 	}
 	g := shape
 	oh, ow := g.OutH(), g.OutW()
-	p := &convPlan{shape: g, group: max(1, groupRows/(oh*ow))}
-	p.in = newFrame(p.group, g.H, g.W, g.C, g.Pad, g.Pad, g.H+2*g.Pad, g.W+2*g.Pad)
-	p.pixels = table(dim{p.group, p.in.size()}, dim{oh, g.Stride * p.in.row()}, dim{ow, g.Stride * g.C})
+	p := &convPlan{shape: g, group: max(1, groupRows/(oh*ow)), sums: max(1, groupSums/(oh*ow))}
+	p.in = newFrame(p.sums, g.H, g.W, g.C, g.Pad, g.Pad, g.H+2*g.Pad, g.W+2*g.Pad)
+	p.pixels = table(dim{p.sums, p.in.size()}, dim{oh, g.Stride * p.in.row()}, dim{ow, g.Stride * g.C})
 	p.window = table(dim{g.KH, p.in.row()}, dim{g.KW, g.C}, dim{g.C, 1})
+	p.packed = table(dim{g.C, s.k.nr}, dim{g.KH * g.KW, g.C * s.k.nr})
 	// Pixel h met the window's row kh in row (h+Pad-kh)/Stride of the output.
 	top, left := (g.KH-1-g.Pad)/g.Stride, (g.KW-1-g.Pad)/g.Stride
 	p.out = newFrame(p.group, oh, ow, g.Out, top, left,
 		top+max(oh, (g.H-1+g.Pad)/g.Stride+1), left+max(ow, (g.W-1+g.Pad)/g.Stride+1))
 	for h0 := range min(g.Stride, g.H) {
 		for w0 := range min(g.Stride, g.W) {
-			p.phases = append(p.phases, p.phase(h0, w0))
+			p.phases = append(p.phases, p.phase(h0, w0, s.k.nr))
 		}
 	}
 	s.plans[shape] = p
 	return p
 }
 
-func (p *convPlan) phase(h0, w0 int) phase {
+func (p *convPlan) phase(h0, w0, nr int) phase {
 	g, f := p.shape, &p.out
 	a := phase{h0: h0, w0: w0, nh: (g.H-h0-1)/g.Stride + 1, nw: (g.W-w0-1)/g.Stride + 1}
 	a.pixels = table(dim{p.group, f.size()}, dim{a.nh, f.row()}, dim{a.nw, f.c})
@@ -70,6 +77,12 @@ func (p *convPlan) phase(h0, w0 int) phase {
 			for o := range g.Out {
 				a.across = append(a.across, int32(corner+o))
 			}
+		}
+	}
+	if len(a.taps) > 0 {
+		a.packed = make([]int32, a.taps[0]+1)
+		for i, t := range a.taps {
+			a.packed[t] = int32(i * g.Out * nr)
 		}
 	}
 	return a
@@ -135,48 +148,40 @@ func grown[T any](b *[]T, n int) []T {
 }
 
 // packWeights turns w (Out, C, KH, KW) into panels of (KH*KW*C, nr) for output channels.
-func (s *stream) packWeights(g device.ConvShape, w []float32) []float32 {
-	nr, taps := s.k.nr, g.KH*g.KW
-	k := taps * g.C
-	weights := s.panels(k, g.Out)
-	for o := range g.Out {
-		panel := weights[o/nr*nr*k+o%nr:]
-		for c := range g.C {
-			for t, v := range w[(o*g.C+c)*taps : (o*g.C+c+1)*taps] {
-				panel[(t*g.C+c)*nr] = v
+func (s *stream) packWeights(p *convPlan, w []float32) []float32 {
+	nr, out, k := s.k.nr, p.shape.Out, len(p.window)
+	weights := grown(&s.weights, (out+nr-1)/nr*nr*k)
+	for o := 0; o < out; o += nr {
+		s.scatter(weights[o*k:], p.packed, w[o*k:], k, min(nr, out-o))
+	}
+	return weights
+}
+
+// packPhases turns w (Out, C, KH, KW) into panels of (len(taps)*Out, nr) for input channels, phase after phase.
+func (s *stream) packPhases(p *convPlan, w []float32) []float32 {
+	g, nr := p.shape, s.k.nr
+	taps := g.KH * g.KW
+	weights := grown(&s.weights, p.panelsOfPhases(len(p.phases), nr))
+	for i := range p.phases {
+		a := &p.phases[i]
+		if len(a.taps) == 0 {
+			continue
+		}
+		panels := weights[p.panelsOfPhases(i, nr):]
+		for c := 0; c < g.C; c += nr {
+			panel := panels[c*len(a.across):]
+			for o := range g.Out {
+				s.scatter(panel[o*nr:], a.packed, w[(o*g.C+c)*taps:], taps, min(nr, g.C-c))
 			}
 		}
 	}
 	return weights
 }
 
-// packPhase turns w (Out, C, KH, KW) into panels of (len(taps)*Out, nr) for input channels. There is nothing to
-// pack for a phase that no window met.
-func (s *stream) packPhase(g device.ConvShape, a *phase, w []float32) []float32 {
-	nr, taps := s.k.nr, g.KH*g.KW
-	k := len(a.taps) * g.Out
-	if k == 0 {
-		return nil
+// panelsOfPhases is the size of the panels of the first n phases.
+func (p *convPlan) panelsOfPhases(n, nr int) (size int) {
+	for i := range p.phases[:n] {
+		size += len(p.phases[i].across) * (p.shape.C + nr - 1) / nr * nr
 	}
-	weights := s.panels(k, g.C)
-	for o := range g.Out {
-		for c := range g.C {
-			panel := weights[c/nr*nr*k+c%nr:]
-			window := w[(o*g.C+c)*taps : (o*g.C+c+1)*taps]
-			for i, t := range a.taps {
-				panel[(i*g.Out+o)*nr] = window[t]
-			}
-		}
-	}
-	return weights
-}
-
-// panels is room for panels of (k, nr) for n columns, the missing ones of the last panel zero.
-func (s *stream) panels(k, n int) []float32 {
-	nr := s.k.nr
-	p := grown(&s.weights, (n+nr-1)/nr*nr*k)
-	if n%nr != 0 {
-		clear(p[n/nr*nr*k:])
-	}
-	return p
+	return size
 }

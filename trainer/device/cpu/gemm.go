@@ -62,7 +62,7 @@ func (s *stream) multiply(p *product) {
 	kc, nr := blocks(p.k), s.k.nr
 	nc := min(p.n, wideB)
 	kb := max(1, min(p.k, blockB/nc)/kc) * kc
-	mc := max(1, min(p.m, blockA/kc)/s.k.mr) * s.k.mr
+	mc := rowsOfA(kc, s.k.mr)
 	for j0 := 0; j0 < p.n; j0 += nc {
 		nn := min(nc, p.n-j0)
 		for kb0 := 0; kb0 < p.k; kb0 += kb {
@@ -89,6 +89,9 @@ func (s *stream) multiply(p *product) {
 		}
 	}
 }
+
+// rowsOfA is how many rows of A, kc each, are done at a time.
+func rowsOfA(kc, mr int) int { return max(1, blockA/kc/mr) * mr }
 
 // panels is a block of B as the kernels read it, packed or as it lies.
 type panels struct {
