@@ -24,7 +24,7 @@ import (
 type Step struct {
 	Number   uint64  // from 0
 	Loss     float64 // mean over the batch
-	Accuracy float64 // share of the batch that was right
+	Accuracy float64 // share of the batch that was right; in regression R², the share of the variance that is explained
 }
 
 // Result is how a run ended.
