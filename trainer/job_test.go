@@ -189,6 +189,8 @@ func FuzzParseJob(f *testing.F) {
 	f.Add([]byte("name: x\nmodel: {name: mlp, hidden: [3]}\n"))
 	f.Add([]byte("data: {source: idx}\n"))
 	f.Add([]byte("model: 3\n"))
+	f.Add([]byte(scheduled))
+	f.Add([]byte("optimizer: {name: ftrl, l1: .nan, schedule: {name: step, every: -9223372036854775808}}\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 1<<12 {
 			return

@@ -79,11 +79,10 @@ func (o Optimizer) validate(mode string, steps id.Step) (faults []error) {
 	if steps == 0 {
 		steps = math.MaxInt64
 	}
-	opt, err := optim.New(o.config(steps))
-	if err != nil {
-		return append(faults, fmt.Errorf("optimizer: %w", err))
+	for _, f := range o.config(steps).Faults() {
+		fault(false, "%s", f)
 	}
-	fault(mode == ModeRing || !opt.WholeTensors(), "name is %s, which needs whole tensors, but in sync.mode %s servers hold parts of them: use sync.mode %s, or adamw",
+	fault(mode == ModeRing || !optim.WholeTensors(o.Name), "name is %s, which needs whole tensors, but in sync.mode %s servers hold parts of them: use sync.mode %s, or adamw",
 		o.Name, mode, ModeRing)
 	return faults
 }

@@ -66,11 +66,11 @@ func TestOptimizerDefaults(t *testing.T) {
 func TestOptimizerFaults(t *testing.T) {
 	for given, want := range map[string][]string{
 		"optimizer: {name: sgd, lr: 0, beta1: 0.9, clip_norm: -1, schedule: {name: step, warmup: -3, every: -1, factor: 2, power: 1}}": {
-			"lr is 0", "sgd has no beta1", "optimizer.clip_norm is -1", "optimizer.schedule.warmup is -3", "optimizer.schedule.every is -1",
-			"schedule.factor is 2", "schedule.power",
+			"optimizer.lr is 0", "optimizer.beta1 is 0.9, but sgd has none", "optimizer.clip_norm is -1", "optimizer.schedule.warmup is -3", "optimizer.schedule.every is -1",
+			"optimizer.schedule.factor is 2", "optimizer.schedule.power",
 		},
 		"optimizer: {clip_norm: .inf, schedule: {name: exponential}}":                  {"optimizer.clip_norm is +Inf", `schedule.name is "exponential"`},
-		"optimizer: {name: lamb}\nsync: {mode: server}":                                {"optimizer.name is lamb", "sync.mode ring"},
+		"optimizer: {name: lamb, lr: -1}\nsync: {mode: server}":                        {"optimizer.name is lamb", "sync.mode ring", "optimizer.lr is -1"},
 		"batch: {size: 10000}\noptimizer: {schedule: {name: cosine, warmup: 100}}":     {"schedule.warmup is 100 steps, but the run has 6"},
 		"batch: {size: 0}\noptimizer: {schedule: {name: polynomial, warmup: 1000000}}": {"batch.size"},
 		"optimizer: {schedul: {name: cosine}}":                                         {"schedul"},

@@ -97,67 +97,90 @@ func Names() []string {
 	return names
 }
 
-// constant is a field of a configuration: its place, its default's, and what it may be.
+// constant is a field of a configuration and what it may be.
 type constant struct {
-	name         string
-	at, fallback *float64
-	ok           bool // within what it may be
-	must         string
+	name string
+	at   *float64
+	ok   bool // within what it may be
+	must string
 }
 
-// constants looks at all fields but the learning rate.
+// constants looks at all fields but the learning rate; what is zero it sets to its default.
 func constants(c, defaults *Config) []constant {
 	var all []constant
 	add := func(name string, at, fallback *float64, must string, ok func(v float64) bool) {
 		if *at == 0 {
 			*at = *fallback
 		}
-		all = append(all, constant{name, at, fallback, ok(*at), must})
+		all = append(all, constant{name, at, ok(*at), must})
 	}
 	within := func(v float64) bool { return v > 0 && v < 1 }
 	positive := func(v float64) bool { return v > 0 && finite(v) }
 	notNegative := func(v float64) bool { return v >= 0 && finite(v) }
-	add("momentum", &c.Momentum, &defaults.Momentum, "in [0, 1)", func(v float64) bool { return v >= 0 && v < 1 })
-	add("beta1", &c.Beta1, &defaults.Beta1, "in (0, 1)", within)
-	add("beta2", &c.Beta2, &defaults.Beta2, "in (0, 1)", within)
-	add("alpha", &c.Alpha, &defaults.Alpha, "in (0, 1)", within)
+	add("momentum", &c.Momentum, &defaults.Momentum, "a number in [0, 1)", func(v float64) bool { return v >= 0 && v < 1 })
+	add("beta1", &c.Beta1, &defaults.Beta1, "a number in (0, 1)", within)
+	add("beta2", &c.Beta2, &defaults.Beta2, "a number in (0, 1)", within)
+	add("alpha", &c.Alpha, &defaults.Alpha, "a number in (0, 1)", within)
 	add("beta", &c.Beta, &defaults.Beta, "a number above 0", positive)
-	add("l1", &c.L1, &defaults.L1, "a number of at least 0", notNegative)
-	add("l2", &c.L2, &defaults.L2, "a number of at least 0", notNegative)
+	add("l1", &c.L1, &defaults.L1, "a number, at least 0", notNegative)
+	add("l2", &c.L2, &defaults.L2, "a number, at least 0", notNegative)
 	add("epsilon", &c.Epsilon, &defaults.Epsilon, "a number above 0", positive)
-	add("weight_decay", &c.WeightDecay, &defaults.WeightDecay, "a number of at least 0", notNegative)
+	add("weight_decay", &c.WeightDecay, &defaults.WeightDecay, "a number, at least 0", notNegative)
 	return all
 }
 
 func finite(v float64) bool { return v-v == 0 }
 
-// New checks the whole configuration and returns its optimizer; the error names every
-// field that is wrong.
-func New(c Config) (Optimizer, error) {
+// complete puts every default in place and names what is wrong.
+func (c *Config) complete() (d definition, faults []string) {
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	all := definitions()
 	i := slices.IndexFunc(all, func(d definition) bool { return d.name == c.Name })
 	if i < 0 {
-		return nil, fmt.Errorf("%w: unknown optimizer %q; known: %s", ErrConfig, c.Name, strings.Join(Names(), ", "))
+		fault("name is %q: use %s", c.Name, list(Names()))
 	}
-	d := all[i]
-	var wrong []string
-	fault := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	if !(c.LR > 0) || !finite(c.LR) {
-		fault("lr is %v, must be a number above 0", c.LR)
+		fault("lr is %v: set it to a number above 0", c.LR)
 	}
-	for _, k := range constants(&c, &d.defaults) {
+	faults = append(faults, c.Schedule.faults(c.LR)...)
+	if i < 0 {
+		return d, faults
+	}
+	d = all[i]
+	for _, k := range constants(c, &d.defaults) {
 		switch {
 		case !slices.Contains(d.has, k.name):
 			if *k.at != 0 {
-				fault("%s is %v, but %s has no %s: remove it", k.name, *k.at, c.Name, k.name)
+				fault("%s is %v, but %s has none: remove it", k.name, *k.at, c.Name)
 			}
 		case !k.ok:
-			fault("%s is %v, must be %s", k.name, *k.at, k.must)
+			fault("%s is %v: set it to %s", k.name, *k.at, k.must)
 		}
 	}
-	wrong = append(wrong, c.Schedule.faults(c.LR)...)
-	if len(wrong) > 0 {
-		return nil, fmt.Errorf("%w: %s: %s", ErrConfig, c.Name, strings.Join(wrong, "; "))
+	return d, faults
+}
+
+// list is "a, b or c".
+func list(names []string) string {
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
+// Faults names everything that is wrong, each with its field, as job files have them, and the remedy.
+func (c Config) Faults() []string {
+	_, faults := c.complete()
+	return faults
+}
+
+// WholeTensors tells that the optimizer of a name does not update each element for itself.
+func WholeTensors(name string) bool { return name == "lamb" }
+
+// New checks the whole configuration and returns its optimizer; the error names every
+// field that is wrong.
+func New(c Config) (Optimizer, error) {
+	d, faults := c.complete()
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("%w: %s", ErrConfig, strings.Join(faults, "; "))
 	}
 	return &optimizer{definition: d, c: c}, nil
 }
@@ -170,7 +193,7 @@ type optimizer struct {
 
 func (o *optimizer) Slots() int { return o.kind(&o.c).Slots() }
 
-func (o *optimizer) WholeTensors() bool { return o.kind(&o.c) == LAMB }
+func (o *optimizer) WholeTensors() bool { return WholeTensors(o.c.Name) }
 
 func (o *optimizer) Rule(step id.Step) Rule {
 	r := o.rule(&o.c, o.c.Schedule.Rate(o.c.LR, step), step)

@@ -227,14 +227,14 @@ func TestConfigErrors(t *testing.T) {
 		c    Config
 		want []string
 	}{
-		{Config{Name: "lion", LR: 1}, []string{`"lion"`, "adagrad, adam, adamw, ftrl, lamb, momentum, nesterov, rmsprop, sgd"}},
+		{Config{Name: "lion", LR: -1, Schedule: Schedule{Name: "up"}}, []string{`"lion"`, "lr is -1", "schedule.name", "adagrad, adam, adamw, ftrl, lamb, momentum, nesterov, rmsprop or sgd"}},
 		{Config{Name: "sgd"}, []string{"lr is 0"}},
 		{Config{Name: "sgd", LR: math.NaN(), Momentum: 1, WeightDecay: -1}, []string{"lr is NaN", "momentum is 1", "weight_decay is -1"}},
 		{Config{Name: "adam", LR: 1, Beta1: 1, Beta2: -1, Epsilon: -1}, []string{"beta1", "beta2", "epsilon"}},
-		{Config{Name: "adam", LR: 1, Momentum: 0.9, L1: 1}, []string{"adam has no momentum", "adam has no l1"}},
-		{Config{Name: "ftrl", LR: 1, L1: -1, L2: math.Inf(1), Beta: -1, WeightDecay: 1}, []string{"l1", "l2", "beta", "no weight_decay"}},
+		{Config{Name: "adam", LR: 1, Momentum: 0.9, L1: 1}, []string{"momentum is 0.9, but adam has none", "l1 is 1, but"}},
+		{Config{Name: "ftrl", LR: 1, L1: -1, L2: math.Inf(1), Beta: -1, WeightDecay: 1}, []string{"l1", "l2", "beta", "weight_decay is 1, but ftrl has none"}},
 		{Config{Name: "rmsprop", LR: 1, Alpha: 1}, []string{"alpha"}},
-		{Config{Name: "sgd", LR: 1, Schedule: Schedule{Name: "ramp"}}, []string{`schedule.name is "ramp"`, "constant, step, cosine, polynomial"}},
+		{Config{Name: "sgd", LR: 1, Schedule: Schedule{Name: "ramp"}}, []string{`schedule.name is "ramp"`, "constant, step, cosine or polynomial"}},
 		{Config{Name: "sgd", LR: -1, Schedule: Schedule{Name: Stepwise, Factor: 2, Power: 1, Floor: 1}},
 			[]string{"lr is -1", "schedule.every", "schedule.factor", "schedule.power", "schedule.floor"}},
 		{Config{Name: "sgd", LR: 1, Schedule: Schedule{Name: Cosine, Warmup: 10, Steps: 10, Every: 1, Floor: 2}},

@@ -3,7 +3,6 @@ package optim
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/samebits"
@@ -45,7 +44,7 @@ func (s *Schedule) faults(lr float64) (wrong []string) {
 		}
 	}
 	if s.Name != "" && !slices.Contains(known, s.Name) {
-		fault(false, "name is %q, known: %s", s.Name, strings.Join(known, ", "))
+		fault(false, "name is %q: use %s", s.Name, list(known))
 		return wrong
 	}
 	only := func(has, given bool, name, whose string) {
@@ -55,12 +54,12 @@ func (s *Schedule) faults(lr float64) (wrong []string) {
 	only(s.Name == Stepwise, s.Factor != 0, "factor", Stepwise)
 	only(s.Name == Polynomial, s.Power != 0, "power", Polynomial)
 	only(s.ends(), s.Floor != 0, "floor", "cosine or polynomial")
-	fault(s.Name != Stepwise || s.Every >= 1, "every is 0, must be 1 step or more")
-	fault(s.Factor >= 0 && s.Factor <= 1, "factor is %v, must be in (0, 1]", s.Factor)
-	fault(s.Power >= 0 && finite(s.Power), "power is %v, must be a number above 0", s.Power)
-	fault(s.Floor >= 0 && !(s.Floor > lr) && finite(s.Floor), "floor is %v, must be in [0, lr]", s.Floor)
+	fault(s.Name != Stepwise || s.Every >= 1, "every is 0: set it to 1 step or more")
+	fault(s.Factor >= 0 && s.Factor <= 1, "factor is %v: set it to a number in (0, 1]", s.Factor)
+	fault(s.Power >= 0 && finite(s.Power), "power is %v: set it to a number above 0", s.Power)
+	fault(s.Floor >= 0 && !(s.Floor > lr) && finite(s.Floor), "floor is %v: set it to a learning rate of at least 0 and at most lr", s.Floor)
 	if s.ends() {
-		fault(s.Steps > s.Warmup, "warmup is %d steps, but the run has %d: %s needs some after it", s.Warmup, s.Steps, s.Name)
+		fault(s.Steps > s.Warmup, "warmup is %d steps, but the run has %d: set it lower, %s needs some after it", s.Warmup, s.Steps, s.Name)
 	}
 	return wrong
 }
