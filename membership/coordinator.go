@@ -148,6 +148,10 @@ func (c *Coordinator) Members() (voters, learners []raftgroup.Replica) {
 // State returns this server's copy of the run's state, which may lag a little.
 func (c *Coordinator) State() *pb.RunState { return c.machine.copy() }
 
+// Recorded is the number of steps whose figures are in the run's history, as this server
+// knows it.
+func (c *Coordinator) Recorded() id.Step { return c.machine.recorded() }
+
 // Gone hears that a process has died: the director may act on it, and if it led the
 // group, this server stands for election in its turn.
 func (c *Coordinator) Gone(node id.Node, inc id.Incarnation) {

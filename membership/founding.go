@@ -50,6 +50,7 @@ type FoundingConfig struct {
 	Job     []byte // digest
 	JobFile string // the effective job
 	NewRun  func() string
+	Resume  bool   // begin with the newest checkpoint that a server which takes part knows of
 	Held    string // the run that this server's data folder holds; it is pledged to no other
 	Log     zerolog.Logger
 }
@@ -152,6 +153,16 @@ func (f *Founder) mine(peers []Peer) []*pb.Replica {
 	return group
 }
 
+// newestCheckpoint is that of all nodes that are here, nil when none has one.
+func newestCheckpoint(peers []Peer) (newest *pb.Checkpoint) {
+	for _, p := range peers {
+		if c := p.Meta.Checkpoint; p.Alive && c != nil && (newest == nil || c.Step > newest.Step) {
+			newest = c
+		}
+	}
+	return newest
+}
+
 // samplesOf says what the samples look like, which a trainer knows: it has seen the
 // data. Nil before there is one.
 func samplesOf(peers []Peer) *pb.Samples {
@@ -167,6 +178,9 @@ func samplesOf(peers []Peer) *pb.Samples {
 func (f *Founder) propose(ctx context.Context, group []*pb.Replica, samples *pb.Samples) {
 	found := &pb.Founding{
 		Run: f.run, Job: f.cfg.Job, JobFile: f.cfg.JobFile, Servers: group, Time: time.Now().UnixNano(), Samples: samples,
+	}
+	if f.cfg.Resume {
+		found.Checkpoint = newestCheckpoint(f.cfg.Gossip.Peers())
 	}
 	if why := f.pledge(found); why != "" {
 		return

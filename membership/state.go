@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
 )
 
@@ -75,6 +76,13 @@ func (m *machine) copy() *pb.RunState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return proto.Clone(&m.state).(*pb.RunState)
+}
+
+// recorded is the number of steps whose figures are in the history.
+func (m *machine) recorded() id.Step {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return id.Step(len(m.state.Metrics))
 }
 
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {

@@ -103,6 +103,7 @@ type NodeMeta struct {
 	Samples       *Samples               `protobuf:"bytes,8,opt,name=samples,proto3" json:"samples,omitempty"`                                                                          // what they look like, of a trainer: a server need not read them to build the model
 	Identity      string                 `protobuf:"bytes,9,opt,name=identity,proto3" json:"identity,omitempty"`                                                                        // of its replicas, where their logs outlive the process; empty: the incarnation
 	Healed        map[string]string      `protobuf:"bytes,10,rep,name=healed,proto3" json:"healed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by group: its identity there, where the first one's log was damaged
+	Checkpoint    *Checkpoint            `protobuf:"bytes,12,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                                                                   // the newest good one in its folder, if it was told to resume
 	Lost          []string               `protobuf:"bytes,11,rep,name=lost,proto3" json:"lost,omitempty"`                                                                               // groups in which its replica has lost its log and does not vote yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -208,11 +209,184 @@ func (x *NodeMeta) GetHealed() map[string]string {
 	return nil
 }
 
+func (x *NodeMeta) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
 func (x *NodeMeta) GetLost() []string {
 	if x != nil {
 		return x.Lost
 	}
 	return nil
+}
+
+// Checkpoint names a checkpoint in the folder of some node.
+type Checkpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // of its manifest, first 8 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_membership_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Checkpoint) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// CheckpointRequest asks for a checkpoint to be written now.
+type CheckpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointRequest) Reset() {
+	*x = CheckpointRequest{}
+	mi := &file_membership_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointRequest) ProtoMessage() {}
+
+func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointRequest.ProtoReflect.Descriptor instead.
+func (*CheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{3}
+}
+
+type CheckpointAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // ask this address; the fields below are empty
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Step          uint64                 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"` // whose disk the path is on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointAnswer) Reset() {
+	*x = CheckpointAnswer{}
+	mi := &file_membership_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointAnswer) ProtoMessage() {}
+
+func (x *CheckpointAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointAnswer.ProtoReflect.Descriptor instead.
+func (*CheckpointAnswer) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CheckpointAnswer) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *CheckpointAnswer) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CheckpointAnswer) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *CheckpointAnswer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *CheckpointAnswer) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 // Replica is one server of a Raft group.
@@ -227,7 +401,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_membership_proto_msgTypes[2]
+	mi := &file_membership_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +413,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[2]
+	mi := &file_membership_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +426,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{2}
+	return file_membership_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Replica) GetNode() string {
@@ -285,13 +459,14 @@ type Founding struct {
 	Servers       []*Replica             `protobuf:"bytes,4,rep,name=servers,proto3" json:"servers,omitempty"`                // the coordinator's group at the founding, in order of name
 	Time          int64                  `protobuf:"varint,5,opt,name=time,proto3" json:"time,omitempty"`                     // unix nanoseconds
 	Samples       *Samples               `protobuf:"bytes,6,opt,name=samples,proto3" json:"samples,omitempty"`                // of the job's data, as a trainer saw them
+	Checkpoint    *Checkpoint            `protobuf:"bytes,7,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`          // what the run begins with; unset: step 0
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Founding) Reset() {
 	*x = Founding{}
-	mi := &file_membership_proto_msgTypes[3]
+	mi := &file_membership_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +478,7 @@ func (x *Founding) String() string {
 func (*Founding) ProtoMessage() {}
 
 func (x *Founding) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[3]
+	mi := &file_membership_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +491,7 @@ func (x *Founding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founding.ProtoReflect.Descriptor instead.
 func (*Founding) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{3}
+	return file_membership_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Founding) GetRun() string {
@@ -361,6 +536,13 @@ func (x *Founding) GetSamples() *Samples {
 	return nil
 }
 
+func (x *Founding) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
 // Pledge asks a server to be part of a founding, once.
 type Pledge struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -373,7 +555,7 @@ type Pledge struct {
 
 func (x *Pledge) Reset() {
 	*x = Pledge{}
-	mi := &file_membership_proto_msgTypes[4]
+	mi := &file_membership_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +567,7 @@ func (x *Pledge) String() string {
 func (*Pledge) ProtoMessage() {}
 
 func (x *Pledge) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[4]
+	mi := &file_membership_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +580,7 @@ func (x *Pledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pledge.ProtoReflect.Descriptor instead.
 func (*Pledge) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{4}
+	return file_membership_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Pledge) GetFounding() *Founding {
@@ -432,7 +614,7 @@ type PledgeReply struct {
 
 func (x *PledgeReply) Reset() {
 	*x = PledgeReply{}
-	mi := &file_membership_proto_msgTypes[5]
+	mi := &file_membership_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +626,7 @@ func (x *PledgeReply) String() string {
 func (*PledgeReply) ProtoMessage() {}
 
 func (x *PledgeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[5]
+	mi := &file_membership_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +639,7 @@ func (x *PledgeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PledgeReply.ProtoReflect.Descriptor instead.
 func (*PledgeReply) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{5}
+	return file_membership_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PledgeReply) GetYes() bool {
@@ -488,7 +670,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_membership_proto_msgTypes[6]
+	mi := &file_membership_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +682,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[6]
+	mi := &file_membership_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +695,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{6}
+	return file_membership_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Member) GetNode() string {
@@ -567,7 +749,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_membership_proto_msgTypes[7]
+	mi := &file_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +761,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[7]
+	mi := &file_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +774,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{7}
+	return file_membership_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *View) GetNumber() uint64 {
@@ -662,7 +844,7 @@ type StepMetrics struct {
 
 func (x *StepMetrics) Reset() {
 	*x = StepMetrics{}
-	mi := &file_membership_proto_msgTypes[8]
+	mi := &file_membership_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +856,7 @@ func (x *StepMetrics) String() string {
 func (*StepMetrics) ProtoMessage() {}
 
 func (x *StepMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[8]
+	mi := &file_membership_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +869,7 @@ func (x *StepMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepMetrics.ProtoReflect.Descriptor instead.
 func (*StepMetrics) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{8}
+	return file_membership_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StepMetrics) GetStep() uint64 {
@@ -769,7 +951,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_membership_proto_msgTypes[9]
+	mi := &file_membership_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +963,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[9]
+	mi := &file_membership_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +976,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{9}
+	return file_membership_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Wait) GetWhat() string {
@@ -858,7 +1040,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_membership_proto_msgTypes[10]
+	mi := &file_membership_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1052,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[10]
+	mi := &file_membership_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1065,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{10}
+	return file_membership_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Suspicion) GetNode() string {
@@ -931,7 +1113,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_membership_proto_msgTypes[11]
+	mi := &file_membership_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1125,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[11]
+	mi := &file_membership_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1138,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{11}
+	return file_membership_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Report) GetView() uint64 {
@@ -1077,7 +1259,7 @@ type Lead struct {
 
 func (x *Lead) Reset() {
 	*x = Lead{}
-	mi := &file_membership_proto_msgTypes[12]
+	mi := &file_membership_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1271,7 @@ func (x *Lead) String() string {
 func (*Lead) ProtoMessage() {}
 
 func (x *Lead) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[12]
+	mi := &file_membership_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1284,7 @@ func (x *Lead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lead.ProtoReflect.Descriptor instead.
 func (*Lead) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{12}
+	return file_membership_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Lead) GetGroup() string {
@@ -1147,7 +1329,7 @@ type Up struct {
 
 func (x *Up) Reset() {
 	*x = Up{}
-	mi := &file_membership_proto_msgTypes[13]
+	mi := &file_membership_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1341,7 @@ func (x *Up) String() string {
 func (*Up) ProtoMessage() {}
 
 func (x *Up) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[13]
+	mi := &file_membership_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1354,7 @@ func (x *Up) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Up.ProtoReflect.Descriptor instead.
 func (*Up) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{13}
+	return file_membership_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Up) GetM() isUp_M {
@@ -1225,7 +1407,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_membership_proto_msgTypes[14]
+	mi := &file_membership_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1419,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[14]
+	mi := &file_membership_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1432,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{14}
+	return file_membership_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -1269,7 +1451,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_membership_proto_msgTypes[15]
+	mi := &file_membership_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1463,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[15]
+	mi := &file_membership_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1476,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{15}
+	return file_membership_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Freeze) GetView() uint64 {
@@ -1313,7 +1495,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_membership_proto_msgTypes[16]
+	mi := &file_membership_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1507,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[16]
+	mi := &file_membership_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1520,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{16}
+	return file_membership_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Ack) GetMetrics() uint64 {
@@ -1356,7 +1538,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1550,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1563,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{17}
+	return file_membership_proto_rawDescGZIP(), []int{20}
 }
 
 type Refusal struct {
@@ -1393,7 +1575,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1587,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1600,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{18}
+	return file_membership_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Refusal) GetWhy() string {
@@ -1436,7 +1618,7 @@ type Hearing struct {
 
 func (x *Hearing) Reset() {
 	*x = Hearing{}
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1630,7 @@ func (x *Hearing) String() string {
 func (*Hearing) ProtoMessage() {}
 
 func (x *Hearing) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1643,7 @@ func (x *Hearing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hearing.ProtoReflect.Descriptor instead.
 func (*Hearing) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{19}
+	return file_membership_proto_rawDescGZIP(), []int{22}
 }
 
 // Finish ends the run.
@@ -1480,7 +1662,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1674,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1687,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{20}
+	return file_membership_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Finish) GetStep() uint64 {
@@ -1577,7 +1759,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1771,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1784,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{21}
+	return file_membership_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Down) GetM() isDown_M {
@@ -1746,7 +1928,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1940,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1953,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{22}
+	return file_membership_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Applied) GetIndex() uint64 {
@@ -1797,7 +1979,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1991,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2004,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{23}
+	return file_membership_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Event) GetTime() int64 {
@@ -1888,7 +2070,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2082,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2095,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{24}
+	return file_membership_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Entry) GetFounding() *Founding {
@@ -1966,7 +2148,7 @@ type RunState struct {
 
 func (x *RunState) Reset() {
 	*x = RunState{}
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2160,7 @@ func (x *RunState) String() string {
 func (*RunState) ProtoMessage() {}
 
 func (x *RunState) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2173,7 @@ func (x *RunState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunState.ProtoReflect.Descriptor instead.
 func (*RunState) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{25}
+	return file_membership_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RunState) GetFounding() *Founding {
@@ -2058,7 +2240,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2252,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2265,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{26}
+	return file_membership_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2189,7 +2371,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2383,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2396,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{27}
+	return file_membership_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Round) GetSince() int64 {
@@ -2249,7 +2431,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2443,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2456,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{28}
+	return file_membership_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2321,7 +2503,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2515,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2528,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{29}
+	return file_membership_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Status) GetCluster() string {
@@ -2505,7 +2687,7 @@ const file_membership_proto_rawDesc = "" +
 	"\x05shape\x18\x01 \x03(\rR\x05shape\x12\x18\n" +
 	"\aclasses\x18\x02 \x01(\rR\aclasses\x12\x14\n" +
 	"\x05train\x18\x03 \x01(\x04R\x05train\x12\x18\n" +
-	"\aentries\x18\x04 \x01(\rR\aentries\"\x84\x03\n" +
+	"\aentries\x18\x04 \x01(\rR\aentries\"\xb8\x03\n" +
 	"\bNodeMeta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -2519,22 +2701,39 @@ const file_membership_proto_rawDesc = "" +
 	"\asamples\x18\b \x01(\v2\x0f.muster.SamplesR\asamples\x12\x1a\n" +
 	"\bidentity\x18\t \x01(\tR\bidentity\x124\n" +
 	"\x06healed\x18\n" +
-	" \x03(\v2\x1c.muster.NodeMeta.HealedEntryR\x06healed\x12\x12\n" +
+	" \x03(\v2\x1c.muster.NodeMeta.HealedEntryR\x06healed\x122\n" +
+	"\n" +
+	"checkpoint\x18\f \x01(\v2\x12.muster.CheckpointR\n" +
+	"checkpoint\x12\x12\n" +
 	"\x04lost\x18\v \x03(\tR\x04lost\x1a9\n" +
 	"\vHealedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"8\n" +
+	"\n" +
+	"Checkpoint\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"\x13\n" +
+	"\x11CheckpointRequest\"|\n" +
+	"\x10CheckpointAnswer\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x04R\x04step\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"S\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x12\n" +
-	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xb3\x01\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xe7\x01\n" +
 	"\bFounding\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\fR\x03job\x12\x19\n" +
 	"\bjob_file\x18\x03 \x01(\tR\ajobFile\x12)\n" +
 	"\aservers\x18\x04 \x03(\v2\x0f.muster.ReplicaR\aservers\x12\x12\n" +
 	"\x04time\x18\x05 \x01(\x03R\x04time\x12)\n" +
-	"\asamples\x18\x06 \x01(\v2\x0f.muster.SamplesR\asamples\"f\n" +
+	"\asamples\x18\x06 \x01(\v2\x0f.muster.SamplesR\asamples\x122\n" +
+	"\n" +
+	"checkpoint\x18\a \x01(\v2\x12.muster.CheckpointR\n" +
+	"checkpoint\"f\n" +
 	"\x06Pledge\x12,\n" +
 	"\bfounding\x18\x01 \x01(\v2\x10.muster.FoundingR\bfounding\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\bR\x05start\x12\x18\n" +
@@ -2723,85 +2922,90 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_membership_proto_goTypes = []any{
-	(*Samples)(nil),       // 0: muster.Samples
-	(*NodeMeta)(nil),      // 1: muster.NodeMeta
-	(*Replica)(nil),       // 2: muster.Replica
-	(*Founding)(nil),      // 3: muster.Founding
-	(*Pledge)(nil),        // 4: muster.Pledge
-	(*PledgeReply)(nil),   // 5: muster.PledgeReply
-	(*Member)(nil),        // 6: muster.Member
-	(*View)(nil),          // 7: muster.View
-	(*StepMetrics)(nil),   // 8: muster.StepMetrics
-	(*Wait)(nil),          // 9: muster.Wait
-	(*Suspicion)(nil),     // 10: muster.Suspicion
-	(*Report)(nil),        // 11: muster.Report
-	(*Lead)(nil),          // 12: muster.Lead
-	(*Up)(nil),            // 13: muster.Up
-	(*Redirect)(nil),      // 14: muster.Redirect
-	(*Freeze)(nil),        // 15: muster.Freeze
-	(*Ack)(nil),           // 16: muster.Ack
-	(*Bye)(nil),           // 17: muster.Bye
-	(*Refusal)(nil),       // 18: muster.Refusal
-	(*Hearing)(nil),       // 19: muster.Hearing
-	(*Finish)(nil),        // 20: muster.Finish
-	(*Down)(nil),          // 21: muster.Down
-	(*Applied)(nil),       // 22: muster.Applied
-	(*Event)(nil),         // 23: muster.Event
-	(*Entry)(nil),         // 24: muster.Entry
-	(*RunState)(nil),      // 25: muster.RunState
-	(*NodeStatus)(nil),    // 26: muster.NodeStatus
-	(*Round)(nil),         // 27: muster.Round
-	(*StatusRequest)(nil), // 28: muster.StatusRequest
-	(*Status)(nil),        // 29: muster.Status
-	nil,                   // 30: muster.NodeMeta.HealedEntry
+	(*Samples)(nil),           // 0: muster.Samples
+	(*NodeMeta)(nil),          // 1: muster.NodeMeta
+	(*Checkpoint)(nil),        // 2: muster.Checkpoint
+	(*CheckpointRequest)(nil), // 3: muster.CheckpointRequest
+	(*CheckpointAnswer)(nil),  // 4: muster.CheckpointAnswer
+	(*Replica)(nil),           // 5: muster.Replica
+	(*Founding)(nil),          // 6: muster.Founding
+	(*Pledge)(nil),            // 7: muster.Pledge
+	(*PledgeReply)(nil),       // 8: muster.PledgeReply
+	(*Member)(nil),            // 9: muster.Member
+	(*View)(nil),              // 10: muster.View
+	(*StepMetrics)(nil),       // 11: muster.StepMetrics
+	(*Wait)(nil),              // 12: muster.Wait
+	(*Suspicion)(nil),         // 13: muster.Suspicion
+	(*Report)(nil),            // 14: muster.Report
+	(*Lead)(nil),              // 15: muster.Lead
+	(*Up)(nil),                // 16: muster.Up
+	(*Redirect)(nil),          // 17: muster.Redirect
+	(*Freeze)(nil),            // 18: muster.Freeze
+	(*Ack)(nil),               // 19: muster.Ack
+	(*Bye)(nil),               // 20: muster.Bye
+	(*Refusal)(nil),           // 21: muster.Refusal
+	(*Hearing)(nil),           // 22: muster.Hearing
+	(*Finish)(nil),            // 23: muster.Finish
+	(*Down)(nil),              // 24: muster.Down
+	(*Applied)(nil),           // 25: muster.Applied
+	(*Event)(nil),             // 26: muster.Event
+	(*Entry)(nil),             // 27: muster.Entry
+	(*RunState)(nil),          // 28: muster.RunState
+	(*NodeStatus)(nil),        // 29: muster.NodeStatus
+	(*Round)(nil),             // 30: muster.Round
+	(*StatusRequest)(nil),     // 31: muster.StatusRequest
+	(*Status)(nil),            // 32: muster.Status
+	nil,                       // 33: muster.NodeMeta.HealedEntry
 }
 var file_membership_proto_depIdxs = []int32{
 	0,  // 0: muster.NodeMeta.samples:type_name -> muster.Samples
-	30, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
-	2,  // 2: muster.Founding.servers:type_name -> muster.Replica
-	0,  // 3: muster.Founding.samples:type_name -> muster.Samples
-	3,  // 4: muster.Pledge.founding:type_name -> muster.Founding
-	6,  // 5: muster.View.members:type_name -> muster.Member
-	10, // 6: muster.Report.suspects:type_name -> muster.Suspicion
-	8,  // 7: muster.Report.metrics:type_name -> muster.StepMetrics
-	9,  // 8: muster.Report.waits:type_name -> muster.Wait
-	12, // 9: muster.Report.leads:type_name -> muster.Lead
-	1,  // 10: muster.Up.open:type_name -> muster.NodeMeta
-	11, // 11: muster.Up.report:type_name -> muster.Report
-	14, // 12: muster.Down.redirect:type_name -> muster.Redirect
-	15, // 13: muster.Down.freeze:type_name -> muster.Freeze
-	7,  // 14: muster.Down.view:type_name -> muster.View
-	16, // 15: muster.Down.ack:type_name -> muster.Ack
-	20, // 16: muster.Down.finish:type_name -> muster.Finish
-	17, // 17: muster.Down.bye:type_name -> muster.Bye
-	19, // 18: muster.Down.hearing:type_name -> muster.Hearing
-	18, // 19: muster.Down.refusal:type_name -> muster.Refusal
-	3,  // 20: muster.Entry.founding:type_name -> muster.Founding
-	7,  // 21: muster.Entry.view:type_name -> muster.View
-	8,  // 22: muster.Entry.metrics:type_name -> muster.StepMetrics
-	23, // 23: muster.Entry.events:type_name -> muster.Event
-	20, // 24: muster.Entry.finish:type_name -> muster.Finish
-	3,  // 25: muster.RunState.founding:type_name -> muster.Founding
-	7,  // 26: muster.RunState.view:type_name -> muster.View
-	8,  // 27: muster.RunState.metrics:type_name -> muster.StepMetrics
-	23, // 28: muster.RunState.events:type_name -> muster.Event
-	20, // 29: muster.RunState.finish:type_name -> muster.Finish
-	9,  // 30: muster.NodeStatus.waits:type_name -> muster.Wait
-	12, // 31: muster.NodeStatus.leads:type_name -> muster.Lead
-	7,  // 32: muster.Status.view:type_name -> muster.View
-	26, // 33: muster.Status.nodes:type_name -> muster.NodeStatus
-	23, // 34: muster.Status.events:type_name -> muster.Event
-	8,  // 35: muster.Status.metrics:type_name -> muster.StepMetrics
-	20, // 36: muster.Status.finish:type_name -> muster.Finish
-	27, // 37: muster.Status.round:type_name -> muster.Round
-	2,  // 38: muster.Status.servers:type_name -> muster.Replica
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	33, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
+	2,  // 2: muster.NodeMeta.checkpoint:type_name -> muster.Checkpoint
+	5,  // 3: muster.Founding.servers:type_name -> muster.Replica
+	0,  // 4: muster.Founding.samples:type_name -> muster.Samples
+	2,  // 5: muster.Founding.checkpoint:type_name -> muster.Checkpoint
+	6,  // 6: muster.Pledge.founding:type_name -> muster.Founding
+	9,  // 7: muster.View.members:type_name -> muster.Member
+	13, // 8: muster.Report.suspects:type_name -> muster.Suspicion
+	11, // 9: muster.Report.metrics:type_name -> muster.StepMetrics
+	12, // 10: muster.Report.waits:type_name -> muster.Wait
+	15, // 11: muster.Report.leads:type_name -> muster.Lead
+	1,  // 12: muster.Up.open:type_name -> muster.NodeMeta
+	14, // 13: muster.Up.report:type_name -> muster.Report
+	17, // 14: muster.Down.redirect:type_name -> muster.Redirect
+	18, // 15: muster.Down.freeze:type_name -> muster.Freeze
+	10, // 16: muster.Down.view:type_name -> muster.View
+	19, // 17: muster.Down.ack:type_name -> muster.Ack
+	23, // 18: muster.Down.finish:type_name -> muster.Finish
+	20, // 19: muster.Down.bye:type_name -> muster.Bye
+	22, // 20: muster.Down.hearing:type_name -> muster.Hearing
+	21, // 21: muster.Down.refusal:type_name -> muster.Refusal
+	6,  // 22: muster.Entry.founding:type_name -> muster.Founding
+	10, // 23: muster.Entry.view:type_name -> muster.View
+	11, // 24: muster.Entry.metrics:type_name -> muster.StepMetrics
+	26, // 25: muster.Entry.events:type_name -> muster.Event
+	23, // 26: muster.Entry.finish:type_name -> muster.Finish
+	6,  // 27: muster.RunState.founding:type_name -> muster.Founding
+	10, // 28: muster.RunState.view:type_name -> muster.View
+	11, // 29: muster.RunState.metrics:type_name -> muster.StepMetrics
+	26, // 30: muster.RunState.events:type_name -> muster.Event
+	23, // 31: muster.RunState.finish:type_name -> muster.Finish
+	12, // 32: muster.NodeStatus.waits:type_name -> muster.Wait
+	15, // 33: muster.NodeStatus.leads:type_name -> muster.Lead
+	10, // 34: muster.Status.view:type_name -> muster.View
+	29, // 35: muster.Status.nodes:type_name -> muster.NodeStatus
+	26, // 36: muster.Status.events:type_name -> muster.Event
+	11, // 37: muster.Status.metrics:type_name -> muster.StepMetrics
+	23, // 38: muster.Status.finish:type_name -> muster.Finish
+	30, // 39: muster.Status.round:type_name -> muster.Round
+	5,  // 40: muster.Status.servers:type_name -> muster.Replica
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -2809,11 +3013,11 @@ func file_membership_proto_init() {
 	if File_membership_proto != nil {
 		return
 	}
-	file_membership_proto_msgTypes[13].OneofWrappers = []any{
+	file_membership_proto_msgTypes[16].OneofWrappers = []any{
 		(*Up_Open)(nil),
 		(*Up_Report)(nil),
 	}
-	file_membership_proto_msgTypes[21].OneofWrappers = []any{
+	file_membership_proto_msgTypes[24].OneofWrappers = []any{
 		(*Down_Redirect)(nil),
 		(*Down_Freeze)(nil),
 		(*Down_View)(nil),
@@ -2829,7 +3033,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -78,6 +78,7 @@ const (
 	ParamRequest_PUSH        ParamRequest_Kind = 2 // payload: for each block its gradient; answered with W at step+1
 	ParamRequest_PULL        ParamRequest_Kind = 3 // answered with W, and the slots when state is set, at step
 	ParamRequest_STEPS       ParamRequest_Kind = 4 // which steps every block of the shard holds, read through the leader
+	ParamRequest_PIN         ParamRequest_Kind = 5 // keep the versions at step beside the newer ones, in place of those pinned before; without state: none
 )
 
 // Enum value maps for ParamRequest_Kind.
@@ -88,6 +89,7 @@ var (
 		2: "PUSH",
 		3: "PULL",
 		4: "STEPS",
+		5: "PIN",
 	}
 	ParamRequest_Kind_value = map[string]int32{
 		"UNSPECIFIED": 0,
@@ -95,6 +97,7 @@ var (
 		"PUSH":        2,
 		"PULL":        3,
 		"STEPS":       4,
+		"PIN":         5,
 	}
 )
 
@@ -358,7 +361,7 @@ type ParamRequest struct {
 	Last          uint64                 `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
 	Length        uint32                 `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`
 	Crc           uint32                 `protobuf:"fixed32,7,opt,name=crc,proto3" json:"crc,omitempty"`
-	State         bool                   `protobuf:"varint,8,opt,name=state,proto3" json:"state,omitempty"`
+	State         bool                   `protobuf:"varint,8,opt,name=state,proto3" json:"state,omitempty"` // PULL: with the slots; PIN: keep them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,7 +582,7 @@ const file_ps_proto_rawDesc = "" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
-	"\x04PUSH\x10\x02\"\x90\x02\n" +
+	"\x04PUSH\x10\x02\"\x99\x02\n" +
 	"\fParamRequest\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.muster.ParamRequest.KindR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
@@ -588,13 +591,14 @@ const file_ps_proto_rawDesc = "" +
 	"\x04last\x18\x05 \x01(\x04R\x04last\x12\x16\n" +
 	"\x06length\x18\x06 \x01(\rR\x06length\x12\x10\n" +
 	"\x03crc\x18\a \x01(\aR\x03crc\x12\x14\n" +
-	"\x05state\x18\b \x01(\bR\x05state\"?\n" +
+	"\x05state\x18\b \x01(\bR\x05state\"H\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
 	"\x04PUSH\x10\x02\x12\b\n" +
 	"\x04PULL\x10\x03\x12\t\n" +
-	"\x05STEPS\x10\x04\"\xf1\x02\n" +
+	"\x05STEPS\x10\x04\x12\a\n" +
+	"\x03PIN\x10\x05\"\xf1\x02\n" +
 	"\vParamAnswer\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.muster.ParamAnswer.StatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +

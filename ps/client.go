@@ -103,6 +103,7 @@ func (c *Client) Close() error {
 type operation struct {
 	kind        pb.ParamRequest_Kind
 	step, keep  id.Step
+	pin         bool
 	first, last id.Block
 	base        int // first parameter of the range
 	grad        []float32
@@ -163,6 +164,16 @@ func (c *Client) Pull(ctx context.Context, step id.Step, first, last id.Block, s
 	}
 	return c.do(ctx, func(op *operation) {
 		op.kind, op.step, op.first, op.last, op.out = pb.ParamRequest_PULL, step, first, last, state
+	})
+}
+
+// Pin asks the shards' leaders to keep the state at a step, when they come to it and after
+// the blocks have gone on, so that Pull can still read it: until another step is pinned.
+// With keep false nothing is pinned any more. A shard that gets another leader has
+// forgotten it: Pull may then return ErrGone.
+func (c *Client) Pin(ctx context.Context, step id.Step, keep bool) error {
+	return c.do(ctx, func(op *operation) {
+		op.kind, op.step, op.pin, op.first, op.last = pb.ParamRequest_PIN, step, keep, 0, id.Block(c.cfg.Layout.Blocks())
 	})
 }
 
@@ -261,7 +272,7 @@ func (c *Client) do(ctx context.Context, fill func(*operation), after ...func(*o
 func (c *Client) feed(op *operation, s *shardLink, i0, i1 int) {
 	l := c.cfg.Layout
 	per := max(1, c.cfg.MaxRequest/(4*l.BlockSize*(1+op.slots())))
-	if op.kind == pb.ParamRequest_STEPS {
+	if op.kind == pb.ParamRequest_STEPS || op.kind == pb.ParamRequest_PIN {
 		per = i1 - i0
 	}
 	for i := i0; i < i1; i += per {
@@ -308,7 +319,7 @@ func (c *Client) take() *operation {
 
 // give forgets the caller's buffers and keeps the operation for the next call.
 func (c *Client) give(op *operation) {
-	op.grad, op.out, op.ctx, op.cancel, op.err, op.weak = nil, State{}, nil, nil, nil, false
+	op.grad, op.out, op.ctx, op.cancel, op.err, op.weak, op.pin = nil, State{}, nil, nil, nil, false, false
 	clear(op.steps)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -296,7 +296,7 @@ func (l *lane) send(p piece) error {
 	proto.Reset(q)
 	q.Kind, q.Step, q.Keep = op.kind, uint64(op.step), uint64(op.keep)
 	q.First, q.Last = uint64(p.first), uint64(p.last)
-	q.Length, q.Crc, q.State = uint32(size), crc, op.kind == pb.ParamRequest_PULL && op.out.Slots != nil
+	q.Length, q.Crc, q.State = uint32(size), crc, op.kind == pb.ParamRequest_PULL && op.out.Slots != nil || op.kind == pb.ParamRequest_PIN && op.pin
 	head, err := pb.AppendMessage(l.head[:0], q)
 	if err != nil {
 		return err
@@ -381,7 +381,7 @@ func (l *lane) accept(p piece) error {
 		op.steps[l.s.shard] = steps
 		op.mu.Unlock()
 		return nil
-	case pb.ParamRequest_PUT:
+	case pb.ParamRequest_PUT, pb.ParamRequest_PIN:
 		return nil
 	}
 	slots := 0

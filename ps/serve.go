@@ -84,6 +84,8 @@ func (s *session) serve() error {
 		return s.pull()
 	case pb.ParamRequest_STEPS:
 		return s.steps()
+	case pb.ParamRequest_PIN:
+		return s.pin()
 	default:
 		return s.refuse(fmt.Sprintf("unknown kind of request %d", s.req.Kind))
 	}
@@ -304,6 +306,18 @@ func (s *session) steps() error {
 		ans.Steps = append(ans.Steps, uint64(step))
 	}
 	return s.send(ans)
+}
+
+// pin is done by the leader: clients ask it first.
+func (s *session) pin() error {
+	if s.req.Length != 0 {
+		return s.refuse("a request to pin has no payload")
+	}
+	if !s.r.leads() {
+		return s.notLeader()
+	}
+	s.r.state.pin(id.Step(s.req.Step), s.req.State)
+	return s.answer(result{status: pb.ParamAnswer_OK})
 }
 
 // sendVersions answers OK with the collected versions, straight from their memory.

@@ -35,6 +35,8 @@ type shardState struct {
 
 	mu      sync.Mutex // guards what follows; held for pointer work only
 	blocks  []blockState
+	pins    []*version // of the step pinned, nil for blocks without; nil when none is
+	pinned  id.Step
 	applied uint64 // index of the last entry whose effect is in blocks
 
 	// Views reused by apply, which only Raft's goroutine calls.
@@ -198,9 +200,40 @@ func (s *shardState) publish(i, place int, v *version) {
 	s.mu.Lock()
 	old := s.blocks[i][place]
 	s.blocks[i][place] = v
+	if s.pins != nil && s.pins[i] == nil && v.step == s.pinned {
+		v.retain()
+		s.pins[i] = v
+	}
 	s.mu.Unlock()
 	if old != nil {
 		old.release()
+	}
+}
+
+// pin keeps the versions at a step, those that are there and those that come, until
+// another step is pinned or none: they can be collected although the blocks have gone on.
+// It is this replica's own affair and no part of the replicated state.
+func (s *shardState) pin(step id.Step, keep bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if keep && s.pins != nil && s.pinned == step {
+		return
+	}
+	for _, v := range s.pins {
+		if v != nil {
+			v.release()
+		}
+	}
+	s.pins = nil
+	if !keep {
+		return
+	}
+	s.pins, s.pinned = make([]*version, len(s.blocks)), step
+	for i := range s.blocks {
+		if v := s.blocks[i].at(step); v != nil {
+			v.retain()
+			s.pins[i] = v
+		}
 	}
 }
 
@@ -215,7 +248,11 @@ func (s *shardState) collect(dst []*version, step id.Step, first, last id.Block)
 	have := len(dst)
 	for i := i0; i < i1; i++ {
 		b := &s.blocks[i]
-		if v := b.at(step); v != nil {
+		v := b.at(step)
+		if v == nil && s.pins != nil && step == s.pinned {
+			v = s.pins[i]
+		}
+		if v != nil {
 			v.retain()
 			dst = append(dst, v)
 			continue

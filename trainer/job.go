@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
@@ -32,7 +33,10 @@ type Job struct {
 	Passes    int         `yaml:"passes"` // over the training data
 	Sync      Sync        `yaml:"sync"`
 	Cluster   Cluster     `yaml:"cluster"`
-	Out       string      `yaml:"out"` // folder for the outputs, relative to the working directory
+
+	Checkpoint Checkpoint `yaml:"checkpoint"`
+
+	Out string `yaml:"out"` // folder for the outputs, relative to the working directory
 
 	// Samples is the number of samples of a pass, as the data turned out to hold them. It is no
 	// part of the file, and 0 before the data has been read; then Data.Train may be known.
@@ -72,6 +76,13 @@ type Cluster struct {
 	Durability      string `yaml:"durability"`
 }
 
+// Checkpoint says when the state is written to a folder; see package checkpoint.
+type Checkpoint struct {
+	Every int    `yaml:"every"` // steps between two; 0 for none but those asked for
+	Keep  int    `yaml:"keep"`  // the newest ones, older are removed
+	Path  string `yaml:"path"`  // a folder; "" means checkpoints in the folder for the outputs
+}
+
 // Where the servers' Raft logs are (Cluster.Durability).
 const (
 	DurabilityMemory = "memory" // a run survives the loss of any minority of its servers
@@ -81,16 +92,17 @@ const (
 // DefaultJob is the built-in job: LeNet on drawn digits.
 func DefaultJob() Job {
 	return Job{
-		Name:      "digits",
-		Seed:      1,
-		Model:     Model{Name: "lenet"},
-		Data:      data.DefaultSource(),
-		Batch:     Batch{Size: 256, LogicalShards: 8},
-		Optimizer: Optimizer{Name: "adam", LR: 0.001},
-		Passes:    3,
-		Sync:      Sync{Mode: ModeRing, Sum: SumExact, CommitEvery: 20},
-		Cluster:   Cluster{Servers: 3, Replicas: 3, ParameterShards: 4, Durability: DurabilityMemory},
-		Out:       "runs/digits",
+		Name:       "digits",
+		Seed:       1,
+		Model:      Model{Name: "lenet"},
+		Data:       data.DefaultSource(),
+		Batch:      Batch{Size: 256, LogicalShards: 8},
+		Optimizer:  Optimizer{Name: "adam", LR: 0.001},
+		Passes:     3,
+		Sync:       Sync{Mode: ModeRing, Sum: SumExact, CommitEvery: 20},
+		Cluster:    Cluster{Servers: 3, Replicas: 3, ParameterShards: 4, Durability: DurabilityMemory},
+		Checkpoint: Checkpoint{Keep: 3},
+		Out:        "runs/digits",
 	}
 }
 
@@ -180,6 +192,8 @@ func (j Job) Validate() error {
 	fault(c.Servers >= 1 && c.Servers <= maxServers, "cluster.servers is %d: set it to 1 to %d; 3 survive the loss of one", c.Servers, maxServers)
 	fault(c.Replicas >= 1 && c.Replicas <= c.Servers, "cluster.replicas is %d: set it to 1 to cluster.servers (%d)", c.Replicas, c.Servers)
 	fault(c.ParameterShards >= 1 && c.ParameterShards <= maxParameterShards, "cluster.parameter_shards is %d: set it to 1 to %d", c.ParameterShards, maxParameterShards)
+	fault(j.Checkpoint.Every >= 0, "checkpoint.every is %d: set it to a number of steps, or 0 for none", j.Checkpoint.Every)
+	fault(j.Checkpoint.Keep >= 1, "checkpoint.keep is %d: set it to 1 or more", j.Checkpoint.Keep)
 	oneOf("cluster.durability", c.Durability, DurabilityMemory, DurabilityDisk)
 	return errors.Join(faults...)
 }
@@ -222,9 +236,27 @@ func (j Job) YAML() ([]byte, error) {
 // the data files lie is a node's own affair; what the files hold is compared when a
 // trainer joins.
 func (j Job) Digest() ([32]byte, error) {
-	j.Out = ""
+	j.Out, j.Checkpoint.Path = "", ""
 	j.Data.Images, j.Data.Labels, j.Data.TestImages, j.Data.TestLabels = "", "", "", ""
 	j.Data.Path, j.Data.TestPath = "", ""
 	b, err := j.YAML()
 	return sha256.Sum256(b), err
+}
+
+// Checkpoints is the folder for checkpoints of a node with a folder for outputs.
+func (j Job) Checkpoints(out string) string {
+	if j.Checkpoint.Path != "" {
+		return j.Checkpoint.Path
+	}
+	return filepath.Join(out, "checkpoints")
+}
+
+// StateDigest tells apart jobs whose state at one step may differ: it covers what the
+// state is a function of, and neither the cluster nor how long the job goes on. A
+// checkpoint may be taken up by any job with the same one.
+func (j Job) StateDigest() ([32]byte, error) {
+	d := DefaultJob()
+	j.Name, j.Passes, j.Cluster, j.Checkpoint = d.Name, d.Passes, d.Cluster, d.Checkpoint
+	j.Sync.Mode, j.Sync.CommitEvery = d.Sync.Mode, d.Sync.CommitEvery
+	return j.Digest()
 }

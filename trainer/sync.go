@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/musterml/muster/collective"
@@ -33,17 +34,30 @@ type ringSync struct{ *shift }
 
 // commits says whether the state at a step is given to the servers.
 func (s ringSync) commits(at id.Step) bool {
-	return at == s.steps || at%id.Step(s.cfg.Job.Sync.CommitEvery) == 0
+	return at == s.steps || slices.ContainsFunc(s.commitEvery(), func(every id.Step) bool { return at%every == 0 })
+}
+
+// commitEvery are the numbers of which a step must be a multiple of one to be committed:
+// that of commits, and that of checkpoints, which are read from the servers.
+func (s ringSync) commitEvery() []id.Step {
+	every := []id.Step{id.Step(s.cfg.Job.Sync.CommitEvery)}
+	if c := s.cfg.Job.Checkpoint.Every; c > 0 {
+		every = append(every, id.Step(c))
+	}
+	return every
 }
 
 // committedBefore is the commit before the one at a step. It is complete: the exchange
 // of a step begins only after every trainer's commit at it.
 func (s ringSync) committedBefore(at id.Step) id.Step {
-	every := id.Step(s.cfg.Job.Sync.CommitEvery)
 	if at == 0 {
 		return 0
 	}
-	return (at - 1) / every * every
+	before := id.Step(0)
+	for _, every := range s.commitEvery() {
+		before = max(before, (at-1)/every*every)
+	}
+	return before
 }
 
 // commit gives this trainer's share of the state to the servers. A view that begins at

@@ -46,7 +46,7 @@ when the job's number of servers and a trainer are there.`,
 	f.StringSliceVar(&o.roles, "roles", []string{"server", "trainer"}, "`ROLES` of this node: server, trainer or both")
 	f.StringVar(&o.dataDir, "data-dir", "", "`DIR` for this node's own files (default: runs/nodes/NAME)")
 	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
-	f.BoolVar(&o.resume, "resume", false, "go on with the run that --data-dir holds; begin anew if it holds none")
+	f.BoolVar(&o.resume, "resume", false, "go on with the run that --data-dir holds, else from the newest checkpoint, else begin anew")
 	return c
 }
 

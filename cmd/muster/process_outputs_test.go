@@ -25,6 +25,7 @@ type jobText struct {
 	servers, commitEvery  int
 	replicas, paramShards int
 	disk                  bool
+	checkpoints           string // the section
 }
 
 func (j jobText) String() string {
@@ -37,7 +38,7 @@ passes: %d
 sync: {mode: %s, sum: exact, commit_every: %d}
 cluster: {servers: %d, replicas: %d, parameter_shards: %d, durability: %s}
 `, j.train, j.passes, j.mode, max(j.commitEvery, 1), j.servers, max(j.replicas, 1), max(j.paramShards, 1),
-		map[bool]string{true: "disk", false: "memory"}[j.disk])
+		map[bool]string{true: "disk", false: "memory"}[j.disk]) + j.checkpoints
 }
 
 func (j jobText) steps(t *testing.T) int {

@@ -14,6 +14,7 @@ type trainOptions struct {
 	out      string
 	printJob bool
 	expand   bool
+	resume   bool
 }
 
 func trainCommand() *cobra.Command {
@@ -31,6 +32,7 @@ loopback only. The weights come out the same, bit for bit, as on a cluster.`,
 	o.outputFlags(f)
 	f.IntVar(&o.nodes, "nodes", 1, "`NUMBER` of nodes to embed, each server and trainer")
 	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
+	f.BoolVar(&o.resume, "resume", false, "go on from the last commit (durability disk), else from the newest checkpoint, else begin anew")
 	f.BoolVar(&o.printJob, "print-job", false, "print the effective job, with every default, and end")
 	f.BoolVar(&o.expand, "expand", false, "with --print-job, show the model as the list of layers that it is")
 	return c
@@ -64,7 +66,7 @@ func (o *trainOptions) run(c *cobra.Command) error {
 		return fmt.Errorf("--nodes is %d: embed 1 to 64", o.nodes)
 	}
 	p := newProgress(c.OutOrStdout(), o.json, job)
-	result, err := node.RunEmbedded(c.Context(), node.Config{Job: job, Version: version, Log: log, OnSteps: p.of, OnStep: p.step, OnEvent: p.view}, o.nodes)
+	result, err := node.RunEmbedded(c.Context(), node.Config{Job: job, Resume: o.resume, Version: version, Log: log, OnSteps: p.of, OnStep: p.step, OnEvent: p.view}, o.nodes)
 	p.end()
 	if err != nil {
 		return err

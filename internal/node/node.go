@@ -18,6 +18,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/musterml/muster/internal/checkpoint"
 	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
@@ -90,8 +91,9 @@ type Node struct {
 	trainer     *trainer.Trainer        // nil on a node that does not train
 	session     *membership.Session
 
-	holding sync.Mutex       // guards held, meta's lists and lostBy once the node serves
-	lostBy  map[string]error // by group: why this server's log of it was given up
+	holding sync.Mutex        // guards held, meta's lists and lostBy once the node serves
+	begin   *checkpoint.Found // what a resumed run may begin with
+	lostBy  map[string]error  // by group: why this server's log of it was given up
 
 	mu     sync.Mutex // also held when session, coordinator and the job's samples are set, which status reads
 	finish *pb.Finish
@@ -219,6 +221,9 @@ func (n *Node) listen(down *shutdown) error {
 	}
 	down.add(n.port.Close)
 	n.meta = &pb.NodeMeta{Incarnation: string(n.incarnation), Addr: n.port.Addr(), Server: n.cfg.Server, Trainer: n.cfg.Trainer}
+	if err := n.findCheckpoint(); err != nil {
+		return err
+	}
 	if n.durable() {
 		n.meta.Identity = string(n.held.Identity)
 		for group, identity := range n.held.Healed {
@@ -278,7 +283,7 @@ func (n *Node) found(ctx context.Context, down *shutdown) error {
 		holds = n.held.Run
 	}
 	founder := membership.NewFounder(membership.FoundingConfig{
-		Held: holds,
+		Held: holds, Resume: n.cfg.Resume,
 		Port: n.port, Gossip: n.gossip, Self: n.meta, Node: n.cfg.Name, Servers: n.cfg.Job.Cluster.Servers,
 		Job: digest[:], JobFile: string(job), NewRun: func() string { return n.cfg.Job.Name + "-" + random(3) }, Log: n.cfg.Log,
 	})

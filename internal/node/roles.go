@@ -38,20 +38,7 @@ func (n *Node) serve(down *shutdown) error {
 		return err
 	}
 	layout := n.cfg.Job.Layout(n.spec.Params())
-	n.client, err = ps.NewClient(ps.ClientConfig{
-		Layout: layout, OptimizerSlots: opt.Slots(), Log: n.cfg.Log,
-		Replicas: func(shard id.ParamShard) []string {
-			var addrs []string
-			for _, r := range n.replicas(shard) {
-				addrs = append(addrs, r.Addr)
-			}
-			return addrs
-		},
-		Dial: func(ctx context.Context, addr, topic string) (net.Conn, error) {
-			return n.port.Dial(ctx, addr, port.Params, topic)
-		},
-	})
-	if err != nil {
+	if n.client, err = n.newClient(); err != nil {
 		return err
 	}
 	down.add(n.client.Close)
@@ -107,6 +94,27 @@ func (n *Node) diskFull(err error) error {
 	return err
 }
 
+// newClient makes a client of the parameter servers.
+func (n *Node) newClient() (*ps.Client, error) {
+	opt, err := n.cfg.Job.NewOptimizer()
+	if err != nil {
+		return nil, err
+	}
+	return ps.NewClient(ps.ClientConfig{
+		Layout: n.cfg.Job.Layout(n.spec.Params()), OptimizerSlots: opt.Slots(), Log: n.cfg.Log,
+		Replicas: func(shard id.ParamShard) []string {
+			var addrs []string
+			for _, r := range n.replicas(shard) {
+				addrs = append(addrs, r.Addr)
+			}
+			return addrs
+		},
+		Dial: func(ctx context.Context, addr, topic string) (net.Conn, error) {
+			return n.port.Dial(ctx, addr, port.Params, topic)
+		},
+	})
+}
+
 // startShard starts this node's replica of a shard, if it is placed here. An identity that
 // the founding names bootstraps the shard with the others of the founding, if that is not
 // done yet; another one has lost its log and waits to be added anew.
@@ -133,6 +141,9 @@ func (n *Node) restore(ctx context.Context) (id.Step, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	step, ok, err := n.client.Complete(ctx)
+	if err == nil && (!ok || step < n.beginsAt()) && n.beginsAt() > 0 {
+		err = errNotLoaded
+	}
 	if err != nil || !ok {
 		return 0, err // nothing is kept yet: the run begins at step 0
 	}
@@ -171,6 +182,11 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 	loops.Go(func() { n.session.Run(ctx) })
 	loops.Go(func() { lifelines.Run(ctx) })
 	loops.Go(func() { n.watchLoss(ctx) })
+	loops.Go(func() { n.reportFatal(n.loadCheckpoint(ctx)) })
+	if err := n.saveCheckpoints(ctx, &loops, down); err != nil {
+		cancel()
+		return err
+	}
 	loops.Go(func() { n.writeRecords(ctx) })
 	if n.trainer != nil {
 		loops.Go(func() { n.reportFatal(n.trainer.Run(ctx)) })
@@ -183,6 +199,22 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 		loops.Wait()
 		return nil
 	})
+	return nil
+}
+
+// saveCheckpoints begins to write checkpoints, on a node that may lead the coordinator.
+func (n *Node) saveCheckpoints(ctx context.Context, loops *sync.WaitGroup, down *shutdown) error {
+	if n.coordinator == nil {
+		n.port.Handle(port.Control, CheckpointTopic, n.redirectCheckpoint)
+		return nil
+	}
+	s, err := n.newSaver()
+	if err != nil {
+		return err
+	}
+	down.add(s.client.Close)
+	n.port.Handle(port.Control, CheckpointTopic, s.serve)
+	loops.Go(func() { s.run(ctx) })
 	return nil
 }
 
