@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/nn"
 )
@@ -21,12 +22,16 @@ var ErrDiverged = errors.New("training diverged")
 // errElsewhere ends a shift that cannot go on because of another trainer's unit.
 var errElsewhere = errors.New("another trainer has a loss or a gradient that is no number")
 
-// diverged makes what Blame found a case of ErrDiverged.
-func diverged(err error) error {
-	if errors.Is(err, nn.ErrNotFinite) {
+// blame says where a loss or a gradient became no number.
+func blame(r *nn.Replica, w []float32, in data.Batch, key device.DropoutKey, grad []float32) error {
+	switch err := r.Blame(w, in, key, grad); {
+	case errors.Is(err, nn.ErrNotFinite):
 		return fmt.Errorf("%w: %w", ErrDiverged, err)
+	case err != nil:
+		return err
+	default: // the same samples give numbers when they are looked at alone
+		return fmt.Errorf("%w: the loss is not a finite number", ErrDiverged)
 	}
-	return err
 }
 
 // key tells the dropouts of a unit from all others.
@@ -45,10 +50,7 @@ func (w *work) explain(s id.Step, weights []float32, mine []id.LogicalShard, err
 		if finite(u.Loss) && allFinite(u.grad) {
 			continue
 		}
-		if why := b.replica.Blame(weights, w.loader.Fill(s, l, b.batch), w.key(s, l), u.grad); why != nil {
-			return fmt.Errorf("%v of %v: %w", s, l, diverged(why))
-		}
-		return err
+		return fmt.Errorf("%v of %v: %w", s, l, blame(b.replica, weights, w.loader.Fill(s, l, b.batch), w.key(s, l), u.grad))
 	}
 	return errElsewhere
 }

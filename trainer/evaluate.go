@@ -3,8 +3,6 @@ package trainer
 import (
 	"context"
 	"errors"
-	"runtime"
-	"sync"
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/trainer/data"
@@ -12,27 +10,26 @@ import (
 	"github.com/musterml/muster/trainer/nn"
 )
 
-// evaluateBatch is how many labels Evaluate runs at a time on one core.
-const evaluateBatch = 64
-
-// Evaluate measures weights on a data set, on all cores.
-func Evaluate(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32, d data.Dataset) (nn.Result, error) {
-	n := min(runtime.GOMAXPROCS(0), d.Len())
-	held := data.NewHeldOut(d, n)
-	results, errs := make([]nn.Result, n), make([]error, n)
-	var cores sync.WaitGroup
-	for i := range n {
-		cores.Go(func() {
-			results[i], errs[i] = evaluatePart(ctx, spec, dev, w, held, id.LogicalShard(i), data.NewBatch(d, max(1, evaluateBatch/spec.Targets())))
-		})
+// Evaluate measures weights on the held-out data, on all cores, as a run does at its end. The training data are for the
+// statistics of batch norms, if the model has any.
+func Evaluate(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, weights []float32, train, test data.Dataset) (sum nn.Result, err error) {
+	w, err := newWork(job, spec, dev, train, test, nil)
+	if err != nil {
+		return sum, err
 	}
-	cores.Wait()
-	var sum nn.Result
-	for _, r := range results {
-		sum.Loss += r.Loss
-		sum.Correct += r.Correct
+	defer func() { err = errors.Join(err, w.close()) }()
+	var all []id.LogicalShard
+	for l := range w.units {
+		all = append(all, id.LogicalShard(l))
 	}
-	return sum, errors.Join(errs...)
+	if err := w.compute(ctx, 0, w.steps, weights, all); err != nil {
+		return sum, err
+	}
+	for _, u := range w.units {
+		sum.Loss += u.test.Loss
+		sum.Correct += u.test.Correct
+	}
+	return sum, nil
 }
 
 // Means are the loss of a label and the share of them that is right, of the sums over samples.
@@ -44,24 +41,4 @@ func Means(spec *nn.Spec, r nn.Result, samples int) (loss, accuracy float64) {
 		return r.Loss / n, 1 - r.Loss/n
 	}
 	return r.Loss / n, float64(r.Correct) / n
-}
-
-func evaluatePart(ctx context.Context, spec *nn.Spec, dev device.Device, w []float32, held *data.HeldOut, part id.LogicalShard, batch data.Batch) (sum nn.Result, err error) {
-	replica, err := spec.NewReplica(dev, batch.Len())
-	if err != nil {
-		return sum, err
-	}
-	defer func() { err = errors.Join(err, replica.Close()) }()
-	for in := range held.Chunks(part, batch) {
-		if err := ctx.Err(); err != nil {
-			return sum, err
-		}
-		r, err := replica.Loss(w, in)
-		if err != nil {
-			return sum, err
-		}
-		sum.Loss += r.Loss
-		sum.Correct += r.Correct
-	}
-	return sum, nil
 }

@@ -94,7 +94,7 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 	}
 
 	s := &shift{Trainer: &Trainer{cfg: Config{Job: j, Spec: spec, Test: test}, work: w, steps: w.steps}}
-	held, err := Evaluate(t.Context(), spec, dev, weights, test)
+	held, err := Evaluate(t.Context(), j, spec, dev, weights, train, test)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
@@ -38,6 +39,7 @@ type work struct {
 	flight  *flight.Recorder
 	benches []*bench
 	units   []unit // by logical shard
+	norms   norms
 }
 
 // bench is what one unit at a time needs.
@@ -90,24 +92,37 @@ func (w *work) evaluates(s id.Step) bool {
 // compute does the units of the shards at the step for the given weights; those that are
 // done already it keeps. It stops between units when ctx ends.
 func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []float32, shards []id.LogicalShard) error {
-	todo := make(chan id.LogicalShard, len(shards))
-	for _, l := range shards {
-		if u := &w.units[l]; !u.done || u.step != s {
-			todo <- l
+	if w.evaluates(s) {
+		if err := w.observe(ctx, s, weights); err != nil {
+			return fmt.Errorf("statistics of batch norms after %v: %w", s, err)
 		}
 	}
-	close(todo)
-	errs := make([]error, len(w.benches))
-	var benches sync.WaitGroup
-	for i, b := range w.benches[:min(len(w.benches), len(todo))] {
+	var todo []id.LogicalShard
+	for _, l := range shards {
+		if u := &w.units[l]; !u.done || u.step != s {
+			todo = append(todo, l)
+		}
+	}
+	return w.each(ctx, len(todo), func(b *bench, i int) error {
 		b.span.View, b.span.Step = v, s
+		return w.do(b, s, todo[i], weights)
+	})
+}
+
+// each does n things on all benches. It stops between them when ctx ends, or when one fails.
+func (w *work) each(ctx context.Context, n int, do func(b *bench, i int) error) error {
+	errs := make([]error, len(w.benches))
+	var next atomic.Int64
+	var benches sync.WaitGroup
+	for i, b := range w.benches[:min(len(w.benches), n)] {
 		benches.Go(func() {
-			for l := range todo {
-				if errs[i] = context.Cause(ctx); errs[i] != nil {
+			for errs[i] == nil {
+				at := int(next.Add(1)) - 1
+				if at >= n {
 					return
 				}
-				if errs[i] = w.do(b, s, l, weights); errs[i] != nil {
-					return
+				if errs[i] = context.Cause(ctx); errs[i] == nil {
+					errs[i] = do(b, at)
 				}
 			}
 		})
@@ -130,22 +145,22 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 		u.Result, err = b.replica.Gradient(weights, in, w.key(s, l), w.scale, u.grad)
 		// Of exact sums the exponents tell whether the gradient is finite, see explain.
 		if err == nil && !(finite(u.Loss) && (w.job.Sync.Sum == SumExact || allFinite(u.grad))) {
-			err = b.replica.Blame(weights, in, w.key(s, l), u.grad)
+			err = blame(b.replica, weights, in, w.key(s, l), u.grad)
 		}
 		if err != nil {
-			return fmt.Errorf("%v of %v: %w", s, l, diverged(err))
+			return fmt.Errorf("%v of %v: %w", s, l, err)
 		}
 	}
 	if w.evaluates(s) {
 		w.begin(b, "evaluate")
 		defer w.end(b)
 		for in := range w.heldOut.Chunks(l, b.batch) {
-			r, err := b.replica.Loss(weights, in)
+			r, err := b.replica.Evaluate(weights, w.norms.stats, in)
 			if err == nil && !finite(r.Loss) {
-				err = b.replica.Blame(weights, in, device.DropoutKey{}, nil)
+				err = blame(b.replica, weights, in, device.DropoutKey{}, nil)
 			}
 			if err != nil {
-				return fmt.Errorf("held-out data of %v after %v: %w", l, s, diverged(err))
+				return fmt.Errorf("held-out data of %v after %v: %w", l, s, err)
 			}
 			u.test.Loss += r.Loss
 			u.test.Correct += r.Correct
@@ -178,4 +193,5 @@ func (w *work) forget() {
 	for i := range w.units {
 		w.units[i].done = false
 	}
+	w.norms.done = false
 }

@@ -60,7 +60,7 @@ func eval(c *cobra.Command, o *common, model string) error {
 	if err != nil {
 		return err
 	}
-	r, err := trainer.Evaluate(c.Context(), spec, dev, w, test)
+	r, err := trainer.Evaluate(c.Context(), job, spec, dev, w, train, test)
 	if err != nil {
 		return err
 	}

@@ -162,7 +162,8 @@ func (l BatchNorm) build(b *builder, name string) {
 	}
 	b.channelsLast()
 	w := b.normWeights(name, b.now.c)
-	b.add(&batchNorm{s: b.now, gamma: w.weight, beta: w.bias})
+	b.add(&batchNorm{s: b.now, gamma: w.weight, beta: w.bias, stats: param{b.spec.stats, 2 * b.now.c}})
+	b.spec.stats += 2 * b.now.c
 }
 
 func (l LayerNorm) build(b *builder, name string) {

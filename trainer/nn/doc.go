@@ -10,14 +10,14 @@
 // Replica.Gradient is a pure function of its arguments: the same bits on every device of one
 // Arithmetic, whatever ran before, and it allocates nothing.
 //
-// A sample is C*H*W numbers with one label, or T tokens with a label for each (Spec.Tokens, Spec.Targets).
+// A sample is C*H*W numbers, the entries of sparse features, or T tokens, with one label (or a number to be found), or with a
+// label for each token (Spec.Kind, Spec.Targets).
 //
-// A model is a chain of layers, some of which (residual) hold chains of their own. Batch norm uses
-// the statistics of the samples of the call, always: a logical shard's in training, a chunk's of held-out data in
-// evaluation. So there is no state beside the flat vector to replicate, and a unit of work stays a function of
-// weights and samples; the price is that the evaluation of a sample depends a little on those beside it, so
-// chunks should be about as large as shards. Running means, rejected, would have to be summed over
-// the logical shards of each step and sent along with the weights, past the optimizer.
+// A model is a chain of layers, some of which (residual) hold chains of their own. In training batch norm uses
+// the statistics of the samples of the call, those of a logical shard. So there is no state beside the flat
+// vector to replicate, and a unit of work stays a function of weights and samples. Evaluation observes the statistics of
+// some training batches anew for the weights at hand (Observe, Population, Evaluate). Running means, rejected, would have
+// to be summed over the logical shards of each step and sent along with the weights, past the optimizer.
 //
 // It leaves out: automatic differentiation, and graphs that are not chains of such layers.
 package nn

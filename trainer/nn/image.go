@@ -105,11 +105,12 @@ func (l *toNCHW) backward(p *pass, st *state, _, dx device.Buffer) {
 // normEps is added to variances, as in PyTorch.
 const normEps = 1e-5
 
-// batchNorm is act(PyTorch's nn.BatchNorm2d), always with the statistics of the samples of the call, in
-// Loss as in Gradient (track_running_stats=False): there is no state beside the parameters. See doc.go.
+// batchNorm is act(PyTorch's nn.BatchNorm2d), with the statistics of the samples of the call, or those that
+// the pass is given. See doc.go.
 type batchNorm struct {
 	s           shape
 	gamma, beta param
+	stats       param // within the statistics of all batch norms: means, then variances, or 1/deviations while they are observed
 	act         device.Activation
 }
 
@@ -122,8 +123,19 @@ func (l *batchNorm) memory(a *allocator, st *state) {
 func (l *batchNorm) activation() *device.Activation { return &l.act }
 
 func (l *batchNorm) forward(p *pass, st *state, x device.Buffer) {
-	p.BatchNorm(device.BatchNorm{Rows: p.n * l.s.h * l.s.w, Channels: l.s.c, Y: st.y, X: x,
-		Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: st.mean, RStd: st.rstd, Eps: normEps, Act: l.act})
+	rows, mean, rstd := p.n*l.s.h*l.s.w, st.mean, st.rstd
+	if !p.given.IsNone() {
+		all := l.stats.of(p.given)
+		p.BatchNormInference(device.BatchNormInference{Rows: rows, Channels: l.s.c, Y: st.y, X: x,
+			Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: all.Range(0, l.s.c), Variance: all.Range(l.s.c, l.s.c), Eps: normEps, Act: l.act})
+		return
+	}
+	if !p.observed.IsNone() {
+		all := l.stats.of(p.observed)
+		mean, rstd = all.Range(0, l.s.c), all.Range(l.s.c, l.s.c)
+	}
+	p.BatchNorm(device.BatchNorm{Rows: rows, Channels: l.s.c, Y: st.y, X: x,
+		Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: mean, RStd: rstd, Eps: normEps, Act: l.act})
 }
 
 func (l *batchNorm) backward(p *pass, st *state, x, dx device.Buffer) {

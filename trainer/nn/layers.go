@@ -25,6 +25,8 @@ type pass struct {
 	n        int
 	w, grad  device.Buffer // the flat vectors
 	sparse   device.Sparse // the samples, if they are such
+	observed device.Buffer // where batch norms leave their statistics, none but in Observe
+	given    device.Buffer // the statistics that they take, none but in Evaluate
 	training bool
 	key      device.DropoutKey
 }

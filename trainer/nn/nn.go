@@ -67,6 +67,7 @@ type Spec struct {
 	params   int
 	tensors  []Tensor
 	dropouts int
+	stats    int // numbers of Statistics
 	listed   int // entries of all lists together
 }
 
@@ -90,6 +91,10 @@ func (s *Spec) Targets() int { return s.targets }
 
 // Classes is the number of classes, the range of the labels; 0 where the model finds numbers.
 func (s *Spec) Classes() int { return s.classes }
+
+// Statistics is how many numbers Observe finds and Evaluate takes: a mean and a variance for each channel of each batch
+// norm. Models without have none.
+func (s *Spec) Statistics() int { return s.stats }
 
 // Tensors lists the parameters in the order of the flat vector.
 func (s *Spec) Tensors() []Tensor { return append([]Tensor(nil), s.tensors...) }

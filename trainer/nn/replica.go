@@ -23,6 +23,7 @@ type Replica struct {
 	x              device.Memory // values, tokens, or the values of sparse entries
 	starts, column device.Memory // of sparse samples
 	labels         device.Memory // or targets
+	stats          device.Memory // nil where the model has none
 	states         []state       // by layer
 	pass           pass          // the current one; here so that it is not allocated for each
 	total          device.Total
@@ -66,6 +67,9 @@ func (r *Replica) allocate() error {
 		labels = device.Float32
 	}
 	r.x, r.labels = a.port(kind, values), a.port(labels, r.batch*s.targets)
+	if s.stats > 0 {
+		r.stats = a.port(device.Float32, s.stats)
+	}
 	a.measure(s.layers, 0)
 	r.states = a.chain(s.layers, 0, device.Buffer{})
 	return a.err
@@ -76,7 +80,16 @@ func (r *Replica) Close() error { return r.stream.Close() }
 
 // Loss runs the samples with the parameters w and compares with their labels, or targets.
 func (r *Replica) Loss(w []float32, in data.Batch) (Result, error) {
-	return r.run(w, in, device.DropoutKey{}, 0, nil)
+	return r.run(w, in, device.DropoutKey{}, 0, nil, nil)
+}
+
+// Evaluate is Loss with the given statistics in batch norms, and not those of the samples: PyTorch's model.eval(). stats
+// has Statistics numbers.
+func (r *Replica) Evaluate(w, stats []float32, in data.Batch) (Result, error) {
+	if err := r.checkStats(stats); err != nil {
+		return Result{}, err
+	}
+	return r.run(w, in, device.DropoutKey{}, 0, nil, stats)
 }
 
 // Gradient is Loss, and grad = scale * d(sum of losses)/dw, overwritten. What dropout drops the key says, of which
@@ -85,15 +98,19 @@ func (r *Replica) Gradient(w []float32, in data.Batch, key device.DropoutKey, sc
 	if len(grad) != r.spec.params {
 		return Result{}, fmt.Errorf("gradient of model %s: %w: room for %d values given, the model has %d parameters", r.spec.name, ErrArgument, len(grad), r.spec.params)
 	}
-	return r.run(w, in, key, scale, grad)
+	return r.run(w, in, key, scale, grad, nil)
 }
 
-func (r *Replica) run(w []float32, in data.Batch, key device.DropoutKey, scale float32, grad []float32) (Result, error) {
+func (r *Replica) run(w []float32, in data.Batch, key device.DropoutKey, scale float32, grad, stats []float32) (Result, error) {
 	if err := r.check(w, in); err != nil {
 		return Result{}, err
 	}
 	s, p, x := r.spec, &r.pass, device.Whole(r.x)
 	r.begin(w, in, key, grad != nil)
+	if len(stats) > 0 {
+		r.stream.Bind(r.stats, stats, device.In)
+		p.given = device.Whole(r.stats)
+	}
 	y, dy := p.forwardChain(s.layers, r.states, x), device.Buffer{}
 	if grad != nil {
 		r.stream.Bind(r.grad, grad, device.Out)
