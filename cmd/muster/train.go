@@ -34,7 +34,7 @@ loopback only. The weights come out the same, bit for bit, as on a cluster.`,
 	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
 	f.BoolVar(&o.resume, "resume", false, "go on from the last commit (durability disk), else from the newest checkpoint, else begin anew")
 	f.BoolVar(&o.printJob, "print-job", false, "print the effective job, with every default, and end")
-	f.BoolVar(&o.expand, "expand", false, "with --print-job, show the model as the list of layers that it is")
+	f.BoolVar(&o.expand, "expand", false, "--print-job, with the model as the list of layers that it is")
 	return c
 }
 
@@ -47,6 +47,7 @@ func (o *trainOptions) run(c *cobra.Command) error {
 		job.Out = o.out
 	}
 	if o.expand {
+		o.printJob = true
 		if job.Model, err = job.Model.Expand(); err != nil {
 			return err
 		}

@@ -166,6 +166,23 @@ func TestTensors(t *testing.T) {
 	}
 }
 
+// TestSizes: as many parameters as in PyTorch, where these are ../shared/peers/torch/models.py and torchvision's resnet50; the last is GPT-2
+// small with a head of its own.
+func TestSizes(t *testing.T) {
+	for _, c := range []struct {
+		testCase
+		params int
+	}{
+		{full[3], 11173962}, {full[4], 5289472},
+		{testCase{"resnet50", nil, []int{3, 224, 224}, 1000}, 25557032},
+		{testCase{"gpt", map[string]any{"width": 768, "heads": 12, "layers": 12, "vocab": 50257}, []int{1024}, 65}, 163037184},
+	} {
+		if s := c.build(t); s.Params() != c.params {
+			t.Errorf("%s has %d parameters, want %d", c.name, s.Params(), c.params)
+		}
+	}
+}
+
 func TestInit(t *testing.T) {
 	s := full[2].build(t)
 	w, again, other := start(t, s), start(t, s), make([]float32, s.Params())
