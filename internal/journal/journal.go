@@ -58,24 +58,11 @@ func (j *Journal) Append(records ...Record) error {
 		return explain(err)
 	}
 	s := &j.segments[len(j.segments)-1]
-	size, mark, err := s.size, s.mark, error(nil)
+	size, mark := s.size, s.mark
 	for i := range records {
-		r := &records[i]
-		crash.At("journal.before-record")
-		if int64(len(r.Body)) >= maxBody {
-			err = fmt.Errorf("a record of %d bytes is too long for a journal", len(r.Body))
-		}
-		j.head = appendHead(j.head[:0], r, i == 0)
-		err = errors.Join(err, write(j.buf, j.head), write(j.buf, r.Body))
-		size, mark = size+recordHead+int64(len(r.Body)), max(mark, r.Mark)
-		crash.At("journal.after-record")
+		size, mark = size+recordHead+int64(len(records[i].Body)), max(mark, records[i].Mark)
 	}
-	if err = errors.Join(err, j.buf.Flush()); err == nil {
-		crash.At("journal.before-sync")
-		err = j.file.Sync()
-		crash.At("journal.after-sync")
-	}
-	if err != nil {
+	if err := j.write(records); err != nil {
 		return explain(errors.Join(err, j.abandon()))
 	}
 	s.size, s.mark = size, mark
@@ -89,8 +76,29 @@ func (j *Journal) Append(records ...Record) error {
 	return nil
 }
 
-func write(w *bufio.Writer, b []byte) error {
-	_, err := w.Write(b)
+// write makes the records durable in the open segment.
+func (j *Journal) write(records []Record) error {
+	for i := range records {
+		r := &records[i]
+		crash.At("journal.before-record")
+		if int64(len(r.Body)) >= maxBody {
+			return fmt.Errorf("a record of %d bytes is too long for a journal", len(r.Body))
+		}
+		j.head = appendHead(j.head[:0], r, i == 0)
+		if _, err := j.buf.Write(j.head); err != nil {
+			return err
+		}
+		if _, err := j.buf.Write(r.Body); err != nil {
+			return err
+		}
+		crash.At("journal.after-record")
+	}
+	if err := j.buf.Flush(); err != nil {
+		return err
+	}
+	crash.At("journal.before-sync")
+	err := j.file.Sync()
+	crash.At("journal.after-sync")
 	return err
 }
 

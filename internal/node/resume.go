@@ -162,7 +162,7 @@ func (n *Node) lostLogs() error {
 	for group, servers := range groups {
 		var lost []string
 		for _, p := range peers {
-			if p.Alive && slices.Contains(p.Meta.Lost, group) && slices.ContainsFunc(servers, func(r raftgroup.Replica) bool { return r.Node == p.Node }) {
+			if slices.Contains(p.Meta.Lost, group) && slices.ContainsFunc(servers, func(r raftgroup.Replica) bool { return r.Node == p.Node }) {
 				lost = append(lost, string(p.Node))
 			}
 		}
