@@ -27,7 +27,7 @@ func tiny(t *testing.T) (Job, *nn.Spec, data.Dataset, data.Dataset) {
 	j.Data.Train, j.Data.Test = 100, 20
 	j.Batch = Batch{Size: 32, LogicalShards: 5}
 	j.Passes = 2
-	train, test, err := data.Open(j.Data)
+	train, test, err := data.Open(t.Context(), j.Data, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

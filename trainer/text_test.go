@@ -39,7 +39,7 @@ passes: 1
 // are computed shard by shard or all at once.
 func TestTextIsMeasuredPerLabel(t *testing.T) {
 	j := textJob(t)
-	train, test, err := data.Open(j.Data)
+	train, test, err := data.Open(t.Context(), j.Data, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func eval(c *cobra.Command, o *common, model string) error {
 	if err != nil {
 		return err
 	}
-	train, test, err := data.Open(job.Data)
+	train, test, err := data.Open(c.Context(), job.Data, nil)
 	if err != nil {
 		return fmt.Errorf("data: %w", err)
 	}

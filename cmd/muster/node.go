@@ -91,7 +91,7 @@ func (o *nodeOptions) run(c *cobra.Command) error {
 				"node %s listens at %s (%s); ask it: muster status --addr %s", o.name, addr, strings.Join(o.roles, ", "), addr)
 			narrator.Go(func() { o.narrate(ctx, addr, p) })
 		},
-		OnSteps: p.of, OnStep: p.step, OnEvent: p.view,
+		OnData: p.reading, OnSteps: p.of, OnStep: p.step, OnEvent: p.view,
 	})
 	cancel()
 	p.end()

@@ -14,6 +14,7 @@ import (
 	"github.com/musterml/muster/membership"
 	pb "github.com/musterml/muster/proto"
 	"github.com/musterml/muster/trainer"
+	"github.com/musterml/muster/trainer/data"
 )
 
 // progress shows a run as it goes: one line that renews itself on a terminal, a line
@@ -59,6 +60,15 @@ func (p *progress) of(steps id.Step) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.steps = uint64(steps)
+}
+
+// reading shows how far the reading of the data is.
+func (p *progress) reading(r data.Progress) {
+	far := fmt.Sprintf("%d MB", r.Read/1e6)
+	if r.Size > 0 {
+		far = fmt.Sprintf("%d %% of %d MB", 100*r.Read/r.Size, r.Size/1e6)
+	}
+	p.say("reading", map[string]any{"path": r.Path, "read": r.Read, "size": r.Size}, "reading %s: %s", r.Path, far)
 }
 
 // step shows a step that is done.

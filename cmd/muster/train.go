@@ -6,15 +6,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/musterml/muster/internal/node"
+	"github.com/musterml/muster/trainer/data"
 )
 
 type trainOptions struct {
 	common
-	nodes    int
-	out      string
-	printJob bool
-	expand   bool
-	resume   bool
+	nodes     int
+	out       string
+	printJob  bool
+	printData bool
+	expand    bool
+	resume    bool
 }
 
 func trainCommand() *cobra.Command {
@@ -34,6 +36,7 @@ loopback only. The weights come out the same, bit for bit, as on a cluster.`,
 	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
 	f.BoolVar(&o.resume, "resume", false, "go on from the last commit (durability disk), else from the newest checkpoint, else begin anew")
 	f.BoolVar(&o.printJob, "print-job", false, "print the effective job, with every default, and end")
+	f.BoolVar(&o.printData, "print-data", false, "read the data, print what was made of it, and end")
 	f.BoolVar(&o.expand, "expand", false, "--print-job, with the model as the list of layers that it is")
 	return c
 }
@@ -59,6 +62,13 @@ func (o *trainOptions) run(c *cobra.Command) error {
 		}
 		return err
 	}
+	if o.printData {
+		train, test, err := data.Open(c.Context(), job.Data, nil)
+		if err != nil {
+			return fmt.Errorf("data: %w", err)
+		}
+		return data.Describe(c.OutOrStdout(), train, test)
+	}
 	log, err := o.logger(c.ErrOrStderr())
 	if err != nil {
 		return err
@@ -67,7 +77,7 @@ func (o *trainOptions) run(c *cobra.Command) error {
 		return fmt.Errorf("--nodes is %d: embed 1 to 64", o.nodes)
 	}
 	p := newProgress(c.OutOrStdout(), o.json, job)
-	result, err := node.RunEmbedded(c.Context(), node.Config{Job: job, Resume: o.resume, Version: version, Log: log, OnSteps: p.of, OnStep: p.step, OnEvent: p.view}, o.nodes)
+	result, err := node.RunEmbedded(c.Context(), node.Config{Job: job, Resume: o.resume, Version: version, Log: log, OnData: p.reading, OnSteps: p.of, OnStep: p.step, OnEvent: p.view}, o.nodes)
 	p.end()
 	if err != nil {
 		return err

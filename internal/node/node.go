@@ -51,6 +51,7 @@ type Config struct {
 	Log       zerolog.Logger
 
 	OnListen func(addr string)          // called once the node can be reached
+	OnData   func(data.Progress)        // called now and then while the data is read, if that takes long
 	OnSteps  func(id.Step)              // called once the number of steps is known
 	OnStep   func(*pb.StepMetrics)      // called for every step that this node's trainer takes part in
 	OnEvent  func(view membership.View) // called when the agreed membership changes
@@ -143,7 +144,7 @@ func (s *shutdown) run() error {
 // start brings the node up: first what can be wrong here alone (data, folder, port),
 // then what needs others.
 func (n *Node) start(ctx context.Context, down *shutdown) error {
-	if err := n.openData(); err != nil {
+	if err := n.openData(ctx); err != nil {
 		return err
 	}
 	unlock, err := lockDir(n.cfg.DataDir)
@@ -173,11 +174,11 @@ func (n *Node) start(ctx context.Context, down *shutdown) error {
 
 // openData reads the data and builds the model, on a node that trains. A server learns
 // from the trainers what the samples look like.
-func (n *Node) openData() (err error) {
+func (n *Node) openData(ctx context.Context) (err error) {
 	if !n.cfg.Trainer {
 		return nil
 	}
-	if n.train, n.test, err = data.Open(n.cfg.Job.Data); err != nil {
+	if n.train, n.test, err = data.Open(ctx, n.cfg.Job.Data, n.cfg.OnData); err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
 	form := n.train.Form()

@@ -234,7 +234,7 @@ func TestCSVFaults(t *testing.T) {
 		"Latin 1 later":      {of("x,y\ntea,a\ncaf\xe9,b\n"), 3, `expected text in UTF-8, found "caf\xe9"`},
 		"UTF-16":             {of("\xfe\xff\x00x\x00,\x00y"), 1, "expected text in UTF-8, found text in UTF-16"},
 		"gzip truncated":     {of(string(gzipped([]byte(few))[:22])), 2, "expected whole compressed data, found the end in the middle of it"},
-		"one class":          {of("x,y\n1,a\n2,a\n"), 0, `expected labels of at least 2 classes, found only ["a"] in column "y"`},
+		"one class":          {of("x,y\n1,a\n2,a\n"), 0, `expected labels of at least 2 classes, found only a: name files`},
 		"labels of one row":  {of("x,y\n" + alphabet.String()), 0, "expected labels that come again and again, as classes do, found 50 different ones in 60 rows"},
 		"nothing to learn":   {of("x,y\n1,a\n1,b\n"), 0, "expected at least one column to learn from, found none: x (always the same number): name columns"},
 		"a text to be found": {Source{Source: CSV, Path: of(prices).Path, TestPath: of(prices).Path, Task: Regression, Table: byLabel("y")}, 32, `expected a number of 32 bits in column "y", found "z": correct it, or set data.task to classification`},
@@ -243,7 +243,7 @@ func TestCSVFaults(t *testing.T) {
 		"other labels":       {csvSource(t, few, "x,y\n1,a\n1,a.\n", byLabel("y")), 3, `data.test_path: TEST, line 3: expected a label in column "y" that occurs in PATH, found "a.": name files that belong together, or write their labels alike`},
 		"a text held out":    {csvSource(t, few, "x,y\n1,a\nu,a\n", byLabel("y")), 3, `data.test_path: TEST, line 3: expected a number of 32 bits in column "x", as in PATH, found "u": correct it`},
 	} {
-		_, _, err := Open(c.s)
+		_, _, err := Open(t.Context(), c.s, nil)
 		want := "data.path: " + c.s.Path
 		if c.line > 0 {
 			want += fmt.Sprintf(", line %d", c.line)

@@ -5,6 +5,7 @@ import (
 	"compress/bzip2"
 	"compress/flate"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +49,7 @@ type file struct {
 }
 
 // openFile opens a data file that a field of the job names. The caller closes it.
-func openFile(field, path string) (*file, error) {
+func (w *watch) openFile(field, path string) (*file, error) {
 	opened, err := os.Open(path)
 	if err != nil {
 		return nil, pathError(field, path, err)
@@ -57,7 +58,7 @@ func openFile(field, path string) (*file, error) {
 	if info, err := opened.Stat(); err == nil && info.Mode().IsRegular() {
 		size = info.Size()
 	}
-	f, err := newFile(field, path, opened, size)
+	f, err := newFile(field, path, &watched{Reader: opened, watch: w, at: Progress{Path: path, Size: size}}, size)
 	if err != nil {
 		opened.Close()
 		return nil, err
@@ -111,6 +112,8 @@ func (f *file) readError(line int, err error) error {
 	var gz flate.CorruptInputError
 	var bz bzip2.StructuralError
 	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("reading %s: %w", f.path, err)
 	case errors.Is(err, syscall.EISDIR):
 		return f.fail("a file", "a directory", "name the file in it", err)
 	case errors.Is(err, io.ErrUnexpectedEOF):

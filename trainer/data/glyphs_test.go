@@ -133,7 +133,7 @@ func TestGlyphsStreamsAndSeedsDiffer(t *testing.T) {
 
 func TestGlyphsDigest(t *testing.T) {
 	digest := func(s Source) Digest {
-		train, test, err := Open(s)
+		train, test, err := Open(t.Context(), s, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

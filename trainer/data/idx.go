@@ -37,8 +37,8 @@ type idxFile struct {
 func (f *idxFile) sampleSize() int64 { return f.rows * f.cols }
 
 // openIDXFile opens an IDX file. The caller closes it.
-func openIDXFile(field, path string, magic uint32) (*idxFile, error) {
-	opened, err := openFile(field, path)
+func (w *watch) openIDXFile(field, path string, magic uint32) (*idxFile, error) {
+	opened, err := w.openFile(field, path)
 	if err != nil {
 		return nil, err
 	}

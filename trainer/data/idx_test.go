@@ -77,7 +77,7 @@ func TestIDXSplitsFirstAndLast(t *testing.T) {
 		if zip {
 			images, labels = gzipped(images), gzipped(labels)
 		}
-		train, test, err := Open(source(t, images, labels))
+		train, test, err := Open(t.Context(), source(t, images, labels), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestIDXSplitsFirstAndLast(t *testing.T) {
 	}
 	changed := bytes.Clone(fiveImages)
 	changed[len(changed)-1]++
-	train, test, err := Open(source(t, changed, fiveLabels))
+	train, test, err := Open(t.Context(), source(t, changed, fiveLabels), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestIDXSeparateTestFiles(t *testing.T) {
 	s.TestImages, s.TestLabels = s.Images+"2", s.Labels+"2"
 	write(t, s.TestImages, idxImages(2, 1, 2, 90, 91, 92, 93))
 	write(t, s.TestLabels, idxLabels(2, 9, 8))
-	train, test, err := Open(s)
+	train, test, err := Open(t.Context(), s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestIDXSeparateTestFiles(t *testing.T) {
 		t.Error(got)
 	}
 	write(t, s.TestImages, idxImages(2, 2, 1, 90, 91, 92, 93))
-	if _, _, err := Open(s); err == nil || !strings.Contains(err.Error(), "data.test_images") {
+	if _, _, err := Open(t.Context(), s, nil); err == nil || !strings.Contains(err.Error(), "data.test_images") {
 		t.Errorf("test images of another shape: %v", err)
 	}
 }
@@ -150,7 +150,7 @@ func TestIDXFaults(t *testing.T) {
 		{"held-out label", fiveImages, idxLabels(5, 0, 1, 2, 3, 77), []string{"label 77 at sample 4"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, _, err := Open(source(t, c.images, c.labels))
+			_, _, err := Open(t.Context(), source(t, c.images, c.labels), nil)
 			var file *FileError
 			if !errors.As(err, &file) {
 				t.Fatalf("%v", err)
@@ -170,7 +170,7 @@ func TestIDXFaults(t *testing.T) {
 func TestIDXMissingFile(t *testing.T) {
 	s := source(t, fiveImages, fiveLabels)
 	s.Labels = "no/such/file"
-	_, _, err := Open(s)
+	_, _, err := Open(t.Context(), s, nil)
 	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "data.labels: no/such/file") ||
 		!strings.Contains(err.Error(), "relative to the working directory, /") {
 		t.Error(err)
@@ -218,7 +218,7 @@ func TestSourceValidate(t *testing.T) {
 				t.Errorf("%q does not say %q", f, part)
 			}
 		}
-		if _, _, err := Open(c.s); len(c.want) > 0 && err == nil {
+		if _, _, err := Open(t.Context(), c.s, nil); len(c.want) > 0 && err == nil {
 			t.Errorf("%+v opened", c.s)
 		}
 	}
@@ -229,8 +229,8 @@ func TestRealMNIST(t *testing.T) {
 	if _, err := os.Stat(dir); err != nil {
 		t.Skip("no real MNIST at ../shared/data/mnist10k, seen from the root of the repository")
 	}
-	train, test, err := Open(Source{Source: IDX, Train: 9000, Test: 1000,
-		Images: dir + "t10k-images-idx3-ubyte.gz", Labels: dir + "t10k-labels-idx1-ubyte.gz"})
+	train, test, err := Open(t.Context(), Source{Source: IDX, Train: 9000, Test: 1000,
+		Images: dir + "t10k-images-idx3-ubyte.gz", Labels: dir + "t10k-labels-idx1-ubyte.gz"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

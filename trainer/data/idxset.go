@@ -41,23 +41,23 @@ func (s *idxSet) Sample(i int, into Batch) {
 }
 
 // openIDX reads the files of a valid source.
-func openIDX(s Source) (train, test Dataset, err error) {
+func (w *watch) openIDX(s Source) (train, test Dataset, err error) {
 	classes := s.Classes
 	if classes == 0 {
 		classes = 10
 	}
 	if s.TestImages == "" {
-		a, b, err := openPair("data.images", s.Images, "data.labels", s.Labels, classes, s.Train, s.Test)
+		a, b, err := w.openPair("data.images", s.Images, "data.labels", s.Labels, classes, s.Train, s.Test)
 		if err != nil {
 			return nil, nil, err
 		}
 		return a, b, nil
 	}
-	a, _, err := openPair("data.images", s.Images, "data.labels", s.Labels, classes, s.Train, 0)
+	a, _, err := w.openPair("data.images", s.Images, "data.labels", s.Labels, classes, s.Train, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	b, _, err := openPair("data.test_images", s.TestImages, "data.test_labels", s.TestLabels, classes, s.Test, 0)
+	b, _, err := w.openPair("data.test_images", s.TestImages, "data.test_labels", s.TestLabels, classes, s.Test, 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,13 +71,13 @@ func openIDX(s Source) (train, test Dataset, err error) {
 
 // openPair reads a file of images and its file of labels: the first samples, and the
 // last ones.
-func openPair(imagesField, imagesPath, labelsField, labelsPath string, classes, first, last int) (a, b *idxSet, err error) {
-	images, err := openIDXFile(imagesField, imagesPath, magicImages)
+func (w *watch) openPair(imagesField, imagesPath, labelsField, labelsPath string, classes, first, last int) (a, b *idxSet, err error) {
+	images, err := w.openIDXFile(imagesField, imagesPath, magicImages)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer images.Close()
-	labels, err := openIDXFile(labelsField, labelsPath, magicLabels)
+	labels, err := w.openIDXFile(labelsField, labelsPath, magicLabels)
 	if err != nil {
 		return nil, nil, err
 	}

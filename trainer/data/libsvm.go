@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 )
@@ -28,6 +29,7 @@ const (
 // libsvm is LIBSVM files being read.
 type libsvm struct {
 	source  Source
+	watch   *watch
 	classes map[float64]int32 // the different labels, in no order; nil in regression
 	closed  bool              // no further classes: those of the training files are all there are
 	rows    int               // of all files of a path
@@ -48,8 +50,8 @@ type libsvmRows struct {
 func newLIBSVMRows() *libsvmRows { return &libsvmRows{sparse: sparse{starts: []int64{0}}} }
 
 // openLIBSVM reads the files of a valid source.
-func openLIBSVM(s Source) (train, test Dataset, err error) {
-	r := &libsvm{source: s}
+func (w *watch) openLIBSVM(s Source) (train, test Dataset, err error) {
+	r := &libsvm{source: s, watch: w}
 	if s.Task != Regression {
 		r.classes = map[float64]int32{}
 	}
@@ -86,7 +88,7 @@ func enough(s Source, train, test int) error {
 // read reads all files of a path; into gives the rows that a row belongs to.
 func (r *libsvm) read(field, pattern string, into func(row int) *libsvmRows) error {
 	r.rows = 0
-	return eachFile(field, pattern, func(f *file) error { return r.readFile(f, into) })
+	return r.watch.eachFile(field, pattern, func(f *file) error { return r.readFile(f, into) })
 }
 
 func (r *libsvm) readFile(f *file, into func(row int) *libsvmRows) error {
@@ -118,13 +120,13 @@ func (r *libsvm) readFile(f *file, into func(row int) *libsvmRows) error {
 }
 
 // eachFile opens the files of a path one after another.
-func eachFile(field, pattern string, do func(f *file) error) error {
+func (w *watch) eachFile(field, pattern string, do func(f *file) error) error {
 	paths, err := several(field, pattern)
 	if err != nil {
 		return err
 	}
 	for _, path := range paths {
-		f, err := openFile(field, path)
+		f, err := w.openFile(field, path)
 		if err != nil {
 			return err
 		}
@@ -267,77 +269,65 @@ func (r *libsvm) finish(train, test *libsvmRows) (a, b Dataset, err error) {
 		features = given
 	}
 	form := Form{Kind: Sparse, Shape: []int{max(features, 1)}, Entries: max(train.most(), test.most(), 1)}
-	about := ""
 	if r.classes == nil {
-		form.Unit, about = standardise(train.raw, &train.answers, test.raw, &test.answers)
+		form.Unit = standardise(train, test)
 	} else {
 		names := r.number()
-		form.Classes, about = len(names), fmt.Sprintf("classes %v", names)
-		if len(names) < 2 {
-			return nil, nil, oneClass(r.source, fmt.Sprint(names[0]))
-		}
-		if err := repeated(r.source, len(names), train.Len()+test.Len()); err != nil {
+		if err := distinct(r.source, names, train.Len()+test.Len()); err != nil {
 			return nil, nil, err
+		}
+		form.Classes = len(names)
+		for _, part := range []*libsvmRows{train, test} {
+			part.names, part.labels = names, make([]int32, len(part.raw))
+			for i, x := range part.raw {
+				part.labels[i] = r.classes[x]
+			}
 		}
 	}
 	for _, part := range []*libsvmRows{train, test} {
 		for i := range part.columns {
 			part.columns[i] -= base
 		}
-		if r.classes != nil {
-			part.labels = make([]int32, len(part.raw))
-			for i, x := range part.raw {
-				part.labels[i] = r.classes[x]
-			}
-		}
-		part.seal(form, about)
 		part.raw = nil // the data set lives on
+		part.seal(form)
 	}
 	return &train.sparse, &test.sparse, nil
 }
 
 // number numbers the classes in ascending order of their labels, and lists these.
-func (r *libsvm) number() []float64 {
-	var names []float64
-	for x := range r.classes {
-		names = append(names, x)
-	}
-	slices.Sort(names)
-	for i, x := range names {
+func (r *libsvm) number() (names []string) {
+	labels := slices.Sorted(maps.Keys(r.classes))
+	for i, x := range labels {
 		r.classes[x] = int32(i)
+		names = append(names, fmt.Sprint(x))
 	}
 	return names
 }
 
-func oneClass(s Source, label string) error {
-	return &FileError{Field: "data.path", Path: s.Path, Expected: "labels of at least 2 classes", Found: "only " + label, Remedy: "name files that have something to learn"}
-}
-
-// repeated refuses labels most of which occur once: they name the rows, or are numbers to be
-// found.
-func repeated(s Source, classes, rows int) error {
-	if classes < fewValues || 2*classes <= rows {
-		return nil
-	}
-	return &FileError{Field: "data.path", Path: s.Path, Expected: "labels that come again and again, as classes do", Found: fmt.Sprintf("%d different ones in %d rows", classes, rows),
-		Remedy: "take another column for the label, or, if numbers are to be found, set data.task to " + Regression}
-}
-
-// standardise makes targets of numbers, by the mean and the deviation of those to train on.
-func standardise(train []float64, a *answers, test []float64, b *answers) (unit float64, about string) {
+// standardise makes targets of labels, by the mean and the deviation of those to train on.
+func standardise(train, test *libsvmRows) (unit float64) {
 	var m moments
-	for _, x := range train {
+	for _, x := range train.raw {
 		m.add(x)
 	}
-	s := m.scale()
-	for _, part := range []struct {
-		raw []float64
-		to  *answers
-	}{{train, a}, {test, b}} {
-		part.to.targets = make([]float32, len(part.raw))
+	for _, part := range []*libsvmRows{train, test} {
+		part.scale, part.targets = m.scale(), make([]float32, len(part.raw))
 		for i, x := range part.raw {
-			part.to.targets[i] = s.of(x)
+			part.targets[i] = part.scale.of(x)
 		}
 	}
-	return s.deviation, fmt.Sprintf("targets less %v, by %v", s.mean, s.deviation)
+	return m.scale().deviation
+}
+
+// distinct checks that labels can be classes: there are several, and they do not name the rows.
+func distinct(s Source, names []string, rows int) error {
+	switch {
+	case len(names) < 2:
+		return &FileError{Field: "data.path", Path: s.Path, Expected: "labels of at least 2 classes", Found: "only " + list(names), Remedy: "name files that have something to learn"}
+	case len(names) >= fewValues && 2*len(names) > rows:
+		return &FileError{Field: "data.path", Path: s.Path, Expected: "labels that come again and again, as classes do", Found: fmt.Sprintf("%d different ones in %d rows", len(names), rows),
+			Remedy: "take another column for the label, or, if numbers are to be found, set data.task to " + Regression}
+	default:
+		return nil
+	}
 }

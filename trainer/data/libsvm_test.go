@@ -227,7 +227,7 @@ func TestLIBSVMFaults(t *testing.T) {
 		"bzip2 damaged":       {of("BZh91AY&SYrest of it"), 1, "expected whole compressed data, found"},
 		"gzip truncated":      {of(string(gzipped([]byte(few))[:20])), 3, "expected whole compressed data, found the end in the middle of it: the file is truncated; fetch the file again"},
 	} {
-		_, _, err := Open(c.s)
+		_, _, err := Open(t.Context(), c.s, nil)
 		field, path := "data.path", c.s.Path
 		if name == "other labels" || name == "no match" {
 			field, path = "data.test_path", c.s.TestPath

@@ -28,9 +28,13 @@ type column struct {
 	at         int   // its first feature
 	scale      scale // numeric
 	indicator  bool  // numeric: a feature after it tells missing values
+	missing    int   // of the rows to train on
 	categories []string
 	codes      map[string]uint16 // categorical: by value, from 1; 0 is the rest: rare, unknown, missing
 }
+
+// unusedColumn is a column that no feature is made of.
+type unusedColumn struct{ name, why string }
 
 func (c *column) width() int {
 	switch {
@@ -46,7 +50,7 @@ func (c *column) width() int {
 // plan is how rows become samples, a function of the files under Source.Path and the job.
 type plan struct {
 	columns []*column // those in use, in the order of the files
-	unused  []string  // the others: name (reason)
+	unused  []unusedColumn
 	width   int
 
 	label   string         // the column to be found
@@ -69,10 +73,10 @@ func (r *tableReader) plan() (*plan, error) {
 			return nil, err
 		}
 		if kind == unused {
-			p.unused = append(p.unused, fmt.Sprintf("%s (%s)", s.name, why))
+			p.unused = append(p.unused, unusedColumn{s.name, why})
 			continue
 		}
-		c := &column{name: s.name, field: i, kind: kind, at: p.width}
+		c := &column{name: s.name, field: i, kind: kind, at: p.width, missing: s.missing}
 		if kind == numeric {
 			c.scale, c.indicator = s.moments.scale(), t.IndicateMissing && s.missing > 0
 		} else {
@@ -87,7 +91,7 @@ func (r *tableReader) plan() (*plan, error) {
 	}
 	switch {
 	case len(p.columns) == 0:
-		return nil, r.fail("at least one column to learn from", "none: "+list(p.unused), "name columns in data.numeric or data.categorical")
+		return nil, r.fail("at least one column to learn from", "none: "+p.reasons(), "name columns in data.numeric or data.categorical")
 	case p.width > maxWidth:
 		return nil, r.fail(fmt.Sprintf("at most %d features", maxWidth), fmt.Sprint(p.width), "lower data.max_categories, or name columns in data.ignore")
 	}
@@ -122,11 +126,8 @@ func (r *tableReader) planLabel(p *plan) error {
 	if l.lost {
 		return r.fail(fmt.Sprintf("at most %d classes in column %q", maxClasses, l.name), "more", "name another column in data.label, or set data.task to "+Regression)
 	}
-	if len(l.counts) < 2 {
-		return oneClass(r.source, fmt.Sprintf("%q in column %q", slices.Collect(maps.Keys(l.counts)), l.name))
-	}
 	p.classes, p.class = classes(l, numbers)
-	return repeated(r.source, len(p.classes), l.values)
+	return distinct(r.source, p.classes, l.values)
 }
 
 // classes numbers the different labels in ascending order: of their values where all are
@@ -145,6 +146,15 @@ func classes(l *survey, numbers bool) (names []string, class map[string]int) {
 		class[text] = len(names) - 1
 	}
 	return names, class
+}
+
+// reasons says why columns are not used.
+func (p *plan) reasons() string {
+	var each []string
+	for _, u := range p.unused {
+		each = append(each, fmt.Sprintf("%s (%s)", u.name, u.why))
+	}
+	return list(each)
 }
 
 // byValue finds the class of a number that is written in a way that was not seen before.
@@ -173,7 +183,7 @@ func (p *plan) String() string {
 		b.WriteByte('\n')
 	}
 	for _, u := range p.unused {
-		fmt.Fprintf(&b, "not used: %s\n", u)
+		fmt.Fprintf(&b, "not used: %s (%s)\n", u.name, u.why)
 	}
 	if p.classes != nil {
 		fmt.Fprintf(&b, "to be found: %s, one of %q\n", p.label, p.classes)

@@ -1,10 +1,12 @@
 package data
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The sources that Source.Source may name.
@@ -189,21 +191,23 @@ func (s Source) misplaced() []error {
 }
 
 // Open gives the training and the held-out set of a source. Drawn pictures are drawn
-// when first asked for; files are read whole, and only the samples in use are kept.
-func Open(s Source) (train, test Dataset, err error) {
+// when first asked for; files are read whole, and only the samples in use are kept. Reading stops when ctx
+// ends; where it takes long, tell is called now and then, if it is not nil.
+func Open(ctx context.Context, s Source, tell func(Progress)) (train, test Dataset, err error) {
 	if faults := s.Validate(); len(faults) > 0 {
 		return nil, nil, errors.Join(faults...)
 	}
+	w := &watch{ctx: ctx, tell: tell, every: tellEvery, told: time.Now()}
 	switch s.Source {
 	case Glyphs:
 		return newGlyphs(s.Seed, trainStream, s.Train), newGlyphs(s.Seed, testStream, s.Test), nil
 	case Text:
-		return openText(s)
+		return w.openText(s)
 	case LIBSVM:
-		return openLIBSVM(s)
+		return w.openLIBSVM(s)
 	case CSV:
-		return openCSV(s)
+		return w.openCSV(s)
 	default:
-		return openIDX(s)
+		return w.openIDX(s)
 	}
 }

@@ -14,6 +14,8 @@ type sparse struct {
 type answers struct {
 	labels  []int32   // (n), or nil
 	targets []float32 // (n), or nil
+	names   []string  // of the classes, by number
+	scale   scale     // of the targets
 }
 
 // give fills the one answer of a Batch.
@@ -49,11 +51,11 @@ func (s *sparse) most() int {
 	return int(most)
 }
 
-// seal makes a Dataset of rows that are complete. about says in words what the numbers do
-// not: the digest is of what is trained on, not of the files.
-func (s *sparse) seal(form Form, about string) {
+// seal makes a Dataset of rows that are complete. The digest is of what is trained on, not
+// of the files.
+func (s *sparse) seal(form Form) {
 	s.form = form
-	d := newDigester("sparse, %d rows of %+v: %s\n", s.Len(), form, about)
+	d := newDigester("sparse, %d rows of %+v, classes %q, targets less %v\n", s.Len(), form, s.names, s.scale.mean)
 	for _, at := range s.starts {
 		d.uint32(uint32(at))
 		d.uint32(uint32(at >> 32))

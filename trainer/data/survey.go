@@ -69,6 +69,7 @@ type survey struct {
 // tableReader reads the files of a source.
 type tableReader struct {
 	source  Source
+	watch   *watch
 	split   split
 	columns []*survey // nil before the first row
 	label   *survey
@@ -82,7 +83,7 @@ type rowFunc func(f *records, line, row int, fields []string) error
 // each goes through the rows of the files of a path.
 func (r *tableReader) each(field, pattern string, do rowFunc) error {
 	r.rows = 0
-	return eachFile(field, pattern, func(f *file) error { return r.readFile(f, do) })
+	return r.watch.eachFile(field, pattern, func(f *file) error { return r.readFile(f, do) })
 }
 
 // readFile goes through the rows of a file. It checks that it has the columns of those before.

@@ -17,7 +17,10 @@ type table struct {
 }
 
 func newTable(p *plan) *table {
-	return &table{plan: p, form: Form{Shape: []int{p.width}, Classes: len(p.classes), Unit: p.target.deviation}}
+	return &table{
+		plan: p, form: Form{Shape: []int{p.width}, Classes: len(p.classes), Unit: p.target.deviation},
+		answers: answers{names: p.classes, scale: p.target},
+	}
 }
 
 func (t *table) Len() int       { return t.n }
@@ -45,8 +48,8 @@ func (t *table) Sample(i int, into Batch) {
 }
 
 // openCSV reads the files of a valid source.
-func openCSV(s Source) (train, test Dataset, err error) {
-	r := &tableReader{source: s, split: splitOf(s)}
+func (w *watch) openCSV(s Source) (train, test Dataset, err error) {
+	r := &tableReader{source: s, watch: w, split: splitOf(s)}
 	if err := r.each("data.path", s.Path, r.look); err != nil {
 		return nil, nil, err
 	}

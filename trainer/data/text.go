@@ -65,8 +65,8 @@ func (s *text) Sample(i int, into Batch) {
 }
 
 // openText reads the file of a valid source.
-func openText(s Source) (train, test Dataset, err error) {
-	f, err := openFile("data.path", s.Path)
+func (w *watch) openText(s Source) (train, test Dataset, err error) {
+	f, err := w.openFile("data.path", s.Path)
 	if err != nil {
 		return nil, nil, err
 	}

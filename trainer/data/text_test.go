@@ -29,7 +29,7 @@ func textSource(t *testing.T, content string, context, train, test int) Source {
 
 func open(t *testing.T, s Source) (train, test Dataset) {
 	t.Helper()
-	train, test, err := Open(s)
+	train, test, err := Open(t.Context(), s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestTextFaults(t *testing.T) {
 		"many windows":  {source(alphabet(100), 4, 87, 6), "expected room for 87 windows of 4 characters in the first nine tenths of the text, found 90 characters: lower data.train to 86 at most"},
 		"many held out": {source(alphabet(100), 4, 86, 7), "expected room for 7 windows of 4 characters in the last tenth of the text, found 10 characters: lower data.test to 6 at most"},
 	} {
-		_, _, err := Open(c.s)
+		_, _, err := Open(t.Context(), c.s, nil)
 		var of *FileError
 		separator := ": "
 		if strings.HasPrefix(c.want, "line ") {
