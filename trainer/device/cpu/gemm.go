@@ -51,7 +51,7 @@ const (
 	blockA = 96 << 10  // of A: stays in the second-level cache while all panels of B meet it
 	blockB = 512 << 10 // of B: what is packed at a time,
 	wideB  = 512       // of at most so many columns
-	nearB  = 8 << 10   // of B: is read as it lies, all of it staying in the first-level cache
+	nearB  = 64 << 10  // of B: is read as it lies, all of it staying in the second-level cache
 	farA   = 256 << 10 // of A stored transposed: what lies further apart is brought together
 )
 
@@ -174,30 +174,50 @@ func (s *stream) MatMul(p device.MatMul) {
 	switch p.Trans {
 	case device.NT:
 		q.ldb, q.bT = p.K, true
-		if s.flipPays(p.M, p.N) {
-			s.multiplyFlipped(&q)
-			return
-		}
 	case device.TN:
 		q.ars, q.aks = 1, p.M
 	}
-	s.multiply(&q)
+	if s.flipPays(&q) {
+		s.multiplyFlipped(&q)
+	} else {
+		s.multiply(&q)
+	}
 }
 
-// flipPays tells whether A*B' is better computed as the transpose of B*A', in which it is A
-// that gets packed: packing costs about as much as 64 operations an element. Either way
-// gives the same bits, since each result is the same chain.
-func (s *stream) flipPays(m, n int) bool {
-	up := func(x, q int) int { return (x + q - 1) / q * q }
+// flipPays tells whether A*B is better computed as the transpose of B'*A': where that fills registers better, or
+// has less to turn when packing. Either way gives the same bits, since each result is the same chain.
+func (s *stream) flipPays(q *product) bool {
+	there, flipped := s.effort(q.m, q.n)*q.k, s.effort(q.n, q.m)*q.k+2*q.m*q.n
+	if q.bT {
+		there += q.n * q.k / 3
+	}
+	if q.aks == 1 {
+		flipped += q.m * q.k / 3
+	}
+	return flipped < there
+}
+
+// effort is about how many instructions m rows and n columns take for each k: multiplications, or loads, or as many as
+// would go while a tile waits for its sums.
+func (s *stream) effort(m, n int) int {
 	mr, nr := s.k.mr, s.k.nr
-	return 2*up(n, mr)*up(m, nr)+64*m < 2*up(m, mr)*up(n, nr)+64*n
+	tiles := (m + mr - 1) / mr
+	of := func(nv int) int { return max(m*nv, m+tiles*nv, 8*tiles) }
+	sum := n / nr * of(nr/s.k.turns)
+	if rest := n % nr; rest > 0 {
+		sum += of((rest + s.k.turns - 1) / s.k.turns)
+	}
+	return sum
 }
 
 func (s *stream) multiplyFlipped(q *product) {
-	if len(s.flip) < q.m*q.n {
-		s.flip = make([]float32, q.m*q.n)
+	f := product{m: q.n, n: q.m, k: q.k, a: q.b, ars: 1, aks: q.ldb, b: q.a, ldb: q.aks, c: grown(&s.flip, q.m*q.n), ldc: q.m, floor: q.floor}
+	if q.bT {
+		f.ars, f.aks = q.ldb, 1
 	}
-	f := product{m: q.n, n: q.m, k: q.k, a: q.b, ars: q.ldb, aks: 1, b: q.a, ldb: q.ars, bT: true, c: s.flip[:q.m*q.n], ldc: q.m, floor: q.floor}
+	if q.aks == 1 {
+		f.ldb, f.bT = q.ars, true
+	}
 	if q.bias != nil { // the bias goes along the rows here, so the sums start from memory
 		for j, v := range q.bias {
 			row := f.c[j*q.m : (j+1)*q.m]

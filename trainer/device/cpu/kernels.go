@@ -22,13 +22,14 @@ type tile struct {
 	rows  int      // mr, or at an edge 1 to mr
 	width int      // nr, or at an edge 1 to nr
 	floor float32  // 0 is a ReLU, -Inf does nothing; NaN passes either
+	tiles int      // how many below each other, at least 1: the kernel counts them down, and moves c, init and ro to the last
 }
 
 // The assembly's idea of the struct above, checked when this compiles.
 var _ = [1]struct{}{}[unsafe.Offsetof(tile{}.ko)-16|
 	unsafe.Offsetof(tile{}.ldb)-32|unsafe.Offsetof(tile{}.ldc)-48|
 	unsafe.Offsetof(tile{}.ldi)-64|unsafe.Offsetof(tile{}.ro)-72|unsafe.Offsetof(tile{}.rows)-80|
-	unsafe.Offsetof(tile{}.width)-88|unsafe.Offsetof(tile{}.floor)-96|
+	unsafe.Offsetof(tile{}.width)-88|unsafe.Offsetof(tile{}.floor)-96|unsafe.Offsetof(tile{}.tiles)-104|
 	(unsafe.Sizeof(int(0))-8)] // 64-bit processors only
 
 // kernels is one instruction set. All of one class give the same bits.
@@ -42,7 +43,7 @@ type kernels struct {
 	pack func(dst *float32, ds, step int, src *float32, ld, rows, n, ahead int)
 	// transpose writes dst[to[j]+i] = src[i*ld + j] for i < rows, j < n; rows is at most turns.
 	transpose func(dst *float32, to *int32, src *float32, ld, rows, n int)
-	turns     int
+	turns     int // elements of a register, too
 	// The rest works on n elements side by side, n a multiple of lanes; nil: there is none.
 	lanes int
 	// max4 is y = max(floor, a, b, c, d) element by element, index its place.
@@ -62,7 +63,7 @@ const (
 	maxNR = 32
 )
 
-var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo, pack: packGo, transpose: transposeGo, turns: 16}
+var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo, pack: packGo, transpose: transposeGo, turns: 4}
 
 // at is p[i].
 func at(p *float32, i int) *float32 {
@@ -71,6 +72,21 @@ func at(p *float32, i int) *float32 {
 
 // multiplyGo is the 4x4 kernel in plain Go.
 func multiplyGo(t *tile) {
+	for tileGo(t); t.down(); tileGo(t) {
+	}
+}
+
+// down moves on to the tile below, unless that was the last.
+func (t *tile) down() bool {
+	if t.tiles--; t.tiles == 0 {
+		return false
+	}
+	t.ro = (*int32)(unsafe.Add(unsafe.Pointer(t.ro), t.rows*4))
+	t.c, t.init = at(t.c, t.rows*t.ldc), at(t.init, t.rows*t.ldi)
+	return true
+}
+
+func tileGo(t *tile) {
 	ro := unsafe.Slice(t.ro, 4)
 	ko := unsafe.Slice(t.ko, t.kc)
 	for r := 0; r < 4; r += 2 { // two rows at a time: eight sums fit the registers everywhere
@@ -99,6 +115,11 @@ func multiplyGo(t *tile) {
 
 // multiplyEdgeGo computes in a tile of its own, where rows that are missing repeat the last one.
 func multiplyEdgeGo(t *tile) {
+	for tileEdgeGo(t); t.down(); tileEdgeGo(t) {
+	}
+}
+
+func tileEdgeGo(t *tile) {
 	var c [16]float32
 	var ro [4]int32
 	for r := range ro {
@@ -109,7 +130,7 @@ func multiplyEdgeGo(t *tile) {
 	}
 	whole := *t
 	whole.c, whole.ldc, whole.init, whole.ldi, whole.ro = &c[0], 4, &c[0], 4, &ro[0]
-	multiplyGo(&whole)
+	tileGo(&whole)
 	for r := range t.rows {
 		copy(unsafe.Slice(at(t.c, r*t.ldc), t.width), c[4*r:])
 	}

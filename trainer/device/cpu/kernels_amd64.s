@@ -7,6 +7,7 @@
 // func multiplyAVX512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·multiplyAVX512(SB), NOSPLIT, $0-8
+multiplyAVX512_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
@@ -34,6 +35,8 @@ TEXT ·multiplyAVX512(SB), NOSPLIT, $0-8
 	ADDQ       DX, CX
 	VMOVUPS    (CX), Z14
 	VMOVUPS    64(CX), Z15
+	CMPQ       (AX), $0x40
+	JL         multiplyAVX512_now
 	MOVQ       40(AX), CX
 	MOVQ       48(AX), DX
 	SHLQ       $0x02, DX
@@ -62,31 +65,33 @@ TEXT ·multiplyAVX512(SB), NOSPLIT, $0-8
 	ADDQ       DX, CX
 	PREFETCHT1 (CX)
 	PREFETCHT1 64(CX)
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), R10
-	LEAQ       (DI)(R10*4), R10
-	MOVLQSX    12(AX), R11
-	LEAQ       (DI)(R11*4), R11
-	MOVLQSX    16(AX), R12
-	LEAQ       (DI)(R12*4), R12
-	MOVLQSX    20(AX), R13
-	LEAQ       (DI)(R13*4), R13
-	MOVLQSX    24(AX), R14
-	LEAQ       (DI)(R14*4), R14
-	MOVLQSX    28(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x04, SI
-	JL         multiplyAVX512_rest
+
+multiplyAVX512_now:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), R13
+	LEAQ    (DI)(R13*4), R13
+	MOVLQSX 24(AX), R14
+	LEAQ    (DI)(R14*4), R14
+	MOVLQSX 28(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x04, SI
+	JL      multiplyAVX512_rest
 
 multiplyAVX512_loop:
 	MOVLQSX      (CX), DI
@@ -287,31 +292,46 @@ multiplyAVX512_done:
 	VMOVUPS      Z14, (CX)
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyAVX512_end
+	ADDQ         $0x20, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyAVX512_tile
+
+multiplyAVX512_end:
 	VZEROUPPER
 	RET
 
 // func multiplyEdgeAVX512(t *byte)
 // Requires: AVX, AVX512F, BMI2, CMOV
 TEXT ·multiplyEdgeAVX512(SB), NOSPLIT, $0-8
-	MOVQ      t+0(FP), AX
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), AX
-	CMPQ      AX, $0x10
-	JGT       multiplyEdgeAVX512_0x2
-	CMPQ      CX, $0x08
-	JEQ       multiplyEdgeAVX512_8x1
-	CMPQ      CX, $0x07
-	JEQ       multiplyEdgeAVX512_7x1
-	CMPQ      CX, $0x06
-	JEQ       multiplyEdgeAVX512_6x1
-	CMPQ      CX, $0x05
-	JEQ       multiplyEdgeAVX512_5x1
-	CMPQ      CX, $0x04
-	JEQ       multiplyEdgeAVX512_4x1
-	CMPQ      CX, $0x03
-	JEQ       multiplyEdgeAVX512_3x1
-	CMPQ      CX, $0x02
-	JEQ       multiplyEdgeAVX512_2x1
+	MOVQ t+0(FP), AX
+	MOVQ 80(AX), CX
+	MOVQ 88(AX), AX
+	CMPQ AX, $0x10
+	JGT  multiplyEdgeAVX512_0x2
+	CMPQ CX, $0x08
+	JEQ  multiplyEdgeAVX512_8x1
+	CMPQ CX, $0x07
+	JEQ  multiplyEdgeAVX512_7x1
+	CMPQ CX, $0x06
+	JEQ  multiplyEdgeAVX512_6x1
+	CMPQ CX, $0x05
+	JEQ  multiplyEdgeAVX512_5x1
+	CMPQ CX, $0x04
+	JEQ  multiplyEdgeAVX512_4x1
+	CMPQ CX, $0x03
+	JEQ  multiplyEdgeAVX512_3x1
+	CMPQ CX, $0x02
+	JEQ  multiplyEdgeAVX512_2x1
+
+multiplyEdgeAVX512_1x1_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x00, CX
@@ -388,10 +408,24 @@ multiplyEdgeAVX512_1x1_done:
 	VBROADCASTSS 96(AX), Z1
 	VMAXPS       Z0, Z1, Z0
 	VMOVUPS      Z0, K1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_1x1_end
+	ADDQ         $0x04, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_1x1_tile
+
+multiplyEdgeAVX512_1x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_2x1:
+multiplyEdgeAVX512_2x1_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x00, CX
@@ -481,10 +515,24 @@ multiplyEdgeAVX512_2x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, K1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_2x1_end
+	ADDQ         $0x08, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_2x1_tile
+
+multiplyEdgeAVX512_2x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_3x1:
+multiplyEdgeAVX512_3x1_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x00, CX
@@ -587,10 +635,24 @@ multiplyEdgeAVX512_3x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      Z2, K1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_3x1_end
+	ADDQ         $0x0c, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_3x1_tile
+
+multiplyEdgeAVX512_3x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_4x1:
+multiplyEdgeAVX512_4x1_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x00, CX
@@ -706,10 +768,24 @@ multiplyEdgeAVX512_4x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, K1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_4x1_end
+	ADDQ         $0x10, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_4x1_tile
+
+multiplyEdgeAVX512_4x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_5x1:
+multiplyEdgeAVX512_5x1_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x00, CX
@@ -838,10 +914,24 @@ multiplyEdgeAVX512_5x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Z4, Z5, Z4
 	VMOVUPS      Z4, K1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_5x1_end
+	ADDQ         $0x14, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_5x1_tile
+
+multiplyEdgeAVX512_5x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_6x1:
+multiplyEdgeAVX512_6x1_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x00, CX
@@ -983,10 +1073,24 @@ multiplyEdgeAVX512_6x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, K1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_6x1_end
+	ADDQ         $0x18, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_6x1_tile
+
+multiplyEdgeAVX512_6x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_7x1:
+multiplyEdgeAVX512_7x1_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x00, CX
@@ -1141,10 +1245,24 @@ multiplyEdgeAVX512_7x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Z6, Z7, Z6
 	VMOVUPS      Z6, K1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_7x1_end
+	ADDQ         $0x1c, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_7x1_tile
+
+multiplyEdgeAVX512_7x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_8x1:
+multiplyEdgeAVX512_8x1_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x00, CX
@@ -1312,24 +1430,39 @@ multiplyEdgeAVX512_8x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, K1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_8x1_end
+	ADDQ         $0x20, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_8x1_tile
+
+multiplyEdgeAVX512_8x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_0x2:
-	CMPQ      CX, $0x08
-	JEQ       multiplyEdgeAVX512_8x2
-	CMPQ      CX, $0x07
-	JEQ       multiplyEdgeAVX512_7x2
-	CMPQ      CX, $0x06
-	JEQ       multiplyEdgeAVX512_6x2
-	CMPQ      CX, $0x05
-	JEQ       multiplyEdgeAVX512_5x2
-	CMPQ      CX, $0x04
-	JEQ       multiplyEdgeAVX512_4x2
-	CMPQ      CX, $0x03
-	JEQ       multiplyEdgeAVX512_3x2
-	CMPQ      CX, $0x02
-	JEQ       multiplyEdgeAVX512_2x2
+	CMPQ CX, $0x08
+	JEQ  multiplyEdgeAVX512_8x2
+	CMPQ CX, $0x07
+	JEQ  multiplyEdgeAVX512_7x2
+	CMPQ CX, $0x06
+	JEQ  multiplyEdgeAVX512_6x2
+	CMPQ CX, $0x05
+	JEQ  multiplyEdgeAVX512_5x2
+	CMPQ CX, $0x04
+	JEQ  multiplyEdgeAVX512_4x2
+	CMPQ CX, $0x03
+	JEQ  multiplyEdgeAVX512_3x2
+	CMPQ CX, $0x02
+	JEQ  multiplyEdgeAVX512_2x2
+
+multiplyEdgeAVX512_1x2_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
@@ -1415,10 +1548,24 @@ multiplyEdgeAVX512_1x2_done:
 	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_1x2_end
+	ADDQ         $0x04, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_1x2_tile
+
+multiplyEdgeAVX512_1x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_2x2:
+multiplyEdgeAVX512_2x2_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
@@ -1523,10 +1670,24 @@ multiplyEdgeAVX512_2x2_done:
 	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_2x2_end
+	ADDQ         $0x08, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_2x2_tile
+
+multiplyEdgeAVX512_2x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_3x2:
+multiplyEdgeAVX512_3x2_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
@@ -1650,10 +1811,24 @@ multiplyEdgeAVX512_3x2_done:
 	VMOVUPS      Z4, (CX)
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_3x2_end
+	ADDQ         $0x0c, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_3x2_tile
+
+multiplyEdgeAVX512_3x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_4x2:
+multiplyEdgeAVX512_4x2_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
@@ -1796,10 +1971,24 @@ multiplyEdgeAVX512_4x2_done:
 	VMOVUPS      Z6, (CX)
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_4x2_end
+	ADDQ         $0x10, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_4x2_tile
+
+multiplyEdgeAVX512_4x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_5x2:
+multiplyEdgeAVX512_5x2_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
@@ -1961,10 +2150,24 @@ multiplyEdgeAVX512_5x2_done:
 	VMOVUPS      Z8, (CX)
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_5x2_end
+	ADDQ         $0x14, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_5x2_tile
+
+multiplyEdgeAVX512_5x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_6x2:
+multiplyEdgeAVX512_6x2_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
@@ -2145,10 +2348,24 @@ multiplyEdgeAVX512_6x2_done:
 	VMOVUPS      Z10, (CX)
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_6x2_end
+	ADDQ         $0x18, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_6x2_tile
+
+multiplyEdgeAVX512_6x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_7x2:
+multiplyEdgeAVX512_7x2_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
@@ -2348,10 +2565,24 @@ multiplyEdgeAVX512_7x2_done:
 	VMOVUPS      Z12, (CX)
 	VMAXPS       Z13, Z14, Z13
 	VMOVUPS      Z13, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_7x2_end
+	ADDQ         $0x1c, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_7x2_tile
+
+multiplyEdgeAVX512_7x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_8x2:
+multiplyEdgeAVX512_8x2_tile:
 	MOVQ      t+0(FP), AX
 	MOVQ      88(AX), CX
 	SUBQ      $0x10, CX
@@ -2570,6 +2801,19 @@ multiplyEdgeAVX512_8x2_done:
 	VMOVUPS      Z14, (CX)
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX512_8x2_end
+	ADDQ         $0x20, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX512_8x2_tile
+
+multiplyEdgeAVX512_8x2_end:
 	VZEROUPPER
 	RET
 
@@ -4465,6 +4709,7 @@ rowAffine2AVX512_loop:
 // func multiplyAVX2(t *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·multiplyAVX2(SB), NOSPLIT, $0-8
+multiplyAVX2_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
@@ -4486,6 +4731,8 @@ TEXT ·multiplyAVX2(SB), NOSPLIT, $0-8
 	ADDQ       DX, CX
 	VMOVUPS    (CX), Y10
 	VMOVUPS    32(CX), Y11
+	CMPQ       (AX), $0x40
+	JL         multiplyAVX2_now
 	MOVQ       40(AX), CX
 	MOVQ       48(AX), DX
 	SHLQ       $0x02, DX
@@ -4502,27 +4749,29 @@ TEXT ·multiplyAVX2(SB), NOSPLIT, $0-8
 	PREFETCHT1 (CX)
 	ADDQ       DX, CX
 	PREFETCHT1 (CX)
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), R10
-	LEAQ       (DI)(R10*4), R10
-	MOVLQSX    12(AX), R11
-	LEAQ       (DI)(R11*4), R11
-	MOVLQSX    16(AX), R12
-	LEAQ       (DI)(R12*4), R12
-	MOVLQSX    20(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x04, SI
-	JL         multiplyAVX2_rest
+
+multiplyAVX2_now:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x04, SI
+	JL      multiplyAVX2_rest
 
 multiplyAVX2_loop:
 	MOVLQSX      (CX), DI
@@ -4683,27 +4932,42 @@ multiplyAVX2_done:
 	VMOVUPS      Y10, (CX)
 	VMAXPS       Y11, Y12, Y11
 	VMOVUPS      Y11, 32(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyAVX2_end
+	ADDQ         $0x18, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyAVX2_tile
+
+multiplyAVX2_end:
 	VZEROUPPER
 	RET
 
 // func multiplyEdgeAVX2(t *byte)
 // Requires: AVX, CMOV, FMA3
 TEXT ·multiplyEdgeAVX2(SB), NOSPLIT, $0-8
-	MOVQ       t+0(FP), AX
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), AX
-	CMPQ       AX, $0x08
-	JGT        multiplyEdgeAVX2_0x2
-	CMPQ       CX, $0x06
-	JEQ        multiplyEdgeAVX2_6x1
-	CMPQ       CX, $0x05
-	JEQ        multiplyEdgeAVX2_5x1
-	CMPQ       CX, $0x04
-	JEQ        multiplyEdgeAVX2_4x1
-	CMPQ       CX, $0x03
-	JEQ        multiplyEdgeAVX2_3x1
-	CMPQ       CX, $0x02
-	JEQ        multiplyEdgeAVX2_2x1
+	MOVQ t+0(FP), AX
+	MOVQ 80(AX), CX
+	MOVQ 88(AX), AX
+	CMPQ AX, $0x08
+	JGT  multiplyEdgeAVX2_0x2
+	CMPQ CX, $0x06
+	JEQ  multiplyEdgeAVX2_6x1
+	CMPQ CX, $0x05
+	JEQ  multiplyEdgeAVX2_5x1
+	CMPQ CX, $0x04
+	JEQ  multiplyEdgeAVX2_4x1
+	CMPQ CX, $0x03
+	JEQ  multiplyEdgeAVX2_3x1
+	CMPQ CX, $0x02
+	JEQ  multiplyEdgeAVX2_2x1
+
+multiplyEdgeAVX2_1x1_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x00, CX
@@ -4780,10 +5044,24 @@ multiplyEdgeAVX2_1x1_done:
 	VBROADCASTSS 96(AX), Y2
 	VMAXPS       Y0, Y2, Y0
 	VMASKMOVPS   Y0, Y1, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_1x1_end
+	ADDQ         $0x04, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_1x1_tile
+
+multiplyEdgeAVX2_1x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_2x1:
+multiplyEdgeAVX2_2x1_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x00, CX
@@ -4873,10 +5151,24 @@ multiplyEdgeAVX2_2x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Y0, Y3, Y0
 	VMASKMOVPS   Y0, Y2, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_2x1_end
+	ADDQ         $0x08, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_2x1_tile
+
+multiplyEdgeAVX2_2x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_3x1:
+multiplyEdgeAVX2_3x1_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x00, CX
@@ -4979,10 +5271,24 @@ multiplyEdgeAVX2_3x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Y0, Y4, Y0
 	VMASKMOVPS   Y0, Y3, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_3x1_end
+	ADDQ         $0x0c, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_3x1_tile
+
+multiplyEdgeAVX2_3x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_4x1:
+multiplyEdgeAVX2_4x1_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x00, CX
@@ -5098,10 +5404,24 @@ multiplyEdgeAVX2_4x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Y0, Y5, Y0
 	VMASKMOVPS   Y0, Y4, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_4x1_end
+	ADDQ         $0x10, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_4x1_tile
+
+multiplyEdgeAVX2_4x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_5x1:
+multiplyEdgeAVX2_5x1_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x00, CX
@@ -5230,10 +5550,24 @@ multiplyEdgeAVX2_5x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Y0, Y6, Y0
 	VMASKMOVPS   Y0, Y5, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_5x1_end
+	ADDQ         $0x14, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_5x1_tile
+
+multiplyEdgeAVX2_5x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_6x1:
+multiplyEdgeAVX2_6x1_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x00, CX
@@ -5375,20 +5709,35 @@ multiplyEdgeAVX2_6x1_done:
 	ADDQ         DX, CX
 	VMAXPS       Y0, Y7, Y0
 	VMASKMOVPS   Y0, Y6, (CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_6x1_end
+	ADDQ         $0x18, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_6x1_tile
+
+multiplyEdgeAVX2_6x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_0x2:
-	CMPQ       CX, $0x06
-	JEQ        multiplyEdgeAVX2_6x2
-	CMPQ       CX, $0x05
-	JEQ        multiplyEdgeAVX2_5x2
-	CMPQ       CX, $0x04
-	JEQ        multiplyEdgeAVX2_4x2
-	CMPQ       CX, $0x03
-	JEQ        multiplyEdgeAVX2_3x2
-	CMPQ       CX, $0x02
-	JEQ        multiplyEdgeAVX2_2x2
+	CMPQ CX, $0x06
+	JEQ  multiplyEdgeAVX2_6x2
+	CMPQ CX, $0x05
+	JEQ  multiplyEdgeAVX2_5x2
+	CMPQ CX, $0x04
+	JEQ  multiplyEdgeAVX2_4x2
+	CMPQ CX, $0x03
+	JEQ  multiplyEdgeAVX2_3x2
+	CMPQ CX, $0x02
+	JEQ  multiplyEdgeAVX2_2x2
+
+multiplyEdgeAVX2_1x2_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
@@ -5474,10 +5823,24 @@ multiplyEdgeAVX2_1x2_done:
 	VMOVUPS      Y1, (CX)
 	VMAXPS       Y0, Y3, Y0
 	VMASKMOVPS   Y0, Y2, 32(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_1x2_end
+	ADDQ         $0x04, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_1x2_tile
+
+multiplyEdgeAVX2_1x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_2x2:
+multiplyEdgeAVX2_2x2_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
@@ -5582,10 +5945,24 @@ multiplyEdgeAVX2_2x2_done:
 	VMOVUPS      Y3, (CX)
 	VMAXPS       Y0, Y5, Y0
 	VMASKMOVPS   Y0, Y4, 32(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_2x2_end
+	ADDQ         $0x08, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_2x2_tile
+
+multiplyEdgeAVX2_2x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_3x2:
+multiplyEdgeAVX2_3x2_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
@@ -5709,10 +6086,24 @@ multiplyEdgeAVX2_3x2_done:
 	VMOVUPS      Y5, (CX)
 	VMAXPS       Y0, Y7, Y0
 	VMASKMOVPS   Y0, Y6, 32(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_3x2_end
+	ADDQ         $0x0c, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_3x2_tile
+
+multiplyEdgeAVX2_3x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_4x2:
+multiplyEdgeAVX2_4x2_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
@@ -5855,10 +6246,24 @@ multiplyEdgeAVX2_4x2_done:
 	VMOVUPS      Y7, (CX)
 	VMAXPS       Y0, Y9, Y0
 	VMASKMOVPS   Y0, Y8, 32(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_4x2_end
+	ADDQ         $0x10, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_4x2_tile
+
+multiplyEdgeAVX2_4x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_5x2:
+multiplyEdgeAVX2_5x2_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
@@ -6020,10 +6425,24 @@ multiplyEdgeAVX2_5x2_done:
 	VMOVUPS      Y9, (CX)
 	VMAXPS       Y0, Y11, Y0
 	VMASKMOVPS   Y0, Y10, 32(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_5x2_end
+	ADDQ         $0x14, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_5x2_tile
+
+multiplyEdgeAVX2_5x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX2_6x2:
+multiplyEdgeAVX2_6x2_tile:
 	MOVQ       t+0(FP), AX
 	MOVQ       88(AX), CX
 	SUBQ       $0x08, CX
@@ -6204,6 +6623,19 @@ multiplyEdgeAVX2_6x2_done:
 	VMOVUPS      Y11, (CX)
 	VMAXPS       Y0, Y13, Y0
 	VMASKMOVPS   Y0, Y12, 32(CX)
+	MOVQ         t+0(FP), AX
+	DECQ         104(AX)
+	JEQ          multiplyEdgeAVX2_6x2_end
+	ADDQ         $0x18, 72(AX)
+	MOVQ         48(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 40(AX)
+	MOVQ         64(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 56(AX)
+	JMP          multiplyEdgeAVX2_6x2_tile
+
+multiplyEdgeAVX2_6x2_end:
 	VZEROUPPER
 	RET
 

@@ -24,6 +24,7 @@ const (
 	tileRows  = 80
 	tileWidth = 88
 	tileFloor = 96
+	tileTiles = 104
 )
 
 // field loads a field of the tile that t points to.
@@ -36,7 +37,7 @@ func field(t reg.Register, offset int) reg.GPVirtual {
 // multiply is the kernel for whole tiles.
 func multiply(v isa) {
 	name := "multiply" + v.suffix
-	begin(name, "func(t *byte)", fmt.Sprintf("%s computes a tile of %dx%d, see type tile.", name, v.mr, v.nv*v.lanes))
+	begin(name, "func(t *byte)", fmt.Sprintf("%s computes tiles of %dx%d, see type tile.", name, v.mr, v.nv*v.lanes))
 	tile{isa: v, name: name, rows: v.mr, nv: v.nv, unroll: 4}.write()
 }
 
@@ -44,7 +45,7 @@ func multiply(v isa) {
 // registers in a row, the last of them masked.
 func multiplyEdge(v isa) {
 	name := "multiplyEdge" + v.suffix
-	begin(name, "func(t *byte)", fmt.Sprintf("%s computes a tile of up to %dx%d, see type tile.", name, v.mr, v.nv*v.lanes))
+	begin(name, "func(t *byte)", fmt.Sprintf("%s computes tiles of up to %dx%d, see type tile.", name, v.mr, v.nv*v.lanes))
 	t := load("t")
 	rows, width := field(t, tileRows), field(t, tileWidth)
 	program := func(rows, nv int) string { return fmt.Sprintf("%s_%dx%d", name, rows, nv) }
@@ -63,7 +64,7 @@ func multiplyEdge(v isa) {
 	}
 }
 
-// tile is a program for tiles of one size: rows*nv sums stay in registers while k runs; for each k,
+// tile is a program for a column of tiles of one size: rows*nv sums stay in registers while k runs; for each k,
 // nv loads of B, and for each row one broadcast of A that serves nv fused multiply-adds.
 type tile struct {
 	isa
@@ -74,6 +75,7 @@ type tile struct {
 }
 
 func (v tile) write() {
+	Label(v.name + "_tile")
 	t := load("t")
 	last := v.mask(t)
 	sums := v.start(t, last)
@@ -128,7 +130,23 @@ func (v tile) write() {
 	JNZ(LabelRef(single))
 	Label(done)
 	v.store(sums)
+	t = load("t")
+	DECQ(Mem{Base: t, Disp: tileTiles})
+	JEQ(LabelRef(v.name + "_end"))
+	v.down(t)
+	JMP(LabelRef(v.name + "_tile"))
+	Label(v.name + "_end")
 	end()
+}
+
+// down goes on to the tile below. After the last one it must not: the collector would find pointers to nothing.
+func (v tile) down(t reg.GPVirtual) {
+	ADDQ(Imm(uint64(v.rows*4)), Mem{Base: t, Disp: tileRO})
+	for _, at := range []struct{ pointer, stride int }{{tileC, tileLDC}, {tileInit, tileLDI}} {
+		step := field(t, at.stride)
+		IMUL3Q(Imm(uint64(v.rows*4)), step, step)
+		ADDQ(step, Mem{Base: t, Disp: at.pointer})
+	}
 }
 
 // mask makes the mask of a row's last register; nil where none is needed.
@@ -209,8 +227,10 @@ func (v tile) start(t reg.GPVirtual, last reg.Register) [][]reg.VecVirtual {
 	return sums
 }
 
-// prefetch asks for the part of c that the next tile begins with.
+// prefetch asks for the part of c that the next tile begins with, unless that begins very soon.
 func (v tile) prefetch(t reg.GPVirtual) {
+	CMPQ(Mem{Base: t, Disp: tileKC}, Imm(64))
+	JL(LabelRef(v.name + "_now"))
 	c, ldc, rows := field(t, tileC), field(t, tileLDC), GP64()
 	SHLQ(Imm(2), ldc)
 	IMUL3Q(Imm(uint64(v.rows)), ldc, rows)
@@ -223,6 +243,7 @@ func (v tile) prefetch(t reg.GPVirtual) {
 			ADDQ(ldc, c)
 		}
 	}
+	Label(v.name + "_now")
 }
 
 // rowPointers is &a[ro[i]] for each row.
