@@ -59,15 +59,19 @@ func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 	if err := a.work.compute(ctx, 1, at, a.state.w, a.shards); err != nil {
 		return 0, err
 	}
-	train, _, err := a.sums.agree(ctx, a.ring, at, a.work.units, a.shards, false)
+	all := id.Block(a.sums.layout.Blocks())
+	whole := bucket{0, all}
+	header := a.sums.prepare(whole, a.work.units, a.shards, false)
+	if err := a.ring.AllReduce(ctx, collective.Op{Step: at}, collective.Int32s(header), collective.MaxInt32); err != nil {
+		return 0, err
+	}
+	train, _, err := a.sums.results(at)
 	if err != nil {
 		return 0, err
 	}
-	op := collective.Op{Step: at, Bucket: bucketGradient}
-	if err := a.ring.AllReduce(ctx, op, a.sums.gather(a.work.units, a.shards), a.sums.op()); err != nil {
+	if err := a.ring.AllReduce(ctx, collective.Op{Step: at}, a.sums.gather(whole, a.work.units, a.shards), a.sums.op()); err != nil {
 		return 0, err
 	}
-	all := id.Block(a.sums.layout.Blocks())
 	grad := a.sums.value(0, all)
 	a.sums.measure(0, all)
 	a.sums.shorten(0, all)

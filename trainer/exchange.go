@@ -1,7 +1,6 @@
 package trainer
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"runtime"
@@ -14,12 +13,10 @@ import (
 	"github.com/musterml/muster/trainer/nn"
 )
 
-// The operations of a step, in their order on the ring.
+// The numbers of operations on the ring that are of no bucket of the gradient.
 const (
-	bucketHeader   = iota // exponents and results
-	bucketGradient        // the sum
-	bucketSquares         // of the sum's blocks, where gradients are clipped in mode server
-	bucketWeights         // new weights, in mode server
+	bucketSquares = math.MaxUint32 - iota // of the sum's blocks, where gradients are clipped in mode server
+	bucketWeights                         // new weights, in mode server
 )
 
 // exchange holds the buffers for adding up gradients over the ring.
@@ -29,10 +26,12 @@ type exchange struct {
 	exact  bool
 	shards int
 	sums   collective.Exact
-	header []int32   // block exponents, then the results of the logical shards
+	header []int32   // the results of the logical shards, then block exponents
 	sum    []int32   // (params), sum exact
 	grad   []float32 // (params), the sum of gradients
 	clip   clipping
+
+	buckets []bucket // of the gradient, in the order in which they are summed
 }
 
 // none is what a trainer puts into the header where it has nothing to say. A word of
@@ -63,29 +62,44 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 	}
 	x.header = make([]int32, blocks+resultWords*x.shards)
 	x.clip = newClipping(job.Optimizer.ClipNorm, layout.Blocks())
+	size := bucketBlocks
+	if job.Sync.Mode == ModeServer {
+		size = layout.Blocks()
+	}
+	x.buckets = buckets(layout.Blocks(), size)
 	return x
 }
 
-func (x *exchange) exponents() []int32 { return x.header[:len(x.header)-resultWords*x.shards] }
+func (x *exchange) exponents() []int32 { return x.header[resultWords*x.shards:] }
 
 func (x *exchange) result(l id.LogicalShard) []int32 {
-	from := len(x.exponents()) + resultWords*int(l)
-	return x.header[from : from+resultWords]
+	return x.header[resultWords*int(l) : resultWords*int(l+1)]
 }
 
-// agree exchanges the header of a step: which exponent each block is to have, and what
-// the units of all trainers showed. One small operation instead of several.
-func (x *exchange) agree(ctx context.Context, ring *collective.Ring, s id.Step, units []unit, mine []id.LogicalShard, last bool) (train, test nn.Result, err error) {
-	for i := range x.header {
-		x.header[i] = none
+// prepare makes this trainer's header of a bucket: which exponent each of its blocks needs and, with the bucket at the
+// beginning of the vector, what the units showed. One small operation instead of several. At the step after the last there
+// are no gradients.
+func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last bool) []int32 {
+	var header []int32
+	if x.exact {
+		header = x.exponents()[b.first:b.last]
+	}
+	if b.first == 0 {
+		header = x.header[:resultWords*x.shards+len(header)]
+	}
+	for i := range header {
+		header[i] = none
 	}
 	if x.exact && !last {
-		x.spread(0, id.Block(x.layout.Blocks()), func(first, last id.Block) {
+		x.spread(b.first, b.last, func(first, last id.Block) {
 			lo, hi := x.span(first, last)
 			for _, l := range mine {
 				x.sums.Exponents(x.exponents()[first:last], units[l].grad[lo:hi])
 			}
 		})
+	}
+	if b.first > 0 {
+		return header
 	}
 	for _, l := range mine {
 		u := &units[l]
@@ -95,10 +109,11 @@ func (x *exchange) agree(ctx context.Context, ring *collective.Ring, s id.Step, 
 		putFloat64(r[wordTestLoss:], u.test.Loss)
 		r[wordTestCorrect] = int32(u.test.Correct)
 	}
-	op := collective.Op{Step: s, Bucket: bucketHeader}
-	if err := ring.AllReduce(ctx, op, collective.Int32s(x.header), collective.MaxInt32); err != nil {
-		return train, test, err
-	}
+	return header
+}
+
+// results adds up what all units showed, when all headers are agreed, and finds a step that is no good.
+func (x *exchange) results(s id.Step) (train, test nn.Result, err error) {
 	for l := range id.LogicalShard(x.shards) { // in this order on every trainer
 		r := x.result(l)
 		train.Loss += float64FromWords(r[wordLoss:])
@@ -134,17 +149,18 @@ func (x *exchange) tensor(b id.Block) string {
 	return name
 }
 
-// gather adds this trainer's own gradients, ready for the ring.
-func (x *exchange) gather(units []unit, mine []id.LogicalShard) collective.Vector {
-	x.spread(0, id.Block(x.layout.Blocks()), func(first, last id.Block) {
+// gather adds this trainer's own gradients of a bucket, ready for the ring.
+func (x *exchange) gather(b bucket, units []unit, mine []id.LogicalShard) collective.Vector {
+	x.spread(b.first, b.last, func(first, last id.Block) {
 		for b := first; b < last; b++ { // block by block: the sum stays in the cache
 			x.add(b, units, mine)
 		}
 	})
+	lo, hi := x.span(b.first, b.last)
 	if x.exact {
-		return collective.Int32s(x.sum)
+		return collective.Int32s(x.sum[lo:hi])
 	}
-	return collective.Float32s(x.grad)
+	return collective.Float32s(x.grad[lo:hi])
 }
 
 // add adds this trainer's own gradients of a block.

@@ -121,12 +121,16 @@ func (s *shift) train(ctx context.Context) error {
 // there is nothing to sum; it measures the final state and sees it committed.
 func (s *shift) step(ctx context.Context, at id.Step) error {
 	last := at == s.steps
-	if err := s.compute(ctx, at); err != nil {
+	s.work.prepare(at, s.shards)
+	sums := s.beginSums(ctx, at, last)
+	err := s.compute(ctx, at)
+	if err = errors.Join(err, sums.end(err)); err != nil {
 		return err
 	}
-	end := s.awaitRing("the exchange of exponents and results", at)
-	train, test, err := s.sums.agree(ctx, s.ring, at, s.work.units, s.shards, last)
-	end()
+	if err := s.agree(ctx, at, len(s.sums.buckets)-1, last); err != nil {
+		return err
+	}
+	train, test, err := s.sums.results(at)
 	if err != nil {
 		return s.work.explain(at, s.state.w, s.shards, err)
 	}

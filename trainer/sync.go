@@ -72,20 +72,16 @@ func (s ringSync) commit(ctx context.Context, at id.Step) error {
 }
 
 func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
-	end := s.awaitRing("the all-reduce", at)
-	op := collective.Op{Step: at, Bucket: bucketGradient}
-	err := s.ring.AllReduce(ctx, op, s.sums.gather(s.work.units, s.shards), s.sums.op())
-	end()
-	if err != nil {
+	i := len(s.sums.buckets) - 1 // the others were summed while computing
+	if err := s.allReduce(ctx, at, s.sums.buckets[i], i); err != nil {
 		return err
 	}
 	defer s.cfg.Flight.End(s.record(flight.Step, "update", at), flight.Outcome{})
 	all := id.Block(s.sums.layout.Blocks())
-	grad := s.sums.value(0, all)
 	s.sums.measure(0, all)
 	s.sums.shorten(0, all)
 	return s.advance(s.view.Number, func() {
-		s.sums.update(s.optim, at, s.state, grad)
+		s.sums.update(s.optim, at, s.state, s.sums.grad)
 		s.stepped(m)
 	})
 }
@@ -110,8 +106,8 @@ func (s serverSync) commit(ctx context.Context, at id.Step) error {
 
 func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
 	end := s.awaitRing("the reduce-scatter", at)
-	op := collective.Op{Step: at, Bucket: bucketGradient}
-	err := s.ring.ReduceScatter(ctx, op, s.sums.gather(s.work.units, s.shards), s.bounds, s.sums.op())
+	op := collective.Op{Step: at}
+	err := s.ring.ReduceScatter(ctx, op, s.sums.gather(s.sums.buckets[0], s.work.units, s.shards), s.bounds, s.sums.op())
 	end()
 	if err != nil {
 		return err

@@ -65,7 +65,8 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 	}
 	var sum nn.Result
 	grad := make([]float64, spec.Params())
-	for _, u := range w.units {
+	for l := range w.units {
+		u := &w.units[l]
 		sum.Loss += u.Loss
 		sum.Correct += u.Correct
 		for i, g := range u.grad {

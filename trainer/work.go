@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -22,7 +23,8 @@ import (
 type unit struct {
 	step id.Step
 	done bool
-	grad []float32 // (params), of the mean loss over the whole batch's labels; of a real step only
+	from atomic.Int64 // grad[from:] is complete
+	grad []float32    // (params), of the mean loss over the whole batch's labels; of a real step only
 	nn.Result
 	test nn.Result // of the shard's part of the held-out data, where the step evaluates
 }
@@ -37,6 +39,7 @@ type work struct {
 	samples int     // of a pass
 	scale   float32 // 1/labels of a whole batch
 	flight  *flight.Recorder
+	moved   chan struct{} // a unit's gradient has come further
 	benches []*bench
 	units   []unit // by logical shard
 	norms   norms
@@ -56,7 +59,7 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		job: job, spec: spec, steps: job.batches().Steps(job.Passes, train.Len()), samples: train.Len(),
 		scale:  1 / (float32(job.Batch.Size) * float32(spec.Targets())),
 		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
-		units: make([]unit, b.LogicalShards), flight: rec,
+		units: make([]unit, b.LogicalShards), flight: rec, moved: make(chan struct{}, 1),
 	}
 	for i := range min(runtime.GOMAXPROCS(0), b.LogicalShards) {
 		r, err := spec.NewReplica(dev, b.MaxSlice())
@@ -170,8 +173,36 @@ func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (er
 	return nil
 }
 
+// prepare is called before the units of the shards are computed: none that is left to do is complete.
+func (w *work) prepare(s id.Step, shards []id.LogicalShard) {
+	for _, l := range shards {
+		u := &w.units[l]
+		u.from.Store(int64(w.spec.Params()))
+		if u.done && u.step == s {
+			u.from.Store(0)
+		}
+	}
+}
+
+// await returns when the gradients of all the shards are complete from an offset on; false when ctx ended before.
+func (w *work) await(ctx context.Context, shards []id.LogicalShard, offset int) bool {
+	for slices.ContainsFunc(shards, func(l id.LogicalShard) bool { return w.units[l].from.Load() > int64(offset) }) {
+		select {
+		case <-w.moved:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
 // progress hears how far a bench has come with a gradient.
 func (w *work) progress(b *bench, complete int) {
+	w.units[b.span.Shard].from.Store(int64(complete))
+	select {
+	case w.moved <- struct{}{}:
+	default:
+	}
 	switch complete {
 	case w.spec.Params():
 		w.end(b)

@@ -20,7 +20,7 @@ type Record struct {
 // Line is a Span as it is written. Times are nanoseconds, Begin by the clock of Record.Time.
 type Line struct {
 	What      string  `json:"what"`
-	Track     string  `json:"track"` // "step", "ring", "servers", "compute 0"
+	Track     string  `json:"track"` // "step", "sum", "ring", "servers", "compute 0"
 	View      uint64  `json:"view"`
 	Step      uint64  `json:"step"`
 	Shard     *int    `json:"shard,omitempty"`
@@ -56,6 +56,8 @@ func (t Track) String() string {
 	switch {
 	case t >= Compute:
 		return fmt.Sprintf("compute %d", t-Compute)
+	case t == Sum:
+		return "sum"
 	case t == Ring:
 		return "ring"
 	case t == Servers:
@@ -74,7 +76,7 @@ func (s *Span) line(now int64) Line {
 		l.Open, l.Took = true, now-s.Begin
 	}
 	switch {
-	case s.Track == Ring:
+	case s.Track == Ring || s.Track == Sum:
 		l.Bucket = &s.Bucket
 	case s.Track >= Compute:
 		shard := int(s.Shard)

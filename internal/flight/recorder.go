@@ -14,6 +14,7 @@ type Track uint8
 // The tracks of a node.
 const (
 	Step    Track = iota // the step loop itself
+	Sum                  // adding up gradients here, for the ring
 	Ring                 // operations on the ring
 	Servers              // requests to the parameter servers
 	Compute              // the first of those that compute, one logical shard at a time; the next is Compute+1
@@ -29,8 +30,8 @@ type Span struct {
 
 	// Of operations on the ring:
 	Of        string // how elements become one: "SumInt32"; "" where they do not
-	Bucket    uint32
-	Bytes     int // of the vector
+	Bucket    uint32 // of the gradient; on the Sum track as well
+	Bytes     int    // of the vector
 	Transport string
 
 	Begin int64 // nanoseconds, Unix time by a clock that never jumps

@@ -80,7 +80,7 @@ func (t *tracer) span(pid, tid int, l *Line) {
 	}
 	begin, end := l.Begin, l.Begin+l.Took
 	slice(l.name(), begin, end, args)
-	if l.Bucket == nil {
+	if l.Track != Ring.String() {
 		return
 	}
 	// The phases lie within the operation whatever a record says, or a viewer would draw them anywhere.

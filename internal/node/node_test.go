@@ -176,3 +176,27 @@ func TestDivergingJobEndsWithItsReason(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A gradient of several buckets, summed while it is computed, gives the same bits as one that is summed whole (mode
+// server), on any number of trainers, with units in several waves.
+func TestSameBytesInBuckets(t *testing.T) {
+	var want []byte
+	for _, c := range []struct {
+		mode  string
+		nodes int
+	}{{trainer.ModeServer, 1}, {trainer.ModeRing, 1}, {trainer.ModeRing, 2}, {trainer.ModeRing, 3}} {
+		job := smallJob()
+		job.Model = trainer.Model{Name: "mlp", Options: map[string]any{"hidden": []int{1200, 1000}}} // 2.2 million: three buckets
+		job.Optimizer = trainer.Optimizer{Name: "adam", LR: 0.001}
+		job.Data.Train, job.Batch.LogicalShards, job.Sync.Mode = 160, 7, c.mode
+		for _, n := range runCluster(t, job, c.nodes) {
+			got := model(t, n)
+			if want == nil {
+				want = got
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("mode %s on %d trainers: %s has other weights", c.mode, c.nodes, n.cfg.Name)
+			}
+		}
+	}
+}

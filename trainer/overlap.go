@@ -1,0 +1,124 @@
+package trainer
+
+import (
+	"context"
+	"sync"
+
+	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/flight"
+	"github.com/musterml/muster/internal/id"
+)
+
+// How summing overlaps computing, in mode ring.
+//
+// The gradient is cut into buckets of consecutive blocks, from its end to its beginning: the order in which a backward pass
+// completes it. A bucket is ready when every unit of this trainer has gone back over it, so all but the last wave of
+// units (as many as there are cores) are whole by then, and it is the backward passes of that last wave that hide the
+// network. One goroutine sums bucket after bucket, each by itself: its blocks' exponents, their agreement over the ring,
+// the integers, their sum over the ring, and values. All that hangs on single blocks, so buckets change no bit of an exact
+// sum, and every trainer has the same buckets, as they depend on the model alone.
+//
+// The last bucket, the beginning of the vector, is summed after computing, when also the units' results are known and
+// this step's commit is complete; its header carries the results. So a step is complete on any trainer only when
+// all have come that far, as without buckets.
+//
+// Mode server has one bucket: a trainer's share, which it pushes to the servers, is one range of the whole vector, and a
+// bucket that lies in one share would go to one trainer only, over links that otherwise work side by side.
+//
+// Rejected: to sum every unit's gradient by itself, so that there is something to send from the first wave on. It
+// multiplies the bytes by the units of a trainer.
+
+// bucketBlocks is the size of a bucket: 4 MiB. Smaller ones are sent sooner and leave less for the end, but each costs the
+// ring two more operations and their latency; measured with resnet18 (45 MB) and gpt at 1 Gb/s (bench/RESULTS-net.md).
+const bucketBlocks = 4 << 20 / 4 / BlockSize
+
+// bucket is the blocks [first, last).
+type bucket struct{ first, last id.Block }
+
+// buckets cuts so many blocks, from the end; the last bucket begins at block 0.
+func buckets(blocks, size int) []bucket {
+	var all []bucket
+	for last := blocks; last > 0; last -= size {
+		all = append(all, bucket{id.Block(max(0, last-size)), id.Block(last)})
+	}
+	return all
+}
+
+// overlap sums the buckets of a step while it is being computed.
+type overlap struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	summed int // buckets
+	err    error
+}
+
+// beginSums begins to sum all buckets but the last as they become ready. At the step after the last there are none.
+func (s *shift) beginSums(ctx context.Context, at id.Step, last bool) *overlap {
+	ctx, cancel := context.WithCancel(ctx)
+	o := &overlap{cancel: cancel}
+	if last {
+		return o
+	}
+	o.done.Go(func() {
+		for ; o.err == nil && o.summed < len(s.sums.buckets)-1; o.summed++ {
+			b := s.sums.buckets[o.summed]
+			lo, _ := s.sums.span(b.first, b.last)
+			if !s.work.await(ctx, s.shards, lo) {
+				return
+			}
+			o.err = s.sum(ctx, at, o.summed)
+		}
+	})
+	return o
+}
+
+// end waits for the sums, or, when computing has failed, gives them up.
+func (o *overlap) end(computed error) error {
+	if computed != nil {
+		o.cancel()
+		o.done.Wait()
+		return nil // what became of them is only a consequence
+	}
+	o.done.Wait()
+	o.cancel()
+	return o.err
+}
+
+// sum adds a bucket over all trainers.
+func (s *shift) sum(ctx context.Context, at id.Step, i int) error {
+	x, b := s.sums, s.sums.buckets[i]
+	if x.exact {
+		if err := s.agree(ctx, at, i, false); err != nil {
+			return err
+		}
+	}
+	return s.allReduce(ctx, at, b, i)
+}
+
+// agree exchanges the header of a bucket.
+func (s *shift) agree(ctx context.Context, at id.Step, i int, last bool) error {
+	mark := s.recordSum("exponents", at, i)
+	header := s.sums.prepare(s.sums.buckets[i], s.work.units, s.shards, last)
+	s.cfg.Flight.End(mark, flight.Outcome{})
+	end := s.awaitRing("the exchange of exponents and results", at)
+	defer end()
+	return s.ring.AllReduce(ctx, collective.Op{Step: at, Bucket: uint32(i)}, collective.Int32s(header), collective.MaxInt32)
+}
+
+// allReduce sums a bucket whose header is agreed.
+func (s *shift) allReduce(ctx context.Context, at id.Step, b bucket, i int) error {
+	mark := s.recordSum("add up", at, i)
+	v := s.sums.gather(b, s.work.units, s.shards)
+	s.cfg.Flight.End(mark, flight.Outcome{})
+	end := s.awaitRing("the all-reduce", at)
+	err := s.ring.AllReduce(ctx, collective.Op{Step: at, Bucket: uint32(i)}, v, s.sums.op())
+	end()
+	if err == nil {
+		s.sums.value(b.first, b.last)
+	}
+	return err
+}
+
+func (s *shift) recordSum(what string, at id.Step, i int) flight.Mark {
+	return s.cfg.Flight.Begin(flight.Span{What: what, Track: flight.Sum, View: s.view.Number, Step: at, Bucket: uint32(i)})
+}
