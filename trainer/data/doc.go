@@ -8,13 +8,17 @@
 //   - Source is the job's description of its data; Open gives the training and the held-out set.
 //   - glyphs (draw.go, strokes.go) are digits that the program draws itself, so that a
 //     first run needs no download.
-//   - idx (idx.go) is the format of MNIST and its kin, plain or gzip.
+//   - idx (idx.go, idxset.go) is the format of MNIST and its kin.
 //   - text (text.go) is a file of text: windows of characters, each labelled with the next one.
-//   - Batch (samples.go) is room for samples, of numbers or of tokens; a Dataset fills it.
+//   - libsvm (libsvm.go, sparse.go) is lines of a label and index:value pairs, kept sparse.
+//   - csv is tables: records (csv.go) are read twice, a survey (survey.go) leads to a plan (plan.go) of what to make of
+//     the columns, by which rows become the samples of a table (table.go).
+//   - file.go opens all of them, plain or compressed; a FileError says what is wrong in which line.
+//   - A Dataset has a Form: what its samples are made of. Batch (samples.go) is room for them; a Dataset fills it.
 //   - Permutation is the order of the samples in a pass; Batches cuts the endless stream
 //     of positions into batches and batches into logical shards; Loader fills a trainer's Batch.
 //   - HeldOut deals the held-out set to the logical shards for evaluation.
 //
-// It leaves out, for now: other formats, remote storage, and sets that do not fit in
+// It leaves out, for now: Parquet and other formats, remote storage, and sets that do not fit in
 // memory.
 package data
