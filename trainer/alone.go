@@ -34,11 +34,12 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	if err != nil {
 		return nil, err
 	}
-	job.Data.Train, job.Passes = math.MaxInt32, math.MaxInt32
+	job.Passes = math.MaxInt32
 	w, err := newWork(job, spec, dev, train, train, nil)
 	if err != nil {
 		return nil, err
 	}
+	w.samples = math.MaxInt // no pass ever ends, after which it would evaluate
 	a := &Alone{work: w, sums: newExchange(job, spec), optim: opt, state: newState(spec.Params(), opt.Slots(), ModeRing)}
 	for l := range job.Batch.LogicalShards {
 		a.shards = append(a.shards, id.LogicalShard(l))
