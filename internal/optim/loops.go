@@ -6,38 +6,7 @@ import (
 	"github.com/musterml/muster/internal/optim/vec"
 )
 
-// The loops that are plain Go everywhere; their formulas stand at Kind. Every product that feeds a sum is converted.
-
-func (r *Rule) adagrad(dw, dm, w, g, m []float32) {
-	c := *r
-	for i, x := range w {
-		d := g[i] + float32(c.Decay*x)
-		s := m[i] + float32(d*d)
-		dm[i] = s
-		dw[i] = x - float32(c.LR*d)/(vec.Root(s)+c.Eps)
-	}
-}
-
-func (r *Rule) rmsprop(dw, dm, w, g, m []float32) {
-	c := *r
-	for i, x := range w {
-		d := g[i] + float32(c.Decay*x)
-		s := float32(c.Beta2*m[i]) + float32(float32(c.Keep2*d)*d)
-		dm[i] = s
-		dw[i] = x - float32(c.LR*d)/(vec.Root(s)+c.Eps)
-	}
-}
-
-func (r *Rule) rmspropMomentum(dw, dm, dv, w, g, m, v []float32) {
-	c := *r
-	for i, x := range w {
-		d := g[i] + float32(c.Decay*x)
-		s := float32(c.Beta2*m[i]) + float32(float32(c.Keep2*d)*d)
-		b := float32(c.Momentum*v[i]) + d/(vec.Root(s)+c.Eps)
-		dm[i], dv[i] = s, b
-		dw[i] = x - float32(c.LR*b)
-	}
-}
+// The loops that are plain Go everywhere (the others are those of package vec); their formulas stand at Kind. Every product that feeds a sum is converted.
 
 // lamb goes over the tensor twice: for the moments and the norms, and for the update.
 func (r *Rule) lamb(k *vec.Set, dw, dm, dv, w, g, m, v []float32) {

@@ -269,16 +269,27 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
+// benchmarked is as many parameters as bench/optim.py gives PyTorch.
+const benchmarked = 1 << 22
+
 func BenchmarkUpdate(b *testing.B) {
+	r := rand.New(rand.NewPCG(5, 6))
 	for name, c := range configs() {
 		b.Run(name, func(b *testing.B) {
 			o := must(b, c)
-			const n = 1 << 22
-			w, g, slots := make([]float32, n), make([]float32, n), slotsOf(o, n)
-			b.SetBytes(int64(4 * n * (3 + 2*len(slots))))
+			w, g, slots := random(r, benchmarked), random(r, benchmarked), slotsOf(o, benchmarked)
+			b.SetBytes(int64(4 * benchmarked * (3 + 2*len(slots))))
 			for b.Loop() {
 				o.Update(3, w, g, slots)
 			}
 		})
+	}
+}
+
+// BenchmarkClip finds the norm and scales.
+func BenchmarkClip(b *testing.B) {
+	g := random(rand.New(rand.NewPCG(7, 8)), benchmarked)
+	for b.Loop() {
+		Scale(g, ClipFactor(SumSquares(g), 1))
 	}
 }

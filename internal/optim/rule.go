@@ -133,11 +133,11 @@ func (r *Rule) apply(k *vec.Set, dw []float32, ds [][]float32, w, g []float32, s
 	case Nesterov:
 		k.Nesterov(dw, ds[0], w, g, s[0], r.LR, r.Momentum, r.Decay)
 	case Adagrad:
-		r.adagrad(dw, ds[0], w, g, s[0])
+		k.Adagrad(dw, ds[0], w, g, s[0], r.LR, r.Decay, r.Eps)
 	case RMSProp:
-		r.rmsprop(dw, ds[0], w, g, s[0])
+		k.RMSProp(dw, ds[0], w, g, s[0], r.rmsprop())
 	case RMSPropMomentum:
-		r.rmspropMomentum(dw, ds[0], ds[1], w, g, s[0], s[1])
+		k.RMSPropMomentum(dw, ds[0], ds[1], w, g, s[0], s[1], r.rmsprop())
 	case Adam:
 		k.Adam(dw, ds[0], ds[1], w, g, s[0], s[1], &vec.Adam{Decay: r.Decay, Shrink: r.Shrink, Keep1: r.Keep1,
 			Beta2: r.Beta2, Keep2: r.Keep2, Root: r.Root, Eps: r.Eps, Factor: r.LR})
@@ -146,4 +146,8 @@ func (r *Rule) apply(k *vec.Set, dw []float32, ds [][]float32, w, g []float32, s
 	case FTRL:
 		r.ftrl(dw, ds[0], ds[1], w, g, s[0], s[1])
 	}
+}
+
+func (r *Rule) rmsprop() *vec.RMSProp {
+	return &vec.RMSProp{LR: r.LR, Momentum: r.Momentum, Decay: r.Decay, Beta2: r.Beta2, Keep2: r.Keep2, Eps: r.Eps}
 }

@@ -36,6 +36,42 @@ func nesterov(dw, dm, w, g, m []float32, lr, momentum, decay float32) {
 	}
 }
 
+func adagrad(dw, dm, w, g, m []float32, lr, decay, eps float32) {
+	n := len(w)
+	dw, dm, g, m = dw[:n], dm[:n], g[:n], m[:n]
+	for i, x := range w {
+		d := g[i] + float32(decay*x)
+		s := m[i] + float32(d*d)
+		dm[i] = s
+		dw[i] = x - float32(lr*d)/(Root(s)+eps)
+	}
+}
+
+func rmsprop(dw, dm, w, g, m []float32, f *RMSProp) {
+	n := len(w)
+	dw, dm, g, m = dw[:n], dm[:n], g[:n], m[:n]
+	c := *f
+	for i, x := range w {
+		d := g[i] + float32(c.Decay*x)
+		s := float32(c.Beta2*m[i]) + float32(float32(c.Keep2*d)*d)
+		dm[i] = s
+		dw[i] = x - float32(c.LR*d)/(Root(s)+c.Eps)
+	}
+}
+
+func rmspropMomentum(dw, dm, dv, w, g, m, v []float32, f *RMSProp) {
+	n := len(w)
+	dw, dm, dv, g, m, v = dw[:n], dm[:n], dv[:n], g[:n], m[:n], v[:n]
+	c := *f
+	for i, x := range w {
+		d := g[i] + float32(c.Decay*x)
+		s := float32(c.Beta2*m[i]) + float32(float32(c.Keep2*d)*d)
+		b := float32(c.Momentum*v[i]) + d/(Root(s)+c.Eps)
+		dm[i], dv[i] = s, b
+		dw[i] = x - float32(c.LR*b)
+	}
+}
+
 func adam(dw, dm, dv, w, g, m, v []float32, f *Adam) {
 	n := len(w)
 	dw, dm, dv, g, m, v = dw[:n], dm[:n], dv[:n], g[:n], m[:n], v[:n]

@@ -10,6 +10,9 @@ type Set struct {
 
 	sgd                func(dw, w, g *float32, n int, lr, decay float32)
 	momentum, nesterov func(dw, dm, w, g, m *float32, n int, lr, momentum, decay float32)
+	adagrad            func(dw, dm, w, g, m *float32, n int, lr, decay, eps float32)
+	rmsprop            func(dw, dm, w, g, m *float32, n int, lr, decay, beta2, keep2, eps float32)
+	rmspropMomentum    func(dw, dm, dv, w, g, m, v *float32, n int, lr, momentum, decay, beta2, keep2, eps float32)
 	adam               func(dw, dm, dv, w, g, m, v *float32, n int, decay, shrink, keep1, beta2, keep2, root, eps, factor float32)
 	scale              func(x *float32, n int, a float32)
 	sumSquares         func(x *float32, n int) (sums [16]float64)
@@ -56,6 +59,43 @@ func (s *Set) Nesterov(dw, dm, w, g, m []float32, lr, momentum, decay float32) {
 		s.nesterov(&dw[0], &dm[0], &w[0], &g[0], &m[0], n, lr, momentum, decay)
 	}
 	nesterov(dw[n:], dm[n:], w[n:], g[n:], m[n:], lr, momentum, decay)
+}
+
+// Adagrad is dm = m + d*d, d = g + decay*w, and dw = w - lr*d/(sqrt(dm) + eps).
+func (s *Set) Adagrad(dw, dm, w, g, m []float32, lr, decay, eps float32) {
+	n := s.whole(len(w))
+	if n > 0 {
+		s.adagrad(&dw[0], &dm[0], &w[0], &g[0], &m[0], n, lr, decay, eps)
+	}
+	adagrad(dw[n:], dm[n:], w[n:], g[n:], m[n:], lr, decay, eps)
+}
+
+// RMSProp is the scalars of Set.RMSProp and Set.RMSPropMomentum.
+type RMSProp struct {
+	LR       float32
+	Momentum float32
+	Decay    float32 // times the weight is added to the gradient
+	Beta2    float32 // weight of the old mean of squares
+	Keep2    float32 // weight of the new square
+	Eps      float32
+}
+
+// RMSProp is dm = Beta2*m + Keep2*d*d, d = g + Decay*w, and dw = w - LR*d/(sqrt(dm) + Eps).
+func (s *Set) RMSProp(dw, dm, w, g, m []float32, f *RMSProp) {
+	n := s.whole(len(w))
+	if n > 0 {
+		s.rmsprop(&dw[0], &dm[0], &w[0], &g[0], &m[0], n, f.LR, f.Decay, f.Beta2, f.Keep2, f.Eps)
+	}
+	rmsprop(dw[n:], dm[n:], w[n:], g[n:], m[n:], f)
+}
+
+// RMSPropMomentum is dm as RMSProp has it, dv = Momentum*v + d/(sqrt(dm) + Eps), and dw = w - LR*dv.
+func (s *Set) RMSPropMomentum(dw, dm, dv, w, g, m, v []float32, f *RMSProp) {
+	n := s.whole(len(w))
+	if n > 0 {
+		s.rmspropMomentum(&dw[0], &dm[0], &dv[0], &w[0], &g[0], &m[0], &v[0], n, f.LR, f.Momentum, f.Decay, f.Beta2, f.Keep2, f.Eps)
+	}
+	rmspropMomentum(dw[n:], dm[n:], dv[n:], w[n:], g[n:], m[n:], v[n:], f)
 }
 
 // Adam is the scalars of Set.Adam.

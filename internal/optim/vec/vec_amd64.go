@@ -7,10 +7,12 @@ import "golang.org/x/sys/cpu"
 var (
 	setAVX512 = Set{
 		name: "avx512", asm: true, sgd: sgdAVX512, momentum: momentumAVX512, nesterov: nesterovAVX512, adam: adamAVX512,
+		adagrad: adagradAVX512, rmsprop: rmspropAVX512, rmspropMomentum: rmspropMomentumAVX512,
 		scale: scaleAVX512, sumSquares: sumSquaresAVX512,
 	}
 	setAVX2 = Set{
 		name: "avx2", asm: true, sgd: sgdAVX2, momentum: momentumAVX2, nesterov: nesterovAVX2, adam: adamAVX2,
+		adagrad: adagradAVX2, rmsprop: rmspropAVX2, rmspropMomentum: rmspropMomentumAVX2,
 		scale: scaleAVX2, sumSquares: sumSquaresAVX2,
 	}
 	setGo = Set{name: "go"}
@@ -47,6 +49,24 @@ func nesterovAVX512(dw, dm, w, grad, m *float32, n int, lr, momentum, decay floa
 
 //go:noescape
 func nesterovAVX2(dw, dm, w, grad, m *float32, n int, lr, momentum, decay float32)
+
+//go:noescape
+func adagradAVX512(dw, dm, w, grad, m *float32, n int, lr, decay, eps float32)
+
+//go:noescape
+func adagradAVX2(dw, dm, w, grad, m *float32, n int, lr, decay, eps float32)
+
+//go:noescape
+func rmspropAVX512(dw, dm, w, grad, m *float32, n int, lr, decay, beta2, keep2, eps float32)
+
+//go:noescape
+func rmspropAVX2(dw, dm, w, grad, m *float32, n int, lr, decay, beta2, keep2, eps float32)
+
+//go:noescape
+func rmspropMomentumAVX512(dw, dm, dv, w, grad, m, v *float32, n int, lr, momentum, decay, beta2, keep2, eps float32)
+
+//go:noescape
+func rmspropMomentumAVX2(dw, dm, dv, w, grad, m, v *float32, n int, lr, momentum, decay, beta2, keep2, eps float32)
 
 //go:noescape
 func adamAVX512(dw, dm, dv, w, grad, m, v *float32, n int, decay, shrink, keep1, beta2, keep2, root, eps, factor float32)

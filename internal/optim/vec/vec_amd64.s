@@ -97,6 +97,130 @@ nesterovAVX512_loop:
 	VZEROUPPER
 	RET
 
+// func adagradAVX512(dw *float32, dm *float32, w *float32, grad *float32, m *float32, n int, lr float32, decay float32, eps float32)
+// Requires: AVX, AVX512F
+TEXT ·adagradAVX512(SB), NOSPLIT, $0-60
+	MOVQ         dw+0(FP), AX
+	MOVQ         dm+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         grad+24(FP), BX
+	MOVQ         m+32(FP), SI
+	VBROADCASTSS lr+48(FP), Z0
+	VBROADCASTSS decay+52(FP), Z1
+	VBROADCASTSS eps+56(FP), Z2
+	MOVQ         n+40(FP), DI
+
+adagradAVX512_loop:
+	VMOVUPS (DX), Z3
+	VMULPS  Z3, Z1, Z4
+	VADDPS  (BX), Z4, Z4
+	VMULPS  Z4, Z4, Z5
+	VADDPS  (SI), Z5, Z5
+	VMOVUPS Z5, (CX)
+	VMULPS  Z4, Z0, Z4
+	VSQRTPS Z5, Z5
+	VADDPS  Z2, Z5, Z5
+	VDIVPS  Z5, Z4, Z5
+	VSUBPS  Z5, Z3, Z3
+	VMOVUPS Z3, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, DI
+	JNZ     adagradAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rmspropAVX512(dw *float32, dm *float32, w *float32, grad *float32, m *float32, n int, lr float32, decay float32, beta2 float32, keep2 float32, eps float32)
+// Requires: AVX, AVX512F
+TEXT ·rmspropAVX512(SB), NOSPLIT, $0-68
+	MOVQ         dw+0(FP), AX
+	MOVQ         dm+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         grad+24(FP), BX
+	MOVQ         m+32(FP), SI
+	VBROADCASTSS lr+48(FP), Z0
+	VBROADCASTSS decay+52(FP), Z1
+	VBROADCASTSS beta2+56(FP), Z2
+	VBROADCASTSS keep2+60(FP), Z3
+	VBROADCASTSS eps+64(FP), Z4
+	MOVQ         n+40(FP), DI
+
+rmspropAVX512_loop:
+	VMOVUPS (DX), Z5
+	VMULPS  Z5, Z1, Z6
+	VADDPS  (BX), Z6, Z6
+	VMULPS  (SI), Z2, Z7
+	VMULPS  Z6, Z3, Z8
+	VMULPS  Z6, Z8, Z8
+	VADDPS  Z8, Z7, Z7
+	VMOVUPS Z7, (CX)
+	VMULPS  Z6, Z0, Z6
+	VSQRTPS Z7, Z7
+	VADDPS  Z4, Z7, Z7
+	VDIVPS  Z7, Z6, Z7
+	VSUBPS  Z7, Z5, Z5
+	VMOVUPS Z5, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, DI
+	JNZ     rmspropAVX512_loop
+	VZEROUPPER
+	RET
+
+// func rmspropMomentumAVX512(dw *float32, dm *float32, dv *float32, w *float32, grad *float32, m *float32, v *float32, n int, lr float32, momentum float32, decay float32, beta2 float32, keep2 float32, eps float32)
+// Requires: AVX, AVX512F
+TEXT ·rmspropMomentumAVX512(SB), NOSPLIT, $0-88
+	MOVQ         dw+0(FP), AX
+	MOVQ         dm+8(FP), CX
+	MOVQ         dv+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         grad+32(FP), SI
+	MOVQ         m+40(FP), DI
+	MOVQ         v+48(FP), R8
+	VBROADCASTSS lr+64(FP), Z0
+	VBROADCASTSS momentum+68(FP), Z1
+	VBROADCASTSS decay+72(FP), Z2
+	VBROADCASTSS beta2+76(FP), Z3
+	VBROADCASTSS keep2+80(FP), Z4
+	VBROADCASTSS eps+84(FP), Z5
+	MOVQ         n+56(FP), R9
+
+rmspropMomentumAVX512_loop:
+	VMOVUPS (BX), Z6
+	VMULPS  Z6, Z2, Z7
+	VADDPS  (SI), Z7, Z7
+	VMULPS  (DI), Z3, Z8
+	VMULPS  Z7, Z4, Z9
+	VMULPS  Z7, Z9, Z9
+	VADDPS  Z9, Z8, Z8
+	VMOVUPS Z8, (CX)
+	VSQRTPS Z8, Z8
+	VADDPS  Z5, Z8, Z8
+	VDIVPS  Z8, Z7, Z8
+	VMULPS  (R8), Z1, Z7
+	VADDPS  Z8, Z7, Z7
+	VMOVUPS Z7, (DX)
+	VMULPS  Z0, Z7, Z7
+	VSUBPS  Z7, Z6, Z6
+	VMOVUPS Z6, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	ADDQ    $0x40, DI
+	ADDQ    $0x40, R8
+	SUBQ    $0x10, R9
+	JNZ     rmspropMomentumAVX512_loop
+	VZEROUPPER
+	RET
+
 // func adamAVX512(dw *float32, dm *float32, dv *float32, w *float32, grad *float32, m *float32, v *float32, n int, decay float32, shrink float32, keep1 float32, beta2 float32, keep2 float32, root float32, eps float32, factor float32)
 // Requires: AVX, AVX512F
 TEXT ·adamAVX512(SB), NOSPLIT, $0-96
@@ -305,6 +429,173 @@ nesterovAVX2_loop:
 	ADDQ    $0x40, SI
 	SUBQ    $0x10, DI
 	JNZ     nesterovAVX2_loop
+	VZEROUPPER
+	RET
+
+// func adagradAVX2(dw *float32, dm *float32, w *float32, grad *float32, m *float32, n int, lr float32, decay float32, eps float32)
+// Requires: AVX
+TEXT ·adagradAVX2(SB), NOSPLIT, $0-60
+	MOVQ         dw+0(FP), AX
+	MOVQ         dm+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         grad+24(FP), BX
+	MOVQ         m+32(FP), SI
+	VBROADCASTSS lr+48(FP), Y0
+	VBROADCASTSS decay+52(FP), Y1
+	VBROADCASTSS eps+56(FP), Y2
+	MOVQ         n+40(FP), DI
+
+adagradAVX2_loop:
+	VMOVUPS (DX), Y3
+	VMULPS  Y3, Y1, Y4
+	VADDPS  (BX), Y4, Y4
+	VMULPS  Y4, Y4, Y5
+	VADDPS  (SI), Y5, Y5
+	VMOVUPS Y5, (CX)
+	VMULPS  Y4, Y0, Y4
+	VSQRTPS Y5, Y5
+	VADDPS  Y2, Y5, Y5
+	VDIVPS  Y5, Y4, Y5
+	VSUBPS  Y5, Y3, Y3
+	VMOVUPS Y3, (AX)
+	VMOVUPS 32(DX), Y3
+	VMULPS  Y3, Y1, Y4
+	VADDPS  32(BX), Y4, Y4
+	VMULPS  Y4, Y4, Y5
+	VADDPS  32(SI), Y5, Y5
+	VMOVUPS Y5, 32(CX)
+	VMULPS  Y4, Y0, Y4
+	VSQRTPS Y5, Y5
+	VADDPS  Y2, Y5, Y5
+	VDIVPS  Y5, Y4, Y5
+	VSUBPS  Y5, Y3, Y3
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, DI
+	JNZ     adagradAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rmspropAVX2(dw *float32, dm *float32, w *float32, grad *float32, m *float32, n int, lr float32, decay float32, beta2 float32, keep2 float32, eps float32)
+// Requires: AVX
+TEXT ·rmspropAVX2(SB), NOSPLIT, $0-68
+	MOVQ         dw+0(FP), AX
+	MOVQ         dm+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         grad+24(FP), BX
+	MOVQ         m+32(FP), SI
+	VBROADCASTSS lr+48(FP), Y0
+	VBROADCASTSS decay+52(FP), Y1
+	VBROADCASTSS beta2+56(FP), Y2
+	VBROADCASTSS keep2+60(FP), Y3
+	VBROADCASTSS eps+64(FP), Y4
+	MOVQ         n+40(FP), DI
+
+rmspropAVX2_loop:
+	VMOVUPS (DX), Y5
+	VMULPS  Y5, Y1, Y6
+	VADDPS  (BX), Y6, Y6
+	VMULPS  (SI), Y2, Y7
+	VMULPS  Y6, Y3, Y8
+	VMULPS  Y6, Y8, Y8
+	VADDPS  Y8, Y7, Y7
+	VMOVUPS Y7, (CX)
+	VMULPS  Y6, Y0, Y6
+	VSQRTPS Y7, Y7
+	VADDPS  Y4, Y7, Y7
+	VDIVPS  Y7, Y6, Y7
+	VSUBPS  Y7, Y5, Y5
+	VMOVUPS Y5, (AX)
+	VMOVUPS 32(DX), Y5
+	VMULPS  Y5, Y1, Y6
+	VADDPS  32(BX), Y6, Y6
+	VMULPS  32(SI), Y2, Y7
+	VMULPS  Y6, Y3, Y8
+	VMULPS  Y6, Y8, Y8
+	VADDPS  Y8, Y7, Y7
+	VMOVUPS Y7, 32(CX)
+	VMULPS  Y6, Y0, Y6
+	VSQRTPS Y7, Y7
+	VADDPS  Y4, Y7, Y7
+	VDIVPS  Y7, Y6, Y7
+	VSUBPS  Y7, Y5, Y5
+	VMOVUPS Y5, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, DI
+	JNZ     rmspropAVX2_loop
+	VZEROUPPER
+	RET
+
+// func rmspropMomentumAVX2(dw *float32, dm *float32, dv *float32, w *float32, grad *float32, m *float32, v *float32, n int, lr float32, momentum float32, decay float32, beta2 float32, keep2 float32, eps float32)
+// Requires: AVX
+TEXT ·rmspropMomentumAVX2(SB), NOSPLIT, $0-88
+	MOVQ         dw+0(FP), AX
+	MOVQ         dm+8(FP), CX
+	MOVQ         dv+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         grad+32(FP), SI
+	MOVQ         m+40(FP), DI
+	MOVQ         v+48(FP), R8
+	VBROADCASTSS lr+64(FP), Y0
+	VBROADCASTSS momentum+68(FP), Y1
+	VBROADCASTSS decay+72(FP), Y2
+	VBROADCASTSS beta2+76(FP), Y3
+	VBROADCASTSS keep2+80(FP), Y4
+	VBROADCASTSS eps+84(FP), Y5
+	MOVQ         n+56(FP), R9
+
+rmspropMomentumAVX2_loop:
+	VMOVUPS (BX), Y6
+	VMULPS  Y6, Y2, Y7
+	VADDPS  (SI), Y7, Y7
+	VMULPS  (DI), Y3, Y8
+	VMULPS  Y7, Y4, Y9
+	VMULPS  Y7, Y9, Y9
+	VADDPS  Y9, Y8, Y8
+	VMOVUPS Y8, (CX)
+	VSQRTPS Y8, Y8
+	VADDPS  Y5, Y8, Y8
+	VDIVPS  Y8, Y7, Y8
+	VMULPS  (R8), Y1, Y7
+	VADDPS  Y8, Y7, Y7
+	VMOVUPS Y7, (DX)
+	VMULPS  Y0, Y7, Y7
+	VSUBPS  Y7, Y6, Y6
+	VMOVUPS Y6, (AX)
+	VMOVUPS 32(BX), Y6
+	VMULPS  Y6, Y2, Y7
+	VADDPS  32(SI), Y7, Y7
+	VMULPS  32(DI), Y3, Y8
+	VMULPS  Y7, Y4, Y9
+	VMULPS  Y7, Y9, Y9
+	VADDPS  Y9, Y8, Y8
+	VMOVUPS Y8, 32(CX)
+	VSQRTPS Y8, Y8
+	VADDPS  Y5, Y8, Y8
+	VDIVPS  Y8, Y7, Y8
+	VMULPS  32(R8), Y1, Y7
+	VADDPS  Y8, Y7, Y7
+	VMOVUPS Y7, 32(DX)
+	VMULPS  Y0, Y7, Y7
+	VSUBPS  Y7, Y6, Y6
+	VMOVUPS Y6, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	ADDQ    $0x40, DI
+	ADDQ    $0x40, R8
+	SUBQ    $0x10, R9
+	JNZ     rmspropMomentumAVX2_loop
 	VZEROUPPER
 	RET
 

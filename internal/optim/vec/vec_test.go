@@ -63,6 +63,20 @@ var loops = map[string]func(s *Set, v func(int) []float32){
 	"momentum in place": func(s *Set, v func(int) []float32) { s.Momentum(v(1), v(4), v(1), v(2), v(4), 0.1, 0.9, 0) },
 	"nesterov":          func(s *Set, v func(int) []float32) { s.Nesterov(v(0), v(3), v(1), v(2), v(4), 0.1, 0.9, 0.01) },
 	"nesterov in place": func(s *Set, v func(int) []float32) { s.Nesterov(v(1), v(4), v(1), v(2), v(4), 0.1, 0.9, 0.01) },
+	"adagrad": func(s *Set, v func(int) []float32) {
+		squares(v(4))
+		s.Adagrad(v(0), v(3), v(1), v(2), v(4), 0.1, 0.01, 1e-8)
+	},
+	"adagrad in place": func(s *Set, v func(int) []float32) {
+		squares(v(4))
+		s.Adagrad(v(1), v(4), v(1), v(2), v(4), 0.1, 0, 1e-8)
+	},
+	"rmsprop":          func(s *Set, v func(int) []float32) { squares(v(4)); s.RMSProp(v(0), v(3), v(1), v(2), v(4), &averaged) },
+	"rmsprop in place": func(s *Set, v func(int) []float32) { squares(v(4)); s.RMSProp(v(1), v(4), v(1), v(2), v(4), &averaged) },
+	"rmsprop momentum": func(s *Set, v func(int) []float32) {
+		squares(v(4))
+		s.RMSPropMomentum(v(0), v(3), v(6), v(1), v(2), v(4), v(5), &averaged)
+	},
 	"adam": func(s *Set, v func(int) []float32) {
 		squares(v(5))
 		s.Adam(v(0), v(3), v(6), v(1), v(2), v(4), v(5), &Adam{0.01, 0.99, 0.1, 0.999, 0.001, 0.3, 1e-8, 0.02})
@@ -73,6 +87,8 @@ var loops = map[string]func(s *Set, v func(int) []float32){
 	},
 	"scale": func(s *Set, v func(int) []float32) { s.Scale(v(1), 0.3) },
 }
+
+var averaged = RMSProp{LR: 0.1, Momentum: 0.9, Decay: 0.01, Beta2: 0.99, Keep2: 0.01, Eps: 1e-8}
 
 func squares(x []float32) {
 	for i := range x {
@@ -138,7 +154,7 @@ func TestSumSquares(t *testing.T) {
 func BenchmarkLoops(b *testing.B) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for _, s := range Sets() {
-		for name, vectors := range map[string]int{"sgd in place": 3, "momentum in place": 5, "nesterov in place": 5, "adam in place": 7, "scale": 2} {
+		for name, vectors := range map[string]int{"sgd in place": 3, "momentum in place": 5, "nesterov in place": 5, "adam in place": 7, "adagrad in place": 5, "rmsprop in place": 5, "scale": 2} {
 			b.Run(s.Name()+"/"+name, func(b *testing.B) {
 				const n = 1 << 22 // beyond every cache
 				o := newOperands(r, 7, n)

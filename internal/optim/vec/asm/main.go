@@ -37,6 +37,9 @@ func main() {
 		sgd(v)
 		momentum(v)
 		nesterov(v)
+		adagrad(v)
+		rmsprop(v)
+		rmspropMomentum(v)
 		adam(v)
 		scale(v)
 		sumSquares(v)
@@ -160,6 +163,61 @@ func nesterov(v isa) {
 			VMULPS(k.c["momentum"], m, m)
 			VADDPS(m, d, d)
 			k.descend(w, d)
+		})
+}
+
+// quotient is a/(sqrt(s)+eps), in s.
+func (k *kernel) quotient(a, s reg.VecVirtual) reg.VecVirtual {
+	VSQRTPS(s, s)
+	VADDPS(k.c["eps"], s, s)
+	VDIVPS(s, a, s)
+	return s
+}
+
+// mean is dm = beta2*m + keep2*d*d.
+func (k *kernel) mean(d reg.VecVirtual) reg.VecVirtual {
+	s, q := k.times("beta2", k.mem("m")), k.times("keep2", d)
+	VMULPS(d, q, q)
+	VADDPS(q, s, s)
+	k.store(s, "dm")
+	return s
+}
+
+func adagrad(v isa) {
+	elementwise(v, "adagrad", "writes dm[i] = m[i] + d*d, d = grad[i]+decay*w[i], and dw[i] = w[i] - lr*d/(sqrt(dm[i])+eps)",
+		"dw dm w grad m", "lr decay eps", func(k *kernel) {
+			w := k.load("w")
+			d, s := k.gradient(w), v.reg()
+			VMULPS(d, d, s)
+			VADDPS(k.mem("m"), s, s)
+			k.store(s, "dm")
+			VSUBPS(k.quotient(k.times("lr", d), s), w, w)
+			k.store(w, "dw")
+		})
+}
+
+func rmsprop(v isa) {
+	elementwise(v, "rmsprop", "writes dm[i] = beta2*m[i] + keep2*d*d, d = grad[i]+decay*w[i], and dw[i] = w[i] - lr*d/(sqrt(dm[i])+eps)",
+		"dw dm w grad m", "lr decay beta2 keep2 eps", func(k *kernel) {
+			w := k.load("w")
+			d := k.gradient(w)
+			s := k.mean(d)
+			VSUBPS(k.quotient(k.times("lr", d), s), w, w)
+			k.store(w, "dw")
+		})
+}
+
+func rmspropMomentum(v isa) {
+	elementwise(v, "rmspropMomentum", "writes dm[i] = beta2*m[i] + keep2*d*d, d = grad[i]+decay*w[i],\n"+
+		"dv[i] = momentum*v[i] + d/(sqrt(dm[i])+eps), and dw[i] = w[i] - lr*dv[i]",
+		"dw dm dv w grad m v", "lr momentum decay beta2 keep2 eps", func(k *kernel) {
+			w := k.load("w")
+			d := k.gradient(w)
+			s := k.quotient(d, k.mean(d))
+			b := k.times("momentum", k.mem("v"))
+			VADDPS(s, b, b)
+			k.store(b, "dv")
+			k.descend(w, b)
 		})
 }
 
