@@ -27,13 +27,24 @@
 //
 // The log holds references of some fifty bytes; tensors go over connections of their own
 // into pooled buffers. A replica's log store returns only when it holds the payloads of
-// the new entries (logStore, holder), so "stored by a majority" covers the tensors, and
+// the new entries (logPayloads, holder), so "stored by a majority" covers the tensors, and
 // Raft's own argument carries over: whoever is elected has every committed payload. What
 // does not come by itself is fetched from the leader or any other replica.
 //
-// Raft's snapshots are references, too (machine): they cost nothing, so the log is cut
+// # Durability
+//
+// Log and state are in memory: a minority of a shard's replicas may be lost at any time,
+// but not a majority at once, and whoever lost its memory comes back under a new identity,
+// as a learner. With ServerConfig.Durable the log is on the disk as well (internal/raftlog):
+// the log store writes payload and entry with one fsync, an identity outlives its process, and all
+// replicas may be killed at once. What a disk damages is healed from the others (heal.go).
+// docs/replication.md has the argument and the table of failures.
+//
+// # Snapshots
+//
+// In memory Raft's snapshots are references, too (machine): they cost nothing, so the log is cut
 // whenever its payloads pass a bound in bytes, and a replica that is too far behind
-// fetches the state of the moment on the side channel.
+// fetches the state of the moment on the side channel. With Durable they are the state.
 //
 // Rejected: payloads inside the log entries (150 MB/s and 12 s of CPU per GB where this
 // design does several times that: Raft copies and allocates each entry on every hop), and
@@ -42,9 +53,6 @@
 //
 // # What it leaves out
 //
-//   - Durability on disk. Log and state are in memory: a minority of a shard's replicas
-//     may be lost at any time, but not a majority at once. Whoever lost its memory comes
-//     back under a new incarnation, as a learner; only term and vote are on disk.
 //   - Sparse tables, and the modes ssp, async and local: the versions are made for steps
 //     that all trainers do together.
 //   - Comparing digests regularly and fencing a replica that differs: Digest and fence

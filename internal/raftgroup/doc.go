@@ -21,7 +21,9 @@
 // and goes on under the same name may vote for a candidate that lacks such an
 // entry, and the entry is lost. Where the log is in memory, a restart forgets
 // it; so Start refuses an identity that has been used and has no log left, and
-// the new life joins as a non-voter and is promoted once it has caught up.
+// the new life joins as a non-voter and is promoted once it has caught up. A log
+// on the disk is not forgotten, so there an identity outlives its process; Untrustworthy
+// tells the errors of Start after which it must be given up all the same.
 //
 // # What it leaves out
 //
