@@ -12,10 +12,10 @@ import (
 
 // The documented bound, and the same bits on all ranks, for any world, either way.
 func TestBF16(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		for _, world := range []int{1, 2, 3, 5, 8} {
 			synctest.Test(t, func(t *testing.T) {
-				net := newMemNet(100).short(small)
+				net := newMemNet(100).by(w)
 				rings := joinAll(t, world, func(rank int) Config { return net.config(rank, world) })
 				defer closeAll(rings)
 				for _, n := range []int{0, 1, 2, 7, 64, 501} {

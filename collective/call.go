@@ -26,14 +26,17 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 	record := r.recordBegin()
 	if r.call.small {
 		err = r.exchange(ctx)
+	} else if !open {
+		r.beginCall(&call, true)
 	} else {
-		if err := r.prev.write(&call, nil); err != nil {
-			r.lose(&r.prev, err)
-		}
-		kick(r.sendKick)
-		if open {
-			err = r.wait(ctx)
-		}
+		r.sit(true)
+		r.beginCall(&call, false)
+		err = r.wait(ctx)
+		r.rise()
+	}
+	if err != nil { // the ring has failed, and x is given back
+		r.prev.bulkOut.abandon()
+		r.next.bulkOut.abandon()
 	}
 	r.recordEnd(record, err)
 	r.mu.Lock()
@@ -45,20 +48,29 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 
 // wait returns when this rank's part is complete or when the ring has failed and x is the caller's again.
 func (r *Ring) wait(ctx context.Context) error {
-	select {
-	case <-r.done:
-		return nil
-	case <-ctx.Done():
-		r.giveUp(context.Cause(ctx))
-	case <-r.failed:
-	}
-	<-r.failed
-	<-r.released
-	select {
-	case <-r.done: // completed at the last moment; the next call will say that the ring is broken
-		return nil
-	default:
-		return r.Err()
+	for {
+		if r.drive(ctx) {
+			<-r.done
+			return nil
+		}
+		select {
+		case <-r.done:
+			return nil
+		case <-r.stirred:
+			r.sit(false)
+			continue
+		case <-ctx.Done():
+			r.giveUp(context.Cause(ctx))
+		case <-r.failed:
+		}
+		<-r.failed
+		<-r.released
+		select {
+		case <-r.done: // completed at the last moment; the next call will say that the ring is broken
+			return nil
+		default:
+			return r.Err()
+		}
 	}
 }
 
@@ -112,8 +124,8 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 			return header{}, false, r.failLocked(r.peerErrorLocked(l, err), nil)
 		}
 	}
-	c.allChunks = c.timetable.allChunks()
-	c.lead = c.chunks(c.sent(c.first))
+	c.lead = int64(c.length(c.sent(c.first)) * elemSize)
+	c.piece = r.piece()
 
 	r.outgoing.start(&c.timetable, false)
 	r.incoming.start(&c.timetable, true)
@@ -137,6 +149,37 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 		r.sendSeq.Store(c.seq)
 	}
 	return r.callHeader(kindCall), sides > 0, nil
+}
+
+// beginCall tells the previous rank, at once if wait; else what a full connection does not take goes on with flushCall:
+// ranks that wait for each other to read would wait for ever.
+func (r *Ring) beginCall(call *header, wait bool) {
+	o := r.prev.bulkOut
+	o.Lock()
+	if !o.sealed && !o.begun() { // else the ring has failed
+		o.begin(call, nil)
+		r.calling = true
+	}
+	o.Unlock()
+	r.flushCall(wait)
+}
+
+func (r *Ring) flushCall(wait bool) {
+	o := r.prev.bulkOut
+	if wait {
+		o.Lock()
+	} else if !o.TryLock() {
+		return
+	}
+	defer o.Unlock()
+	if o.sealed {
+		return
+	}
+	err := o.flush(wait)
+	r.calling = err == errNotNow
+	if err != nil && !r.calling {
+		r.lose(&r.prev, err)
+	}
 }
 
 // callHeader describes the current operation.

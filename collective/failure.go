@@ -76,6 +76,7 @@ func (r *Ring) failLocked(err error, dead *link) error {
 		}
 	}
 	close(r.kicked)
+	r.seat.idle.Reset(time.Nanosecond) // gives the seat back
 	return err
 }
 

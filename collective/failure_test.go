@@ -91,7 +91,7 @@ var faults = map[string]struct {
 // TestEveryFaultAtEveryWrite lets rank 1 fail at each of its writes in turn, in the middle of every phase of every
 // operation, and demands of the survivors an error, in time, that names the victim.
 func TestEveryFaultAtEveryWrite(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		for name, f := range faults {
 			for _, world := range []int{2, 3, 6} {
 				t.Run(fmt.Sprintf("%s/world=%d", name, world), func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestEveryFaultAtEveryWrite(t *testing.T) {
 					}
 					fired := true
 					for at := 0; fired; at += stride {
-						synctest.Test(t, func(t *testing.T) { fired = failAt(t, f.do, f.sudden, f.blamed, f.frames, small, world, at) })
+						synctest.Test(t, func(t *testing.T) { fired = failAt(t, f.do, f.sudden, f.blamed, f.frames, w, world, at) })
 						if t.Failed() {
 							t.Fatalf("at write %d", at)
 						}
@@ -113,9 +113,9 @@ func TestEveryFaultAtEveryWrite(t *testing.T) {
 }
 
 // failAt returns false when the victim made fewer writes than that.
-func failAt(t *testing.T, do fault, sudden, blamed, framesOnly, small bool, world, at int) (fired bool) {
+func failAt(t *testing.T, do fault, sudden, blamed, framesOnly bool, w way, world, at int) (fired bool) {
 	const n, rounds = 50, 2
-	m := newMemNet(150).short(small)
+	m := newMemNet(150).by(w)
 	rings := joinAll(t, world, func(rank int) Config { return m.config(rank, world) })
 	defer closeAll(rings)
 	victim := nodeName(1)
@@ -203,14 +203,14 @@ func failAt(t *testing.T, do fault, sudden, blamed, framesOnly, small bool, worl
 
 // A ring without a call running notices just as well.
 func TestFaultsBetweenCalls(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		for name, hit := range map[string]func(m *memNet){
 			"dies":    func(m *memNet) { m.kill("n2") },
 			"freezes": func(m *memNet) { m.freeze("n2") },
 		} {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					m := newMemNet(150).short(small)
+					m := newMemNet(150).by(w)
 					rings := joinAll(t, 5, func(rank int) Config { return m.config(rank, 5) })
 					defer closeAll(rings)
 					<-time.After(10 * time.Minute)
@@ -236,9 +236,9 @@ func TestFaultsBetweenCalls(t *testing.T) {
 
 // A context that ends aborts the ring on every rank, and its cause is found.
 func TestContext(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMemNet(150).short(small)
+			m := newMemNet(150).by(w)
 			rings := joinAll(t, 3, func(rank int) Config { return m.config(rank, 3) })
 			defer closeAll(rings)
 			ctx, cancel := context.WithTimeoutCause(bg, time.Minute, errBoom)
@@ -270,9 +270,9 @@ func TestContext(t *testing.T) {
 
 // The caller's memory is its own again when the call returns, whatever blocked sends are under way: -race watches.
 func TestMemoryIsGivenBack(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMemNet(100).short(small)
+			m := newMemNet(100).by(w)
 			rings := joinAll(t, 4, func(rank int) Config { return m.config(rank, 4) })
 			defer closeAll(rings)
 			time.AfterFunc(10*time.Millisecond, func() { m.freeze("n2") })
@@ -283,7 +283,7 @@ func TestMemoryIsGivenBack(t *testing.T) {
 				}
 				x := make([]int32, 10_000)
 				err := r.AllReduce(bg, Op{}, Int32s(x), SumInt32)
-				if err == nil && !small { // the short way may be through before anybody notices
+				if err == nil && !w.small { // the short way may be through before anybody notices
 					t.Error("no error")
 				}
 				for k := range x {
@@ -297,12 +297,12 @@ func TestMemoryIsGivenBack(t *testing.T) {
 
 // Ranks leave at different times: the others complete what they can without them, and are told when they cannot.
 func TestClose(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		for _, world := range []int{2, 3, 5} {
 			t.Run(fmt.Sprint(world), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					for seed := range uint64(20) {
-						m := newMemNet(100).short(small)
+						m := newMemNet(100).by(w)
 						rings := joinAll(t, world, func(rank int) Config { return m.config(rank, world) })
 						begin := time.Now()
 						errs := onAll(rings, func(i int, r *Ring) error {
@@ -312,11 +312,11 @@ func TestClose(t *testing.T) {
 						if err := errors.Join(errs...); err != nil {
 							t.Fatal(err)
 						}
-						if d := time.Since(begin); d > 0 {
+						if d := time.Since(begin); d > time.Millisecond { // no time but for giving the seat back
 							t.Fatalf("closing took %v", d)
 						}
 					}
-					m := newMemNet(100).short(small)
+					m := newMemNet(100).by(w)
 					rings := joinAll(t, world, func(rank int) Config { return m.config(rank, world) })
 					defer closeAll(rings)
 					_ = rings[0].Close()
@@ -339,9 +339,9 @@ func TestClose(t *testing.T) {
 }
 
 func TestCloseWhilePending(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMemNet(100).short(small)
+			m := newMemNet(100).by(w)
 			rings := joinAll(t, 3, func(rank int) Config { return m.config(rank, 3) })
 			defer closeAll(rings)
 			time.AfterFunc(time.Second, func() { _ = rings[1].Close() })
@@ -380,9 +380,9 @@ func TestPatience(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMemNet(100).short(small)
+			m := newMemNet(100).by(w)
 			rings := joinAll(t, 2, func(rank int) Config { return m.config(rank, 2) })
 			defer closeAll(rings)
 			first := make(chan error)

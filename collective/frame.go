@@ -21,11 +21,12 @@ const (
 	kindBye                   // last frame of a rank that leaves in peace
 	kindAbort                 // last frame of a rank whose ring is broken; carries a notice
 	kindWhole                 // one rank's contribution to an operation that goes the short way
+	kindWake                  // there is something to do at a lane (lane.go)
 	kindEnd                   // no frame: one past the last kind
 )
 
 func (k kind) String() string {
-	names := [...]string{"", "hello", "ready", "heartbeat", "call", "data", "bye", "abort", "contribution"}
+	names := [...]string{"", "hello", "ready", "heartbeat", "call", "data", "bye", "abort", "contribution", "bell"}
 	if int(k) < len(names) && k > 0 {
 		return names[k]
 	}
@@ -35,7 +36,7 @@ func (k kind) String() string {
 const (
 	headerSize  = 64
 	wireMagic   = 0x474e524d // "MRNG"
-	wireVersion = 2
+	wireVersion = 3
 
 	elemSize      = 4       // bytes of an int32 or a float32
 	maxChunkBytes = 8 << 20 // no frame is longer than this
@@ -50,7 +51,7 @@ const (
 type header struct {
 	kind   kind
 	phase  phase
-	hop    uint16 // data: which of the ring's 2(n-1) turns; contribution: how many ranks it has come
+	hop    uint16 // data: which of the ring's 2(n-1) turns; contribution: how many ranks it has come; hello: lane taken
 	run    uint64 // hash of the run's name
 	view   id.View
 	step   id.Step
@@ -102,6 +103,8 @@ func (h *header) parse(b *[headerSize]byte) error {
 		limit = maxNotice
 	case kindWhole:
 		limit = maxWholeBytes
+	case kindHello:
+		limit = maxOffer
 	}
 	switch {
 	case h.kind == 0 || h.kind >= kindEnd:

@@ -88,7 +88,7 @@ func FuzzStream(f *testing.F) {
 	f.Add(append(whole, make([]byte, 40)...), whole)
 	f.Fuzz(func(t *testing.T, toPrev, toNext []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMemNet(10_000).short(len(toPrev)%2 == 0)
+			m := newMemNet(10_000).by(way{len(toPrev)%2 == 0, waited})
 			rings := joinAll(t, 2, func(rank int) Config { return m.config(rank, 2) })
 			done := make(chan struct{})
 			go func() {

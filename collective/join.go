@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -62,6 +63,8 @@ func Join(ctx context.Context, cfg Config) (*Ring, error) {
 	cfg.Log.Debug().Stringer("view", cfg.View).Int("rank", cfg.Rank).Int("world", r.world).
 		Str("prev", string(r.prev.peer.Node)).Str("next", string(r.next.peer.Node)).
 		Dur("took", time.Since(begin)).Msg("ring joined")
+	cfg.Log.Info().Stringer("view", cfg.View).Msg("ring: to " + string(r.next.peer.Node) + " over " + r.next.over() +
+		", from " + string(r.prev.peer.Node) + " over " + r.prev.over())
 	return r, nil
 }
 
@@ -72,7 +75,7 @@ func (r *Ring) complete() error {
 	if r.err != nil {
 		return r.err
 	}
-	r.transport = transportOf(r.prev.conn, r.next.conn)
+	r.transport = transportOf(&r.prev, &r.next)
 	r.wg.Add(1)
 	go r.watchLoop()
 	return nil
@@ -114,13 +117,22 @@ func (r *Ring) dialOnce(ctx context.Context, l *link) error {
 		return err
 	}
 	return r.shake(ctx, l, conn, func() error {
-		if err := r.writeHello(l, kindHello); err != nil {
+		o := r.makeOffer(conn)
+		var text []byte
+		if o != nil {
+			text = o.encode()
+		}
+		err := r.writeHello(l, kindHello, false, text)
+		if err == nil {
+			_, err = r.readHello(l, kindHello)
+		}
+		if o != nil {
+			r.seal(l, o, err == nil && l.control.h.hop != 0)
+		}
+		if err != nil {
 			return err
 		}
-		if err := r.readHello(l, kindHello); err != nil {
-			return err
-		}
-		return r.writeHello(l, kindReady)
+		return r.writeHello(l, kindReady, l.lane != nil, nil)
 	})
 }
 
@@ -135,13 +147,19 @@ func (r *Ring) acceptOnce(ctx context.Context, l *link) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*r.cfg.DeadAfter)
 	defer cancel()
 	return r.shake(ctx, l, conn, func() error {
-		if err := r.readHello(l, kindHello); err != nil {
+		text, err := r.readHello(l, kindHello)
+		if err != nil {
 			return err
 		}
-		if err := r.writeHello(l, kindHello); err != nil {
+		taken := r.takeOffer(l, text)
+		if err := r.writeHello(l, kindHello, taken, nil); err != nil {
 			return err
 		}
-		return r.readHello(l, kindReady)
+		_, err = r.readHello(l, kindReady)
+		if err == nil && taken != (l.control.h.hop != 0) {
+			return fmt.Errorf("%w: it does not see the memory that it has offered", ErrProtocol)
+		}
+		return err
 	})
 }
 
@@ -177,6 +195,16 @@ func (r *Ring) start(l *link) error {
 		return r.err
 	}
 	l.up = true
+	if l.lane == nil {
+		l.conn, l.prompt = asPrompt(l.conn)
+		l.waiting = l.prompt == nil
+		l.out.conn, l.out.prompt = l.conn, l.prompt
+	} else {
+		l.bulkOut.ended = r.failed
+		r.wg.Add(1)
+		kick(l.laneKick) // look, and say that you doze
+		go r.laneLoop(l)
+	}
 	r.wg.Add(2)
 	go r.readLoop(l)
 	if l == &r.prev {
@@ -187,25 +215,36 @@ func (r *Ring) start(l *link) error {
 	return nil
 }
 
-func (r *Ring) writeHello(l *link, k kind) error {
+func (r *Ring) writeHello(l *link, k kind, lane bool, offer []byte) error {
 	h := r.header(k)
 	h.step = id.Step(r.cfg.SmallBytes)
 	h.bucket, h.seq, h.offset, h.digest = wireVersion, uint64(r.world), uint64(r.cfg.ChunkBytes), r.digest
-	return l.write(&h, nil)
+	if lane {
+		h.hop = 1
+	}
+	return l.out.write(&h, offer)
 }
 
-func (r *Ring) readHello(l *link, k kind) error {
-	var h header
-	if err := l.readHeader(&h); err != nil {
-		return err
+// readHello returns the offer that came with it.
+func (r *Ring) readHello(l *link, k kind) ([]byte, error) {
+	if err := l.control.readHeader(); err != nil {
+		return nil, err
 	}
+	text := make([]byte, l.control.h.length)
+	if _, err := io.ReadFull(l.control.conn, text); err != nil {
+		return nil, err
+	}
+	return text, r.judgeHello(l, &l.control.h, k)
+}
+
+func (r *Ring) judgeHello(l *link, h *header, k kind) error {
 	if h.kind != k {
 		return fmt.Errorf("%w: %v instead of %v", ErrProtocol, h.kind, k)
 	}
 	if h.bucket != wireVersion {
 		return fmt.Errorf("%w: it speaks version %d of the ring protocol, here %d", ErrProtocol, h.bucket, wireVersion)
 	}
-	if err := r.check(l, &h); err != nil {
+	if err := r.check(l, h); err != nil {
 		return err
 	}
 	switch {

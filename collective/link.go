@@ -2,7 +2,6 @@ package collective
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,97 +10,101 @@ import (
 	"time"
 )
 
-// link is one of the two connections of a ring. One goroutine reads it; whoever holds sem writes whole frames.
+// link is one of the two neighbours of a rank, and the ways to it: a connection, and between processes of one host a
+// lane in each direction besides, which then carries the operations (data, contributions and calls), while signs of
+// life, aborts and byes go over the connection as ever, and its end is still the peer's.
 type link struct {
 	peer Peer
 	rank int // of the peer
 
-	conn  net.Conn     // set before up
-	up    bool         // the link is at work; under Ring.mu
-	clock func() int64 // the ring's; stamps what is heard
-	heard atomic.Int64 // when bytes last came in, by the ring's clock
-	left  atomic.Bool  // the peer said bye; set under Ring.mu
-	dead  atomic.Bool  // the connection is of no more use: nothing is worth writing
+	conn    net.Conn // set before up
+	lane    *passage // nil: everything goes over the connection
+	prompt  prompt   // the connection, when it can be asked; set before up
+	waiting bool     // reads wait, although the connection could be asked; the reader's
+	up      bool     // the link is at work; under Ring.mu
+
+	clock   func() int64 // the ring's; stamps what is heard
+	heard   atomic.Int64 // when bytes last came in, by the ring's clock
+	left    atomic.Bool  // the peer said bye; set under Ring.mu
+	garbled atomic.Bool  // what comes cannot be understood
+	dead    atomic.Bool  // the connection is of no more use: nothing is worth writing
 
 	seen atomic.Uint64 // latest operation that the peer has begun, as frames on this link tell
 	came atomic.Uint64 // contributions that came the short way: operation<<16 | how many of them
 	refs atomic.Int32  // reader and writer; the last one closes conn
 
-	// Owned by the reader.
-	in       *bufio.Reader // small: a header and a short payload in one read; long payloads go past its buffer
-	inHeader [headerSize]byte
-	inGot    int // bytes of inHeader that have come
-	inRest   int // bytes of the current frame's payload that have not come yet
+	control inlet   // what comes over the connection
+	bulk    *inlet  // what operations bring: over the lane, else over the connection
+	out     *outlet // to the connection
+	bulkOut *outlet // to the lane, else to the connection
 
-	// Owned by the holder of sem. A channel and not a mutex: its holder may wait for the network.
-	sem       chan struct{}
-	outHeader [headerSize]byte
-	outParts  [2][]byte
-	out       net.Buffers // what is left to write of the current frame
-	torn      error       // why it is left
-	sealed    bool        // the last frame is written
+	bye       atomic.Bool // with a lane: the peer has said bye, which is dealt with when its lane is empty
+	byeHeader header
+	laneKick  chan struct{} // something is in the lane, or there is nothing more to come
+	room      chan struct{} // the lane has room again
+	wake      header        // a bell
 }
-
-const readBuffer = 4 << 10
 
 func (l *link) init(conn net.Conn, clock func() int64) {
 	l.conn, l.clock = conn, clock
-	l.in = bufio.NewReaderSize(stampReader{l}, readBuffer)
-	l.sem = make(chan struct{}, 1)
-	l.inGot, l.inRest = 0, 0
+	l.lane, l.prompt, l.waiting = nil, nil, true
+	l.control = inlet{role: newRole(), conn: bufio.NewReaderSize(stampReader{l}, readBuffer)}
+	l.bulk = &l.control
+	l.out = &outlet{role: newRole(), conn: conn}
+	l.bulkOut = l.out
 	l.heard.Store(clock())
 	unpace(conn)
 	l.refs.Store(2)
 }
 
+// addLane lets operations go through memory.
+func (l *link) addLane(p *passage, wake header) {
+	l.lane, l.wake = p, wake
+	l.bulk = &inlet{role: newRole(), lane: p.in}
+	l.bulkOut = &outlet{role: newRole(), lane: p.out, link: l}
+	l.laneKick, l.room = make(chan struct{}, 1), make(chan struct{}, 1)
+}
+
+// over names the way that data take.
+func (l *link) over() string {
+	if l.lane != nil && l.lane.in.segment.local {
+		return "memory"
+	}
+	if l.lane != nil {
+		return "shared memory"
+	}
+	if _, ok := l.conn.(interface{ NetConn() net.Conn }); ok {
+		return "tls"
+	}
+	return l.conn.RemoteAddr().Network()
+}
+
+// ring wakes the peer: its reader, to whom something has been sent, or its writer, for whom there is room.
+func (l *link) ring() error {
+	err := l.out.write(&l.wake, nil)
+	if err == errSealed { // the ring has ended; nobody needs be woken
+		return nil
+	}
+	return err
+}
+
+// woken: the peer has rung.
+func (l *link) woken() {
+	kick(l.laneKick)
+	kick(l.room)
+}
+
 // stampReader notes every sign of life, also in the middle of a long chunk on a slow network.
 type stampReader struct{ l *link }
 
-func (s stampReader) Read(p []byte) (int, error) {
-	n, err := s.l.conn.Read(p)
+func (s stampReader) Read(p []byte) (n int, err error) {
+	if s.l.waiting {
+		n, err = s.l.conn.Read(p)
+	} else {
+		n, err = s.l.prompt.tryRead(p)
+	}
 	if n > 0 {
 		s.l.heard.Store(s.l.clock())
-	}
-	return n, err
-}
-
-// readHeader reads the next frame's header. Interrupted by a deadline it may be called again and goes on.
-func (l *link) readHeader(h *header) error {
-	for l.inGot < headerSize {
-		n, err := l.in.Read(l.inHeader[l.inGot:])
-		l.inGot += n
-		if err != nil && l.inGot < headerSize {
-			if err == io.EOF && l.inGot > 0 {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
-		}
-	}
-	l.inGot = 0
-	if err := h.parse(&l.inHeader); err != nil {
-		return err
-	}
-	l.inRest = int(h.length)
-	return nil
-}
-
-// readPayload fills p from the current frame's payload.
-func (l *link) readPayload(p []byte) error {
-	for len(p) > 0 {
-		n, err := l.readSome(p)
-		if p = p[n:]; err != nil && len(p) > 0 {
-			return err
-		}
-	}
-	return nil
-}
-
-// readSome reads what there is of the current frame's payload, at most p.
-func (l *link) readSome(p []byte) (int, error) {
-	n, err := l.in.Read(p)
-	l.inRest -= n
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
 	}
 	return n, err
 }
@@ -110,104 +113,50 @@ func (l *link) readSome(p []byte) (int, error) {
 // may take from the peer what it has not read yet: our own last frame, which says why.
 //
 // What cannot be understood is read to the end of the connection: the peer closes it once it has read our last frame.
-func (l *link) drain(until time.Time, garbled bool) {
+func (l *link) drain(until time.Time) {
+	in := &l.control
+	in.role.Lock()
+	defer in.role.Unlock()
+	l.waiting = true
 	_ = l.conn.SetReadDeadline(until)
-	if garbled {
-		_, _ = io.Copy(io.Discard, l.in)
+	if l.garbled.Load() {
+		_, _ = io.Copy(io.Discard, in.conn)
 		return
 	}
-	var h header
+	rest := 0
+	if in.open {
+		rest = len(in.dst) - in.part
+	}
 	for {
-		for l.inRest > 0 {
-			n, err := l.in.Discard(min(l.inRest, 1<<20))
-			if l.inRest -= n; err != nil {
-				return
-			}
-		}
-		if l.readHeader(&h) != nil || h.kind == kindBye || h.kind == kindAbort {
+		if _, err := in.conn.Discard(rest); err != nil {
 			return
 		}
+		if in.ended || in.readHeader() != nil || in.h.kind == kindBye || in.h.kind == kindAbort {
+			return
+		}
+		rest = int(in.h.length)
 	}
 }
 
-var errSealed = errors.New("nothing is written after the last frame")
+// write sends one frame over the connection.
+func (l *link) write(h *header, payload []byte) error { return l.out.write(h, payload) }
 
-// write sends one frame. After an error the rest of it stays in l.out.
-func (l *link) write(h *header, payload []byte) error {
-	l.sem <- struct{}{}
-	defer func() { <-l.sem }()
-	if err := l.closedLocked(); err != nil {
-		return err
-	}
-	return l.writeLocked(h, payload)
-}
-
-// writeFrame sends a frame that is ready, header and payload in one. The memory is the ring's own.
-func (l *link) writeFrame(frame []byte) error {
-	l.sem <- struct{}{}
-	defer func() { <-l.sem }()
-	if err := l.closedLocked(); err != nil {
-		return err
-	}
-	n, err := l.conn.Write(frame)
-	if err != nil {
-		l.outParts[0] = frame[n:]
-		l.out, l.torn = l.outParts[:1], err
-	}
-	return err
-}
-
-// closedLocked: nothing may follow the last frame, or come between the halves of an interrupted one.
-func (l *link) closedLocked() error {
-	if l.sealed {
-		return errSealed
-	}
-	if len(l.out) > 0 {
-		return l.torn
-	}
-	return nil
-}
-
-func (l *link) writeLocked(h *header, payload []byte) error {
-	h.length = uint32(len(payload))
-	h.put(&l.outHeader)
-	l.outParts[0], l.outParts[1] = l.outHeader[:], payload
-	l.out = l.outParts[:2]
-	if len(payload) == 0 {
-		l.out = l.outParts[:1]
-	}
-	_, l.torn = l.out.WriteTo(l.conn)
-	return l.torn
-}
-
-// saveRest copies what is left of an interrupted frame, so that the caller's memory can be given back at once and
-// the frame still be ended as it was meant: a receiver must never take for data what is none.
-func (l *link) saveRest() {
-	l.sem <- struct{}{}
-	for i := range l.out {
-		l.out[i] = bytes.Clone(l.out[i])
-	}
-	<-l.sem
-}
-
-// farewell ends an interrupted frame, writes the last one and seals the link.
+// farewell seals the connection's outlet, ends an interrupted frame and writes the last one. Whoever has locked the
+// outlet before has ended; whoever comes later finds it sealed, and need not wait for this.
 func (l *link) farewell(last *header, payload []byte, until time.Time) {
-	l.sem <- struct{}{}
-	defer func() { <-l.sem }()
-	if l.sealed {
-		return
-	}
-	l.sealed = true
-	if l.dead.Load() {
+	o := l.out
+	o.Lock()
+	sealed := o.sealed
+	o.seal()
+	o.Unlock()
+	if sealed || l.dead.Load() {
 		return
 	}
 	_ = l.conn.SetWriteDeadline(until)
-	if len(l.out) > 0 {
-		if _, err := l.out.WriteTo(l.conn); err != nil {
-			return
-		}
+	o.torn = nil // it has more time now
+	if err := o.flush(true); err == nil {
+		_ = o.put(last, payload)
 	}
-	_ = l.writeLocked(last, payload)
 }
 
 // release is called once by the reader and once by the writer, when they are done with the connection.
@@ -221,6 +170,8 @@ func (l *link) release() {
 	}
 	_ = l.conn.Close()
 }
+
+var errSealed = errors.New("nothing is written after the last frame")
 
 // check says whether a frame is of this ring and from the peer at the other end.
 func (r *Ring) check(l *link, h *header) error {

@@ -76,7 +76,7 @@ func (p *memPipe) change(f func()) {
 	p.cond.Broadcast()
 }
 
-func (p *memPipe) read(b []byte) (int, error) {
+func (p *memPipe) read(b []byte, wait bool) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
@@ -94,11 +94,14 @@ func (p *memPipe) read(b []byte) (int, error) {
 		case p.eof:
 			return 0, io.EOF
 		}
+		if !wait {
+			return 0, errNotNow
+		}
 		p.cond.Wait()
 	}
 }
 
-func (p *memPipe) write(b []byte) (n int, err error) {
+func (p *memPipe) write(b []byte, wait bool) (n int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
@@ -118,6 +121,9 @@ func (p *memPipe) write(b []byte) (n int, err error) {
 			p.cond.Broadcast()
 			continue
 		}
+		if !wait {
+			return n, errNotNow
+		}
 		p.cond.Wait()
 	}
 }
@@ -134,8 +140,9 @@ func memPair(limit int) (a, b *memConn) {
 	return &memConn{in: x, out: y}, &memConn{in: y, out: x}
 }
 
-func (c *memConn) Read(b []byte) (int, error) { return c.in.read(b) }
-func (c *memConn) Write(b []byte) (int, error) {
+func (c *memConn) Read(b []byte) (int, error)  { return c.in.read(b, true) }
+func (c *memConn) Write(b []byte) (int, error) { return c.write(b, true) }
+func (c *memConn) write(b []byte, wait bool) (int, error) {
 	if c.net != nil {
 		c.net.mu.Lock()
 		hook := c.net.onWrite
@@ -144,7 +151,7 @@ func (c *memConn) Write(b []byte) (int, error) {
 			b = hook(c.owner, b)
 		}
 	}
-	return c.out.write(b)
+	return c.out.write(b, wait)
 }
 
 // Close acts like a socket's: bytes that were not read turn it into a reset.
@@ -176,27 +183,83 @@ func (c *memConn) SetDeadline(t time.Time) error {
 
 // memNet carries the connections of one test: an inbox per node, and the wires between them.
 type memNet struct {
-	limit int
-	small int // Config.SmallBytes
-	mu    sync.Mutex
-	boxes map[id.Node]*Inbox
-	wires map[[2]id.Node]*memConn // the dialing end, by dialer and acceptor
+	limit  int
+	small  int // Config.SmallBytes
+	asked  bool
+	locals *Locals
+	mu     sync.Mutex
+	boxes  map[id.Node]*Inbox
+	wires  map[[2]id.Node]*memConn // the dialing end, by dialer and acceptor
 	// onWrite is called before every write, a frame's header or its payload, and may give other bytes to be written.
 	onWrite func(owner id.Node, b []byte) []byte
 }
 
-// short lets operations go the short way; without it all go the long way.
-func (m *memNet) short(small bool) *memNet {
-	if small {
+// way is how operations go.
+type way struct {
+	small bool // all the short way; else all the long way
+	kind  string
+}
+
+// The kinds of a way.
+const (
+	waited = "waited" // connections must be waited for
+	asked  = "asked"  // connections say what they have, so callers drive
+	lanes  = "lanes"  // memory besides the connections
+)
+
+func (m *memNet) by(w way) *memNet {
+	if w.small {
 		m.small = maxWholeBytes
+	}
+	m.asked = w.kind == asked
+	if w.kind == lanes {
+		m.locals = &Locals{}
 	}
 	return m
 }
 
-// bothWays runs a test with all operations the long way, and with all of them the short way.
-func bothWays(t *testing.T, f func(t *testing.T, small bool)) {
-	t.Run("long", func(t *testing.T) { f(t, false) })
-	t.Run("short", func(t *testing.T) { f(t, true) })
+// everyWay runs a test in every way.
+func everyWay(t *testing.T, f func(t *testing.T, w way)) {
+	for _, kind := range []string{waited, asked, lanes} {
+		t.Run("long/"+kind, func(t *testing.T) { f(t, way{false, kind}) })
+		t.Run("short/"+kind, func(t *testing.T) { f(t, way{true, kind}) })
+	}
+}
+
+// askedConn is a connection that can be asked.
+type askedConn struct{ *memConn }
+
+func (c askedConn) tryRead(b []byte) (int, error) { return c.in.read(b, false) }
+
+func (c askedConn) tryWrite(a, b []byte) (int, error) {
+	n, err := c.write(a, false)
+	if err == nil && len(b) > 0 {
+		var k int
+		k, err = c.write(b, false)
+		n += k
+	}
+	return n, err
+}
+
+func (c askedConn) whenReadable(f func() bool) error {
+	for !f() {
+		if err := c.in.await(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *memPipe) await() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.broken == nil && (p.frozen || len(p.buf) == 0 && !p.eof) {
+		if p.readDeadline.expired {
+			return os.ErrDeadlineExceeded
+		}
+		p.cond.Wait()
+	}
+	return nil
 }
 
 func newMemNet(limit int) *memNet {
@@ -214,12 +277,16 @@ func (m *memNet) box(n id.Node) *Inbox {
 
 func (m *memNet) dial(from, to id.Node, key string) net.Conn {
 	a, b := memPair(m.limit)
+	var x, y net.Conn = a, b
+	if m.asked {
+		x, y = askedConn{a}, askedConn{b}
+	}
 	a.net, a.owner, b.net, b.owner = m, from, m, to
 	m.mu.Lock()
 	m.wires[[2]id.Node{from, to}] = a
 	m.mu.Unlock()
-	m.box(to).Deliver(key, b)
-	return a
+	m.box(to).Deliver(key, y)
+	return x
 }
 
 // each calls f for both directions of every wire of the node.
@@ -251,7 +318,7 @@ func (m *memNet) hook(f func(owner id.Node, b []byte) []byte) {
 func nodeName(rank int) id.Node { return id.Node(fmt.Sprintf("n%d", rank)) }
 
 func (m *memNet) config(rank, world int) Config {
-	cfg := Config{Run: "test", View: 7, Rank: rank, ChunkBytes: 64, SmallBytes: m.small, Log: zerolog.Nop()}
+	cfg := Config{Run: "test", View: 7, Rank: rank, ChunkBytes: 64, SmallBytes: m.small, Locals: m.locals, laneBytes: 256, drivePolls: 40, Log: zerolog.Nop()}
 	for i := range world {
 		cfg.Peers = append(cfg.Peers, Peer{Node: nodeName(i), Addr: "mem"})
 	}

@@ -6,65 +6,79 @@ import (
 	"time"
 )
 
-// errLast ends a reader: the peer's last frame has come and has been dealt with.
-var errLast = errors.New("last frame")
-
-// readLoop is the receive goroutine on the previous link and the listen goroutine on the next one.
+// readLoop is the receive goroutine on the previous link and the listen goroutine on the next one: it reads the
+// connection. One that can be asked it reads only while no caller does (drive.go).
 func (r *Ring) readLoop(l *link) {
 	defer r.wg.Done()
-	var h header
-	var err error
-	for err == nil {
-		select {
-		case <-r.failed:
-			err = r.Err()
-			continue
-		default:
-		}
-		if err = l.readHeader(&h); err == nil {
-			if err = r.check(l, &h); err == nil {
-				err = r.take(l, &h)
-			}
-		}
+	in := &l.control
+	err := errNotNow
+	turn := func() bool {
+		in.role.Lock()
+		defer in.role.Unlock()
+		err = r.absorbAll(l, in)
+		return err != errNotNow
 	}
-	if err != errLast {
-		r.lose(l, err) // does nothing where the ring has failed already, which is what interrupted us
+	if l.prompt == nil {
+		turn()
+	} else if e := l.prompt.whenReadable(turn); err == errNotNow {
+		err = e
 	}
-	if l == &r.prev {
+	r.endReading(l, err)
+	if l == &r.prev && l.lane == nil {
 		r.letGo()
 	}
 	if err != errLast && !l.dead.Load() {
 		<-r.kicked
-		l.drain(time.Now().Add(r.linger()), errors.Is(err, ErrProtocol))
+		l.drain(time.Now().Add(r.linger()))
 	}
 	l.release()
 }
 
-func (r *Ring) take(l *link, h *header) error {
-	switch {
-	case h.kind == kindBeat:
-		return nil
-	case h.kind == kindData && l == &r.prev:
-		return r.takeData(l, h)
-	case h.kind == kindCall && l == &r.next:
-		return r.takeCall(h)
-	case h.kind == kindWhole && r.whole.limit >= 0:
-		return r.takeWhole(l, h)
-	case h.kind == kindAbort:
-		text := make([]byte, h.length)
-		if err := l.readPayload(text); err != nil {
+// laneLoop takes in what a lane brings while no caller does.
+func (r *Ring) laneLoop(l *link) {
+	defer r.wg.Done()
+	for err := error(nil); err == nil; {
+		select {
+		case <-r.failed:
+			err = r.Err()
+		case <-l.laneKick:
+			err = r.laneTurn(l)
+			r.endReading(l, err)
+		}
+	}
+	if l == &r.prev {
+		r.letGo()
+	}
+}
+
+// laneTurn returns nil when the lane is empty and the peer knows that it must ring.
+func (r *Ring) laneTurn(l *link) error {
+	in := l.bulk
+	in.role.Lock()
+	defer in.role.Unlock()
+	for {
+		said := l.bye.Load() // before it is found empty
+		if err := r.absorbAll(l, in); err != errNotNow {
 			return err
 		}
-		n, err := decodeNotice(text)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrProtocol, err)
+		if said {
+			return r.takeBye(l, &l.byeHeader)
 		}
-		r.fail(&AbortError{Origin: n.origin, Suspect: n.suspect, Reason: n.reason}, nil)
-		return errLast
-	case h.kind == kindBye:
-		return r.takeBye(l, h)
+		if in.lane.doze() {
+			return nil
+		}
 	}
-	return fmt.Errorf("%w: unexpected %v", ErrProtocol, h.kind)
+}
+
+// endReading ends the ring if that is why reading ended. It does nothing where the ring has failed already, which then
+// is what interrupted us.
+func (r *Ring) endReading(l *link, err error) {
+	if err != nil && err != errLast {
+		if errors.Is(err, ErrProtocol) {
+			l.garbled.Store(true)
+		}
+		r.lose(l, err)
+	}
 }
 
 // takeCall notes that the next rank has begun an operation.
@@ -80,7 +94,7 @@ func (r *Ring) takeCall(h *header) error {
 	if err == nil {
 		r.called[h.seq&1].Store(r.now())
 		r.credited.Store(h.seq)
-		kick(r.sendKick)
+		r.stir(true)
 		r.see(&r.next, h.seq)
 	}
 	return err
@@ -100,6 +114,7 @@ func (r *Ring) takeBye(l *link, h *header) error {
 	if needed {
 		return ErrLeft
 	}
+	kick(r.stirred)
 	if l == &r.next {
 		kick(r.sendKick) // send knows whether anything is left to send
 		return errLast
@@ -108,73 +123,71 @@ func (r *Ring) takeBye(l *link, h *header) error {
 	return errLast
 }
 
-// takeData reads the next chunk. The timetable says which one that must be: nothing in the header moves memory.
-func (r *Ring) takeData(l *link, h *header) error {
-	seq := r.recvSeq.Load()
-	c, in := &r.call, &r.incoming
+// admitData finds the place of a chunk. The timetable says which one that must be: nothing in the header moves memory.
+// Its length is the sender's choice.
+func (r *Ring) admitData(in *inlet) error {
+	h, seq := &in.h, r.recvSeq.Load()
+	c, at := &r.call, &r.incoming
 	if seq == 0 || h.seq != seq {
 		return fmt.Errorf("%w: data of operation %d, expected %d", ErrProtocol, h.seq, seq)
 	}
 	if seq == r.recvDone {
 		return fmt.Errorf("%w: more data than operation %d has", ErrProtocol, seq)
 	}
-	hi := in.hi(&c.timetable)
-	dst := c.x.bytes(in.lo, hi)
-	if int(h.hop) != in.hop || h.offset != uint64(in.lo) || int(h.length) != len(dst) || h.phase != c.phase(in.hop) ||
+	n := int(h.length) / elemSize
+	if int(h.hop) != at.hop || h.offset != uint64(at.lo) || n > at.end-at.lo || h.phase != c.phase(at.hop) ||
 		h.step != c.op.Step || h.bucket != c.op.Bucket {
-		return fmt.Errorf("%w: %v, hop %d, %d bytes at element %d of %v; expected %v, hop %d, %d bytes at %d of %v",
+		return fmt.Errorf("%w: %v, hop %d, %d bytes at element %d of %v; expected %v, hop %d, up to %d bytes at %d of %v",
 			ErrProtocol, h.phase, h.hop, h.length, h.offset, Op{h.step, h.bucket},
-			c.phase(in.hop), in.hop, len(dst), in.lo, c.op)
+			c.phase(at.hop), at.hop, (at.end-at.lo)*elemSize, at.lo, c.op)
 	}
-	if c.phase(in.hop) == phaseReduce {
-		if err := r.readReduced(l, dst, c.reduce); err != nil {
-			return err
-		}
-	} else {
-		if err := r.awaitSent(int64(c.lead + in.count - c.allChunks + 1)); err != nil {
-			return err
-		}
-		if err := l.readPayload(dst); err != nil {
-			return err
-		}
+	in.dst = c.x.bytes(at.lo, at.lo+n)
+	if c.phase(at.hop) == phaseReduce {
+		in.f = c.reduce
 	}
 	r.see(&r.prev, seq)
-	in.next(&c.timetable)
-	now := l.heard.Load()
-	r.tallyChunk(now, in.hop)
-	r.moved.Store(now)
-	r.hopIn.Store(int64(in.hop))
-	r.taken.Store(int64(in.count))
-	kick(r.sendKick)
-	if in.done {
-		r.recvDone = seq
+	return nil
+}
+
+// settleData: a whole chunk has come, and may be sent on. Parts of it may not, although they could: what awaitSent says
+// would no longer be so.
+func (r *Ring) settleData(in *inlet) {
+	c, at := &r.call, &r.incoming
+	r.taken.Add(int64(in.h.length))
+	at.next(&c.timetable, int(in.h.length)/elemSize)
+	r.tallyChunk(r.now(), at.hop)
+	r.hopIn.Store(int64(at.hop))
+	r.stir(true)
+	if at.done {
+		r.recvDone = in.h.seq
 		r.sideDone()
 	}
-	return nil
 }
 
-// readReduced reads a chunk and reduces it into dst bit by bit, as it comes: what was read is still in the cache.
-func (r *Ring) readReduced(l *link, dst []byte, f Reduce) error {
-	part := 0 // bytes of an element whose rest has not come yet
-	for len(dst) > 0 {
-		n, err := l.readSome(r.scratch[part:min(len(dst), len(r.scratch))])
-		n += part
-		part = n % elemSize
-		f.apply(dst[:n-part], r.scratch[:n-part])
-		dst = dst[n-part:]
-		copy(r.scratch, r.scratch[n-part:n])
-		if err != nil && len(dst) > 0 {
-			return err
-		}
+// stir tells whoever waits for progress: the caller, and send, where it may have something to do now. A caller that
+// drives the operation sees by itself.
+func (r *Ring) stir(send bool) {
+	if r.driving {
+		return
 	}
-	return nil
+	kick(r.stirred)
+	if send {
+		kick(r.sendKick)
+	}
 }
 
-// awaitSent returns when that many chunks have been sent. A result that replaces a partial sum was made from it, so
-// the partial sum has left this host long ago; but send may not have returned from its write yet, and until it has,
-// the memory is its own.
-func (r *Ring) awaitSent(chunks int64) error {
-	for r.sent.Load() < chunks {
+// awaitSent: a result that replaces a partial sum was made from it, so the partial sum has left this host long ago, in
+// whole chunks; but send may not have returned from its write yet, and until it has, the memory is its own. So this is
+// a wait for another goroutine of this rank, never for the network: the reader never stops reading. Unless wait, it
+// returns errNotNow.
+func (r *Ring) awaitSent(in *inlet, wait bool) error {
+	c := &r.call
+	// In bytes: what has come is position lead + taken of what goes out, and one vector before that is the same place.
+	need := c.lead + r.taken.Load() + int64(in.h.length) - int64(len(c.x.raw))
+	for r.sent.Load() < need {
+		if !wait {
+			return errNotNow
+		}
 		select {
 		case <-r.sentKick:
 		case <-r.failed:

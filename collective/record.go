@@ -1,7 +1,6 @@
 package collective
 
 import (
-	"net"
 	"time"
 
 	"github.com/musterml/muster/internal/flight"
@@ -10,7 +9,7 @@ import (
 
 // What the flight recorder (Config.Flight) is told of an operation, and how it is known.
 
-// tally is what is noted of the current operation on its way. Its owner is receive on the long way, the caller on the
+// tally is what is noted of the current operation on its way. Its owner is who reads from the previous rank on the long way, the caller on the
 // short one; the caller reads it when both sides are done.
 type tally struct {
 	data    int64 // nanoseconds since the operation began, until the first data came in, or all of the short way
@@ -34,7 +33,6 @@ func (r *Ring) tallyChunk(now int64, hop int) {
 	if c.verb == verbAllReduce && t.reduced == 0 && hop >= r.world-1 {
 		t.reduced = now - c.began
 	}
-	t.wait(r.prev.peer.Node, now-r.moved.Load())
 }
 
 // recordBegin tells the recorder that the current operation is under way.
@@ -79,21 +77,11 @@ func (r *Ring) recordEnd(m flight.Mark, err error) {
 	})
 }
 
-// transportOf names the way to both neighbours: "tcp", or "tcp, tls" where they differ.
-func transportOf(prev, next net.Conn) string {
-	a, b := transport(prev), transport(next)
+// transportOf names the way to both neighbours: "tcp", or "shared memory, tcp" where they differ.
+func transportOf(prev, next *link) string {
+	a, b := prev.over(), next.over()
 	if a == b {
 		return a
 	}
 	return a + ", " + b
-}
-
-func transport(conn net.Conn) string {
-	if _, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		return "tls"
-	}
-	if _, ok := conn.(*net.TCPConn); ok {
-		return "tcp"
-	}
-	return "other"
 }

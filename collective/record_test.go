@@ -23,10 +23,10 @@ func recorded(t *testing.T, m *memNet, world int) ([]*Ring, []*flight.Recorder) 
 
 // Whoever comes late is the one that its neighbours' records name, and for how long.
 func TestRecordNamesTheLateRank(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
 			const world, late, n = 4, 2, 4000
-			rings, recorders := recorded(t, newMemNet(1<<20).short(small), world)
+			rings, recorders := recorded(t, newMemNet(1<<20).by(w), world)
 			defer closeAll(rings)
 			errs := onAll(rings, func(i int, r *Ring) error {
 				if i == late {
@@ -47,7 +47,7 @@ func TestRecordNamesTheLateRank(t *testing.T) {
 					t.Errorf("rank %d recorded %+v", i, s)
 				}
 				took := time.Duration(s.End - s.Begin)
-				if s.Data > took || s.Reduced > took || i != late && (s.Data <= 0 || small != (s.Reduced == 0)) {
+				if s.Data > took || s.Reduced > took || i != late && (s.Data <= 0 || w.small != (s.Reduced == 0)) {
 					t.Errorf("rank %d: data after %v, reduced after %v of %v", i, s.Data, s.Reduced, took)
 				}
 				neighbour := i == late-1 || i == late+1
@@ -64,10 +64,10 @@ func TestRecordNamesTheLateRank(t *testing.T) {
 
 // The operation that a frozen peer stops is in the record, with its error and with whom it waited for.
 func TestRecordOfAFailure(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
 			const world, frozen = 3, 1
-			m := newMemNet(1 << 20).short(small)
+			m := newMemNet(1 << 20).by(w)
 			rings, recorders := recorded(t, m, world)
 			defer closeAll(rings)
 			m.freeze(nodeName(frozen))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,14 @@ type Config struct {
 	// same on every rank. The default depends on the world; negative: none are.
 	SmallBytes int
 
+	// Locals is what the rings of one process share, if there are several.
+	Locals *Locals
+	// NoLanes keeps everything on the connections, also between processes of one host.
+	NoLanes bool
+
+	laneBytes  int // of each direction; tests have small ones
+	drivePolls int // without progress, then a caller sleeps
+
 	Flight *flight.Recorder // is told of every operation; may be nil
 	Log    zerolog.Logger
 }
@@ -76,6 +85,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.SmallBytes == 0 {
 		c.SmallBytes = defaultSmallBytes(len(c.Peers))
+	}
+	if c.laneBytes == 0 {
+		c.laneBytes = laneBytes
+	}
+	if c.drivePolls == 0 {
+		c.drivePolls = drivePolls
 	}
 	if c.SmallBytes < 0 {
 		c.SmallBytes = -elemSize
@@ -138,27 +153,36 @@ type Ring struct {
 	holders  atomic.Int32  // of the caller's memory: send and receive
 	wg       sync.WaitGroup
 
-	busy atomic.Bool
-	done chan struct{} // the current operation is complete on this rank
-	open atomic.Int32  // sides (send, receive) that are not done with the current operation
+	busy    atomic.Bool
+	calling bool          // the call frame is begun and not ended; the caller's
+	done    chan struct{} // the current operation is complete on this rank
+	open    atomic.Int32  // sides (send, receive) that are not done with the current operation
 
-	// Owned by the send goroutine while sendSeq is the current operation's.
+	// Owned by whoever sends.
+	sending  role
 	sendSeq  atomic.Uint64
+	sendDone uint64        // the operation whose part is done: its cursor is no longer ours
 	credited atomic.Uint64 // latest operation that the next rank has begun
 	outgoing cursor
-	sent     atomic.Int64  // chunks of this operation whose memory has been read
+	frame    int           // elements of the frame that is begun and not ended
+	sent     atomic.Int64  // bytes of this operation whose memory has been read
 	hopOut   atomic.Int64  // where outgoing is, for those who watch
 	sendKick chan struct{} // something to do for send
 	sentKick chan struct{} // sent has grown, or will
 
-	// Owned by the receive goroutine while recvSeq is the current operation's.
+	// Owned by whoever reads from the previous rank.
 	recvSeq  atomic.Uint64
 	incoming cursor
-	taken    atomic.Int64 // chunks of this operation that are reduced or stored
+	taken    atomic.Int64 // bytes of this operation that are reduced or stored
 	hopIn    atomic.Int64
-	moved    atomic.Int64 // when the last chunk came, by the ring's clock
+	moved    atomic.Int64 // when the last of them came, by the ring's clock
 	recvDone uint64       // latest operation that is complete on this side
 	scratch  []byte       // what was just read and is being reduced
+
+	seat    seat          // who reads (drive.go)
+	driving bool          // the caller; owned by the holder of both links' roles
+	crowded bool          // there may be more ranks here than cores
+	stirred chan struct{} // for a caller that waits: something has moved
 
 	called    [2]atomic.Int64 // when the next rank's call came, by the ring's clock; operations by turns
 	tally     tally           // of the current operation, for the recorder
@@ -191,17 +215,17 @@ func (v verb) String() string {
 // call is the current operation.
 type call struct {
 	timetable
-	live      bool // false between operations
-	small     bool // it goes the short way, with nothing for send and receive to do
-	seq       uint64
-	op        Op
-	verb      verb
-	reduce    Reduce
-	x         Vector
-	digest    uint32 // of the bounds
-	began     int64  // by the ring's clock
-	allChunks int
-	lead      int // chunks that go out before the first one has come in
+	live   bool // false between operations
+	small  bool // it goes the short way, with nothing for send and receive to do
+	seq    uint64
+	op     Op
+	verb   verb
+	reduce Reduce
+	x      Vector
+	digest uint32 // of the bounds
+	began  int64  // by the ring's clock
+	lead   int64  // bytes that go out before the first one has come in
+	piece  int    // bytes that are worth a frame
 }
 
 func newRing(cfg Config) *Ring {
@@ -209,12 +233,15 @@ func newRing(cfg Config) *Ring {
 		cfg: cfg, world: len(cfg.Peers), run: hashRun(cfg.Run), digest: hashPeers(cfg.Peers), started: time.Now(),
 		failed: make(chan struct{}), kicked: make(chan struct{}), released: make(chan struct{}),
 		done: make(chan struct{}, 1), sendKick: make(chan struct{}, 1), sentKick: make(chan struct{}, 1),
-		answerKick: make(chan struct{}, 1),
+		answerKick: make(chan struct{}, 1), stirred: make(chan struct{}, 1), sending: newRole(), seat: seat{role: newRole()},
 	}
+	r.seat.idle = time.AfterFunc(time.Hour, r.stand)
+	r.seat.idle.Stop()
 	if r.world == 1 {
 		close(r.released)
 		return r
 	}
+	r.crowded = r.world > runtime.NumCPU()
 	r.tokens = Int32s(make([]int32, r.world))
 	r.whole = newWholes(cfg.SmallBytes, r.world)
 	r.scratch = make([]byte, min(cfg.ChunkBytes, scratchBytes))

@@ -119,12 +119,12 @@ func checkAll(t *testing.T, rings []*Ring, n int, seed uint64) {
 
 // Every world from 1 to 8, lengths around every border, chunks of one element and more.
 func TestOperationsMatchOracle(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		for world := 1; world <= 8; world++ {
 			for _, chunk := range []int{4, 12, 64} {
 				t.Run(fmt.Sprintf("world=%d/chunk=%d", world, chunk), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						net := newMemNet(100).short(small) // less than two frames: everything has to wait for everything
+						net := newMemNet(100).by(w) // less than two frames: everything has to wait for everything
 						rings := joinAll(t, world, func(rank int) Config {
 							cfg := net.config(rank, world)
 							cfg.ChunkBytes = chunk
@@ -142,9 +142,9 @@ func TestOperationsMatchOracle(t *testing.T) {
 }
 
 func TestWorldOf64(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
-			net := newMemNet(4096).short(small)
+			net := newMemNet(4096).by(w)
 			rings := joinAll(t, 64, func(rank int) Config { return net.config(rank, 64) })
 			defer closeAll(rings)
 			for _, n := range []int{0, 63, 1000} {
@@ -188,10 +188,10 @@ func TestSentBytes(t *testing.T) {
 
 // A rank that computes for ten minutes is waited for, and Waiting names it.
 func TestSlowRankIsWaitedFor(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
 			const world = 5
-			net := newMemNet(100).short(small)
+			net := newMemNet(100).by(w)
 			rings := joinAll(t, world, func(rank int) Config { return net.config(rank, world) })
 			defer closeAll(rings)
 			began := time.Now()
@@ -242,7 +242,7 @@ func TestSlowRankIsWaitedFor(t *testing.T) {
 }
 
 func TestMismatch(t *testing.T) {
-	bothWays(t, func(t *testing.T, small bool) {
+	everyWay(t, func(t *testing.T, w way) {
 		calls := map[string]func(r *Ring) error{
 			"length": func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 11)), SumInt32) },
 			"reduce": func(r *Ring) error { return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 10)), MaxInt32) },
@@ -253,7 +253,7 @@ func TestMismatch(t *testing.T) {
 		for name, odd := range calls {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					net := newMemNet(4096).short(small)
+					net := newMemNet(4096).by(w)
 					rings := joinAll(t, 3, func(rank int) Config { return net.config(rank, 3) })
 					defer closeAll(rings)
 					errs := onAll(rings, func(i int, r *Ring) error {

@@ -7,7 +7,7 @@ package collective
 // is what goes out in hop h+1. In the hops before n-1 (reduce-scatter) an arriving segment is added to the own one: in
 // hop n-2 arrives segment r, now the sum of all. From hop n-1 on (all-gather) it replaces the own one.
 //
-// Segments are cut into chunks, the unit that is sent: while one chunk travels, the one before it is being added.
+// A segment is sent in chunks, cut by the sender as it goes: while one chunk travels, the one before it is being added.
 
 // phase is one half of an all-reduce.
 type phase uint8
@@ -35,7 +35,7 @@ func (p phase) String() string {
 type timetable struct {
 	rank, world int
 	elems       int   // length of the vector
-	chunk       int   // elements per chunk, at least 1
+	chunk       int   // elements per chunk, at most
 	bounds      []int // world+1 offsets, or nil: equal segments
 	first, end  int   // hops [first, end)
 }
@@ -48,18 +48,7 @@ func (t *timetable) bound(i int) int {
 	return t.elems/t.world*i + min(i, t.elems%t.world)
 }
 
-func (t *timetable) chunks(segment int) int {
-	return (t.bound(segment+1) - t.bound(segment) + t.chunk - 1) / t.chunk
-}
-
-// allChunks is how many chunks the whole vector has.
-func (t *timetable) allChunks() int {
-	n := 0
-	for i := range t.world {
-		n += t.chunks(i)
-	}
-	return n
-}
+func (t *timetable) length(segment int) int { return t.bound(segment+1) - t.bound(segment) }
 
 // sent is the segment that goes out in a hop; received the one that comes in.
 func (t *timetable) sent(hop int) int     { return t.wrap(t.rank - 1 - hop) }
@@ -80,12 +69,11 @@ func (t *timetable) phase(hop int) phase {
 	return phaseGather
 }
 
-// cursor walks over the chunks of an operation in the order of the hops: those that go out, or those that come in.
+// cursor walks over the elements of an operation in the order of the hops: those that go out, or those that come in.
 type cursor struct {
 	incoming bool
-	hop      int // of the current chunk
+	hop      int
 	lo, end  int // elements [lo, end) are left of the segment of this hop
-	count    int // chunks passed
 	done     bool
 }
 
@@ -109,11 +97,8 @@ func (c *cursor) skip(t *timetable) {
 	}
 }
 
-// hi is the end of the current chunk [lo, hi).
-func (c *cursor) hi(t *timetable) int { return min(c.lo+t.chunk, c.end) }
-
-func (c *cursor) next(t *timetable) {
-	c.lo = c.hi(t)
-	c.count++
+// next passes n elements of the current segment.
+func (c *cursor) next(t *timetable, n int) {
+	c.lo += n
 	c.skip(t)
 }

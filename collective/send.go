@@ -8,67 +8,121 @@ func (r *Ring) sendLoop() {
 	l := &r.next
 	beat := time.NewTicker(r.cfg.Heartbeat)
 	defer beat.Stop()
-	finished := uint64(0) // the operation whose part is done: its cursor is no longer ours
 	for run := true; run; {
 		var err error
 		select {
 		case <-r.failed:
 			run = false
 		case <-beat.C:
-			h := r.header(kindBeat)
-			err = l.write(&h, nil)
+			err = r.beat(l)
 		case <-r.sendKick:
-			run, err = r.pump(&finished)
+			run, err = r.pump(true)
 		}
 		if err != nil {
 			r.lose(l, err)
 		}
 	}
-	l.saveRest()
+	l.out.abandon()
+	l.bulkOut.abandon()
 	r.letGo()
 	r.sayLast(l)
 	l.release()
 }
 
-// pump sends every chunk that may be sent now: the next rank has begun the operation, and the chunk is the own part or
-// has come in complete. It returns false when the next rank has left and needs nothing more.
-func (r *Ring) pump(finished *uint64) (bool, error) {
+// pump sends what may be sent now: the next rank has begun the operation, and it is of the own part or has come in. It
+// returns false when the next rank has left and needs nothing more. Unless wait, it returns where it would have to.
+func (r *Ring) pump(wait bool) (run bool, err error) {
+	if wait {
+		r.sending.Lock()
+	} else if !r.sending.TryLock() {
+		return true, nil
+	}
+	defer r.sending.Unlock()
 	l := &r.next
 	for {
 		left := l.left.Load() // before sendSeq: an operation begun after it was set fails at once
 		seq := r.sendSeq.Load()
-		if seq == *finished {
+		if seq == r.sendDone {
 			return !left, nil
 		}
 		if left {
 			return false, ErrLeft
-		}
-		c, out := &r.call, &r.outgoing
-		if r.credited.Load() < seq || int64(out.count) >= int64(c.lead)+r.taken.Load() {
-			return true, nil
 		}
 		select {
 		case <-r.failed:
 			return false, nil
 		default:
 		}
-		h := r.header(kindData)
-		h.step, h.bucket, h.seq = c.op.Step, c.op.Bucket, seq
-		h.phase, h.hop, h.offset = c.phase(out.hop), uint16(out.hop), uint64(out.lo)
-		payload := c.x.bytes(out.lo, out.hi(&c.timetable))
-		if err := l.write(&h, payload); err != nil {
+		n := r.frame
+		if n == 0 {
+			if n = r.ready(seq); n == 0 {
+				return true, nil
+			}
+		}
+		if err := r.sendFrame(n, wait); err != nil {
+			if err == errNotNow {
+				return true, nil
+			}
 			return false, err
 		}
-		r.sentBytes.Add(uint64(len(payload)))
-		out.next(&c.timetable)
+		r.sentBytes.Add(uint64(n * elemSize))
+		out := &r.outgoing
+		out.next(&r.call.timetable, n)
 		r.hopOut.Store(int64(out.hop))
-		r.sent.Store(int64(out.count))
-		kick(r.sentKick)
+		r.sent.Add(int64(n * elemSize))
+		if wait {
+			kick(r.sentKick)
+		}
 		if out.done {
-			*finished = seq
+			r.sendDone = seq
 			r.sideDone()
 		}
 	}
+}
+
+// ready is how many elements go out in the next frame; 0: none yet. A frame is a piece at least, but for a segment's
+// end: what has come goes on while the rest is on its way.
+func (r *Ring) ready(seq uint64) int {
+	if r.credited.Load() < seq {
+		return 0
+	}
+	c, out := &r.call, &r.outgoing
+	n := int(c.lead+r.taken.Load()-r.sent.Load()) / elemSize
+	n = min(n, out.end-out.lo)
+	if n < out.end-out.lo && n < c.piece/elemSize {
+		return 0
+	}
+	return min(n, c.chunk, 2*c.piece/elemSize)
+}
+
+// sendFrame begins a frame of n elements, or goes on with it.
+func (r *Ring) sendFrame(n int, wait bool) error {
+	o := r.next.bulkOut
+	if wait {
+		o.Lock()
+	} else if !o.TryLock() {
+		return errNotNow
+	}
+	defer o.Unlock()
+	if o.sealed {
+		return errSealed
+	}
+	if r.frame == 0 {
+		if err := o.flush(wait); err != nil { // somebody else's
+			return err
+		}
+		c, out := &r.call, &r.outgoing
+		h := r.header(kindData)
+		h.step, h.bucket, h.seq = c.op.Step, c.op.Bucket, c.seq
+		h.phase, h.hop, h.offset = c.phase(out.hop), uint16(out.hop), uint64(out.lo)
+		o.begin(&h, c.x.bytes(out.lo, out.lo+n))
+		r.frame = n
+	}
+	err := o.flush(wait)
+	if err == nil {
+		r.frame = 0
+	}
+	return err
 }
 
 // answerLoop is the answer goroutine: heartbeats to the previous rank. (Calls are written by the caller itself.)
@@ -84,14 +138,19 @@ func (r *Ring) answerLoop() {
 		case <-r.answerKick:
 			run = false
 		case <-beat.C:
-			h := r.header(kindBeat)
-			if err := l.write(&h, nil); err != nil {
+			if err := r.beat(l); err != nil {
 				r.lose(l, err)
 			}
 		}
 	}
 	r.sayLast(l)
 	l.release()
+}
+
+// beat gives a sign of life, after the end of a frame that somebody else has begun and has no time for.
+func (r *Ring) beat(l *link) error {
+	h := r.header(kindBeat)
+	return l.write(&h, nil)
 }
 
 // sayLast ends this direction of a link: with bye where the peer has left, else with what the ring ended with.
@@ -146,3 +205,12 @@ func (p *patience) tick(now int64) {
 }
 
 func (p *patience) lost(heard int64) bool { return p.last-max(heard, p.resumed) >= p.dead }
+
+// piece is how many bytes are worth a frame of their own while more are to come; a frame has at most two. On lanes it is
+// so few that what was just reduced is still in the cache, on sockets so many that calls of the kernel do not count.
+func (r *Ring) piece() int {
+	if r.next.lane != nil {
+		return lanePiece
+	}
+	return 128 << 10
+}

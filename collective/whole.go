@@ -12,6 +12,8 @@ import (
 // ranks, so that all have the same bits. An all-reduce takes world/2 hops instead of 2(world-1) and the call frame
 // before them; in a world of two it takes one. The price is world-1 vectors on the wire instead of 2(world-1)/world.
 //
+// The caller's vector is written last: after an error x is what it was.
+//
 // Why nobody need be asked: a rank completes such an operation only when it has the contributions of all, so none is
 // ever more than one operation ahead of another. A contribution to operation k is sent to a neighbour that has been
 // seen to begin k-1; the neighbour is then in k-1 or in k, and has a place for either: frames of two operations are
@@ -19,8 +21,6 @@ import (
 // its operation has begun here waits in its place. The caller of the operation does all the rest: it compares, passes
 // on and adds. A write of so few bytes blocks only where a neighbour's process stands still, and no longer than it
 // takes the watch to find that out.
-//
-// The caller's vector is copied first and written last: after an error x is what it was.
 //
 // Rejected: recursive doubling, which takes log2(world) hops, but needs log2(world) connections per rank, each of
 // them with heartbeats and aborts of its own; in worlds up to 5 it has no fewer hops, up to 8 only one fewer.
@@ -40,12 +40,12 @@ func defaultSmallBytes(world int) int {
 type wholes struct {
 	limit       int       // bytes of a contribution; negative: there is no short way
 	right, left int       // hops to the right and to the left; together world-1
-	memory      [2][]byte // operations by turns: a frame, header and contribution, for each rank
-	kick        chan struct{}
+	memory      [2][]byte // operations by turns: a frame, header and contribution, for each other rank
+	done        exchanged // of the current operation
 }
 
 func newWholes(limit, world int) wholes {
-	w := wholes{limit: limit, right: world / 2, left: (world - 1) / 2, kick: make(chan struct{}, 1)}
+	w := wholes{limit: limit, right: world / 2, left: (world - 1) / 2}
 	if limit >= 0 {
 		for i := range w.memory {
 			w.memory[i] = make([]byte, world*w.stride())
@@ -95,7 +95,7 @@ func (r *Ring) came(l *link, seq uint64) int {
 func (r *Ring) see(l *link, seq uint64) {
 	if l.seen.Load() < seq {
 		l.seen.Store(seq)
-		kick(r.whole.kick)
+		r.stir(false)
 	}
 }
 
@@ -107,10 +107,10 @@ func (r *Ring) seen(l *link) uint64 {
 	return l.seen.Load()
 }
 
-// takeWhole stores the next contribution. The order of the ranks says whose it must be: nothing in the header moves
-// memory. What it belongs to is compared by the caller of the operation, who may not have begun it yet.
-func (r *Ring) takeWhole(l *link, h *header) error {
-	v := l.came.Load()
+// admitWhole finds the place of the next contribution. The order of the ranks says whose it must be: nothing in the
+// header moves memory. What it belongs to is compared by the caller of the operation, who may not have begun it yet.
+func (r *Ring) admitWhole(l *link, in *inlet) error {
+	h, v := &in.h, l.came.Load()
 	seq, n, need := v>>16, int(v&0xffff), r.wholesFrom(l)
 	if h.seq > seq && (seq == 0 || n == need) {
 		seq, n = h.seq, 0
@@ -126,14 +126,17 @@ func (r *Ring) takeWhole(l *link, h *header) error {
 		return fmt.Errorf("%w: contribution to operation %d, this rank has begun %d", ErrProtocol, h.seq, begun)
 	}
 	frame := r.whole.frame(seq, r.origin(l, n))
-	copy(frame, l.inHeader[:])
-	if err := l.readPayload(frame[headerSize : headerSize+int(h.length)]); err != nil {
-		return err
-	}
-	l.came.Store(seq<<16 | uint64(n+1))
-	r.moved.Store(l.heard.Load())
-	l.seen.Store(seq)
-	kick(r.whole.kick)
+	copy(frame, in.head[:])
+	in.dst = frame[headerSize : headerSize+int(h.length)]
+	return nil
+}
+
+// settleWhole: it has come.
+func (r *Ring) settleWhole(l *link, h *header) error {
+	l.came.Store(h.seq<<16 | uint64(h.hop))
+	r.moved.Store(r.now())
+	l.seen.Store(h.seq)
+	r.stir(false)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.call.small {
@@ -160,38 +163,37 @@ func parseFrame(frame []byte) (h header, err error) {
 }
 
 // exchanged is how far an operation of the short way has come: contributions compared and written.
-type exchanged struct{ fromPrev, fromNext, toPrev, toNext int }
+type exchanged struct {
+	fromPrev, fromNext, toPrev, toNext int
+	nextBegun, prevBegun               bool // the frame that is being written now
+}
 
-// exchange runs an operation the short way, in the caller's goroutine.
+// exchange runs an operation the short way.
 func (r *Ring) exchange(ctx context.Context) error {
-	c, w := &r.call, &r.whole
-	part := c.part(r.cfg.Rank)
-	copy(w.frame(c.seq, r.cfg.Rank)[headerSize:], part)
-	var e exchanged
+	r.whole.done = exchanged{}
+	r.sit(true)
+	defer r.rise()
 	for {
-		if l, err := r.advance(&e); err != nil {
-			r.lose(l, err)
-			return r.Err()
-		}
-		if e.fromPrev == w.right && e.toNext == w.right && e.fromNext == w.left && e.toPrev == w.left {
-			r.tally.data = r.now() - c.began
+		if r.drive(ctx) {
+			r.tally.data = r.now() - r.call.began
 			r.combine()
 			return nil
 		}
 		_, peer := r.missing()
 		asleep := r.now()
-		err := r.awaitWhole(ctx)
+		err := r.awaitStir(ctx)
 		r.tally.wait(peer, r.now()-asleep)
 		if err != nil {
 			return err
 		}
+		r.sit(false)
 	}
 }
 
-// awaitWhole returns when something new may have come, or the ring has failed.
-func (r *Ring) awaitWhole(ctx context.Context) error {
+// awaitStir returns when something new may have come, or the ring has failed.
+func (r *Ring) awaitStir(ctx context.Context) error {
 	select {
-	case <-r.whole.kick:
+	case <-r.stirred:
 		return nil
 	case <-ctx.Done():
 		r.giveUp(context.Cause(ctx))
@@ -200,8 +202,21 @@ func (r *Ring) awaitWhole(ctx context.Context) error {
 	return r.Err()
 }
 
-// advance does what can be done without waiting. An error comes with the link that it is about.
-func (r *Ring) advance(e *exchanged) (*link, error) {
+// exchangeStep does what can be done, with waiting for the connections or without, and returns true when all is there.
+func (r *Ring) exchangeStep(wait bool) bool {
+	w := &r.whole
+	if l, err := r.advance(&w.done, wait); err != nil {
+		if err != errNotNow {
+			r.lose(l, err)
+		}
+		return false
+	}
+	e := &w.done
+	return e.fromPrev == w.right && e.toNext == w.right && e.fromNext == w.left && e.toPrev == w.left
+}
+
+// advance returns with errNotNow where a connection takes no more now; another error comes with the link it is about.
+func (r *Ring) advance(e *exchanged, wait bool) (*link, error) {
 	c, w := &r.call, &r.whole
 	for e.fromPrev < r.came(&r.prev, c.seq) {
 		if err := r.judge(&r.prev, e.fromPrev); err != nil {
@@ -216,19 +231,24 @@ func (r *Ring) advance(e *exchanged) (*link, error) {
 		e.fromNext++
 	}
 	// The own contribution goes both ways, then what came from the other side goes on, nearest first.
+	var full error
 	for e.toNext < w.right && e.toNext <= e.fromPrev && r.seen(&r.next)+1 >= c.seq {
-		if err := r.pass(&r.next, (r.cfg.Rank+r.world-e.toNext)%r.world, e.toNext); err != nil {
+		err := r.pass(&r.next, (r.cfg.Rank+r.world-e.toNext)%r.world, e.toNext, &e.nextBegun, wait)
+		if full = err; err == errNotNow {
+			break
+		} else if err != nil {
 			return &r.next, err
 		}
 		e.toNext++
 	}
 	for e.toPrev < w.left && e.toPrev <= e.fromNext && r.seen(&r.prev)+1 >= c.seq {
-		if err := r.pass(&r.prev, (r.cfg.Rank+e.toPrev)%r.world, e.toPrev); err != nil {
+		err := r.pass(&r.prev, (r.cfg.Rank+e.toPrev)%r.world, e.toPrev, &e.prevBegun, wait)
+		if err != nil {
 			return &r.prev, err
 		}
 		e.toPrev++
 	}
-	return nil, nil
+	return nil, full
 }
 
 // judge compares the i-th contribution that came over a link with this rank's call.
@@ -244,20 +264,35 @@ func (r *Ring) judge(l *link, i int) error {
 	return err
 }
 
-// pass writes a rank's contribution to a neighbour.
-func (r *Ring) pass(l *link, origin, hops int) error {
-	c := &r.call
-	h := r.callHeader(kindWhole)
-	n := len(c.part(origin))
-	h.hop, h.length = uint16(hops+1), uint32(n)
-	frame := r.whole.frame(c.seq, origin)[:headerSize+n]
-	h.put((*[headerSize]byte)(frame))
-	err := l.writeFrame(frame)
-	if err == errSealed {
+// pass writes a rank's contribution to a neighbour, or goes on with it.
+func (r *Ring) pass(l *link, origin, hops int, begun *bool, wait bool) error {
+	o := l.bulkOut
+	if wait {
+		o.Lock()
+	} else if !o.TryLock() {
+		return errNotNow
+	}
+	defer o.Unlock()
+	if o.sealed {
 		return ErrLeft
 	}
+	part := r.call.part(origin)
+	if !*begun {
+		if err := o.flush(wait); err != nil { // somebody else's
+			return err
+		}
+		if origin != r.cfg.Rank {
+			part = r.whole.frame(r.call.seq, origin)[headerSize : headerSize+len(part)]
+		}
+		h := r.callHeader(kindWhole)
+		h.hop = uint16(hops + 1)
+		o.begin(&h, part)
+		*begun = true
+	}
+	err := o.flush(wait)
 	if err == nil {
-		r.sentBytes.Add(uint64(n))
+		*begun = false
+		r.sentBytes.Add(uint64(len(part)))
 	}
 	return err
 }
@@ -273,25 +308,34 @@ func (c *call) part(rank int) []byte {
 	return nil
 }
 
-// combine makes the result out of all contributions.
+// combine makes the result out of all contributions, in the order of the ranks.
 func (r *Ring) combine() {
 	c := &r.call
 	lo, hi := 0, len(c.x.raw)
-	if c.verb == verbReduceScatter {
+	switch c.verb {
+	case verbBarrier:
+		return
+	case verbAllGather:
+		for origin := range r.world {
+			if origin != r.cfg.Rank {
+				copy(c.part(origin), r.whole.frame(c.seq, origin)[headerSize:])
+			}
+		}
+		return
+	case verbReduceScatter:
 		lo, hi = elemSize*c.bound(r.cfg.Rank), elemSize*c.bound(r.cfg.Rank+1)
 	}
-	for origin := range r.world {
-		from := r.whole.frame(c.seq, origin)[headerSize:]
-		switch {
-		case c.verb == verbAllGather:
-			if origin != r.cfg.Rank {
-				copy(c.part(origin), from)
-			}
-		case c.verb == verbBarrier:
-		case origin == 0:
-			copy(c.x.raw[lo:hi], from[lo:hi])
-		default:
-			c.reduce.apply(c.x.raw[lo:hi], from[lo:hi])
+	of := func(origin int) []byte {
+		if origin == r.cfg.Rank {
+			return c.x.raw[lo:hi]
 		}
+		return r.whole.frame(c.seq, origin)[headerSize+lo : headerSize+hi]
+	}
+	sum := of(0)
+	for origin := 1; origin < r.world; origin++ {
+		c.reduce.apply(sum, of(origin))
+	}
+	if r.cfg.Rank != 0 {
+		copy(c.x.raw[lo:hi], sum)
 	}
 }

@@ -30,6 +30,7 @@ type benchRing struct {
 	warmup             int
 	small, chunk       int
 	launch, listen     string
+	tcp                bool
 	json               bool
 	rank               int // -1: the parent, which starts the ranks
 }
@@ -65,6 +66,7 @@ times, the bandwidth, and the processor time of all ranks together.`,
 	f.IntVar(&o.chunk, "chunk", 0, "bytes of a frame on the long way; 0: as in a run")
 	f.StringVar(&o.launch, "launch", "", "`COMMAND` to put before that of each rank, {rank} for its number: \"ssh host-{rank}\", \"ip netns exec lab-{rank}\"")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "`HOST:PORT` of each rank, {rank} for its number, {n} for that and one")
+	f.BoolVar(&o.tcp, "tcp", false, "TCP also between processes of this machine, which otherwise use shared memory")
 	f.BoolVar(&o.json, "json", false, "one JSON object a line")
 	f.IntVar(&o.rank, "rank", -1, "")
 	_ = f.MarkHidden("rank") // how it starts itself
@@ -140,8 +142,8 @@ func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
 		args := append(o.launched(rank), self, "bench", "ring", "--rank", strconv.Itoa(rank),
 			"--world", strconv.Itoa(o.world), "--sizes", o.sizes, "--form", o.form, "--secs", fmt.Sprint(o.secs),
 			"--min-iters", strconv.Itoa(o.minIters), "--max-iters", strconv.Itoa(o.maxIters),
-			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk), "--json="+strconv.FormatBool(o.json),
-			"--listen", o.forRank(o.listen, rank))
+			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk),
+			"--tcp="+strconv.FormatBool(o.tcp), "--json="+strconv.FormatBool(o.json), "--listen", o.forRank(o.listen, rank))
 		c := exec.CommandContext(ctx, args[0], args[1:]...)
 		c.Stderr = os.Stderr
 		in, err := c.StdinPipe()
