@@ -129,6 +129,10 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 
 	r.outgoing.start(&c.timetable, false)
 	r.incoming.start(&c.timetable, true)
+	if r.nextCall.seq > c.seq && !r.outgoing.done {
+		err := fmt.Errorf("%w: it is done with %v of %v, which has data for it here", ErrMismatch, c.verb, c.op)
+		return header{}, false, r.failLocked(r.peerErrorLocked(&r.next, err), nil)
+	}
 	r.sent.Store(0)
 	r.taken.Store(0)
 	r.hopOut.Store(int64(c.first))
