@@ -25,7 +25,8 @@ func Evaluate(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, we
 	if err := w.compute(ctx, 0, w.steps, weights, all); err != nil {
 		return sum, err
 	}
-	for _, u := range w.units {
+	for l := range w.units {
+		u := &w.units[l]
 		sum.Loss += u.test.Loss
 		sum.Correct += u.test.Correct
 	}
