@@ -14,7 +14,7 @@ func TestAlone(t *testing.T) {
 	job := DefaultJob()
 	job.Data.Train, job.Data.Test = 16, 4
 	job.Batch = Batch{Size: 16, LogicalShards: 2}
-	train, _, err := data.Open(job.Data)
+	train, _, err := data.Open(t.Context(), job.Data, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,9 +37,9 @@ func TestAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		losses = append(losses, loss)
-		for l, u := range a.work.units {
-			if u.test != (nn.Result{}) {
-				t.Errorf("shard %d measured held-out data: %+v", l, u.test)
+		for l := range a.work.units {
+			if test := a.work.units[l].test; test != (nn.Result{}) {
+				t.Errorf("shard %d measured held-out data: %+v", l, test)
 			}
 		}
 	}
