@@ -156,6 +156,40 @@ func TestMatMul(t *testing.T) {
 	})
 }
 
+// TestMatMulBlocks has more than one block of everything: rows, columns, k, and k so far apart that A is brought
+// together. The oracle looks at some elements only.
+func TestMatMulBlocks(t *testing.T) {
+	const m, n, k = 523, 517, 1031
+	eachSet(t, func(b *bench) []float32 {
+		var all []float32
+		for trans := device.NN; trans <= device.TN; trans++ {
+			av, a := b.random(m * k)
+			bv, bb := b.random(k * n)
+			bias, biasB := b.random(n)
+			p := device.MatMul{Trans: trans, M: m, N: n, K: k, A: a, B: bb, C: b.room(m * n), Bias: biasB}
+			b.s.MatMul(p)
+			got := b.result(p.C)
+			all = append(all, got...)
+			for range 500 {
+				i, j := b.r.IntN(m), b.r.IntN(n)
+				row, column := make([]float32, k), make([]float32, k)
+				for q := range k {
+					row[q], column[q] = av[i*k+q], bv[q*n+j]
+					if trans == device.TN {
+						row[q] = av[q*m+i]
+					}
+					if trans == device.NT {
+						column[q] = bv[j*k+q]
+					}
+				}
+				want := naiveMatMul(device.MatMul{Trans: device.NT, M: 1, N: 1, K: k}, row, column, bias[j:j+1])
+				b.near(fmt.Sprintf("%v, element %d,%d", trans, i, j), got[i*n+j:i*n+j+1], want, k)
+			}
+		}
+		return all
+	})
+}
+
 // TestRandomShapes tries shapes nobody thought of.
 func TestRandomShapes(t *testing.T) {
 	eachSet(t, func(b *bench) []float32 {
@@ -248,6 +282,9 @@ var convShapes = []device.ConvShape{
 	{N: 2, C: 4, H: 11, W: 8, Out: 33, KH: 3, KW: 3, Stride: 2, Pad: 1},
 	{N: 1, C: 3, H: 17, W: 16, Out: 8, KH: 2, KW: 4, Stride: 3, Pad: 1},
 	{N: 5, C: 1, H: 1, W: 1, Out: 1, KH: 1, KW: 1, Stride: 1, Pad: 0},
+	{N: 37, C: 67, H: 4, W: 4, Out: 39, KH: 3, KW: 3, Stride: 1, Pad: 1}, // groups of images, and of fewer at the end
+	{N: 9, C: 40, H: 8, W: 8, Out: 70, KH: 3, KW: 3, Stride: 2, Pad: 1},
+	{N: 9, C: 40, H: 8, W: 8, Out: 70, KH: 1, KW: 1, Stride: 2, Pad: 0},
 }
 
 func TestConv2D(t *testing.T) {

@@ -9,12 +9,18 @@
 // small offset tables the same kernel does matrix products with A in either layout, and
 // convolutions without gathering patches: a row is an output pixel, and ko walks over its
 // window in the zero-padded image, which is NHWC so that B (the weights) has NR output
-// channels side by side. The gradient of the weights exchanges the two tables. Only B is
-// ever packed, one panel of NR columns at a time, small enough to stay in the first-level cache.
+// channels side by side. The gradient of the weights exchanges the two tables. Tiles at an edge are
+// computed by programs for their number of rows, and by masks within a row.
 //
-// Rejected: im2col (writes and reads nine copies of each image), packing both operands as
-// BLIS does (A would have to be transposed, at a fifth of the product's time for
-// convolutions, and broadcasts do not need it).
+// Around that are blocks (stream.multiply). B is packed in panels of NR columns, unless it is small or met by few rows;
+// each panel then meets a block of rows of A that stays in the second-level cache. A is read as it lies, except
+// one stored transposed whose elements are far apart. Sums stay in registers for up to 1024 k: starting
+// and storing a tile costs some 200 cycles where C comes from memory, more than is lost by a panel that
+// exceeds the first-level cache. A product is computed as the transpose of B'A' where that fills registers better.
+//
+// Rejected: im2col (writes and reads nine copies of each image); packing A always as BLIS does (a tenth slower here
+// where A lies along k); prefetching the next panel (no gain); Winograd's convolution (other roundings, and nothing that
+// we compare with needs it).
 //
 // # Same bits
 //

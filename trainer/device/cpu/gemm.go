@@ -61,6 +61,9 @@ const (
 func (s *stream) multiply(p *product) {
 	kc, nr := blocks(p.k), s.k.nr
 	nc := min(p.n, wideB)
+	if p.m <= 2*s.k.mr { // panels are used hardly more than once: while they are near
+		nc = nr
+	}
 	kb := max(1, min(p.k, blockB/nc)/kc) * kc
 	mc := rowsOfA(kc, s.k.mr)
 	for j0 := 0; j0 < p.n; j0 += nc {

@@ -2895,7 +2895,7 @@ packAVX512_done:
 	RET
 
 // func transposeAVX512(dst *float32, to *int32, src *float32, ld int, rows int, n int)
-// Requires: AVX, AVX512F, BMI2, CMOV
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·transposeAVX512(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ to+8(FP), CX
@@ -2912,36 +2912,52 @@ transposeAVX512_whole:
 	JL         transposeAVX512_partial
 	MOVQ       DX, R8
 	VMOVUPS    (R8), Z0
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z1
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z2
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z3
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z4
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z5
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z6
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z7
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z8
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z9
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z10
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z11
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z12
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z13
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z14
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Z15
+	PREFETCHT0 256(R8)
 	VUNPCKLPS  Z1, Z0, Z16
 	VUNPCKHPS  Z1, Z0, Z17
 	VUNPCKLPS  Z3, Z2, Z18
@@ -6734,7 +6750,7 @@ packAVX2_done:
 	RET
 
 // func transposeAVX2(dst *float32, to *int32, src *float32, ld int, rows int, n int)
-// Requires: AVX, CMOV
+// Requires: AVX, CMOV, MMX+
 TEXT ·transposeAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ to+8(FP), CX
@@ -6751,20 +6767,28 @@ transposeAVX2_whole:
 	JL         transposeAVX2_partial
 	MOVQ       DX, R8
 	VMOVUPS    (R8), Y0
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y1
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y2
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y3
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y4
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y5
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y6
+	PREFETCHT0 256(R8)
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y7
+	PREFETCHT0 256(R8)
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKHPS  Y1, Y0, Y9
 	VUNPCKLPS  Y3, Y2, Y1

@@ -25,6 +25,7 @@ func transpose(v isa) {
 	MOVQ(src, at)
 	for i := range x {
 		VMOVUPS(Mem{Base: at}, x[i])
+		PREFETCHT0(Mem{Base: at, Disp: 256}) // so many rows are more than the processor sees coming
 		if i < len(x)-1 {
 			ADDQ(ld, at)
 		}
