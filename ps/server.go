@@ -27,7 +27,7 @@ type ServerConfig struct {
 	Layout    Layout
 	Optimizer optim.Optimizer
 	Dir       string // term and vote, one directory for each shard and life; with Durable the log and snapshots, too
-	Port      *port.Port
+	Port      port.Network
 	Timing    raftgroup.Timing
 	Log       zerolog.Logger
 

@@ -144,6 +144,14 @@ func (p *Port) Addr() string { return p.addr }
 // PacketConn is the UDP socket of the same number. Close closes it.
 func (p *Port) PacketConn() net.PacketConn { return p.udp }
 
+// Network is what the protocols need of a Port, so that tests can run them without one.
+type Network interface {
+	Handle(proto Protocol, topic string, h Handler) (remove func())
+	Dial(ctx context.Context, addr string, proto Protocol, topic string) (net.Conn, error)
+}
+
+var _ Network = (*Port)(nil)
+
 // Handle registers h for a topic of proto; the topic "" stands for every topic
 // of proto that is not registered itself. A later registration of the same
 // topic replaces the earlier one, whose remove then does nothing. Connections

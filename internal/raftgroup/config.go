@@ -30,7 +30,7 @@ type Config struct {
 	// Volatile says that Logs does not outlive the process, so that this identity
 	// must not either. Nil Logs imply it.
 	Volatile  bool
-	Port      *port.Port
+	Port      port.Network
 	Timing    Timing
 	Snapshots Snapshots
 	// Sending, when set, is told with 1 and -1 when a snapshot begins and ends to be read,

@@ -19,7 +19,7 @@ import (
 type stream struct {
 	group string
 	self  Replica
-	port  *port.Port
+	port  port.Network
 	dial  time.Duration        // for one connection
 	find  func(Replica) string // nil: its address
 
