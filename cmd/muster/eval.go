@@ -46,7 +46,7 @@ func eval(c *cobra.Command, o *common, model string) error {
 	}
 	train, test, err := data.Open(c.Context(), job.Data, nil)
 	if err != nil {
-		return fmt.Errorf("data: %w", err)
+		return err
 	}
 	spec, err := job.BuildModel(train.Form())
 	if err != nil {

@@ -65,7 +65,7 @@ func (o *trainOptions) run(c *cobra.Command) error {
 	if o.printData {
 		train, test, err := data.Open(c.Context(), job.Data, nil)
 		if err != nil {
-			return fmt.Errorf("data: %w", err)
+			return err
 		}
 		return data.Describe(c.OutOrStdout(), train, test)
 	}

@@ -179,7 +179,7 @@ func (n *Node) openData(ctx context.Context) (err error) {
 		return nil
 	}
 	if n.train, n.test, err = data.Open(ctx, n.cfg.Job.Data, n.cfg.OnData); err != nil {
-		return fmt.Errorf("data: %w", err)
+		return err
 	}
 	form := n.train.Form()
 	n.samples = &pb.Samples{Classes: uint32(form.Classes), Train: uint64(n.train.Len()), Entries: uint32(form.Entries)}

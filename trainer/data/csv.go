@@ -138,7 +138,7 @@ func (r *records) next() (fields []string, line int, err error) {
 	case r.want == 0:
 		r.want, r.first = len(fields), line
 		if len(fields) == 1 {
-			return nil, 0, r.failAt(line, "a row of several fields", "one field, "+quote(fields[0]), fmt.Sprintf("set data.delimiter, which was taken for %q", r.csv.Comma), nil)
+			return nil, 0, r.failAt(line, "a row of several fields", "one field, "+quote(fields[0]), fmt.Sprintf("set data.delimiter, which was taken for %q, or data.source, if this is no table", r.csv.Comma), nil)
 		}
 	case len(fields) == r.want+1 && fields[r.want] == "": // a delimiter at the end of the line
 		fields = fields[:r.want]

@@ -216,7 +216,7 @@ func TestCSVFaults(t *testing.T) {
 	}{
 		"empty":              {of(""), 0, "expected rows of fields, found none: name a file that holds some"},
 		"header only":        {of("x,y\n"), 0, "expected rows of fields, found none: name a file that holds some"},
-		"one column":         {of("x y\n1 2\n"), 1, `expected a row of several fields, found one field, "x y": set data.delimiter, which was taken for ','`},
+		"one column":         {of("x y\n1 2\n"), 1, `expected a row of several fields, found one field, "x y": set data.delimiter, which was taken for ',', or data.source, if this is no table`},
 		"too few fields":     {of("x,z,y\n1,2,a\n\n1,a\n"), 4, `expected 3 fields, as in line 1, found 2: correct the line; a field that contains ',' must be in quotes`},
 		"too many fields":    {of("x,y\n1,a\n1,2,b\n"), 3, `expected 2 fields, as in line 1, found 3: correct the line; a field that contains ',' must be in quotes`},
 		"a bare quote":       {of("x,y\n5\" nails,a\n"), 2, `expected quotes only around whole fields, found one at character 2, within a field: put the field in quotes`},

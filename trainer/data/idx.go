@@ -82,7 +82,7 @@ func newIDXFile(opened *file, magic uint32) (*idxFile, error) {
 }
 
 func (f *idxFile) wrongMagic(found, want uint32) error {
-	what, remedy := fmt.Sprintf("%#08x", found), "name an IDX file of unsigned bytes, plain or gzip"
+	what, remedy := fmt.Sprintf("%#08x", found), "name an IDX file of unsigned bytes, as MNIST has; CIFAR's binary files and others are not read"
 	switch found {
 	case magicImages:
 		what, remedy = what+", which is images", "name the labels there; the two fields may be swapped"

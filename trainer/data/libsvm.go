@@ -194,7 +194,7 @@ func (r *libsvm) label(l *lines, word []byte) (float64, error) {
 	case bytes.IndexByte(word, ':') >= 0:
 		return 0, l.failAt(l.n, "a label before the pairs", "none, but "+quote(word), "begin each line with its label, or name a file that has labels", nil)
 	case !ok && bytes.IndexByte(word, ',') >= 0:
-		return 0, l.failAt(l.n, "one label, a number", quote(word), "name a file with one label a line; several a line, or fields parted by commas, are another format", nil)
+		return 0, l.failAt(l.n, "one label, a number", quote(word), "name a file with one label a line, or, for fields parted by commas, set data.source to csv", nil)
 	case !ok || !fits(x):
 		return 0, l.failAt(l.n, "a label, a number such as 1 or -1", quote(word), "name a file in the format of LIBSVM: label index:value index:value", nil)
 	case r.classes == nil:

@@ -200,7 +200,7 @@ func TestLIBSVMFaults(t *testing.T) {
 		"comments only":       {of("# nothing\n\n"), 0, "expected lines of a label and index:value pairs, found an empty file: name a file that holds some"},
 		"a folder":            {folder, 0, "expected a file, found a directory: name the file in it, or several with a pattern such as " + filepath.Join(folder.Path, "*")},
 		"no label":            {of("1 1:1\n2:3 4:5\n"), 2, `expected a label before the pairs, found none, but "2:3": begin each line with its label, or name a file that has labels`},
-		"several labels":      {of("1 1:1\n1,2 4:5\n"), 2, `expected one label, a number, found "1,2": name a file with one label a line; several a line, or fields parted by commas, are another format`},
+		"several labels":      {of("1 1:1\n1,2 4:5\n"), 2, `expected one label, a number, found "1,2": name a file with one label a line, or, for fields parted by commas, set data.source to csv`},
 		"a text for label":    {of("spam 1:1\n"), 1, `expected a label, a number such as 1 or -1, found "spam": name a file in the format of LIBSVM: label index:value index:value`},
 		"nan for label":       {of("nan 1:1\n"), 1, `expected a label, a number such as 1 or -1, found "nan": name a file in the format of LIBSVM: label index:value index:value`},
 		"a fraction":          {of("1 1:1\n1.5 1:1\n"), 2, `expected a label that is a whole number, for a class, found "1.5": set data.task to regression if such numbers are to be found`},
