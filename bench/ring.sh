@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
 # All-reduces of muster beside those of its peers, in turn, in one run: only ratios taken so mean anything.
 #
-#   bench/ring.sh [--trials 3] [--secs 0.3] [--worlds "2 4"] [--sizes 4,1K,...] [--forms "float32 bf16 exact"] [--out FILE]
+#   bench/ring.sh [--trials 3] [--secs 0.3] [--worlds "2 4"] [--sizes 4,1K,...] [--forms "float32 bf16 exact memory"] [--out FILE]
 #
 # The peers' programs are those of $PEERS (default ../shared/peers); what is not there or not installed is left
 # out, and says so. Writes Markdown to FILE (default bench/RESULTS-ring.md) and the rows beside it in $TMPDIR.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-trials=3 secs=0.3 worlds="2 4" sizes=4,1K,16K,64K,256K,1M,4M,16M,64M forms="float32 bf16 exact" out=bench/RESULTS-ring.md
+# Loopback is a network namespace's own, and so is its congestion control: with reno nobody is paced.
+if [ -z "${RING_NAMESPACE:-}" ] && unshare --net true 2>/dev/null; then
+	export RING_NAMESPACE=own
+	exec unshare --net bash -c 'ip link set lo up && sysctl -qw net.ipv4.tcp_congestion_control=reno && exec "$0" "$@"' "$PWD/bench/ring.sh" "$@"
+fi
+
+trials=3 secs=0.3 worlds="2 4" sizes=4,1K,16K,64K,256K,1M,4M,16M,64M forms="float32 bf16 exact memory" out=bench/RESULTS-ring.md
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--trials) trials=$2 ;;
@@ -35,7 +41,7 @@ if [ ! -d "$peers" ]; then
 else
 	if command -v cc >/dev/null; then units+=(ceiling:-); else missing+=("ceiling: no C compiler"); fi
 	if command -v mpicc >/dev/null && command -v mpirun >/dev/null; then
-		units+=(mpi:default mpi:ring mpi:segring mpi:yield mpi:yield-ring)
+		units+=(mpi:default mpi:ring mpi:segring mpi:yield mpi:yield-ring mpi:shm)
 	else
 		missing+=("Open MPI: apt-get install openmpi-bin libopenmpi-dev")
 	fi
@@ -46,7 +52,11 @@ for m in "${missing[@]}"; do echo "left out: $m" >&2; done
 measure() { # UNIT WORLD
 	local what=${1%%:*} variant=${1#*:}
 	case "$what" in
-	muster) "$work/muster" bench ring --json --world "$2" --sizes "$sizes" --secs "$secs" --form "$variant" ;;
+	muster)
+		local options=(--tcp --form "$variant")
+		if [ "$variant" = memory ]; then options=(--form float32); fi
+		"$work/muster" bench ring --json --world "$2" --sizes "$sizes" --secs "$secs" "${options[@]}"
+		;;
 	ceiling) "$peers/ceiling/run.sh" --world "$2" --modes stream --sizes "$sizes" --secs "$secs" ;;
 	mpi) "$peers/mpi/run.sh" --world "$2" --variants "$variant" --sizes "$sizes" --secs "$secs" ;;
 	gloo) /usr/bin/python3 "$peers/torch/allreduce_bench.py" --json --world "$2" --sizes "$sizes" --secs "$secs" ;;

@@ -273,6 +273,10 @@ func (r *Ring) World() int { return r.world }
 // Rank is this process' place in the ring.
 func (r *Ring) Rank() int { return r.cfg.Rank }
 
+// Transport names the way to the neighbours: "tcp", "tls", "shared memory", "memory" (of the same process), or two of
+// them, previous rank first, where they differ.
+func (r *Ring) Transport() string { return r.transport }
+
 // Done is closed when the ring has failed or is closed; Err then says why. A trainer that is busy computing learns
 // from it that its result will not be wanted.
 func (r *Ring) Done() <-chan struct{} { return r.failed }

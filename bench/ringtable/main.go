@@ -18,30 +18,33 @@ import (
 )
 
 type row struct {
-	Trial    int     `json:"trial"`
-	Prog     string  `json:"prog"`
-	Variant  string  `json:"variant"`
-	Version  string  `json:"version"`
-	World    int     `json:"world"`
-	Bytes    int     `json:"bytes"`
-	MedUs    float64 `json:"med_us"`
-	CPUPerGB float64 `json:"cpu_s_per_GB"`
+	Trial     int     `json:"trial"`
+	Prog      string  `json:"prog"`
+	Variant   string  `json:"variant"`
+	Version   string  `json:"version"`
+	Transport string  `json:"transport"` // muster's
+	World     int     `json:"world"`
+	Bytes     int     `json:"bytes"`
+	MedUs     float64 `json:"med_us"`
+	CPUPerGB  float64 `json:"cpu_s_per_GB"`
 }
 
 // program is one column.
-type program struct{ prog, variant, title string }
+type program struct{ prog, variant, transport, title string }
 
 var programs = []program{
-	{"muster", "float32", "**muster**"},
-	{"muster", "bf16", "**muster bf16**"},
-	{"muster", "exact", "**muster exact**"},
-	{"ceiling", "stream", "ceiling"},
-	{"gloo", "default", "Gloo"},
-	{"mpi", "default", "MPI"},
-	{"mpi", "ring", "MPI ring"},
-	{"mpi", "segring", "MPI seg. ring"},
-	{"mpi", "yield", "MPI, yield"},
-	{"mpi", "yield-ring", "MPI ring, yield"},
+	{"muster", "float32", "tcp", "**muster**"},
+	{"muster", "bf16", "tcp", "**muster bf16**"},
+	{"muster", "exact", "tcp", "**muster exact**"},
+	{"ceiling", "stream", "", "ceiling"},
+	{"gloo", "default", "", "Gloo"},
+	{"mpi", "default", "", "MPI"},
+	{"mpi", "ring", "", "MPI ring"},
+	{"mpi", "segring", "", "MPI seg. ring"},
+	{"mpi", "yield", "", "MPI, yield"},
+	{"mpi", "yield-ring", "", "MPI ring, yield"},
+	{"muster", "float32", "shared memory", "**muster, memory**"},
+	{"mpi", "shm", "", "MPI, memory"},
 }
 
 func main() {
@@ -80,7 +83,7 @@ func read(in io.Reader) (*measured, error) {
 			return nil, err
 		}
 		for _, p := range programs {
-			if p.prog == r.Prog && p.variant == r.Variant {
+			if p.prog == r.Prog && p.variant == r.Variant && p.transport == r.Transport {
 				k := key{p, r.World, r.Bytes}
 				if t.cells[k] == nil {
 					t.cells[k] = map[int]row{}
@@ -104,12 +107,14 @@ func report(out io.Writer, in io.Reader, missing []string) error {
 	fmt.Fprintf(out, `# All-reduce: muster beside its peers
 
 Written by bench/ring.sh (make bench-ring) on %s: %d trials, all programs in turn in one run, every other trial in the
-opposite order. Real processes on loopback TCP; a barrier, then one timed call; rank 0's time. Cells are medians over
+opposite order. Real processes on loopback TCP, but for the columns called memory; a barrier, then one timed call; rank 0's time. Cells are medians over
 the trials. Absolute figures vary from hour to hour by a factor of 1.5; only ratios of one run count.
 
 - Machine: %s; TCP congestion control in force: %s; %s.
-- That congestion control is the peers' and the ceiling's. muster takes reno for connections within one host, where
-  pacing only costs (collective/pacing_linux.go); so it can need less CPU than the ceiling, which is paced.
+- Ceiling, muster and peers have the same congestion control: bench/ring.sh runs them in a network namespace with reno,
+  where it may. Elsewhere muster alone takes reno for connections within one host (collective/pacing_linux.go).
+- memory: between processes of one host muster takes shared memory by itself, as Open MPI does; all other columns are
+  made to use TCP.
 - ceiling: what loopback TCP carries for an all-reduce of that size with nothing reduced (its stream row).
 - Open MPI spins while it waits; "yield" is with mpi_yield_when_idle. Gloo is PyTorch's.
 - bf16: from float32 to float32, with error feedback.

@@ -7,9 +7,9 @@ import (
 
 // Ratios are of one trial; cells are medians over the trials.
 func TestReport(t *testing.T) {
-	rows := `{"trial": 1, "prog": "muster", "variant": "float32", "world": 2, "bytes": 1048576, "med_us": 100, "cpu_s_per_GB": 0.5}
+	rows := `{"trial": 1, "prog": "muster", "variant": "float32", "transport": "tcp", "world": 2, "bytes": 1048576, "med_us": 100, "cpu_s_per_GB": 0.5}
 {"trial": 1, "prog": "gloo", "variant": "default", "world": 2, "bytes": 1048576, "med_us": 200, "cpu_s_per_GB": 1.5}
-{"trial": 2, "prog": "muster", "variant": "float32", "world": 2, "bytes": 1048576, "med_us": 1000, "cpu_s_per_GB": 0.7}
+{"trial": 2, "prog": "muster", "variant": "float32", "transport": "tcp", "world": 2, "bytes": 1048576, "med_us": 1000, "cpu_s_per_GB": 0.7}
 {"trial": 2, "prog": "gloo", "variant": "default", "world": 2, "bytes": 1048576, "med_us": 4000, "cpu_s_per_GB": 2.5}
 {"trial": 2, "prog": "gloo", "variant": "default", "world": 2, "bytes": 4, "med_us": 7, "cpu_s_per_GB": 2.5}
 `

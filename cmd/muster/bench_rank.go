@@ -37,6 +37,7 @@ type benchRow struct {
 	BusBW      float64 `json:"busbw_GBps"`
 	CPUPerGB   float64 `json:"cpu_s_per_GB"`
 	Congestion string  `json:"congestion"`
+	Transport  string  `json:"transport"`
 }
 
 // runRank is one rank's process.
@@ -149,7 +150,9 @@ func (o *benchRing) measure(ctx context.Context, ring *collective.Ring, size int
 	if err != nil {
 		return row, err
 	}
-	return o.row(size, n, all), nil
+	row = o.row(size, n, all)
+	row.Transport = ring.Transport()
+	return row, nil
 }
 
 func (o *benchRing) row(size, n int, all [][]float64) benchRow {
