@@ -6,7 +6,7 @@ import (
 )
 
 // do runs one operation, from the caller's side: begin it, tell the previous rank, let send and receive work, wait.
-func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f Reduce) error {
+func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f Reduce, root int) error {
 	if !r.busy.CompareAndSwap(false, true) {
 		return ErrBusy
 	}
@@ -15,6 +15,9 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 		if err := r.checkBounds(x, bounds); err != nil {
 			return err
 		}
+	}
+	if v == verbBroadcast {
+		bounds = r.boundsOf(root, x.Len())
 	}
 	if ctx.Err() != nil {
 		r.giveUp(context.Cause(ctx))
@@ -100,7 +103,7 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 	switch v {
 	case verbReduceScatter:
 		c.end = r.world - 1
-	case verbAllGather, verbBarrier:
+	case verbAllGather, verbBarrier, verbBroadcast:
 		c.first = r.world - 1
 	}
 	if v == verbBarrier { // gathers one element from every rank: all are there

@@ -2,7 +2,7 @@
 //
 // # What it promises
 //
-//   - AllReduce, ReduceScatter, AllGather and Barrier for any world from 1, any length, over any net.Conn. The bytes
+//   - AllReduce, ReduceScatter, AllGather, Broadcast and Barrier for any world from 1, any length, over any net.Conn. The bytes
 //     a rank sends are 2(n-1)/n of the vector for an all-reduce, the least that is possible (Patarasuk and Yuan 2009).
 //   - After an all-reduce of float32 every rank holds the same bits: one rank adds up each segment, the others are
 //     given its result. The bits depend on the world and the ring's order; Exact removes that (exact.go).
@@ -11,7 +11,8 @@
 //     returns a *PeerError that names the peer; an abort goes round the ring both ways, and every other rank's pending
 //     call returns an *AbortError that names who began it, whom it blames, and why. After that every call on this ring
 //     returns that same error.
-//   - No goroutine is started and nothing is allocated per operation or per chunk.
+//   - No goroutine is started or, as a rule, woken, and nothing is allocated per operation or per chunk.
+//   - Processes of one host use shared memory, and those that share a Config.Locals the process' own; the log says which.
 //   - What a call waits for can be read at any time (Ring.Waiting).
 //
 // # How it works
@@ -31,9 +32,14 @@
 // Operations on small vectors take a shorter way over the same connections: every rank's contribution goes whole, both
 // ways round the ring, at once, into memory that is kept for it (whole.go).
 //
-// A ring has five goroutines: send (data to the next rank), receive (data from the previous rank: reads a chunk, adds
-// it bit by bit while it is in the cache, makes it ready for send), listen (what the next rank says), answer (heartbeats to the
-// previous rank) and watch (silence). They start in Join; Close and Abort wait for them.
+// Between ranks that see the same memory (offer.go) all this goes through a ring of bytes in it, a lane (lane.go), and is
+// reduced right out of it. Heartbeats, aborts and byes stay on the connection, whose end is that of the peer.
+//
+// The caller of an operation does its work itself, by asking connections and lanes what they have (drive.go). A ring's
+// goroutines do it where that is not possible, and once nothing has moved for a while: send (data to the next
+// rank), receive (data from the previous rank: reads a chunk, adds it bit by bit while it is in the cache, makes it
+// ready for send), listen (what the next rank says), one more reader for each lane, answer (heartbeats to the previous
+// rank) and watch (silence). They start in Join; Close and Abort wait for them.
 //
 // # What is in the caller's buffers
 //
@@ -51,6 +57,9 @@
 //
 // Who takes part and in which order (package membership), who may connect (internal/port: this package trusts its
 // peers and checks for mistakes, not for attackers), retries under a new view (trainer), topologies other than a ring,
-// and checksums of the payload beyond those of TCP and TLS. Two operations of one ring do not overlap: calls are made
-// one after another, by every rank in the same order.
+// and checksums of the payload beyond those of TCP and TLS. A CRC32C of every frame was thought of: it would be two more
+// passes over every byte, and where TCP's 16 bits over a checked link are not enough, a key (TLS) is the remedy that
+// there is. What goes through shared memory is not encrypted even then: it never leaves the host.
+//
+// Two operations of one ring do not overlap: calls are made one after another, by every rank in the same order.
 package collective

@@ -191,6 +191,7 @@ type Ring struct {
 	whole      wholes        // the short way
 	answerKick chan struct{} // the previous rank has left
 	tokens     Vector        // what a barrier gathers
+	ownBounds  []int         // of a broadcast
 	sentBytes  atomic.Uint64
 }
 
@@ -202,10 +203,11 @@ const (
 	verbReduceScatter
 	verbAllGather
 	verbBarrier
+	verbBroadcast
 )
 
 func (v verb) String() string {
-	names := [...]string{"no operation", "AllReduce", "ReduceScatter", "AllGather", "Barrier"}
+	names := [...]string{"no operation", "AllReduce", "ReduceScatter", "AllGather", "Barrier", "Broadcast"}
 	if int(v) < len(names) {
 		return names[v]
 	}
@@ -237,6 +239,7 @@ func newRing(cfg Config) *Ring {
 	}
 	r.seat.idle = time.AfterFunc(time.Hour, r.stand)
 	r.seat.idle.Stop()
+	r.ownBounds = make([]int, r.world+1)
 	if r.world == 1 {
 		close(r.released)
 		return r
@@ -297,7 +300,7 @@ func (r *Ring) AllReduce(ctx context.Context, op Op, x Vector, f Reduce) error {
 	if err := f.check(x); err != nil {
 		return err
 	}
-	return r.do(ctx, verbAllReduce, op, x, nil, f)
+	return r.do(ctx, verbAllReduce, op, x, nil, f, 0)
 }
 
 // ReduceScatter reduces x over all ranks; rank i gets [bounds[i], bounds[i+1]) of the result in its place in x. The
@@ -307,17 +310,37 @@ func (r *Ring) ReduceScatter(ctx context.Context, op Op, x Vector, bounds []int,
 	if err := f.check(x); err != nil {
 		return err
 	}
-	return r.do(ctx, verbReduceScatter, op, x, bounds, f)
+	return r.do(ctx, verbReduceScatter, op, x, bounds, f, 0)
 }
 
 // AllGather gives every rank the part [bounds[i], bounds[i+1]) of x of every rank i. Bounds and ctx as in ReduceScatter.
 func (r *Ring) AllGather(ctx context.Context, op Op, x Vector, bounds []int) error {
-	return r.do(ctx, verbAllGather, op, x, bounds, 0)
+	return r.do(ctx, verbAllGather, op, x, bounds, 0, 0)
+}
+
+// Broadcast gives every rank the x of rank root. It goes round the ring once, in chunks. Like AllReduce it aborts the ring
+// when ctx ends.
+func (r *Ring) Broadcast(ctx context.Context, op Op, x Vector, root int) error {
+	if root < 0 || root >= r.world {
+		return fmt.Errorf("%w: broadcast from rank %d of %d", ErrArgument, root, r.world)
+	}
+	return r.do(ctx, verbBroadcast, op, x, nil, 0, root)
+}
+
+// boundsOf gives everything to one rank. The slice is the ring's: calls come one after another.
+func (r *Ring) boundsOf(root, n int) []int {
+	for i := range r.ownBounds {
+		r.ownBounds[i] = 0
+		if i > root {
+			r.ownBounds[i] = n
+		}
+	}
+	return r.ownBounds
 }
 
 // Barrier returns when every rank has called it.
 func (r *Ring) Barrier(ctx context.Context, op Op) error {
-	return r.do(ctx, verbBarrier, op, Vector{}, nil, 0)
+	return r.do(ctx, verbBarrier, op, Vector{}, nil, 0, 0)
 }
 
 func (r *Ring) checkBounds(x Vector, bounds []int) error {

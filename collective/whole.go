@@ -302,7 +302,7 @@ func (c *call) part(rank int) []byte {
 	switch c.verb {
 	case verbAllReduce, verbReduceScatter:
 		return c.x.raw
-	case verbAllGather:
+	case verbAllGather, verbBroadcast:
 		return c.x.bytes(c.bound(rank), c.bound(rank+1))
 	}
 	return nil
@@ -315,7 +315,7 @@ func (r *Ring) combine() {
 	switch c.verb {
 	case verbBarrier:
 		return
-	case verbAllGather:
+	case verbAllGather, verbBroadcast:
 		for origin := range r.world {
 			if origin != r.cfg.Rank {
 				copy(c.part(origin), r.whole.frame(c.seq, origin)[headerSize:])

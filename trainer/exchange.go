@@ -26,9 +26,10 @@ type exchange struct {
 	exact  bool
 	shards int
 	sums   collective.Exact
-	header []int32   // the results of the logical shards, then block exponents
-	sum    []int32   // (params), sum exact
-	grad   []float32 // (params), the sum of gradients
+	header []int32            // the results of the logical shards, then block exponents
+	sum    []int32            // (params), sum exact
+	grad   []float32          // (params), the sum of gradients
+	half   []*collective.BF16 // of each bucket, with sync.wire bf16
 	clip   clipping
 
 	buckets []bucket // of the gradient, in the order in which they are summed
@@ -67,6 +68,12 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 		size = layout.Blocks()
 	}
 	x.buckets = buckets(layout.Blocks(), size)
+	if job.Sync.Wire == WireBF16 {
+		for _, b := range x.buckets {
+			lo, hi := x.span(b.first, b.last)
+			x.half = append(x.half, collective.NewBF16(hi-lo))
+		}
+	}
 	return x
 }
 

@@ -59,12 +59,16 @@ const (
 	ModeServer = "server" // reduce-scatter, optimizers on the servers, all-gather of weights
 	SumExact   = "exact"  // integer sums: the same bits on any number of trainers
 	SumFast    = "fast"   // float32 sums: the same bits only on the same trainers
+
+	WireFloat32 = "float32" // what travels (Sync.Wire) with fast sums: the gradients as they are
+	WireBF16    = "bf16"    // half the bytes, rounded, with error feedback
 )
 
 // Sync says how trainers work together.
 type Sync struct {
 	Mode        string `yaml:"mode"`
 	Sum         string `yaml:"sum"`
+	Wire        string `yaml:"wire"`         // the form of gradients between trainers, with fast sums
 	CommitEvery int    `yaml:"commit_every"` // steps between commits to the servers in mode ring
 }
 
@@ -99,7 +103,7 @@ func DefaultJob() Job {
 		Batch:      Batch{Size: 256, LogicalShards: 8},
 		Optimizer:  Optimizer{Name: "adam", LR: 0.001},
 		Passes:     3,
-		Sync:       Sync{Mode: ModeRing, Sum: SumExact, CommitEvery: 20},
+		Sync:       Sync{Mode: ModeRing, Sum: SumExact, Wire: WireFloat32, CommitEvery: 20},
 		Cluster:    Cluster{Servers: 3, Replicas: 3, ParameterShards: 4, Durability: DurabilityMemory},
 		Checkpoint: Checkpoint{Keep: 3},
 		Out:        "runs/digits",
@@ -187,6 +191,11 @@ func (j Job) Validate() error {
 	faults = append(faults, j.Optimizer.validate(j.Sync.Mode, steps)...)
 	oneOf("sync.mode", j.Sync.Mode, ModeRing, ModeServer)
 	oneOf("sync.sum", j.Sync.Sum, SumExact, SumFast)
+	oneOf("sync.wire", j.Sync.Wire, WireFloat32, WireBF16)
+	if j.Sync.Wire == WireBF16 {
+		fault(j.Sync.Sum != SumExact, "sync.wire is bf16, which rounds, but sync.sum is exact: set sync.sum to fast, or sync.wire to float32")
+		fault(j.Sync.Mode != ModeServer, "sync.wire is bf16, but sync.mode is server: set sync.mode to ring, or sync.wire to float32")
+	}
 	fault(j.Sync.CommitEvery >= 1, "sync.commit_every is %d: set it to 1 step or more", j.Sync.CommitEvery)
 	c := j.Cluster
 	fault(c.Servers >= 1 && c.Servers <= maxServers, "cluster.servers is %d: set it to 1 to %d; 3 survive the loss of one", c.Servers, maxServers)

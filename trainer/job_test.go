@@ -102,7 +102,7 @@ name: ""
 passes: 0
 batch: {size: 0, logical_shards: 0}
 optimizer: {name: adamw, lr: -1}
-sync: {mode: tree, sum: roughly, commit_every: 0}
+sync: {mode: tree, sum: roughly, wire: copper, commit_every: 0}
 cluster: {servers: 0, replicas: 9, parameter_shards: 0, durability: paper}
 data: {source: glyphs, train: 0, test: -1}
 `))
@@ -110,12 +110,24 @@ data: {source: glyphs, train: 0, test: -1}
 		t.Fatal("no fault was found")
 	}
 	for _, field := range []string{
-		"name is", "passes", "batch.size", "batch.logical_shards", "optimizer", "sync.mode", "sync.sum", "sync.commit_every",
+		"name is", "passes", "batch.size", "batch.logical_shards", "optimizer", "sync.mode", "sync.sum", "sync.wire", "sync.commit_every",
 		"cluster.servers", "cluster.replicas", "cluster.parameter_shards", "cluster.durability", "data.train", "data.test",
 	} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("the faults do not name %s:\n%v", field, err)
 		}
+	}
+}
+
+// Rounded gradients and exact sums exclude each other, and so do they and servers that update.
+func TestParseJobRefusesRoundedExactSums(t *testing.T) {
+	for _, text := range []string{"sync: {wire: bf16}", "sync: {wire: bf16, sum: fast, mode: server}"} {
+		if _, err := ParseJob([]byte(text)); err == nil || !strings.Contains(err.Error(), "sync.wire is bf16") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if _, err := ParseJob([]byte("sync: {wire: bf16, sum: fast}")); err != nil {
+		t.Error(err)
 	}
 }
 

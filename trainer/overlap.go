@@ -111,7 +111,15 @@ func (s *shift) allReduce(ctx context.Context, at id.Step, b bucket, i int) erro
 	v := s.sums.gather(b, s.work.units, s.shards)
 	s.cfg.Flight.End(mark, flight.Outcome{})
 	end := s.awaitRing("the all-reduce", at)
-	err := s.ring.AllReduce(ctx, collective.Op{Step: at, Bucket: uint32(i)}, v, s.sums.op())
+	op := collective.Op{Step: at, Bucket: uint32(i)}
+	var err error
+	if s.sums.half != nil {
+		// A step that is made again has sent its rest already: what rounding took the first time is lost then.
+		lo, hi := s.sums.span(b.first, b.last)
+		err = s.sums.half[i].AllReduce(ctx, s.ring, op, s.sums.grad[lo:hi])
+	} else {
+		err = s.ring.AllReduce(ctx, op, v, s.sums.op())
+	}
 	end()
 	if err == nil {
 		s.sums.value(b.first, b.last)

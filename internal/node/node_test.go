@@ -148,13 +148,15 @@ func TestBytesIntoServersDoNotGrowWithTrainers(t *testing.T) {
 
 // Fast sums promise less: the same weights on all trainers of one run.
 func TestFastSumsAgreeAmongTrainers(t *testing.T) {
-	for _, mode := range []string{trainer.ModeRing, trainer.ModeServer} {
+	for _, way := range [][2]string{
+		{trainer.ModeRing, trainer.WireFloat32}, {trainer.ModeServer, trainer.WireFloat32}, {trainer.ModeRing, trainer.WireBF16},
+	} {
 		job := smallJob()
-		job.Sync.Mode, job.Sync.Sum = mode, trainer.SumFast
+		job.Sync.Mode, job.Sync.Sum, job.Sync.Wire = way[0], trainer.SumFast, way[1]
 		all := runCluster(t, job, 3)
 		for _, n := range all[1:] {
 			if !bytes.Equal(model(t, n), model(t, all[0])) {
-				t.Errorf("mode %s: %s and %s end with other weights", mode, n.cfg.Name, all[0].cfg.Name)
+				t.Errorf("%v: %s and %s end with other weights", way, n.cfg.Name, all[0].cfg.Name)
 			}
 		}
 	}
