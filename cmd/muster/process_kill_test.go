@@ -15,7 +15,8 @@ import (
 // done once and with the bytes of the undisturbed run. How long a kill held the run up
 // is printed; it never fails the test.
 //
-// MUSTER_SOAK=n makes it n kills in all, MUSTER_SEED=n repeats the choices of a run.
+// MUSTER_SOAK=n makes it n kills in all, MUSTER_SEED=n repeats the choices of a run,
+// MUSTER_DISK=1 has the servers keep their logs on disk.
 func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes for minutes")
@@ -81,7 +82,7 @@ var (
 		{"ring", "apart", apart, []victim{aCoordinator, aShardLeader, aTrainer, twoAtOnce, allTrainers}},
 		{"server", "apart", apart, []victim{aShardLeader, aCoordinator, aTrainer, twoAtOnce, allTrainers}},
 	}
-	killJob = jobText{train: 2048, passes: 15, servers: 3, replicas: 3, paramShards: 3, commitEvery: 5}
+	killJob = jobText{train: 2048, passes: 15, servers: 3, replicas: 3, paramShards: 3, commitEvery: 5, disk: os.Getenv("MUSTER_DISK") != ""}
 )
 
 // killRun runs one cluster and kills in it up to most times, while enough steps are

@@ -58,7 +58,7 @@ func (k *killer) whole() bool {
 		l := leadOf(st, group)
 		for name, p := range k.now {
 			if strings.Contains(p.roles, "server") && !slices.ContainsFunc(l.GetVoters(), func(v string) bool {
-				return strings.HasPrefix(v, name+"/") && v != k.lives[name]
+				return strings.HasPrefix(v, name+"/") && (killJob.disk || v != k.lives[name]) // on disk it is the same
 			}) {
 				return false
 			}
