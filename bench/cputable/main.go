@@ -214,7 +214,10 @@ that of a run's trainer, with sum: exact. On two threads muster cuts the same ba
 	}
 	head("Steps on one thread: samples/s", "model", "batch", "muster", "PyTorch", "ratio")
 	for _, model := range m.models {
-		batch := m.figure(model, ours1, func(r row) float64 { return float64(r.Batch) })
+		batch := "-"
+		for _, r := range m.steps[key{model, ours1}] {
+			batch = fmt.Sprint(r.Batch)
+		}
 		line(model, batch, m.figure(model, ours1, perSecond), m.figure(model, torch1, perSecond), m.ratio(model, ours1, torch1))
 	}
 	head("Steps on two threads: samples/s", "model", "muster", "PyTorch, 2 threads", "PyTorch, 2 ranks", "ratio to the better one")
