@@ -140,12 +140,11 @@ func (o *benchRing) measure(ctx context.Context, ring *collective.Ring, size int
 	samples := make([]float64, n+1) // seconds of each call, and the processor's in all
 	cpu = 0
 	for i := range n {
-		samples[i] = once()
+		if samples[i] = once(); err != nil {
+			return row, err
+		}
 	}
 	samples[n] = cpu
-	if err != nil {
-		return row, err
-	}
 	all, err := gatherFloats(ctx, ring, samples)
 	if err != nil {
 		return row, err
