@@ -19,6 +19,9 @@ func Describe(out io.Writer, train, test Dataset) error {
 	case Sparse:
 		s := train.(*sparse)
 		fmt.Fprintf(w, "a sample\t%d features, of which %.4g on average and %d at most are listed, the others being 0\n", f.Shape[0], float64(len(s.columns))/float64(s.Len()), f.Entries)
+		if s.divided > 0 {
+			fmt.Fprintf(w, "scale\t%d of them go beyond 1 or -1, and are divided by their largest magnitude\n", s.divided)
+		}
 		s.describe(w, "")
 	default:
 		if t, ok := train.(*table); ok {

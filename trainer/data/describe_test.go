@@ -6,7 +6,7 @@ import (
 )
 
 func TestDescribe(t *testing.T) {
-	regression := rowsSource(t, LIBSVM, "1.5 1:1\n2.5 1:2\n", "3 1:1\n")
+	regression := rowsSource(t, LIBSVM, "1.5 1:1\n2.5 1:1\n", "3 1:1\n")
 	regression.Task = Regression
 	for _, c := range []struct {
 		s    Source
@@ -23,6 +23,7 @@ to be found    "y", one of 2 classes: no (2), yes (1)
 		{rowsSource(t, LIBSVM, "-1 1:1 5:2\n+1 2:1\n-1 3:1 4:1 5:1\n", "1 1:1\n"), `
 samples      3 to train on, 1 held out
 a sample     5 features, of which 2 on average and 3 at most are listed, the others being 0
+scale        1 of them go beyond 1 or -1, and are divided by their largest magnitude
 to be found  one of 2 classes: -1 (2), 1 (1)
 `},
 		{regression, `

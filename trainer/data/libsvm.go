@@ -284,7 +284,9 @@ func (r *libsvm) finish(train, test *libsvmRows) (a, b Dataset, err error) {
 			}
 		}
 	}
+	large := magnitudes(train)
 	for _, part := range []*libsvmRows{train, test} {
+		part.divide(large)
 		for i := range part.columns {
 			part.columns[i] -= base
 		}
@@ -292,6 +294,31 @@ func (r *libsvm) finish(train, test *libsvmRows) (a, b Dataset, err error) {
 		part.seal(form)
 	}
 	return &train.sparse, &test.sparse, nil
+}
+
+// magnitudes are, of the features that go beyond 1 or -1, the largest magnitudes in the rows.
+func magnitudes(rows *libsvmRows) map[int32]float32 {
+	large := map[int32]float32{}
+	for i, v := range rows.values {
+		if v = max(v, -v); v > 1 {
+			large[rows.columns[i]] = max(large[rows.columns[i]], v)
+		}
+	}
+	return large
+}
+
+// divide brings large features to the magnitude that a learning rate suits. Zeros stay zeros,
+// and features that are scaled already, as they are.
+func (r *libsvmRows) divide(large map[int32]float32) {
+	r.divided = len(large)
+	if len(large) == 0 {
+		return
+	}
+	for i, c := range r.columns {
+		if by, ok := large[c]; ok {
+			r.values[i] /= by
+		}
+	}
 }
 
 // number numbers the classes in ascending order of their labels, and lists these.

@@ -52,13 +52,13 @@ func TestLIBSVM(t *testing.T) {
 		{"as a1a", "-1 3:1 11:1 14:1 \n+1 5:1 7:1 \n-1 14:1\n", "+1 2:1 16:1\n",
 			"0 2:1 10:1 13:1\n1 4:1 6:1\n0 13:1\n", "1 1:1 15:1\n", 16, 2, 3},
 		{"as covtype: classes from 1, decimals, no line end at the last", "7 1:0.368684 2:0.141667 3:-4.5e-2\n2 1:.5 2:2.\n5 3:1e3", "2 1:1\n",
-			"2 0:0.368684 1:0.141667 2:-0.045\n0 0:0.5 1:2\n1 2:1000\n", "0 0:1\n", 3, 3, 3},
+			"2 0:0.368684 1:0.0708335 2:-4.5e-05\n0 0:0.5 1:1\n1 2:1\n", "0 0:1\n", 3, 3, 3},
 		{"blanks, comments, CRLF, a mark, empty rows", "\xef\xbb\xbf# from a tool\r\n\r\n1\t1:1   3:2 # first\r\n 0 qid:4 2:1\r\n1\r\n   \r\n", "0 1:1\r\n",
-			"1 0:1 2:2\n0 1:1\n1\n", "0 0:1\n", 3, 2, 2},
+			"1 0:1 2:1\n0 1:1\n1\n", "0 0:1\n", 3, 2, 2},
 		{"an index 0, in the held-out file only", "1 1:1 2:2\n2 3:3\n", "1 0:5\n",
-			"0 1:1 2:2\n1 3:3\n", "0 0:5\n", 4, 2, 2},
+			"0 1:1 2:1\n1 3:1\n", "0 0:5\n", 4, 2, 2},
 		{"labels of equal value", "1 1:1\n+1.0 1:2\n1e0 1:3\n-0 1:4\n", "0 1:5\n",
-			"1 0:1\n1 0:2\n1 0:3\n0 0:4\n", "0 0:5\n", 1, 2, 1},
+			"1 0:0.25\n1 0:0.5\n1 0:0.75\n0 0:1\n", "0 0:1.25\n", 1, 2, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			train, test := open(t, rowsSource(t, LIBSVM, c.train, c.test))
@@ -104,7 +104,7 @@ func TestRowsAreHeldOutByHash(t *testing.T) {
 	var content strings.Builder
 	const n = 2000
 	for i := range n {
-		fmt.Fprintf(&content, "%d 1:%d\n", i%2, i)
+		fmt.Fprintf(&content, "%d %d:1\n", i%2, i+1)
 	}
 	s := rowsSource(t, LIBSVM, content.String(), "")
 	train, test := open(t, s)
@@ -116,7 +116,7 @@ func TestRowsAreHeldOutByHash(t *testing.T) {
 		last, rows := -1, strings.Split(strings.TrimSpace(sparseRows(d)), "\n")
 		for _, row := range rows {
 			var label, value int
-			if _, err := fmt.Sscanf(row, "%d 0:%d", &label, &value); err != nil || label != value%2 || value <= last || next[row] {
+			if _, err := fmt.Sscanf(row, "%d %d:1", &label, &value); err != nil || label != value%2 || value <= last || next[row] {
 				t.Fatalf("row %q after %d: %v", row, last, err)
 			}
 			last, next[row] = value, true

@@ -6,6 +6,7 @@ type sparse struct {
 	starts  []int64 // (n+1): row i has the entries [starts[i], starts[i+1])
 	columns []int32
 	values  []float32
+	divided int // features that were divided by their largest magnitude
 	answers
 	digest Digest
 }
