@@ -111,9 +111,9 @@ func (o *benchGemm) run(ctx context.Context, shapes []gemmShape, out io.Writer) 
 			return fmt.Errorf("%v %dx%dx%d: %w", s.form, s.m, s.n, s.k, err)
 		}
 		ratios = append(ratios, row.Ratio)
-		if o.json {
-			err = json.NewEncoder(out).Encode(row)
-		} else if row.print(out); err != nil {
+		if !o.json {
+			row.print(out)
+		} else if err := json.NewEncoder(out).Encode(row); err != nil {
 			return err
 		}
 	}

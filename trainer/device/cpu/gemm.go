@@ -101,7 +101,6 @@ type panels struct {
 	v      []float32
 	ld     int
 	direct bool
-	nr     int
 	width  int // of all panels
 }
 

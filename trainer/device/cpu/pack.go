@@ -3,11 +3,6 @@ package cpu
 // linesAhead is how many lines of 16 elements are asked for before they are copied.
 const linesAhead = 32
 
-// copyRows copies rows of n elements, ld apart, to rows ds apart.
-func (s *stream) copyRows(dst []float32, ds int, src []float32, ld, rows, n int) {
-	s.k.pack(&dst[0], ds, s.k.nr, &src[0], ld, rows, n, max(1, 16*linesAhead/n))
-}
-
 // packRows copies rows of n values, ld apart, to panels (rows, nr). What is beyond n in the last one is left as it is.
 func (s *stream) packRows(dst, src []float32, ld, rows, n int) {
 	const together = 512 // columns: the panels that are written to at a time

@@ -46,7 +46,6 @@ type stream struct {
 	parts   []float32    // of batch normalisation, see type channels
 	sums    []float64    //
 	weights []float32    // of convolutions: packed, or their gradient before it has their layout
-	turned  []float32    // that gradient transposed
 	slots   [2][]float32 // of an update
 	dropout dropout
 	phased  []float32 // one phase of a gradient of the data
