@@ -29,7 +29,7 @@ import (
 // multiplies the bytes by the units of a trainer.
 
 // bucketBlocks is the size of a bucket: 4 MiB. Smaller ones are sent sooner and leave less for the end, but each costs the
-// ring two more operations and their latency; measured with resnet18 (45 MB) and gpt at 1 Gb/s (bench/RESULTS-net.md).
+// ring two more operations and their latency; measured with resnet18 (45 MB) and gpt at 1 Gb/s (docs/architecture.md).
 const bucketBlocks = 4 << 20 / 4 / BlockSize
 
 // bucket is the blocks [first, last).
