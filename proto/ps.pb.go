@@ -140,6 +140,7 @@ const (
 	ParamAnswer_GONE        ParamAnswer_Status = 6 // the step is older than what the blocks hold
 	ParamAnswer_NOT_YET     ParamAnswer_Status = 7 // this replica does not hold the step yet
 	ParamAnswer_BAD_REQUEST ParamAnswer_Status = 8 // no replica will ever accept it
+	ParamAnswer_SPLIT       ParamAnswer_Status = 9 // some parts of the push are applied already, others are not
 )
 
 // Enum value maps for ParamAnswer_Status.
@@ -154,6 +155,7 @@ var (
 		6: "GONE",
 		7: "NOT_YET",
 		8: "BAD_REQUEST",
+		9: "SPLIT",
 	}
 	ParamAnswer_Status_value = map[string]int32{
 		"UNSPECIFIED": 0,
@@ -165,6 +167,7 @@ var (
 		"GONE":        6,
 		"NOT_YET":     7,
 		"BAD_REQUEST": 8,
+		"SPLIT":       9,
 	}
 )
 
@@ -261,6 +264,7 @@ type ParamEntry struct {
 	Payload       *PayloadID             `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
 	Length        uint32                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"` // bytes of the payload
 	Crc           uint32                 `protobuf:"fixed32,8,opt,name=crc,proto3" json:"crc,omitempty"`      // CRC-32C of the payload
+	Parts         []byte                 `protobuf:"bytes,9,opt,name=parts,proto3" json:"parts,omitempty"`    // PUSH where gradients are applied as they arrive: the logical shards it is of, a bit each
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +355,13 @@ func (x *ParamEntry) GetCrc() uint32 {
 	return 0
 }
 
+func (x *ParamEntry) GetParts() []byte {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
 // ParamRequest is what a client asks of one shard. The payload, if any, follows.
 type ParamRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -362,6 +373,7 @@ type ParamRequest struct {
 	Length        uint32                 `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`
 	Crc           uint32                 `protobuf:"fixed32,7,opt,name=crc,proto3" json:"crc,omitempty"`
 	State         bool                   `protobuf:"varint,8,opt,name=state,proto3" json:"state,omitempty"` // PULL: with the slots; PIN: keep them
+	Parts         []byte                 `protobuf:"bytes,9,opt,name=parts,proto3" json:"parts,omitempty"`  // PUSH: as in ParamEntry
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -452,6 +464,13 @@ func (x *ParamRequest) GetState() bool {
 	return false
 }
 
+func (x *ParamRequest) GetParts() []byte {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
 // ParamAnswer answers a ParamRequest; bytes of an OK answer follow.
 type ParamAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -462,8 +481,10 @@ type ParamAnswer struct {
 	Length        uint32                 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
 	Crc           uint32                 `protobuf:"fixed32,6,opt,name=crc,proto3" json:"crc,omitempty"`
 	Steps         []uint64               `protobuf:"varint,7,rep,packed,name=steps,proto3" json:"steps,omitempty"`
-	Block         uint64                 `protobuf:"varint,8,opt,name=block,proto3" json:"block,omitempty"`   // GAP, GONE: the block, and
-	Newest        uint64                 `protobuf:"varint,9,opt,name=newest,proto3" json:"newest,omitempty"` // its newest step
+	Block         uint64                 `protobuf:"varint,8,opt,name=block,proto3" json:"block,omitempty"`      // GAP, GONE: the block, and
+	Newest        uint64                 `protobuf:"varint,9,opt,name=newest,proto3" json:"newest,omitempty"`    // its newest step
+	Clock         uint64                 `protobuf:"varint,10,opt,name=clock,proto3" json:"clock,omitempty"`     // where gradients are applied as they arrive: every logical shard has done the steps below it
+	Updates       uint64                 `protobuf:"varint,11,opt,name=updates,proto3" json:"updates,omitempty"` // and how many gradients of logical shards are in the values that follow, summed over blocks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -561,6 +582,20 @@ func (x *ParamAnswer) GetNewest() uint64 {
 	return 0
 }
 
+func (x *ParamAnswer) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+func (x *ParamAnswer) GetUpdates() uint64 {
+	if x != nil {
+		return x.Updates
+	}
+	return 0
+}
+
 var File_ps_proto protoreflect.FileDescriptor
 
 const file_ps_proto_rawDesc = "" +
@@ -568,7 +603,7 @@ const file_ps_proto_rawDesc = "" +
 	"\bps.proto\x12\x06muster\"5\n" +
 	"\tPayloadID\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\x06R\x06source\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x06R\x03seq\"\x8e\x02\n" +
+	"\x03seq\x18\x02 \x01(\x06R\x03seq\"\xa4\x02\n" +
 	"\n" +
 	"ParamEntry\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.muster.ParamEntry.KindR\x04kind\x12\x12\n" +
@@ -578,11 +613,12 @@ const file_ps_proto_rawDesc = "" +
 	"\x04last\x18\x05 \x01(\x04R\x04last\x12+\n" +
 	"\apayload\x18\x06 \x01(\v2\x11.muster.PayloadIDR\apayload\x12\x16\n" +
 	"\x06length\x18\a \x01(\rR\x06length\x12\x10\n" +
-	"\x03crc\x18\b \x01(\aR\x03crc\"*\n" +
+	"\x03crc\x18\b \x01(\aR\x03crc\x12\x14\n" +
+	"\x05parts\x18\t \x01(\fR\x05parts\"*\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
-	"\x04PUSH\x10\x02\"\x99\x02\n" +
+	"\x04PUSH\x10\x02\"\xaf\x02\n" +
 	"\fParamRequest\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.muster.ParamRequest.KindR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
@@ -591,14 +627,15 @@ const file_ps_proto_rawDesc = "" +
 	"\x04last\x18\x05 \x01(\x04R\x04last\x12\x16\n" +
 	"\x06length\x18\x06 \x01(\rR\x06length\x12\x10\n" +
 	"\x03crc\x18\a \x01(\aR\x03crc\x12\x14\n" +
-	"\x05state\x18\b \x01(\bR\x05state\"H\n" +
+	"\x05state\x18\b \x01(\bR\x05state\x12\x14\n" +
+	"\x05parts\x18\t \x01(\fR\x05parts\"H\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
 	"\x04PUSH\x10\x02\x12\b\n" +
 	"\x04PULL\x10\x03\x12\t\n" +
 	"\x05STEPS\x10\x04\x12\a\n" +
-	"\x03PIN\x10\x05\"\xf1\x02\n" +
+	"\x03PIN\x10\x05\"\xad\x03\n" +
 	"\vParamAnswer\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.muster.ParamAnswer.StatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
@@ -608,7 +645,10 @@ const file_ps_proto_rawDesc = "" +
 	"\x03crc\x18\x06 \x01(\aR\x03crc\x12\x14\n" +
 	"\x05steps\x18\a \x03(\x04R\x05steps\x12\x14\n" +
 	"\x05block\x18\b \x01(\x04R\x05block\x12\x16\n" +
-	"\x06newest\x18\t \x01(\x04R\x06newest\"z\n" +
+	"\x06newest\x18\t \x01(\x04R\x06newest\x12\x14\n" +
+	"\x05clock\x18\n" +
+	" \x01(\x04R\x05clock\x12\x18\n" +
+	"\aupdates\x18\v \x01(\x04R\aupdates\"\x85\x01\n" +
 	"\x06Status\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\v\n" +
@@ -619,7 +659,8 @@ const file_ps_proto_rawDesc = "" +
 	"\x03GAP\x10\x05\x12\b\n" +
 	"\x04GONE\x10\x06\x12\v\n" +
 	"\aNOT_YET\x10\a\x12\x0f\n" +
-	"\vBAD_REQUEST\x10\bB\"Z github.com/musterml/muster/protob\x06proto3"
+	"\vBAD_REQUEST\x10\b\x12\t\n" +
+	"\x05SPLIT\x10\tB\"Z github.com/musterml/muster/protob\x06proto3"
 
 var (
 	file_ps_proto_rawDescOnce sync.Once

@@ -105,7 +105,8 @@ type operation struct {
 	step, keep  id.Step
 	pin         bool
 	first, last id.Block
-	base        int // first parameter of the range
+	base        int     // first parameter of the range
+	parts       partSet // of a push, where the layout has parts
 	grad        []float32
 	out         State // read by a put, written by push (W) and pull
 
@@ -115,7 +116,8 @@ type operation struct {
 
 	mu    sync.Mutex
 	err   error
-	weak  bool        // err says less than another piece's may
+	weak  bool // err says less than another piece's may
+	seen  Seen
 	steps [][]id.Step // by shard
 }
 
@@ -181,6 +183,13 @@ func (c *Client) Pin(ctx context.Context, step id.Step, keep bool) error {
 // there is none. The shards are asked one by one through their leaders, so while pushes
 // go on the answer may be old by the time it is given, but the step was held by all.
 func (c *Client) Complete(ctx context.Context) (step id.Step, ok bool, err error) {
+	if c.cfg.Layout.Parts > 0 {
+		clocks, ok, err := c.Clocks(ctx)
+		if !ok || err != nil {
+			return 0, false, err
+		}
+		return slices.Min(clocks), true, nil
+	}
 	// Two shards asked at different moments of a run under way may have no step in
 	// common; a few repetitions tell that from a model with holes.
 	for range 4 {
@@ -319,7 +328,7 @@ func (c *Client) take() *operation {
 
 // give forgets the caller's buffers and keeps the operation for the next call.
 func (c *Client) give(op *operation) {
-	op.grad, op.out, op.ctx, op.cancel, op.err, op.weak, op.pin = nil, State{}, nil, nil, nil, false, false
+	op.grad, op.out, op.ctx, op.cancel, op.err, op.weak, op.pin, op.parts, op.seen = nil, State{}, nil, nil, nil, false, false, nil, Seen{}
 	clear(op.steps)
 	c.mu.Lock()
 	defer c.mu.Unlock()

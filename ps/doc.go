@@ -31,6 +31,13 @@
 // Raft's own argument carries over: whoever is elected has every committed payload. What
 // does not come by itself is fetched from the leader or any other replica.
 //
+// # Steps, or gradients as they arrive
+//
+// A push is a step of the whole model, which all trainers have done together; or, where
+// Layout.Parts says so (modes ssp and async), the gradient of some logical shards, applied
+// as it arrives. Then a block keeps a clock for each logical shard, in the state, and no gradient
+// of a logical shard at a step is in a block twice, see parts.go.
+//
 // # Durability
 //
 // Log and state are in memory: a minority of a shard's replicas may be lost at any time,
@@ -53,8 +60,7 @@
 //
 // # What it leaves out
 //
-//   - Sparse tables, and the modes ssp, async and local: the versions are made for steps
-//     that all trainers do together.
+//   - Sparse tables.
 //   - Comparing digests regularly and fencing a replica that differs: Digest and fence
 //     are here, the schedule is the owner's.
 package ps

@@ -28,6 +28,7 @@ type entry struct {
 	kind        pb.ParamEntry_Kind
 	step, keep  id.Step
 	first, last id.Block
+	parts       partSet // of a push, whose gradient it is; where the layout has parts
 	ref         reference
 }
 
@@ -41,6 +42,7 @@ func (e *entry) encode() ([]byte, error) {
 		Payload: &pb.PayloadID{Source: e.ref.id.source, Seq: e.ref.id.seq},
 		Length:  uint32(e.ref.length),
 		Crc:     e.ref.crc,
+		Parts:   e.parts,
 	})
 }
 
@@ -62,7 +64,7 @@ func decodeEntry(data []byte) (entry, error) {
 	}
 	return entry{
 		kind: m.Kind, step: id.Step(m.Step), keep: id.Step(m.Keep),
-		first: id.Block(m.First), last: id.Block(m.Last),
+		first: id.Block(m.First), last: id.Block(m.Last), parts: m.Parts,
 		ref: reference{
 			id:     payloadID{m.Payload.Source, m.Payload.Seq},
 			length: int(m.Length),
@@ -83,16 +85,19 @@ func payloadFloats(l Layout, shard id.ParamShard, slots int, kind pb.ParamEntry_
 }
 
 // checkRequest refuses what no shard of this layout can do; wire and log use it alike.
-func checkRequest(l Layout, shard id.ParamShard, slots int, kind pb.ParamEntry_Kind, first, last id.Block, length int) error {
-	if err := l.check(first, last); err != nil {
+func checkRequest(l Layout, shard id.ParamShard, slots int, e *entry, length int) error {
+	if err := l.check(e.first, e.last); err != nil {
 		return err
 	}
-	n := payloadFloats(l, shard, slots, kind, first, last)
+	n := payloadFloats(l, shard, slots, e.kind, e.first, e.last)
 	if n == 0 {
-		return fmt.Errorf("blocks [%d, %d) have none in %v", first, last, shard)
+		return fmt.Errorf("blocks [%d, %d) have none in %v", e.first, e.last, shard)
 	}
 	if length != 4*n {
-		return fmt.Errorf("payload of %d bytes for blocks [%d, %d) in %v, must be %d", length, first, last, shard, 4*n)
+		return fmt.Errorf("payload of %d bytes for blocks [%d, %d) in %v, must be %d", length, e.first, e.last, shard, 4*n)
+	}
+	if e.kind == pb.ParamEntry_PUSH {
+		return e.parts.check(l.Parts)
 	}
 	return nil
 }

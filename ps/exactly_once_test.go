@@ -165,8 +165,10 @@ func (*unrulyConn) RemoteAddr() net.Addr { return memoryAddr{} }
 // happens, the state on every replica is to the bit that of an undisturbed run.
 //
 // MUSTER_SEEDS=n makes it n seeds.
-func TestExactlyOnce(t *testing.T) {
-	seeds := 60
+func TestExactlyOnce(t *testing.T) { overSeeds(t, 60, exactlyOnce) }
+
+// overSeeds runs a test over an unruly network for so many seeds, or as many as MUSTER_SEEDS says.
+func overSeeds(t *testing.T, seeds int, test func(t *testing.T, seed uint64) (cuts int)) {
 	if s := os.Getenv("MUSTER_SEEDS"); s != "" {
 		var err error
 		if seeds, err = strconv.Atoi(s); err != nil {
@@ -174,11 +176,11 @@ func TestExactlyOnce(t *testing.T) {
 		}
 	}
 	if testing.Short() {
-		seeds = 10
+		seeds = min(seeds, 10)
 	}
 	cuts := 0
 	for seed := range seeds {
-		synctest.Test(t, func(t *testing.T) { cuts += exactlyOnce(t, uint64(seed)) })
+		synctest.Test(t, func(t *testing.T) { cuts += test(t, uint64(seed)) })
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -189,11 +191,9 @@ func TestExactlyOnce(t *testing.T) {
 	}
 }
 
-func exactlyOnce(t *testing.T, seed uint64) (cuts int) {
-	u := &unruly{random: rand.New(rand.NewPCG(seed, 3)), handlers: map[string]port.Handler{}}
-	layout := Layout{Params: 100, BlockSize: 8, Shards: 2}
-	opt := optim.Config{Name: "adam", LR: 0.01}
-	var all []raftgroup.Replica
+// onUnruly starts three servers on an unruly network, and gives clients of some of them; stop ends the servers.
+func onUnruly(t *testing.T, seed uint64, layout Layout, opt optim.Config) (u *unruly, all []raftgroup.Replica, client func(of ...raftgroup.Replica) *Client, stop func()) {
+	u = &unruly{random: rand.New(rand.NewPCG(seed, 3)), handlers: map[string]port.Handler{}}
 	for _, name := range []id.Node{"a", "b", "c"} {
 		all = append(all, raftgroup.Replica{Node: name, Incarnation: id.Incarnation(name) + "1", Addr: string(name) + ":1"})
 	}
@@ -213,9 +213,9 @@ func exactlyOnce(t *testing.T, seed uint64) (cuts int) {
 		}
 		servers = append(servers, s)
 	}
-	client := func(of ...raftgroup.Replica) *Client {
+	client = func(of ...raftgroup.Replica) *Client {
 		c, err := NewClient(ClientConfig{
-			Layout: layout, OptimizerSlots: 2, MaxRequest: 600, // several requests a shard
+			Layout: layout, OptimizerSlots: testOptimizer(t, opt).Slots(), MaxRequest: 600, // several requests a shard
 			Replicas: func(id.ParamShard) (addrs []string) {
 				for _, r := range of {
 					addrs = append(addrs, r.Addr)
@@ -231,6 +231,27 @@ func exactlyOnce(t *testing.T, seed uint64) (cuts int) {
 		}
 		return c
 	}
+	return u, all, client, func() {
+		for _, s := range servers {
+			if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// quiet ends what the network does to messages.
+func (u *unruly) quiet() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.calm = true
+}
+
+func exactlyOnce(t *testing.T, seed uint64) (cuts int) {
+	layout := Layout{Params: 100, BlockSize: 8, Shards: 2}
+	opt := optim.Config{Name: "adam", LR: 0.01}
+	u, all, client, stop := onUnruly(t, seed, layout, opt)
+	defer stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // of the bubble's time
 	defer cancel()
 	one, two := client(all...), client(all...)
@@ -258,9 +279,7 @@ func exactlyOnce(t *testing.T, seed uint64) (cuts int) {
 		sameBits(t, "the one answer", got[0], o.w)
 		sameBits(t, "the other answer", got[1], o.w)
 	}
-	u.mu.Lock()
-	u.calm = true
-	u.mu.Unlock()
+	u.quiet()
 	for _, r := range all {
 		c, state := client(r), emptyState(layout.Params, 2)
 		if err := c.Pull(ctx, o.step, 0, blocks, state); err != nil {
@@ -274,10 +293,5 @@ func exactlyOnce(t *testing.T, seed uint64) (cuts int) {
 	}
 	_ = one.Close()
 	_ = two.Close()
-	for _, s := range servers {
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
-	}
 	return u.cuts
 }

@@ -295,7 +295,7 @@ func (l *lane) send(p piece) error {
 	q := &l.req
 	proto.Reset(q)
 	q.Kind, q.Step, q.Keep = op.kind, uint64(op.step), uint64(op.keep)
-	q.First, q.Last = uint64(p.first), uint64(p.last)
+	q.First, q.Last, q.Parts = uint64(p.first), uint64(p.last), op.parts
 	q.Length, q.Crc, q.State = uint32(size), crc, op.kind == pb.ParamRequest_PULL && op.out.Slots != nil || op.kind == pb.ParamRequest_PIN && op.pin
 	head, err := pb.AppendMessage(l.head[:0], q)
 	if err != nil {
@@ -353,13 +353,16 @@ func (l *lane) judge(addr string, p piece) (redirect string, err error) {
 	case pb.ParamAnswer_RETRY:
 		l.s.forget(addr)
 		return "", errAgain{a.Message}
-	case pb.ParamAnswer_GAP, pb.ParamAnswer_GONE:
+	case pb.ParamAnswer_GAP, pb.ParamAnswer_GONE, pb.ParamAnswer_SPLIT:
 		e := &StepError{
 			Shard: l.s.shard, Block: id.Block(a.Block), Step: p.op.step,
 			Newest: id.Step(a.Newest), Message: a.Message, Kind: ErrGap,
 		}
-		if a.Status == pb.ParamAnswer_GONE {
+		switch a.Status {
+		case pb.ParamAnswer_GONE:
 			e.Kind = ErrGone
+		case pb.ParamAnswer_SPLIT:
+			e.Kind = ErrSplit
 		}
 		return "", e
 	default:
@@ -406,6 +409,7 @@ func (l *lane) accept(p piece) error {
 	if floats.Checksum(0, data) != l.ans.Crc {
 		return errAgain{"answer's checksum differs"}
 	}
+	op.see(&l.ans, i1-i0)
 	for i := i0; i < i1; i++ {
 		lo, hi := layout.Range(layout.block(l.s.shard, i))
 		data = data[copy(op.out.W[lo-op.base:hi-op.base], data):]

@@ -14,6 +14,7 @@ type Layout struct {
 	Params    int // float32 parameters of the model
 	BlockSize int // parameters in a block; the last block may be shorter
 	Shards    int // Raft groups; block b lives in shard b % Shards
+	Parts     int // logical shards whose gradients are applied as they arrive, see parts.go; 0: steps are pushed whole
 }
 
 // ErrLayout is returned when a Layout makes no sense.
@@ -32,6 +33,9 @@ func (l Layout) Validate() error {
 	}
 	if l.Shards > math.MaxUint16 {
 		errs = append(errs, fmt.Errorf("%w: Shards is %d, must be at most %d", ErrLayout, l.Shards, math.MaxUint16))
+	}
+	if l.Parts < 0 || l.Parts > maxParts {
+		errs = append(errs, fmt.Errorf("%w: Parts is %d, must be 0 to %d", ErrLayout, l.Parts, maxParts))
 	}
 	// The wire counts the bytes of a block's state in 32 bits; 16 leaves room for slots.
 	if l.BlockSize > math.MaxInt32/16 {

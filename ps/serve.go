@@ -1,6 +1,7 @@
 package ps
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -99,16 +100,16 @@ func (s *session) write(kind pb.ParamEntry_Kind) error {
 	}
 	e := entry{
 		kind: kind, step: id.Step(q.Step), keep: id.Step(q.Keep),
-		first: id.Block(q.First), last: id.Block(q.Last),
+		first: id.Block(q.First), last: id.Block(q.Last), parts: bytes.Clone(q.Parts),
 		ref: reference{length: int(q.Length), crc: q.Crc},
 	}
-	if err := checkRequest(r.cfg.Layout, r.shard, r.cfg.Optimizer.Slots(), kind, e.first, e.last, int(q.Length)); err != nil {
+	if err := checkRequest(r.cfg.Layout, r.shard, r.cfg.Optimizer.Slots(), &e, int(q.Length)); err != nil {
 		return s.refuse(err.Error())
 	}
 	// A push that was applied before is answered by anyone who holds what it made.
 	if kind == pb.ParamEntry_PUSH && r.fenced() == nil {
 		var res result
-		if s.versions, res = r.state.collect(s.versions[:0], e.step+1, e.first, e.last); res.status == pb.ParamAnswer_OK {
+		if s.versions, res = r.state.made(s.versions[:0], &e); res.status == pb.ParamAnswer_OK {
 			if err := s.drain(int(q.Length)); err != nil {
 				releaseAll(s.versions)
 				return err
@@ -136,7 +137,7 @@ func (s *session) write(kind pb.ParamEntry_Kind) error {
 		return err
 	}
 	if res.status == pb.ParamAnswer_OK && kind == pb.ParamEntry_PUSH {
-		s.versions, res = r.state.collect(s.versions[:0], e.step+1, e.first, e.last)
+		s.versions, res = r.state.made(s.versions[:0], &e)
 		if res.status == pb.ParamAnswer_OK {
 			return s.sendVersions(false)
 		}
@@ -277,7 +278,7 @@ func (s *session) pull() error {
 		return s.answer(result{status: pb.ParamAnswer_RETRY, message: "the replica is fenced"})
 	}
 	var res result
-	s.versions, res = r.state.collect(s.versions[:0], id.Step(q.Step), first, last)
+	s.versions, res = r.state.read(s.versions[:0], id.Step(q.Step), first, last)
 	if res.status != pb.ParamAnswer_OK {
 		return s.answer(res)
 	}
@@ -302,7 +303,11 @@ func (s *session) steps() error {
 	ans := &s.ans
 	proto.Reset(ans)
 	ans.Status = pb.ParamAnswer_OK
-	for _, step := range s.r.state.steps() {
+	held := s.r.state.steps()
+	if s.r.cfg.Layout.Parts > 0 {
+		held = s.r.state.clocks()
+	}
+	for _, step := range held {
 		ans.Steps = append(ans.Steps, uint64(step))
 	}
 	return s.send(ans)
@@ -327,7 +332,7 @@ func (s *session) sendVersions(state bool) error {
 	s.keep = append(s.keep[:0], nil)
 	crc, size := uint32(0), 0
 	for _, v := range s.versions {
-		data := v.data
+		data := v.state()
 		if !state {
 			data = v.w(slots)
 		}
@@ -338,6 +343,7 @@ func (s *session) sendVersions(state bool) error {
 	ans := &s.ans
 	proto.Reset(ans)
 	ans.Status, ans.Length, ans.Crc = pb.ParamAnswer_OK, uint32(size), crc
+	ans.Clock, ans.Updates = progress(s.versions)
 	return s.flush(ans, size)
 }
 

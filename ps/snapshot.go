@@ -191,7 +191,7 @@ func (s *shardState) readSnapshot(r io.Reader) (blocks []blockState, applied uin
 func (s *shardState) readVersion(r io.Reader, i int, step id.Step, crc uint32, length uint64) (*version, error) {
 	block := s.layout.block(s.shard, i)
 	lo, hi := s.layout.Range(block)
-	n := (hi - lo) * (1 + s.opt.Slots())
+	n := (hi-lo)*(1+s.opt.Slots()) + s.layout.Parts
 	if length != uint64(4*n) {
 		return nil, fmt.Errorf("block %d has %d bytes, must have %d", block, length, 4*n)
 	}

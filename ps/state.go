@@ -78,7 +78,7 @@ type result struct {
 
 func newShardState(l Layout, shard id.ParamShard, opt optim.Optimizer) *shardState {
 	return &shardState{
-		layout: l, shard: shard, opt: opt,
+		layout: l, shard: shard, opt: opt, pool: versionPool{parts: l.Parts},
 		blocks:   make([]blockState, l.own(shard)),
 		srcSlots: make([][]float32, opt.Slots()),
 		dstSlots: make([][]float32, opt.Slots()),
@@ -91,12 +91,15 @@ func (s *shardState) apply(index uint64, e *entry, payload []float32) result {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	defer s.advance(index)
-	if err := checkRequest(s.layout, s.shard, s.opt.Slots(), e.kind, e.first, e.last, 4*len(payload)); err != nil {
+	if err := checkRequest(s.layout, s.shard, s.opt.Slots(), e, 4*len(payload)); err != nil {
 		return result{status: pb.ParamAnswer_BAD_REQUEST, message: err.Error()}
 	}
 	if e.kind == pb.ParamEntry_PUT {
 		s.put(e, payload)
 		return result{status: pb.ParamAnswer_OK}
+	}
+	if s.layout.Parts > 0 {
+		return s.pushPart(e, payload)
 	}
 	if r := s.gap(e); r.status != pb.ParamAnswer_OK {
 		return r
@@ -172,11 +175,12 @@ func (s *shardState) put(e *entry, state []float32) {
 		state = state[size:]
 		b := &s.blocks[i]
 		n := b.newest()
-		if n >= 0 && b[n].step >= e.step {
+		if n >= 0 && b[n].step >= s.layout.number(e.step) {
 			continue
 		}
-		v := s.pool.get(e.step, size)
+		v := s.pool.get(s.layout.number(e.step), size+s.layout.Parts)
 		copy(v.data, data)
+		v.setClocks(e.step)
 		s.publish(i, b.victim(e.keep), v)
 	}
 }
@@ -274,8 +278,30 @@ func (s *shardState) collect(dst []*version, step id.Step, first, last id.Block)
 	return dst, result{status: pb.ParamAnswer_OK}
 }
 
+// read collects what a pull of a step is answered with.
+func (s *shardState) read(dst []*version, step id.Step, first, last id.Block) ([]*version, result) {
+	if s.layout.Parts > 0 {
+		return s.newest(dst, step, first, last)
+	}
+	return s.collect(dst, step, first, last)
+}
+
+// made collects what a push that was applied is answered with: what it has made of its blocks.
+func (s *shardState) made(dst []*version, e *entry) ([]*version, result) {
+	if s.layout.Parts > 0 {
+		return s.madeOfParts(dst, e)
+	}
+	return s.collect(dst, e.step+1, e.first, e.last)
+}
+
 // steps are those that every block of the shard holds, ascending; at most two.
 func (s *shardState) steps() []id.Step {
+	if s.layout.Parts > 0 {
+		if clocks := s.clocks(); clocks != nil {
+			return []id.Step{slices.Min(clocks)}
+		}
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var steps []id.Step
@@ -294,7 +320,7 @@ func (s *shardState) steps() []id.Step {
 // digest is the SHA-256 of the whole shard (W and slots) at step. It does not depend on
 // how far the replica has gone beyond that step.
 func (s *shardState) digest(step id.Step) ([sha256.Size]byte, result) {
-	vs, r := s.collect(nil, step, 0, id.Block(s.layout.Blocks()))
+	vs, r := s.collect(nil, s.layout.number(step), 0, id.Block(s.layout.Blocks()))
 	if r.status != pb.ParamAnswer_OK {
 		return [sha256.Size]byte{}, r
 	}

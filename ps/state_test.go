@@ -42,7 +42,7 @@ func put(step, keep id.Step, first, last id.Block) *entry {
 }
 
 func TestLayout(t *testing.T) {
-	for _, l := range []Layout{{1, 1, 1}, {10, 3, 2}, {1000, 7, 5}, {64, 64, 3}, {65, 64, 1}} {
+	for _, l := range []Layout{{1, 1, 1, 0}, {10, 3, 2, 0}, {1000, 7, 5, 0}, {64, 64, 3, 0}, {65, 64, 1, 0}} {
 		t.Run(fmt.Sprint(l), func(t *testing.T) {
 			params, blocks := 0, 0
 			for s := range l.Shards {

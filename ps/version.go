@@ -16,17 +16,20 @@ import (
 // slow reader would stop the shard, or every read would cost a copy.
 type version struct {
 	step id.Step
-	data []float32 // W, then every slot, each of the block's length
+	data []float32 // W, then every slot, each of the block's length; then the clocks of the parts, see parts.go
 	refs atomic.Int32
 	pool *versionPool
 }
 
 // w is the parameters alone; slots is the number of optimizer slots behind them.
-func (v *version) w(slots int) []float32 { return v.data[:len(v.data)/(1+slots)] }
+func (v *version) w(slots int) []float32 { return v.data[:len(v.state())/(1+slots)] }
+
+// state is W and the slots.
+func (v *version) state() []float32 { return v.data[:len(v.data)-v.pool.parts] }
 
 // slot is optimizer slot k of n.
 func (v *version) slot(k, n int) []float32 {
-	size := len(v.data) / (1 + n)
+	size := len(v.state()) / (1 + n)
 	return v.data[(1+k)*size : (2+k)*size]
 }
 
@@ -47,6 +50,8 @@ func releaseAll(vs []*version) {
 // versionPool keeps released versions by length: a shard has at most two lengths, of
 // its whole blocks and of the model's last one.
 type versionPool struct {
+	parts int // of the layout
+
 	mu   sync.Mutex
 	free map[int][]*version
 }

@@ -39,6 +39,11 @@ type Optimizer interface {
 	// Rule is the arithmetic of the update that goes from the state at step to the state at step+1.
 	Rule(step id.Step) Rule
 
+	// Share is the arithmetic of an update by the gradient of a share, in (0, 1], of a step's samples, where the others' come
+	// in updates of their own: the learning rate is multiplied by the share, so that a step moves the
+	// weights as far in parts as it would in one. Of ftrl it is not, because its state is made with one rate for ever.
+	Share(step id.Step, share float64) Rule
+
 	// Update goes from the state at step to the state at step+1 in place.
 	// w, grad and every slot have the same length.
 	Update(step id.Step, w, grad []float32, slots [][]float32)
@@ -195,9 +200,15 @@ func (o *optimizer) Slots() int { return o.kind(&o.c).Slots() }
 
 func (o *optimizer) WholeTensors() bool { return WholeTensors(o.c.Name) }
 
-func (o *optimizer) Rule(step id.Step) Rule {
-	r := o.rule(&o.c, o.c.Schedule.Rate(o.c.LR, step), step)
-	r.Kind = o.kind(&o.c)
+func (o *optimizer) Rule(step id.Step) Rule { return o.Share(step, 1) }
+
+func (o *optimizer) Share(step id.Step, share float64) Rule {
+	k := o.kind(&o.c)
+	if k == FTRL {
+		share = 1
+	}
+	r := o.rule(&o.c, share*o.c.Schedule.Rate(o.c.LR, step), step)
+	r.Kind = k
 	return r
 }
 
