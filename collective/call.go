@@ -127,7 +127,6 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 			return header{}, false, r.failLocked(r.peerErrorLocked(l, err), nil)
 		}
 	}
-	c.lead = int64(c.length(c.sent(c.first)) * elemSize)
 	c.piece = r.piece()
 
 	r.outgoing.start(&c.timetable, false)

@@ -11,7 +11,7 @@
 //     returns a *PeerError that names the peer; an abort goes round the ring both ways, and every other rank's pending
 //     call returns an *AbortError that names who began it, whom it blames, and why. After that every call on this ring
 //     returns that same error.
-//   - No goroutine is started or, as a rule, woken, and nothing is allocated per operation or per chunk.
+//   - No goroutine is started or, as a rule, woken, and nothing is allocated per operation or per frame.
 //   - Processes of one host use shared memory, and those that share a Config.Locals the process' own; the log says which.
 //   - What a call waits for can be read at any time (Ring.Waiting).
 //
@@ -37,7 +37,7 @@
 //
 // The caller of an operation does its work itself, by asking connections and lanes what they have (drive.go). A ring's
 // goroutines do it where that is not possible, and once nothing has moved for a while: send (data to the next
-// rank), receive (data from the previous rank: reads a chunk, adds it bit by bit while it is in the cache, makes it
+// rank), receive (data from the previous rank: reads a frame, adds it bit by bit while it is in the cache, makes it
 // ready for send), listen (what the next rank says), one more reader for each lane, answer (heartbeats to the previous
 // rank) and watch (silence). They start in Join; Close and Abort wait for them.
 //

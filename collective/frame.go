@@ -17,7 +17,7 @@ const (
 	kindReady                 // the dialing rank confirms the answer to its hello
 	kindBeat                  // sign of life
 	kindCall                  // to the previous rank: I have begun this operation, send
-	kindData                  // to the next rank: one chunk
+	kindData                  // to the next rank: a piece of a chunk
 	kindBye                   // last frame of a rank that leaves in peace
 	kindAbort                 // last frame of a rank whose ring is broken; carries a notice
 	kindWhole                 // one rank's contribution to an operation that goes the short way
@@ -36,10 +36,10 @@ func (k kind) String() string {
 const (
 	headerSize  = 64
 	wireMagic   = 0x474e524d // "MRNG"
-	wireVersion = 3
+	wireVersion = 4
 
 	elemSize      = 4       // bytes of an int32 or a float32
-	maxChunkBytes = 8 << 20 // no frame is longer than this
+	maxChunkBytes = 8 << 20 // bounds Config.ChunkBytes, and so the data of a frame
 	maxNotice     = 2 << 10 // bytes of an abort's payload
 	maxWorld      = 1 << 15
 )

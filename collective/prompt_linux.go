@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -237,6 +238,9 @@ func (s *socket) wait(d *side, events int16) {
 	}
 	d.poll[0] = unix.PollFd{Fd: int32(s.fd), Events: events}
 	d.poll[1] = unix.PollFd{Fd: int32(d.bell), Events: unix.POLLIN}
+	// A thread in a system call keeps its processor of the scheduler until the runtime's monitor takes it away, which may
+	// need 10 ms; whom this goroutine has just woken would wait for that.
+	runtime.Gosched()
 	_, _ = unix.Poll(d.poll[:], timeout)
 	if d.poll[1].Revents != 0 && s.users.Load() < closedBias {
 		var count [8]byte

@@ -123,7 +123,7 @@ func (r *Ring) takeBye(l *link, h *header) error {
 	return errLast
 }
 
-// admitData finds the place of a chunk. The timetable says which one that must be: nothing in the header moves memory.
+// admitData finds the place of a frame. The timetable says which one that must be: nothing in the header moves memory.
 // Its length is the sender's choice.
 func (r *Ring) admitData(in *inlet) error {
 	h, seq := &in.h, r.recvSeq.Load()
@@ -149,13 +149,13 @@ func (r *Ring) admitData(in *inlet) error {
 	return nil
 }
 
-// settleData: a whole chunk has come, and may be sent on. Parts of it may not, although they could: what awaitSent says
+// settleData: a whole frame has come, and may be sent on. Parts of it may not, although they could: what awaitSent says
 // would no longer be so.
 func (r *Ring) settleData(in *inlet) {
 	c, at := &r.call, &r.incoming
 	r.taken.Add(int64(in.h.length))
 	at.next(&c.timetable, int(in.h.length)/elemSize)
-	r.tallyChunk(r.now(), at.hop)
+	r.tallyFrame(r.now(), at)
 	r.hopIn.Store(int64(at.hop))
 	r.stir(true)
 	if at.done {
@@ -177,13 +177,16 @@ func (r *Ring) stir(send bool) {
 }
 
 // awaitSent: a result that replaces a partial sum was made from it, so the partial sum has left this host long ago, in
-// whole chunks; but send may not have returned from its write yet, and until it has, the memory is its own. So this is
+// whole frames; but send may not have returned from its write yet, and until it has, the memory is its own. So this is
 // a wait for another goroutine of this rank, never for the network: the reader never stops reading. Unless wait, it
 // returns errNotNow.
 func (r *Ring) awaitSent(in *inlet, wait bool) error {
-	c := &r.call
-	// In bytes: what has come is position lead + taken of what goes out, and one vector before that is the same place.
-	need := c.lead + r.taken.Load() + int64(in.h.length) - int64(len(c.x.raw))
+	c, at := &r.call, &r.incoming
+	if at.hop-r.world < c.first-1 {
+		return nil // nothing that was here has been sent
+	}
+	// What has come is, lead later, what goes out, and one round before that lies the same place.
+	need := r.taken.Load() + int64(in.h.length) + int64((at.lead-at.size)*elemSize)
 	for r.sent.Load() < need {
 		if !wait {
 			return errNotNow

@@ -24,13 +24,13 @@ func (t *tally) wait(peer id.Node, ns int64) {
 	}
 }
 
-// tallyChunk is called by receive when a chunk has come in at the ring's time now; hop is that of the next one.
-func (r *Ring) tallyChunk(now int64, hop int) {
+// tallyFrame is called by receive when a frame of data has come in at the ring's time now; at is what comes next.
+func (r *Ring) tallyFrame(now int64, at *cursor) {
 	c, t := &r.call, &r.tally
 	if t.data == 0 {
 		t.data = now - c.began
 	}
-	if c.verb == verbAllReduce && t.reduced == 0 && hop >= r.world-1 {
+	if c.verb == verbAllReduce && t.reduced == 0 && at.round == at.rounds-1 && at.hop >= r.world-1 {
 		t.reduced = now - c.began
 	}
 }

@@ -7,7 +7,11 @@ package collective
 // is what goes out in hop h+1. In the hops before n-1 (reduce-scatter) an arriving segment is added to the own one: in
 // hop n-2 arrives segment r, now the sum of all. From hop n-1 on (all-gather) it replaces the own one.
 //
-// A segment is sent in chunks, cut by the sender as it goes: while one chunk travels, the one before it is being added.
+// All hops are made with one chunk of every segment before the next chunks are: a round. What comes in is then
+// still in the processor's cache when it goes out again, and at the end of the round its result replaces it there. What
+// is on its way at one time is a chunk for each rank, so it must not be too small for long ways: see DefaultChunkBytes.
+//
+// A chunk is sent in frames, cut by the sender as it goes: while one travels, the one before it is being added.
 
 // phase is one half of an all-reduce.
 type phase uint8
@@ -35,7 +39,7 @@ func (p phase) String() string {
 type timetable struct {
 	rank, world int
 	elems       int   // length of the vector
-	chunk       int   // elements per chunk, at most
+	chunk       int   // elements of a segment that a round takes, at most
 	bounds      []int // world+1 offsets, or nil: equal segments
 	first, end  int   // hops [first, end)
 }
@@ -48,7 +52,26 @@ func (t *timetable) bound(i int) int {
 	return t.elems/t.world*i + min(i, t.elems%t.world)
 }
 
-func (t *timetable) length(segment int) int { return t.bound(segment+1) - t.bound(segment) }
+// part is what a round takes of segment i.
+func (t *timetable) part(round, i int) (lo, hi int) {
+	lo, hi = t.bound(i), t.bound(i+1)
+	lo = min(lo+round*t.chunk, hi)
+	return lo, min(lo+t.chunk, hi)
+}
+
+func (t *timetable) length(round, i int) int {
+	lo, hi := t.part(round, i)
+	return hi - lo
+}
+
+// rounds is how many the longest segment needs.
+func (t *timetable) rounds() int {
+	longest := 0
+	for i := range t.world {
+		longest = max(longest, t.bound(i+1)-t.bound(i))
+	}
+	return (longest + t.chunk - 1) / t.chunk
+}
 
 // sent is the segment that goes out in a hop; received the one that comes in.
 func (t *timetable) sent(hop int) int     { return t.wrap(t.rank - 1 - hop) }
@@ -69,16 +92,23 @@ func (t *timetable) phase(hop int) phase {
 	return phaseGather
 }
 
-// cursor walks over the elements of an operation in the order of the hops: those that go out, or those that come in.
+// cursor walks over the elements of an operation in the order of the rounds and hops: those that go out, or those that
+// come in.
 type cursor struct {
 	incoming bool
+	round    int
+	rounds   int
 	hop      int
-	lo, end  int // elements [lo, end) are left of the segment of this hop
+	lo, end  int // elements [lo, end) are left of the chunk of this hop
 	done     bool
+
+	// In this round element i that comes in is element i+lead that goes out, both counted from the first of the operation.
+	lead int
+	size int // elements of this round, in all segments
 }
 
 func (c *cursor) start(t *timetable, incoming bool) {
-	*c = cursor{incoming: incoming, hop: t.first - 1}
+	*c = cursor{incoming: incoming, rounds: t.rounds(), hop: t.end, round: -1}
 	c.skip(t)
 }
 
@@ -86,18 +116,35 @@ func (c *cursor) start(t *timetable, incoming bool) {
 func (c *cursor) skip(t *timetable) {
 	for c.lo == c.end {
 		if c.hop++; c.hop >= t.end {
-			c.done = true
-			return
+			if c.round+1 == c.rounds {
+				c.done = true
+				return
+			}
+			c.turn(t)
 		}
 		s := t.sent(c.hop)
 		if c.incoming {
 			s = t.received(c.hop)
 		}
-		c.lo, c.end = t.bound(s), t.bound(s+1)
+		c.lo, c.end = t.part(c.round, s)
 	}
 }
 
-// next passes n elements of the current segment.
+// turn begins the next round.
+func (c *cursor) turn(t *timetable) {
+	if c.round >= 0 { // what had come of the last round before it was the lead's end, and what never went out
+		c.lead -= t.length(c.round, t.sent(t.end))
+	}
+	c.round++
+	c.hop = t.first
+	c.lead += t.length(c.round, t.sent(t.first))
+	c.size = 0
+	for i := range t.world {
+		c.size += t.length(c.round, i)
+	}
+}
+
+// next passes n elements of the current chunk.
 func (c *cursor) next(t *timetable, n int) {
 	c.lo += n
 	c.skip(t)

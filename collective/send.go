@@ -87,12 +87,15 @@ func (r *Ring) ready(seq uint64) int {
 		return 0
 	}
 	c, out := &r.call, &r.outgoing
-	n := int(c.lead+r.taken.Load()-r.sent.Load()) / elemSize
-	n = min(n, out.end-out.lo)
-	if n < out.end-out.lo && n < c.piece/elemSize {
+	left := out.end - out.lo
+	n := left
+	if out.hop > c.first { // it must have come
+		n = min(n, out.lead+int(r.taken.Load()-r.sent.Load())/elemSize)
+	}
+	if n < left && n < c.piece/elemSize {
 		return 0
 	}
-	return min(n, c.chunk, 2*c.piece/elemSize)
+	return min(n, 2*c.piece/elemSize)
 }
 
 // sendFrame begins a frame of n elements, or goes on with it.

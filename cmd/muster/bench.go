@@ -63,7 +63,7 @@ times, the bandwidth, and the processor time of all ranks together.`,
 	f.IntVar(&o.maxIters, "max-iters", 400, "calls per size, at most")
 	f.IntVar(&o.warmup, "warmup", 3, "calls before the measured ones")
 	f.IntVar(&o.small, "small", 0, "largest vector in bytes that goes the short way; 0: as in a run, -1: none does")
-	f.IntVar(&o.chunk, "chunk", 0, "bytes of a frame on the long way; 0: as in a run")
+	f.IntVar(&o.chunk, "chunk", 0, "bytes of each segment that go round together; 0: as in a run")
 	f.StringVar(&o.launch, "launch", "", "`COMMAND` to put before that of each rank, {rank} for its number: \"ssh host-{rank}\", \"ip netns exec lab-{rank}\"")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "`HOST:PORT` of each rank, {rank} for its number, {n} for that and one")
 	f.BoolVar(&o.tcp, "tcp", false, "TCP also between processes of this machine, which otherwise use shared memory")
