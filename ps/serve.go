@@ -185,21 +185,11 @@ func (s *session) commit(e *entry, p *payload) (result, error) {
 	if err := s.waitForRoom(p); err != nil {
 		return result{}, err
 	}
-	r.propose.Lock()
-	r.payloads.name(p)
-	r.mu.Lock()
-	for _, to := range r.senders {
-		to.offer(p)
-	}
-	r.mu.Unlock()
-	r.propose.Unlock()
 	defer r.payloads.release(p)
-	e.ref.id = p.id
-	data, err := e.encode()
+	future, err := r.proposePush(e, p)
 	if err != nil {
 		return result{}, err
 	}
-	future := r.group.Raft().Apply(data, enqueueTimeout)
 	if err := s.await(future); err != nil {
 		if errors.Is(err, errHangUp) {
 			return result{}, err
@@ -211,6 +201,23 @@ func (s *session) commit(e *entry, p *payload) (result, error) {
 		return result{}, fmt.Errorf("ps: state machine answered %T", future.Response())
 	}
 	return res, nil
+}
+
+func (r *replica) proposePush(e *entry, p *payload) (raft.ApplyFuture, error) {
+	r.propose.Lock()
+	r.payloads.name(p)
+	r.mu.Lock()
+	for _, to := range r.senders {
+		to.offer(p)
+	}
+	r.mu.Unlock()
+	r.propose.Unlock()
+	e.ref.id = p.id
+	data, err := e.encode()
+	if err != nil {
+		return nil, err
+	}
+	return r.group.Raft().Apply(data, enqueueTimeout), nil
 }
 
 // waitForRoom delays a proposal while the log is far beyond its limit because cutting it

@@ -16,7 +16,7 @@ import (
 
 func benchCommand() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure this machine's share of the work", Args: cobra.NoArgs}
-	c.AddCommand(benchRingCommand(), benchGemmCommand(), benchStepCommand())
+	c.AddCommand(benchRingCommand(), benchGemmCommand(), benchStepCommand(), benchServerCommand())
 	return c
 }
 

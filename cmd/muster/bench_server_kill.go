@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/musterml/muster/internal/id"
+)
+
+// measureKills kills a leader again and again under full load. The time to the next commit is from the kill to the end
+// of the longest silence after it, of every shard that the dead server led: what it answered before it died, and
+// what was on its way, is no commit of the next leader's.
+func (o *benchServer) measureKills(ctx context.Context, l *lineup, row *serverRow) error {
+	if err := each(l.trainers, func(p *benchProcess) error { return p.ask("load", nil) }); err != nil {
+		return err
+	}
+	var times []float64
+	for kill := range o.kills {
+		if err := l.await(ctx); err != nil {
+			return err
+		}
+		t, err := l.counts()
+		if err != nil {
+			return err
+		}
+		victim := t.leader[kill%o.shards]
+		if victim == nil {
+			return fmt.Errorf("shard %d has lost its leader by itself", kill%o.shards)
+		}
+		at := time.Now()
+		if err := victim.cmd.Process.Kill(); err != nil {
+			return err
+		}
+		_ = victim.cmd.Wait() // it says that it was killed
+		i := slices.Index(l.servers, victim)
+		if l.servers[i], err = l.start(victim.role, victim.addr, kill+2); err != nil {
+			return err
+		}
+		if err := errors.Join(l.introduce(l.servers[i]), l.await(ctx)); err != nil {
+			return err
+		}
+		worst := 0.0
+		for shard, leader := range t.leader {
+			if leader != victim {
+				continue
+			}
+			err := each(l.trainers[:1], func(p *benchProcess) error {
+				var ms float64
+				err := p.ask(fmt.Sprintf("silence %d %d", shard, at.UnixNano()), &ms)
+				worst = max(worst, ms)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		times = append(times, worst)
+	}
+	sorted := slices.Sorted(slices.Values(times))
+	row.Kills, row.MedMs = len(times), digits(median(times), 1)
+	row.P90Ms, row.WorstMs = digits(sorted[9*len(sorted)/10], 1), digits(sorted[len(sorted)-1], 1)
+	return nil
+}
+
+// load pushes without end, lanesPerShard blocks of each shard at a time, and notes when each was acknowledged.
+func (t *benchTrainer) load(ctx context.Context) error {
+	for shard := range t.o.shards {
+		for _, blocks := range benchLanes(t.o, []int{shard}) {
+			blocks = slices.DeleteFunc(blocks, func(b id.Block) bool { return b < t.first || b >= t.last })
+			if len(blocks) > 0 {
+				go t.pushAll(ctx, shard, blocks) // ends with the process
+			}
+		}
+	}
+	return nil
+}
+
+func (t *benchTrainer) pushAll(ctx context.Context, shard int, blocks []id.Block) {
+	size := t.o.layout().BlockSize
+	for {
+		for _, b := range blocks {
+			lo := int(b-t.first) * size
+			err := t.client.Push(ctx, t.steps[b], b, b+1, t.grad[lo:lo+size], t.w[lo:lo+size])
+			t.steps[b]++
+			t.mu.Lock()
+			t.acks[shard] = append(t.acks[shard], time.Now())
+			t.fail = errors.Join(t.fail, err)
+			t.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// silence tells how long after a moment, in milliseconds, the longest pause between two acknowledgements of a shard
+// ended. The shard must have gone on: what has lasted longer than that pause is not over.
+func (t *benchTrainer) silence(arg string) (float64, error) {
+	var shard int
+	var nanos int64
+	if _, err := fmt.Sscan(arg, &shard, &nanos); err != nil {
+		return 0, err
+	}
+	from := time.Unix(0, nanos)
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+		t.mu.Lock()
+		last, longest, end := from, time.Duration(-1), from
+		for _, ack := range t.acks[shard] {
+			if pause := ack.Sub(last); pause > longest {
+				longest, end = pause, ack
+			}
+			if ack.After(from) {
+				last = ack
+			}
+		}
+		fail := t.fail
+		t.mu.Unlock()
+		if fail != nil {
+			return 0, fail
+		}
+		if longest >= 0 && time.Since(last) < longest {
+			return end.Sub(from).Seconds() * 1e3, nil
+		}
+	}
+	return 0, fmt.Errorf("shard %d commits no more after a kill", shard)
+}
