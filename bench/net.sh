@@ -88,7 +88,7 @@ row "1000 Mb/s, one of 100 Mb/s" 100 4 1M,8M
 		- Machine: $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), $(nproc) cores; Linux $(uname -r); TCP congestion control: $(cat /proc/sys/net/ipv4/tcp_congestion_control).
 		- A burst of the limiter may pass at once, so a short call can come out above 95.6 %.
 		- Where the system's congestion control is bbr, muster takes reno between hosts whose round trip is below 2 ms
-		  (collective/pacing_linux.go says why): with bbr, world 4 reached 87 % of 100 Mb/s.
+		  (internal/pacing says why): with bbr, world 4 reached 87 % of 100 Mb/s.
 
 		| link | world | vector | ms | Mb/s on the wire | of the link | CPU s/GB |
 		| --- | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/musterml/muster/internal/pacing"
 )
 
 // link is one of the two neighbours of a rank, and the ways to it: a connection, and between processes of one host a
@@ -53,7 +55,7 @@ func (l *link) init(conn net.Conn, clock func() int64) {
 	l.out = &outlet{role: newRole(), conn: conn}
 	l.bulkOut = l.out
 	l.heard.Store(clock())
-	unpace(conn)
+	pacing.Unpace(conn)
 	l.refs.Store(2)
 }
 

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"net"
 	"sync"
+
+	"github.com/musterml/muster/internal/pacing"
 )
 
 // How two ranks find that they see the same memory. The dialing rank makes some and says in its hello where it is: on
@@ -66,8 +68,8 @@ func decodeOffer(b []byte) (o offer, ok bool) {
 
 // makeOffer is nil where the peer cannot see this process' memory.
 func (r *Ring) makeOffer(conn net.Conn) *offer {
-	c := tcpUnder(conn)
-	near := c != nil && within(c)
+	c := pacing.TCP(conn)
+	near := c != nil && pacing.Within(c)
 	if r.cfg.NoLanes || !near && r.cfg.Locals == nil {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/pacing"
 	pb "github.com/musterml/muster/proto"
 )
 
@@ -264,6 +265,7 @@ func (l *lane) connect(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
+	pacing.Unpace(conn)
 	l.conn, l.addr = conn, addr
 	return nil
 }

@@ -1,6 +1,7 @@
 package ps
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,6 +42,7 @@ type payloads struct {
 	streams      map[uint64]*stream
 	free         map[int][]*payload // by capacity in floats
 	freeBytes    int64
+	idleBytes    int64 // of free, never needed since the last trim
 	pendingBytes int64
 	loggedBytes  int64
 	progress     uint64 // counts chunks received, to tell a slow stream from a dead one
@@ -75,6 +77,7 @@ func (t *payloads) get(n int) *payload {
 		p = l[len(l)-1]
 		t.free[size] = l[:len(l)-1]
 		t.freeBytes -= int64(4 * size)
+		t.idleBytes = min(t.idleBytes, t.freeBytes)
 	}
 	t.mu.Unlock()
 	if p == nil {
@@ -230,15 +233,25 @@ func (t *payloads) settle(p *payload) {
 	t.recycle(p)
 }
 
-// recycle keeps at most as many free bytes as may be pending: more would be memory that
-// only a burst needs.
+// recycle keeps the buffer for the next payload. Making one anew costs several times what replicating it does
+// (the system clears its pages), so what a log gives back when it is cut is kept until trim finds it unused.
 func (t *payloads) recycle(p *payload) {
 	size := cap(p.data)
-	if t.freeBytes+int64(4*size) > t.pendingLimit {
-		return
-	}
 	t.freeBytes += int64(4 * size)
 	t.free[size] = append(t.free[size], p)
+}
+
+// trim gives up the free buffers that nobody has needed since the last trim: only a burst had.
+func (t *payloads) trim() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for size, l := range t.free {
+		n := min(len(l), int(t.idleBytes/int64(4*size)))
+		t.idleBytes -= int64(n) * int64(4*size)
+		t.freeBytes -= int64(n) * int64(4*size)
+		t.free[size] = slices.Delete(l, 0, n)
+	}
+	t.idleBytes = t.freeBytes
 }
 
 func (t *payloads) logBytes() int64 {

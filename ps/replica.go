@@ -19,6 +19,7 @@ import (
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/journal"
+	"github.com/musterml/muster/internal/pacing"
 	"github.com/musterml/muster/internal/port"
 	"github.com/musterml/muster/internal/raftgroup"
 	"github.com/musterml/muster/internal/raftlog"
@@ -141,7 +142,11 @@ func payloadTopic(shard id.ParamShard, r raftgroup.Replica) string {
 }
 
 func (r *replica) dial(ctx context.Context, addr, topic string) (net.Conn, error) {
-	return r.cfg.Port.Dial(ctx, addr, port.Params, topic)
+	conn, err := r.cfg.Port.Dial(ctx, addr, port.Params, topic)
+	if err == nil {
+		pacing.Unpace(conn)
+	}
+	return conn, err
 }
 
 // start begins to serve the side channel, then joins the group, then serves clients:
@@ -220,6 +225,7 @@ func (r *replica) stop() error {
 func (r *replica) handler(serve func(net.Conn)) port.Handler {
 	return func(conn net.Conn, _ port.Peer) {
 		defer func() { _ = conn.Close() }()
+		pacing.Unpace(conn)
 		r.mu.Lock()
 		if r.conns == nil {
 			r.mu.Unlock()
@@ -311,6 +317,8 @@ func poke(c chan struct{}) {
 func (r *replica) tend() {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	trim := time.NewTicker(trimEvery)
+	defer trim.Stop()
 	for {
 		var to []endpoint
 		if r.leads() {
@@ -320,12 +328,17 @@ func (r *replica) tend() {
 		r.payloads.sweep(time.Now().Add(-r.cfg.PendingKeep))
 		select {
 		case <-tick.C:
+		case <-trim.C:
+			r.payloads.trim()
 		case <-r.changed:
 		case <-r.ctx.Done():
 			return
 		}
 	}
 }
+
+// trimEvery is longer than a log takes to grow and be cut while it is in use.
+const trimEvery = 30 * time.Second
 
 func (r *replica) setSenders(to []endpoint) {
 	want := map[endpoint]bool{}

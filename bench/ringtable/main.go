@@ -112,7 +112,7 @@ the trials. Absolute figures vary from hour to hour by a factor of 1.5; only rat
 
 - Machine: %s; TCP congestion control in force: %s; %s.
 - Ceiling, muster and peers have the same congestion control: bench/ring.sh runs them in a network namespace with reno,
-  where it may. Elsewhere muster alone takes reno for connections within one host (collective/pacing_linux.go).
+  where it may. Elsewhere muster alone takes reno for connections within one host (internal/pacing).
 - memory: between processes of one host muster takes shared memory by itself, as Open MPI does; all other columns are
   made to use TCP.
 - ceiling: what loopback TCP carries for an all-reduce of that size with nothing reduced (its stream row).

@@ -1,9 +1,10 @@
-package collective
+// Package pacing chooses the TCP congestion control of connections that do not go far.
+package pacing
 
 import "net"
 
-// tcpUnder is the TCP connection under conn, nil where there is none.
-func tcpUnder(conn net.Conn) *net.TCPConn {
+// TCP is the TCP connection under conn, nil where there is none.
+func TCP(conn net.Conn) *net.TCPConn {
 	if c, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
 		conn = c.NetConn()
 	}
@@ -11,8 +12,8 @@ func tcpUnder(conn net.Conn) *net.TCPConn {
 	return c
 }
 
-// within says whether both ends of a connection are on this host.
-func within(c *net.TCPConn) bool {
+// Within says whether both ends of a connection are on this host.
+func Within(c *net.TCPConn) bool {
 	local, ok1 := c.LocalAddr().(*net.TCPAddr)
 	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
 	return ok1 && ok2 && (local.IP.Equal(remote.IP) || local.IP.IsLoopback() && remote.IP.IsLoopback())

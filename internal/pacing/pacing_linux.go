@@ -1,4 +1,4 @@
-package collective
+package pacing
 
 import (
 	"net"
@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nearCongestion is the TCP congestion control that a ring uses within a host and within a local network.
+// nearCongestion is the TCP congestion control within a host and within a local network.
 const nearCongestion = "reno"
 
 // near is a round trip that a local network has, and no longer distance.
 const near = 2 * time.Millisecond
 
-// unpace takes a connection that does not go far from bbr, if that is what the system chooses, to reno.
+// Unpace takes a connection that does not go far from bbr, if that is what the system chooses, to reno.
 //
 // Within a host nothing is ever congested, and bbr, which paces with a timer per burst, costs about 40 % more processor
 // time and a third of the bandwidth from 4 MiB on (bench/RESULTS-ring.md). Within a local network its pacing is free,
@@ -24,8 +24,8 @@ const near = 2 * time.Millisecond
 // Over longer ways the administrator's choice stands, and any other than bbr stands everywhere but within a host. Reno
 // is built into every kernel and open to every user. Where it cannot be set the connection works as before, so there
 // is no error to report.
-func unpace(conn net.Conn) {
-	c := tcpUnder(conn)
+func Unpace(conn net.Conn) {
+	c := TCP(conn)
 	if c == nil {
 		return
 	}
@@ -34,7 +34,7 @@ func unpace(conn net.Conn) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		if within(c) || paced(int(fd)) {
+		if Within(c) || paced(int(fd)) {
 			_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, nearCongestion)
 		}
 	})

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package pacing
+
+import "net"
+
+// Unpace does nothing: only Linux lets a connection choose.
+func Unpace(net.Conn) {}
