@@ -213,7 +213,7 @@ func TestFaultsBetweenCalls(t *testing.T) {
 					m := newMemNet(150).by(w)
 					rings := joinAll(t, 5, func(rank int) Config { return m.config(rank, 5) })
 					defer closeAll(rings)
-					<-time.After(10 * time.Minute)
+					<-time.After(time.Minute)
 					if rings[0].Err() != nil {
 						t.Fatal(rings[0].Err())
 					}

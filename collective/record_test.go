@@ -71,7 +71,10 @@ func TestRecordOfAFailure(t *testing.T) {
 			rings, recorders := recorded(t, m, world)
 			defer closeAll(rings)
 			m.freeze(nodeName(frozen))
-			errs := onAll(rings, func(_ int, r *Ring) error {
+			errs := onAll(rings, func(i int, r *Ring) error {
+				if i == frozen {
+					return nil // memory goes on without the connection; a process that stands still calls nothing
+				}
 				return r.AllReduce(bg, Op{Step: 1}, Int32s(make([]int32, 4000)), SumInt32)
 			})
 			for i, rec := range recorders {
