@@ -1,0 +1,283 @@
+package table
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/optim"
+)
+
+// Store is one shard's rows of all tables, at one step. Methods that change it must not run beside any other; Pull may run
+// beside Pull where Newest is so.
+type Store struct {
+	shard, shards int
+	tables        []*table
+	step          id.Step
+
+	parts   []*Part // of this step, by logical shard; nil has not come
+	missing int
+	room    []*Part // to be used again
+
+	undos   []*undo // of the steps before this one, without gaps
+	spares  []*undo
+	keep    id.Step // states from here on are to stay readable
+	pin     id.Step // and from here on, while pinned
+	pinned  bool
+	holds   map[int]id.Step // and from here on, by hold
+	holding int
+
+	loaded  []bool // by slot: the state of the step that is being loaded has come
+	loading id.Step
+
+	merge  merge
+	grown  []int32 // slots that have new keys, of the table at work
+	isGrow [Slots]bool
+}
+
+var (
+	// ErrGap is returned when a part is of a step that the store has not reached.
+	ErrGap = errors.New("table: part beyond the state held")
+	// ErrGone is returned when the state at a step can no longer be read.
+	ErrGone = errors.New("table: step no longer held")
+	// ErrNotYet is returned when the state at a step cannot be read before it is made.
+	ErrNotYet = errors.New("table: step not held yet")
+	// ErrBad is returned for bytes that are not what they should be.
+	ErrBad = errors.New("table: bad encoding")
+)
+
+// New makes the empty store of one of a number of shards, at step 0. A step has a part of each logical shard.
+func New(configs []Config, shard, shards, logicalShards int) (*Store, error) {
+	if shards < 1 || shards > Slots || shard < 0 || shard >= shards || logicalShards < 1 {
+		return nil, fmt.Errorf("%w: shard %d of %d with %d logical shards; at most %d shards can hold tables", ErrConfig, shard, shards, logicalShards, Slots)
+	}
+	s := &Store{shard: shard, shards: shards, parts: make([]*Part, logicalShards), missing: logicalShards, holds: map[int]id.Step{}}
+	for i, c := range configs {
+		if err := c.validate(); err != nil {
+			return nil, err
+		}
+		s.tables = append(s.tables, newTable(i, c))
+	}
+	return s, nil
+}
+
+// Step is the newest state.
+func (s *Store) Step() id.Step { return s.step }
+
+// Oldest is the oldest state that can be read.
+func (s *Store) Oldest() id.Step { return s.step - id.Step(len(s.undos)) }
+
+// Newest tells whether a step is the newest: to read that changes nothing.
+func (s *Store) Newest(step id.Step) bool { return step == s.step }
+
+// Owns tells whether a key is in this shard.
+func (s *Store) Owns(key uint64) bool { return Slot(key)%s.shards == s.shard }
+
+// Stats are those of each table.
+func (s *Store) Stats() []Stats {
+	all := make([]Stats, len(s.tables))
+	for i, t := range s.tables {
+		all[i] = t.statistics()
+	}
+	return all
+}
+
+// Push gives the store parts of a step. Those that it has, and those of a step that is done, change nothing; a Part is not
+// kept. States from keep on stay readable after this step is done, if they are so now.
+func (s *Store) Push(step, keep id.Step, parts []Part) error {
+	if step > s.step {
+		return fmt.Errorf("%w: %v was pushed, the rows are at %v", ErrGap, step, s.step)
+	}
+	if step < s.step {
+		return nil
+	}
+	for i := range parts {
+		p := &parts[i]
+		if int(p.Shard) >= len(s.parts) || p.Shard < 0 {
+			return fmt.Errorf("%w: there is no %v", ErrBad, p.Shard)
+		}
+		if s.parts[p.Shard] == nil {
+			s.parts[p.Shard] = s.copied(p)
+			s.missing--
+		}
+	}
+	if s.missing == 0 {
+		s.apply(min(keep, s.step))
+	}
+	return nil
+}
+
+func (s *Store) copied(p *Part) *Part {
+	c := &Part{Tables: make([]Rows, len(s.tables))}
+	if n := len(s.room); n > 0 {
+		c, s.room = s.room[n-1], s.room[:n-1]
+	}
+	c.Shard = p.Shard
+	for i := range c.Tables {
+		c.Tables[i].Keys = append(c.Tables[i].Keys[:0], p.Tables[i].Keys...)
+		c.Tables[i].Values = append(c.Tables[i].Values[:0], p.Tables[i].Values...)
+	}
+	return c
+}
+
+// apply does the step whose parts are all here.
+func (s *Store) apply(keep id.Step) {
+	u := s.newUndo()
+	for i, t := range s.tables {
+		s.update(t, i, &u.tables[i])
+	}
+	s.undos = append(s.undos, u)
+	s.step++
+	s.room = append(s.room, s.parts...)
+	clear(s.parts)
+	s.missing = len(s.parts)
+	s.keep = max(keep, s.keep)
+	s.trim()
+}
+
+// update does the step in one table: keys ascending, then what is forgotten.
+func (s *Store) update(t *table, number int, b *before) {
+	rule := t.cfg.Optimizer.Rule(s.step)
+	s.merge.begin(s.parts, number, t.cfg.Dim)
+	for key, grad, ok := s.merge.next(); ok; key, grad, ok = s.merge.next() {
+		s.see(t, b, &rule, key, grad)
+	}
+	for _, slot := range s.grown {
+		s.isGrow[slot] = false
+		for l := &t.slots[slot]; t.limit > 0 && int(l.n) > t.limit; {
+			s.forget(t, b, l.first)
+			t.stats.Evicted++
+		}
+	}
+	s.grown = s.grown[:0]
+	if t.cfg.Expire > 0 { // one slot in turn: reading passes over those whose turn has not come
+		l := &t.slots[int(s.step)%Slots]
+		for l.first != 0 && t.expired(t.metas[l.first].last, s.step+1) {
+			s.forget(t, b, l.first)
+			t.stats.Expired++
+		}
+	}
+}
+
+// see updates the row of a key by its gradient, if it has one by now.
+func (s *Store) see(t *table, b *before, rule *optim.Rule, key uint64, grad []float32) {
+	at, known := t.index[key]
+	b.note(t, key, at)
+	if known && t.expired(t.metas[at].last, s.step) {
+		t.remove(at)
+		t.stats.Expired++
+		known = false
+	}
+	if known {
+		t.unlink(at)
+		t.link(at)
+	} else {
+		at = t.add(key)
+		if slot := Slot(key); t.limit > 0 && !s.isGrow[slot] {
+			s.isGrow[slot] = true
+			s.grown = append(s.grown, int32(slot))
+		}
+	}
+	m := &t.metas[at]
+	m.last = s.step
+	read := m.row != none || t.cfg.Admit <= 1 // the gradient is for what the row was
+	if m.row == none {
+		m.seen++
+		if int(m.seen) < t.cfg.Admit {
+			return
+		}
+		t.admit(m)
+		t.stats.Admitted++
+	}
+	if read {
+		v := t.values(m.row)
+		dim := t.cfg.Dim
+		for k := range len(v)/dim - 1 {
+			t.slices[k] = v[dim*(k+1) : dim*(k+2)]
+		}
+		state := t.slices[:len(v)/dim-1]
+		rule.Apply(v[:dim], state, v[:dim], grad, state)
+	}
+}
+
+// forget removes a key; one that this step saw is noted already.
+func (s *Store) forget(t *table, b *before, at uint32) {
+	if m := &t.metas[at]; m.last != s.step {
+		b.note(t, m.key, at)
+	}
+	t.remove(at)
+}
+
+// Pull reads the rows of keys in the state at a step: for each table, one behind the other. With since below step,
+// rows that are the same in the state at since are left out, and changed says which are not: bit i%8 of byte i/8 for the
+// i-th key of the request. The bytes are appended to dst.
+func (s *Store) Pull(step, since id.Step, keys [][]uint64, changed []byte, dst []float32) ([]byte, []float32, error) {
+	notes, err := s.reach(step)
+	if err != nil {
+		return changed, dst, err
+	}
+	n := 0
+	for number, t := range s.tables {
+		for _, key := range keys[number] {
+			r, values := t.find(number, notes, key)
+			visible := r.known && !t.expired(r.last, step)
+			if n%8 == 0 {
+				changed = append(changed, 0)
+			}
+			if !visible || since >= step || r.last >= since {
+				changed[len(changed)-1] |= 1 << (n % 8)
+				from := len(dst)
+				dst = append(dst, make([]float32, t.cfg.Dim)...)
+				if visible && r.row != none {
+					copy(dst[from:], values)
+				} else {
+					t.unseen(key, dst[from:])
+				}
+			}
+			n++
+		}
+	}
+	return changed, dst, nil
+}
+
+// find is at, which is quicker where there are no notes.
+func (t *table) find(number int, notes []*undo, key uint64) (record, []float32) {
+	if len(notes) > 0 {
+		return t.at(number, notes, key)
+	}
+	at, ok := t.index[key]
+	if !ok {
+		return record{key: key, row: none}, nil
+	}
+	return t.record(at)
+}
+
+// reach is the notes that lead back to a step.
+func (s *Store) reach(step id.Step) ([]*undo, error) {
+	if step > s.step {
+		return nil, fmt.Errorf("%w: the rows are at %v, %v was asked for", ErrNotYet, s.step, step)
+	}
+	notes, ok := s.past(step)
+	if !ok {
+		return nil, fmt.Errorf("%w: the rows can be read from %v on, %v was asked for", ErrGone, s.Oldest(), step)
+	}
+	return notes, nil
+}
+
+// Pin keeps the states from a step on readable until another is pinned, or none (keep false). It is no part of what
+// replicas have in common.
+func (s *Store) Pin(step id.Step, keep bool) {
+	s.pin, s.pinned = step, keep
+	s.trim()
+}
+
+// Hold keeps the states from the present one on readable until release.
+func (s *Store) Hold() (step id.Step, release func()) {
+	n := s.holding
+	s.holding++
+	s.holds[n] = s.step
+	return s.step, func() {
+		delete(s.holds, n)
+		s.trim()
+	}
+}
