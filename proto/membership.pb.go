@@ -28,6 +28,7 @@ type Samples struct {
 	Classes       uint32                 `protobuf:"varint,2,opt,name=classes,proto3" json:"classes,omitempty"` // 0: regression
 	Train         uint64                 `protobuf:"varint,3,opt,name=train,proto3" json:"train,omitempty"`     // samples of a pass
 	Entries       uint32                 `protobuf:"varint,4,opt,name=entries,proto3" json:"entries,omitempty"` // the most entries of a sparse sample
+	Fields        uint32                 `protobuf:"varint,20,opt,name=fields,proto3" json:"fields,omitempty"`  // keys of a sample
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -86,6 +87,13 @@ func (x *Samples) GetTrain() uint64 {
 func (x *Samples) GetEntries() uint32 {
 	if x != nil {
 		return x.Entries
+	}
+	return 0
+}
+
+func (x *Samples) GetFields() uint32 {
+	if x != nil {
+		return x.Fields
 	}
 	return 0
 }
@@ -836,8 +844,9 @@ type StepMetrics struct {
 	Evaluated     bool                   `protobuf:"varint,5,opt,name=evaluated,proto3" json:"evaluated,omitempty"` // the held-out data was evaluated on the state before this step
 	TestLoss      float64                `protobuf:"fixed64,6,opt,name=test_loss,json=testLoss,proto3" json:"test_loss,omitempty"`
 	TestAccuracy  float64                `protobuf:"fixed64,7,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
-	Unknown       bool                   `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`       // the step is done, but every trainer that saw its figures was lost with them
-	Regression    bool                   `protobuf:"varint,9,opt,name=regression,proto3" json:"regression,omitempty"` // accuracies are R^2: the share of the targets' variance that is explained
+	Unknown       bool                   `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`                  // the step is done, but every trainer that saw its figures was lost with them
+	Regression    bool                   `protobuf:"varint,9,opt,name=regression,proto3" json:"regression,omitempty"`            // accuracies are R^2: the share of the targets' variance that is explained
+	TestAuc       float64                `protobuf:"fixed64,20,opt,name=test_auc,json=testAuc,proto3" json:"test_auc,omitempty"` // area under the ROC curve, of two classes with one output; else 0
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -933,6 +942,13 @@ func (x *StepMetrics) GetRegression() bool {
 		return x.Regression
 	}
 	return false
+}
+
+func (x *StepMetrics) GetTestAuc() float64 {
+	if x != nil {
+		return x.TestAuc
+	}
+	return 0
 }
 
 // Wait is one thing that a node waits for, or works at.
@@ -1107,6 +1123,7 @@ type Report struct {
 	Saved            bool                   `protobuf:"varint,12,opt,name=saved,proto3" json:"saved,omitempty"`                                                  // its outputs are on disk; it wants to leave
 	SamplesPerSecond float64                `protobuf:"fixed64,13,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"` // of the whole run, as this trainer sees it
 	Time             int64                  `protobuf:"varint,15,opt,name=time,proto3" json:"time,omitempty"`                                                    // of the report, unix nanoseconds by the node's clock
+	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1246,6 +1263,13 @@ func (x *Report) GetTime() int64 {
 	return 0
 }
 
+func (x *Report) GetTables() []*TableStatus {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
 // Lead says that a node leads a Raft group in a term, and who is in the group.
 type Lead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1315,6 +1339,99 @@ func (x *Lead) GetLearners() []string {
 	return nil
 }
 
+// TableStatus is what a node knows of a sparse table: the sums over the shards that it leads.
+type TableStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Keys          uint64                 `protobuf:"varint,2,opt,name=keys,proto3" json:"keys,omitempty"`         // known now, and
+	Rows          uint64                 `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"`         // those of them that have a row
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`       // of memory
+	Admitted      uint64                 `protobuf:"varint,5,opt,name=admitted,proto3" json:"admitted,omitempty"` // since the run began
+	Expired       uint64                 `protobuf:"varint,6,opt,name=expired,proto3" json:"expired,omitempty"`
+	Evicted       uint64                 `protobuf:"varint,7,opt,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TableStatus) Reset() {
+	*x = TableStatus{}
+	mi := &file_membership_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TableStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TableStatus) ProtoMessage() {}
+
+func (x *TableStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TableStatus.ProtoReflect.Descriptor instead.
+func (*TableStatus) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TableStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TableStatus) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *TableStatus) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *TableStatus) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TableStatus) GetAdmitted() uint64 {
+	if x != nil {
+		return x.Admitted
+	}
+	return 0
+}
+
+func (x *TableStatus) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
+func (x *TableStatus) GetEvicted() uint64 {
+	if x != nil {
+		return x.Evicted
+	}
+	return 0
+}
+
 // Up is what a node sends on its session; the first one opens it.
 type Up struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1329,7 +1446,7 @@ type Up struct {
 
 func (x *Up) Reset() {
 	*x = Up{}
-	mi := &file_membership_proto_msgTypes[16]
+	mi := &file_membership_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1458,7 @@ func (x *Up) String() string {
 func (*Up) ProtoMessage() {}
 
 func (x *Up) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[16]
+	mi := &file_membership_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1471,7 @@ func (x *Up) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Up.ProtoReflect.Descriptor instead.
 func (*Up) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{16}
+	return file_membership_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Up) GetM() isUp_M {
@@ -1407,7 +1524,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1536,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1549,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{17}
+	return file_membership_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -1451,7 +1568,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1580,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1593,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{18}
+	return file_membership_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Freeze) GetView() uint64 {
@@ -1495,7 +1612,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1624,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1637,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{19}
+	return file_membership_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ack) GetMetrics() uint64 {
@@ -1538,7 +1655,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1667,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1680,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{20}
+	return file_membership_proto_rawDescGZIP(), []int{21}
 }
 
 type Refusal struct {
@@ -1575,7 +1692,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1704,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1717,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{21}
+	return file_membership_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Refusal) GetWhy() string {
@@ -1618,7 +1735,7 @@ type Hearing struct {
 
 func (x *Hearing) Reset() {
 	*x = Hearing{}
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1747,7 @@ func (x *Hearing) String() string {
 func (*Hearing) ProtoMessage() {}
 
 func (x *Hearing) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1760,7 @@ func (x *Hearing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hearing.ProtoReflect.Descriptor instead.
 func (*Hearing) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{22}
+	return file_membership_proto_rawDescGZIP(), []int{23}
 }
 
 // Finish ends the run.
@@ -1654,15 +1771,16 @@ type Finish struct {
 	TestAccuracy  float64                `protobuf:"fixed64,3,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
 	TestLoss      float64                `protobuf:"fixed64,4,opt,name=test_loss,json=testLoss,proto3" json:"test_loss,omitempty"`
 	Time          int64                  `protobuf:"varint,5,opt,name=time,proto3" json:"time,omitempty"`
-	Failed        string                 `protobuf:"bytes,6,opt,name=failed,proto3" json:"failed,omitempty"`          // why the job ended before its last step
-	Regression    bool                   `protobuf:"varint,7,opt,name=regression,proto3" json:"regression,omitempty"` // as in StepMetrics
+	Failed        string                 `protobuf:"bytes,6,opt,name=failed,proto3" json:"failed,omitempty"`                     // why the job ended before its last step
+	Regression    bool                   `protobuf:"varint,7,opt,name=regression,proto3" json:"regression,omitempty"`            // as in StepMetrics
+	TestAuc       float64                `protobuf:"fixed64,20,opt,name=test_auc,json=testAuc,proto3" json:"test_auc,omitempty"` // as in StepMetrics
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1792,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1805,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{23}
+	return file_membership_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Finish) GetStep() uint64 {
@@ -1739,6 +1857,13 @@ func (x *Finish) GetRegression() bool {
 	return false
 }
 
+func (x *Finish) GetTestAuc() float64 {
+	if x != nil {
+		return x.TestAuc
+	}
+	return 0
+}
+
 // Down is what the coordinator's leader sends on a session.
 type Down struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1759,7 +1884,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1896,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1909,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{24}
+	return file_membership_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Down) GetM() isDown_M {
@@ -1928,7 +2053,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2065,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2078,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{25}
+	return file_membership_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Applied) GetIndex() uint64 {
@@ -1979,7 +2104,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2116,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2129,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{26}
+	return file_membership_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetTime() int64 {
@@ -2070,7 +2195,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2207,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2220,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{27}
+	return file_membership_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Entry) GetFounding() *Founding {
@@ -2148,7 +2273,7 @@ type RunState struct {
 
 func (x *RunState) Reset() {
 	*x = RunState{}
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2285,7 @@ func (x *RunState) String() string {
 func (*RunState) ProtoMessage() {}
 
 func (x *RunState) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2298,7 @@ func (x *RunState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunState.ProtoReflect.Descriptor instead.
 func (*RunState) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{28}
+	return file_membership_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RunState) GetFounding() *Founding {
@@ -2234,13 +2359,14 @@ type NodeStatus struct {
 	Leads            []*Lead                `protobuf:"bytes,11,rep,name=leads,proto3" json:"leads,omitempty"`
 	SamplesPerSecond float64                `protobuf:"fixed64,12,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"`
 	Shards           []uint32               `protobuf:"varint,13,rep,packed,name=shards,proto3" json:"shards,omitempty"`
+	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2378,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2391,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{29}
+	return file_membership_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2359,6 +2485,13 @@ func (x *NodeStatus) GetShards() []uint32 {
 	return nil
 }
 
+func (x *NodeStatus) GetTables() []*TableStatus {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
 // Round is an attempt to end the current view and agree on the next one.
 type Round struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2371,7 +2504,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2516,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2529,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{30}
+	return file_membership_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Round) GetSince() int64 {
@@ -2431,7 +2564,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2576,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2589,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{31}
+	return file_membership_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2503,7 +2636,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2648,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2661,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{32}
+	return file_membership_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Status) GetCluster() string {
@@ -2682,12 +2815,13 @@ var File_membership_proto protoreflect.FileDescriptor
 
 const file_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x10membership.proto\x12\x06muster\"i\n" +
+	"\x10membership.proto\x12\x06muster\"\x81\x01\n" +
 	"\aSamples\x12\x14\n" +
 	"\x05shape\x18\x01 \x03(\rR\x05shape\x12\x18\n" +
 	"\aclasses\x18\x02 \x01(\rR\aclasses\x12\x14\n" +
 	"\x05train\x18\x03 \x01(\x04R\x05train\x12\x18\n" +
-	"\aentries\x18\x04 \x01(\rR\aentries\"\xb8\x03\n" +
+	"\aentries\x18\x04 \x01(\rR\aentries\x12\x16\n" +
+	"\x06fields\x18\x14 \x01(\rR\x06fields\"\xb8\x03\n" +
 	"\bNodeMeta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -2756,7 +2890,7 @@ const file_membership_proto_rawDesc = "" +
 	"\n" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\xff\x01\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"\x9a\x02\n" +
 	"\vStepMetrics\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x12\n" +
 	"\x04loss\x18\x02 \x01(\x01R\x04loss\x12\x1a\n" +
@@ -2768,7 +2902,8 @@ const file_membership_proto_rawDesc = "" +
 	"\aunknown\x18\b \x01(\bR\aunknown\x12\x1e\n" +
 	"\n" +
 	"regression\x18\t \x01(\bR\n" +
-	"regression\"\x92\x01\n" +
+	"regression\x12\x19\n" +
+	"\btest_auc\x18\x14 \x01(\x01R\atestAuc\"\x92\x01\n" +
 	"\x04Wait\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
 	"\x02on\x18\x02 \x01(\tR\x02on\x12\x14\n" +
@@ -2780,7 +2915,7 @@ const file_membership_proto_rawDesc = "" +
 	"\tSuspicion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"\xb8\x03\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\xe5\x03\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\x04R\x06frozen\x12\x14\n" +
@@ -2797,12 +2932,21 @@ const file_membership_proto_rawDesc = "" +
 	"\x05leads\x18\v \x03(\v2\f.muster.LeadR\x05leads\x12\x14\n" +
 	"\x05saved\x18\f \x01(\bR\x05saved\x12,\n" +
 	"\x12samples_per_second\x18\r \x01(\x01R\x10samplesPerSecond\x12\x12\n" +
-	"\x04time\x18\x0f \x01(\x03R\x04time\"d\n" +
+	"\x04time\x18\x0f \x01(\x03R\x04time\x12+\n" +
+	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"d\n" +
 	"\x04Lead\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06voters\x18\x03 \x03(\tR\x06voters\x12\x1a\n" +
-	"\blearners\x18\x04 \x03(\tR\blearners\"[\n" +
+	"\blearners\x18\x04 \x03(\tR\blearners\"\xaf\x01\n" +
+	"\vTableStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04keys\x18\x02 \x01(\x04R\x04keys\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\x04R\x04rows\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x1a\n" +
+	"\badmitted\x18\x05 \x01(\x04R\badmitted\x12\x18\n" +
+	"\aexpired\x18\x06 \x01(\x04R\aexpired\x12\x18\n" +
+	"\aevicted\x18\a \x01(\x04R\aevicted\"[\n" +
 	"\x02Up\x12&\n" +
 	"\x04open\x18\x01 \x01(\v2\x10.muster.NodeMetaH\x00R\x04open\x12(\n" +
 	"\x06report\x18\x02 \x01(\v2\x0e.muster.ReportH\x00R\x06reportB\x03\n" +
@@ -2816,7 +2960,7 @@ const file_membership_proto_rawDesc = "" +
 	"\x03Bye\"\x1b\n" +
 	"\aRefusal\x12\x10\n" +
 	"\x03why\x18\x01 \x01(\tR\x03why\"\t\n" +
-	"\aHearing\"\xc2\x01\n" +
+	"\aHearing\"\xdd\x01\n" +
 	"\x06Finish\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12#\n" +
@@ -2826,7 +2970,8 @@ const file_membership_proto_rawDesc = "" +
 	"\x06failed\x18\x06 \x01(\tR\x06failed\x12\x1e\n" +
 	"\n" +
 	"regression\x18\a \x01(\bR\n" +
-	"regression\"\xcf\x02\n" +
+	"regression\x12\x19\n" +
+	"\btest_auc\x18\x14 \x01(\x01R\atestAuc\"\xcf\x02\n" +
 	"\x04Down\x12.\n" +
 	"\bredirect\x18\x01 \x01(\v2\x10.muster.RedirectH\x00R\bredirect\x12(\n" +
 	"\x06freeze\x18\x02 \x01(\v2\x0e.muster.FreezeH\x00R\x06freeze\x12\"\n" +
@@ -2859,7 +3004,7 @@ const file_membership_proto_rawDesc = "" +
 	"\ametrics\x18\x03 \x03(\v2\x13.muster.StepMetricsR\ametrics\x12%\n" +
 	"\x06events\x18\x04 \x03(\v2\r.muster.EventR\x06events\x12&\n" +
 	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\x12\x1c\n" +
-	"\tforgotten\x18\x06 \x01(\x04R\tforgotten\"\xe6\x02\n" +
+	"\tforgotten\x18\x06 \x01(\x04R\tforgotten\"\x93\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
@@ -2875,7 +3020,8 @@ const file_membership_proto_rawDesc = "" +
 	" \x03(\v2\f.muster.WaitR\x05waits\x12\"\n" +
 	"\x05leads\x18\v \x03(\v2\f.muster.LeadR\x05leads\x12,\n" +
 	"\x12samples_per_second\x18\f \x01(\x01R\x10samplesPerSecond\x12\x16\n" +
-	"\x06shards\x18\r \x03(\rR\x06shards\"M\n" +
+	"\x06shards\x18\r \x03(\rR\x06shards\x12+\n" +
+	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"M\n" +
 	"\x05Round\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x03R\x05since\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
@@ -2922,7 +3068,7 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_membership_proto_goTypes = []any{
 	(*Samples)(nil),           // 0: muster.Samples
 	(*NodeMeta)(nil),          // 1: muster.NodeMeta
@@ -2940,28 +3086,29 @@ var file_membership_proto_goTypes = []any{
 	(*Suspicion)(nil),         // 13: muster.Suspicion
 	(*Report)(nil),            // 14: muster.Report
 	(*Lead)(nil),              // 15: muster.Lead
-	(*Up)(nil),                // 16: muster.Up
-	(*Redirect)(nil),          // 17: muster.Redirect
-	(*Freeze)(nil),            // 18: muster.Freeze
-	(*Ack)(nil),               // 19: muster.Ack
-	(*Bye)(nil),               // 20: muster.Bye
-	(*Refusal)(nil),           // 21: muster.Refusal
-	(*Hearing)(nil),           // 22: muster.Hearing
-	(*Finish)(nil),            // 23: muster.Finish
-	(*Down)(nil),              // 24: muster.Down
-	(*Applied)(nil),           // 25: muster.Applied
-	(*Event)(nil),             // 26: muster.Event
-	(*Entry)(nil),             // 27: muster.Entry
-	(*RunState)(nil),          // 28: muster.RunState
-	(*NodeStatus)(nil),        // 29: muster.NodeStatus
-	(*Round)(nil),             // 30: muster.Round
-	(*StatusRequest)(nil),     // 31: muster.StatusRequest
-	(*Status)(nil),            // 32: muster.Status
-	nil,                       // 33: muster.NodeMeta.HealedEntry
+	(*TableStatus)(nil),       // 16: muster.TableStatus
+	(*Up)(nil),                // 17: muster.Up
+	(*Redirect)(nil),          // 18: muster.Redirect
+	(*Freeze)(nil),            // 19: muster.Freeze
+	(*Ack)(nil),               // 20: muster.Ack
+	(*Bye)(nil),               // 21: muster.Bye
+	(*Refusal)(nil),           // 22: muster.Refusal
+	(*Hearing)(nil),           // 23: muster.Hearing
+	(*Finish)(nil),            // 24: muster.Finish
+	(*Down)(nil),              // 25: muster.Down
+	(*Applied)(nil),           // 26: muster.Applied
+	(*Event)(nil),             // 27: muster.Event
+	(*Entry)(nil),             // 28: muster.Entry
+	(*RunState)(nil),          // 29: muster.RunState
+	(*NodeStatus)(nil),        // 30: muster.NodeStatus
+	(*Round)(nil),             // 31: muster.Round
+	(*StatusRequest)(nil),     // 32: muster.StatusRequest
+	(*Status)(nil),            // 33: muster.Status
+	nil,                       // 34: muster.NodeMeta.HealedEntry
 }
 var file_membership_proto_depIdxs = []int32{
 	0,  // 0: muster.NodeMeta.samples:type_name -> muster.Samples
-	33, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
+	34, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
 	2,  // 2: muster.NodeMeta.checkpoint:type_name -> muster.Checkpoint
 	5,  // 3: muster.Founding.servers:type_name -> muster.Replica
 	0,  // 4: muster.Founding.samples:type_name -> muster.Samples
@@ -2972,40 +3119,42 @@ var file_membership_proto_depIdxs = []int32{
 	11, // 9: muster.Report.metrics:type_name -> muster.StepMetrics
 	12, // 10: muster.Report.waits:type_name -> muster.Wait
 	15, // 11: muster.Report.leads:type_name -> muster.Lead
-	1,  // 12: muster.Up.open:type_name -> muster.NodeMeta
-	14, // 13: muster.Up.report:type_name -> muster.Report
-	17, // 14: muster.Down.redirect:type_name -> muster.Redirect
-	18, // 15: muster.Down.freeze:type_name -> muster.Freeze
-	10, // 16: muster.Down.view:type_name -> muster.View
-	19, // 17: muster.Down.ack:type_name -> muster.Ack
-	23, // 18: muster.Down.finish:type_name -> muster.Finish
-	20, // 19: muster.Down.bye:type_name -> muster.Bye
-	22, // 20: muster.Down.hearing:type_name -> muster.Hearing
-	21, // 21: muster.Down.refusal:type_name -> muster.Refusal
-	6,  // 22: muster.Entry.founding:type_name -> muster.Founding
-	10, // 23: muster.Entry.view:type_name -> muster.View
-	11, // 24: muster.Entry.metrics:type_name -> muster.StepMetrics
-	26, // 25: muster.Entry.events:type_name -> muster.Event
-	23, // 26: muster.Entry.finish:type_name -> muster.Finish
-	6,  // 27: muster.RunState.founding:type_name -> muster.Founding
-	10, // 28: muster.RunState.view:type_name -> muster.View
-	11, // 29: muster.RunState.metrics:type_name -> muster.StepMetrics
-	26, // 30: muster.RunState.events:type_name -> muster.Event
-	23, // 31: muster.RunState.finish:type_name -> muster.Finish
-	12, // 32: muster.NodeStatus.waits:type_name -> muster.Wait
-	15, // 33: muster.NodeStatus.leads:type_name -> muster.Lead
-	10, // 34: muster.Status.view:type_name -> muster.View
-	29, // 35: muster.Status.nodes:type_name -> muster.NodeStatus
-	26, // 36: muster.Status.events:type_name -> muster.Event
-	11, // 37: muster.Status.metrics:type_name -> muster.StepMetrics
-	23, // 38: muster.Status.finish:type_name -> muster.Finish
-	30, // 39: muster.Status.round:type_name -> muster.Round
-	5,  // 40: muster.Status.servers:type_name -> muster.Replica
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	16, // 12: muster.Report.tables:type_name -> muster.TableStatus
+	1,  // 13: muster.Up.open:type_name -> muster.NodeMeta
+	14, // 14: muster.Up.report:type_name -> muster.Report
+	18, // 15: muster.Down.redirect:type_name -> muster.Redirect
+	19, // 16: muster.Down.freeze:type_name -> muster.Freeze
+	10, // 17: muster.Down.view:type_name -> muster.View
+	20, // 18: muster.Down.ack:type_name -> muster.Ack
+	24, // 19: muster.Down.finish:type_name -> muster.Finish
+	21, // 20: muster.Down.bye:type_name -> muster.Bye
+	23, // 21: muster.Down.hearing:type_name -> muster.Hearing
+	22, // 22: muster.Down.refusal:type_name -> muster.Refusal
+	6,  // 23: muster.Entry.founding:type_name -> muster.Founding
+	10, // 24: muster.Entry.view:type_name -> muster.View
+	11, // 25: muster.Entry.metrics:type_name -> muster.StepMetrics
+	27, // 26: muster.Entry.events:type_name -> muster.Event
+	24, // 27: muster.Entry.finish:type_name -> muster.Finish
+	6,  // 28: muster.RunState.founding:type_name -> muster.Founding
+	10, // 29: muster.RunState.view:type_name -> muster.View
+	11, // 30: muster.RunState.metrics:type_name -> muster.StepMetrics
+	27, // 31: muster.RunState.events:type_name -> muster.Event
+	24, // 32: muster.RunState.finish:type_name -> muster.Finish
+	12, // 33: muster.NodeStatus.waits:type_name -> muster.Wait
+	15, // 34: muster.NodeStatus.leads:type_name -> muster.Lead
+	16, // 35: muster.NodeStatus.tables:type_name -> muster.TableStatus
+	10, // 36: muster.Status.view:type_name -> muster.View
+	30, // 37: muster.Status.nodes:type_name -> muster.NodeStatus
+	27, // 38: muster.Status.events:type_name -> muster.Event
+	11, // 39: muster.Status.metrics:type_name -> muster.StepMetrics
+	24, // 40: muster.Status.finish:type_name -> muster.Finish
+	31, // 41: muster.Status.round:type_name -> muster.Round
+	5,  // 42: muster.Status.servers:type_name -> muster.Replica
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -3013,11 +3162,11 @@ func file_membership_proto_init() {
 	if File_membership_proto != nil {
 		return
 	}
-	file_membership_proto_msgTypes[16].OneofWrappers = []any{
+	file_membership_proto_msgTypes[17].OneofWrappers = []any{
 		(*Up_Open)(nil),
 		(*Up_Report)(nil),
 	}
-	file_membership_proto_msgTypes[24].OneofWrappers = []any{
+	file_membership_proto_msgTypes[25].OneofWrappers = []any{
 		(*Down_Redirect)(nil),
 		(*Down_Freeze)(nil),
 		(*Down_View)(nil),
@@ -3033,7 +3182,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -27,19 +27,25 @@ const (
 	ParamEntry_UNSPECIFIED ParamEntry_Kind = 0
 	ParamEntry_PUT         ParamEntry_Kind = 1
 	ParamEntry_PUSH        ParamEntry_Kind = 2
+	ParamEntry_PUSH_ROWS   ParamEntry_Kind = 20 // parts of sparse tables; keep: states from it on stay readable
+	ParamEntry_LOAD_ROWS   ParamEntry_Kind = 21 // slots [first, last) of sparse tables
 )
 
 // Enum value maps for ParamEntry_Kind.
 var (
 	ParamEntry_Kind_name = map[int32]string{
-		0: "UNSPECIFIED",
-		1: "PUT",
-		2: "PUSH",
+		0:  "UNSPECIFIED",
+		1:  "PUT",
+		2:  "PUSH",
+		20: "PUSH_ROWS",
+		21: "LOAD_ROWS",
 	}
 	ParamEntry_Kind_value = map[string]int32{
 		"UNSPECIFIED": 0,
 		"PUT":         1,
 		"PUSH":        2,
+		"PUSH_ROWS":   20,
+		"LOAD_ROWS":   21,
 	}
 )
 
@@ -74,22 +80,30 @@ type ParamRequest_Kind int32
 
 const (
 	ParamRequest_UNSPECIFIED ParamRequest_Kind = 0
-	ParamRequest_PUT         ParamRequest_Kind = 1 // payload: for each block W, then every slot
-	ParamRequest_PUSH        ParamRequest_Kind = 2 // payload: for each block its gradient; answered with W at step+1
-	ParamRequest_PULL        ParamRequest_Kind = 3 // answered with W, and the slots when state is set, at step
-	ParamRequest_STEPS       ParamRequest_Kind = 4 // which steps every block of the shard holds, read through the leader
-	ParamRequest_PIN         ParamRequest_Kind = 5 // keep the versions at step beside the newer ones, in place of those pinned before; without state: none
+	ParamRequest_PUT         ParamRequest_Kind = 1  // payload: for each block W, then every slot
+	ParamRequest_PUSH        ParamRequest_Kind = 2  // payload: for each block its gradient; answered with W at step+1
+	ParamRequest_PULL        ParamRequest_Kind = 3  // answered with W, and the slots when state is set, at step
+	ParamRequest_STEPS       ParamRequest_Kind = 4  // which steps every block of the shard holds, read through the leader
+	ParamRequest_PIN         ParamRequest_Kind = 5  // keep the versions at step beside the newer ones, in place of those pinned before; without state: none
+	ParamRequest_PUSH_ROWS   ParamRequest_Kind = 20 // payload: parts of sparse tables (package table); keep as in the entry
+	ParamRequest_PULL_ROWS   ParamRequest_Kind = 21 // payload: keys of sparse tables; answered with a bit for each, padded to words, and rows at step. Those that are as at keep are left out, if that is below step
+	ParamRequest_SCAN_ROWS   ParamRequest_Kind = 22 // answered with slots [first, last) of sparse tables at step, without the records that are as at keep; all with 0
+	ParamRequest_LOAD_ROWS   ParamRequest_Kind = 23 // payload: a word of 0, then slots [first, last) of sparse tables at step
 )
 
 // Enum value maps for ParamRequest_Kind.
 var (
 	ParamRequest_Kind_name = map[int32]string{
-		0: "UNSPECIFIED",
-		1: "PUT",
-		2: "PUSH",
-		3: "PULL",
-		4: "STEPS",
-		5: "PIN",
+		0:  "UNSPECIFIED",
+		1:  "PUT",
+		2:  "PUSH",
+		3:  "PULL",
+		4:  "STEPS",
+		5:  "PIN",
+		20: "PUSH_ROWS",
+		21: "PULL_ROWS",
+		22: "SCAN_ROWS",
+		23: "LOAD_ROWS",
 	}
 	ParamRequest_Kind_value = map[string]int32{
 		"UNSPECIFIED": 0,
@@ -98,6 +112,10 @@ var (
 		"PULL":        3,
 		"STEPS":       4,
 		"PIN":         5,
+		"PUSH_ROWS":   20,
+		"PULL_ROWS":   21,
+		"SCAN_ROWS":   22,
+		"LOAD_ROWS":   23,
 	}
 )
 
@@ -603,7 +621,7 @@ const file_ps_proto_rawDesc = "" +
 	"\bps.proto\x12\x06muster\"5\n" +
 	"\tPayloadID\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\x06R\x06source\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x06R\x03seq\"\xa4\x02\n" +
+	"\x03seq\x18\x02 \x01(\x06R\x03seq\"\xc2\x02\n" +
 	"\n" +
 	"ParamEntry\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.muster.ParamEntry.KindR\x04kind\x12\x12\n" +
@@ -614,11 +632,13 @@ const file_ps_proto_rawDesc = "" +
 	"\apayload\x18\x06 \x01(\v2\x11.muster.PayloadIDR\apayload\x12\x16\n" +
 	"\x06length\x18\a \x01(\rR\x06length\x12\x10\n" +
 	"\x03crc\x18\b \x01(\aR\x03crc\x12\x14\n" +
-	"\x05parts\x18\t \x01(\fR\x05parts\"*\n" +
+	"\x05parts\x18\t \x01(\fR\x05parts\"H\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
-	"\x04PUSH\x10\x02\"\xaf\x02\n" +
+	"\x04PUSH\x10\x02\x12\r\n" +
+	"\tPUSH_ROWS\x10\x14\x12\r\n" +
+	"\tLOAD_ROWS\x10\x15\"\xec\x02\n" +
 	"\fParamRequest\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.muster.ParamRequest.KindR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
@@ -628,14 +648,18 @@ const file_ps_proto_rawDesc = "" +
 	"\x06length\x18\x06 \x01(\rR\x06length\x12\x10\n" +
 	"\x03crc\x18\a \x01(\aR\x03crc\x12\x14\n" +
 	"\x05state\x18\b \x01(\bR\x05state\x12\x14\n" +
-	"\x05parts\x18\t \x01(\fR\x05parts\"H\n" +
+	"\x05parts\x18\t \x01(\fR\x05parts\"\x84\x01\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
 	"\x04PUSH\x10\x02\x12\b\n" +
 	"\x04PULL\x10\x03\x12\t\n" +
 	"\x05STEPS\x10\x04\x12\a\n" +
-	"\x03PIN\x10\x05\"\xad\x03\n" +
+	"\x03PIN\x10\x05\x12\r\n" +
+	"\tPUSH_ROWS\x10\x14\x12\r\n" +
+	"\tPULL_ROWS\x10\x15\x12\r\n" +
+	"\tSCAN_ROWS\x10\x16\x12\r\n" +
+	"\tLOAD_ROWS\x10\x17\"\xad\x03\n" +
 	"\vParamAnswer\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.muster.ParamAnswer.StatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +

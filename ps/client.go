@@ -15,6 +15,7 @@ import (
 	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/ps/table"
 )
 
 // State is the parameters of a range of blocks and, one behind the other, the optimizer
@@ -28,6 +29,7 @@ type State struct {
 type ClientConfig struct {
 	Layout         Layout
 	OptimizerSlots int
+	Tables         []table.Config // sparse tables, as the servers have them
 	// Replicas are the addresses to try for a shard, in any order; asked again whenever
 	// no leader is known, so that it may change.
 	Replicas func(id.ParamShard) []string
@@ -108,7 +110,8 @@ type operation struct {
 	base        int     // first parameter of the range
 	parts       partSet // of a push, where the layout has parts
 	grad        []float32
-	out         State // read by a put, written by push (W) and pull
+	out         State      // read by a put, written by push (W) and pull
+	rows        []rowsCall // by shard, of a call on sparse tables
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -261,7 +264,9 @@ func (c *Client) do(ctx context.Context, fill func(*operation), after ...func(*o
 	var feeders sync.WaitGroup
 	for _, s := range c.shards {
 		i0, i1 := c.cfg.Layout.local(s.shard, op.first, op.last)
-		if i0 < i1 {
+		if op.rows != nil {
+			feeders.Go(func() { c.hand(op, s, piece{op, op.first, op.last}) })
+		} else if i0 < i1 {
 			feeders.Go(func() { c.feed(op, s, i0, i1) })
 		}
 	}
@@ -286,15 +291,19 @@ func (c *Client) feed(op *operation, s *shardLink, i0, i1 int) {
 	}
 	for i := i0; i < i1; i += per {
 		j := min(i+per, i1)
-		op.wg.Add(1)
-		p := piece{op, l.block(s.shard, i), l.block(s.shard, j-1) + 1}
-		select {
-		case s.pieces <- p:
-		case <-op.ctx.Done():
-			op.finish(fmt.Errorf("ps: waited for a free connection to %v: %w", s.shard, context.Cause(op.ctx)), true)
-		case <-c.ctx.Done():
-			op.finish(ErrClosed, true)
-		}
+		c.hand(op, s, piece{op, l.block(s.shard, i), l.block(s.shard, j-1) + 1})
+	}
+}
+
+// hand gives a piece to the first lane of its shard that is free.
+func (c *Client) hand(op *operation, s *shardLink, p piece) {
+	op.wg.Add(1)
+	select {
+	case s.pieces <- p:
+	case <-op.ctx.Done():
+		op.finish(fmt.Errorf("ps: waited for a free connection to %v: %w", s.shard, context.Cause(op.ctx)), true)
+	case <-c.ctx.Done():
+		op.finish(ErrClosed, true)
 	}
 }
 
@@ -328,7 +337,7 @@ func (c *Client) take() *operation {
 
 // give forgets the caller's buffers and keeps the operation for the next call.
 func (c *Client) give(op *operation) {
-	op.grad, op.out, op.ctx, op.cancel, op.err, op.weak, op.pin, op.parts, op.seen = nil, State{}, nil, nil, nil, false, false, nil, Seen{}
+	op.grad, op.out, op.rows, op.ctx, op.cancel, op.err, op.weak, op.pin, op.parts, op.seen = nil, State{}, nil, nil, nil, nil, false, false, nil, Seen{}
 	clear(op.steps)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -38,6 +38,12 @@
 // as it arrives. Then a block keeps a clock for each logical shard, in the state, and no gradient
 // of a logical shard at a step is in a block twice, see parts.go.
 //
+// # Sparse tables
+//
+// With ServerConfig.Tables a shard also keeps its part of sparse tables (package table). Their gradients are payloads
+// of the same log (PushRows), so they are replicated, made durable and healed like any other; a pull waits at the leader
+// for the step it asks for, and is answered with the rows that have changed since the one that the client has.
+//
 // # Durability
 //
 // Log and state are in memory: a minority of a shard's replicas may be lost at any time,
@@ -60,7 +66,7 @@
 //
 // # What it leaves out
 //
-//   - Sparse tables.
+//   - Sparse tables where gradients are applied as they arrive (ssp, async, local).
 //   - Comparing digests regularly and fencing a replica that differs: Digest and fence
 //     are here, the schedule is the owner's.
 package ps

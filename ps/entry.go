@@ -53,7 +53,7 @@ func decodeEntry(data []byte) (entry, error) {
 	if err := proto.Unmarshal(data, &m); err != nil {
 		return entry{}, fmt.Errorf("log entry: %w", err)
 	}
-	if m.Kind != pb.ParamEntry_PUT && m.Kind != pb.ParamEntry_PUSH {
+	if m.Kind != pb.ParamEntry_PUT && m.Kind != pb.ParamEntry_PUSH && !ofRows(m.Kind) {
 		return entry{}, fmt.Errorf("log entry: unknown kind %d", m.Kind)
 	}
 	if m.Payload == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -66,15 +67,16 @@ type lane struct {
 	keep    net.Buffers // vec's memory: writing consumes vec
 	scratch []float32   // an answer, until its checksum is known to be right
 
-	mu    sync.Mutex // what waiting tells
-	busy  bool
-	now   piece
-	kind  pb.ParamRequest_Kind
-	step  id.Step
-	asked string
-	node  id.Node // who answered last
-	since time.Time
-	last  string // why the last attempt failed
+	mu     sync.Mutex // what waiting tells
+	busy   bool
+	now    piece
+	kind   pb.ParamRequest_Kind
+	step   id.Step
+	ofRows bool // a request on sparse tables
+	asked  string
+	node   id.Node // who answered last
+	since  time.Time
+	last   string // why the last attempt failed
 }
 
 func newLane(c *Client, s *shardLink) *lane {
@@ -102,7 +104,7 @@ func (l *lane) begin(p piece) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.busy, l.now, l.kind, l.step = true, p, p.op.kind, p.op.step
-	l.since, l.last = time.Now(), ""
+	l.since, l.last, l.ofRows = time.Now(), "", p.op.rows != nil
 }
 
 // what names the request. The caller holds mu.
@@ -110,6 +112,9 @@ func (l *lane) what() string {
 	verb := strings.ToLower(l.kind.String())
 	if l.kind == pb.ParamRequest_STEPS {
 		return fmt.Sprintf("question for the steps held by %v", l.s.shard)
+	}
+	if l.ofRows {
+		return fmt.Sprintf("%s of step %d on %v", strings.ReplaceAll(verb, "_", " "), l.step, l.s.shard)
 	}
 	return fmt.Sprintf("%s of step %d, blocks [%d, %d) on %v", verb, l.step, l.now.first, l.now.last, l.s.shard)
 }
@@ -280,7 +285,11 @@ func (l *lane) send(p piece) error {
 		size += 4 * len(f)
 		l.keep = append(l.keep, floats.Bytes(f))
 	}
-	if op.kind == pb.ParamRequest_PUT || op.kind == pb.ParamRequest_PUSH {
+	if op.rows != nil {
+		b := op.rows[l.s.shard].payload
+		crc, size = crc32.Checksum(b, floats.Castagnoli), len(b)
+		l.keep = append(l.keep, b)
+	} else if op.kind == pb.ParamRequest_PUT || op.kind == pb.ParamRequest_PUSH {
 		i0, i1 := layout.local(l.s.shard, p.first, p.last)
 		for i := i0; i < i1; i++ {
 			lo, hi := layout.Range(layout.block(l.s.shard, i))
@@ -340,7 +349,7 @@ func (l *lane) judge(addr string, p piece) (redirect string, err error) {
 	a := &l.ans
 	switch a.Status {
 	case pb.ParamAnswer_OK:
-		if p.op.kind != pb.ParamRequest_PULL {
+		if p.op.kind != pb.ParamRequest_PULL && !p.op.readsRows() {
 			l.s.setHint(addr)
 		}
 		return "", l.accept(p)
@@ -386,8 +395,10 @@ func (l *lane) accept(p piece) error {
 		op.steps[l.s.shard] = steps
 		op.mu.Unlock()
 		return nil
-	case pb.ParamRequest_PUT, pb.ParamRequest_PIN:
+	case pb.ParamRequest_PUT, pb.ParamRequest_PIN, pb.ParamRequest_PUSH_ROWS, pb.ParamRequest_LOAD_ROWS:
 		return nil
+	case pb.ParamRequest_PULL_ROWS, pb.ParamRequest_SCAN_ROWS:
+		return l.acceptRows(op)
 	}
 	slots := 0
 	if op.kind == pb.ParamRequest_PULL {
@@ -398,18 +409,9 @@ func (l *lane) accept(p piece) error {
 	if int(l.ans.Length) != 4*n {
 		return errAgain{fmt.Sprintf("answer of %d bytes, must be %d", l.ans.Length, 4*n)}
 	}
-	if cap(l.scratch) < n {
-		l.scratch = make([]float32, n)
-	}
-	data := l.scratch[:n]
-	if err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n))); err != nil {
-		return errAgain{err.Error()}
-	}
-	if _, err := io.ReadFull(l.conn, floats.Bytes(data)); err != nil {
-		return errAgain{err.Error()}
-	}
-	if floats.Checksum(0, data) != l.ans.Crc {
-		return errAgain{"answer's checksum differs"}
+	data, err := l.read(n)
+	if err != nil {
+		return err
 	}
 	op.see(&l.ans, i1-i0)
 	for i := i0; i < i1; i++ {
@@ -420,4 +422,22 @@ func (l *lane) accept(p piece) error {
 		}
 	}
 	return nil
+}
+
+// read reads the n floats of an answer, valid until the next.
+func (l *lane) read(n int) ([]float32, error) {
+	if cap(l.scratch) < n {
+		l.scratch = make([]float32, n)
+	}
+	data := l.scratch[:n]
+	if err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n))); err != nil {
+		return nil, errAgain{err.Error()}
+	}
+	if _, err := io.ReadFull(l.conn, floats.Bytes(data)); err != nil {
+		return nil, errAgain{err.Error()}
+	}
+	if floats.Checksum(0, data) != l.ans.Crc {
+		return nil, errAgain{"answer's checksum differs"}
+	}
+	return data, nil
 }

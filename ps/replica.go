@@ -84,6 +84,13 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	floats := payloadFloats(cfg.Layout, shard, cfg.Optimizer.Slots(), pb.ParamEntry_PUT, 0, id.Block(cfg.Layout.Blocks()))
 	r.maxPayload = 4 * floats
+	var err error
+	if r.state.rows, err = newRows(cfg, shard); err != nil {
+		return r, err
+	}
+	if r.state.rows != nil {
+		r.maxPayload = max(r.maxPayload, maxRows)
+	}
 	r.logLimit = cfg.LogLimit
 	if r.logLimit == 0 {
 		// A log shorter than the state would make a replica that lags fetch more than
@@ -105,7 +112,6 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 	}
 	r.logged = &logPayloads{payloads: r.payloads, hold: r.hold}
 	r.entries = raftlog.NewMemory(r.logged)
-	var err error
 	if cfg.Durable {
 		err = r.openLog()
 	}

@@ -38,6 +38,7 @@ type session struct {
 	keep     net.Buffers // vec's memory: writing consumes vec
 	versions []*version
 	ticker   *time.Ticker
+	rows     rowsRoom
 
 	// A future can only be waited for by blocking, so a goroutine of the session does.
 	futures chan raft.Future
@@ -87,6 +88,8 @@ func (s *session) serve() error {
 		return s.steps()
 	case pb.ParamRequest_PIN:
 		return s.pin()
+	case pb.ParamRequest_PUSH_ROWS, pb.ParamRequest_PULL_ROWS, pb.ParamRequest_SCAN_ROWS, pb.ParamRequest_LOAD_ROWS:
+		return s.serveRows()
 	default:
 		return s.refuse(fmt.Sprintf("unknown kind of request %d", s.req.Kind))
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/musterml/muster/internal/port"
 	"github.com/musterml/muster/internal/raftgroup"
 	pb "github.com/musterml/muster/proto"
+	"github.com/musterml/muster/ps/table"
 )
 
 // ServerConfig is what the shards of one node have in common. Zero durations and limits
@@ -30,6 +31,10 @@ type ServerConfig struct {
 	Port      port.Network
 	Timing    raftgroup.Timing
 	Log       zerolog.Logger
+
+	// Tables are sparse tables, to which a step has a part of each logical shard; none: there is only the dense vector.
+	Tables        []table.Config
+	LogicalShards int
 
 	// Durable has the log on the disk: what is committed is on the disks of a majority,
 	// and an identity outlives its process. Without it, every process needs another one.
@@ -186,7 +191,8 @@ type ShardStatus struct {
 	LogBytes         int64     // payloads in the log
 	Steps            []id.Step // held by every block of the shard, ascending
 	Voters, Learners []raftgroup.Replica
-	Fault            string // why the replica is fenced
+	Fault            string        // why the replica is fenced
+	Tables           []table.Stats // of the sparse tables in this shard
 }
 
 // Status is every replica on this node, by shard.
@@ -196,7 +202,7 @@ func (s *Server) Status() []ShardStatus {
 		g := r.group.Raft()
 		st := ShardStatus{
 			Shard: r.shard, Term: g.CurrentTerm(), Applied: g.AppliedIndex(), Commit: g.CommitIndex(),
-			LogBytes: r.payloads.logBytes(), Steps: r.state.steps(),
+			LogBytes: r.payloads.logBytes(), Steps: r.state.steps(), Tables: r.state.rows.stats(),
 		}
 		st.Role = map[bool]string{true: "leader", false: "follower"}[r.group.IsLeader()]
 		if l, known := r.group.Leader(); known {

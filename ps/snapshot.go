@@ -11,6 +11,7 @@ import (
 	"github.com/musterml/muster/internal/crash"
 	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/ps/table"
 )
 
 // A snapshot is a header, one record for each version of each block (ascending by block
@@ -19,6 +20,8 @@ import (
 //	header: magic[8] params:u64 block_size:u64 shard:u16 shards:u16 slots:u32
 //	record: kind:u32 block:u32 place:u32 crc:u32 step:u64 length:u64, then length bytes
 //	end:    kind:u32 0:u32     0:u32     crc:u32 count:u64 applied:u64
+//
+// Where there are sparse tables, their snapshot follows (package table).
 //
 // A record's crc is of its bytes; the end's is of all heads, its own with a crc of 0.
 // The snapshot is of one moment, after the entry at applied, although it is written
@@ -43,14 +46,16 @@ type stateSnapshot struct {
 	s       *shardState
 	applied uint64
 	records []snapshotRecord
+	rows    *table.Snapshot // of the sparse tables; nil where there are none, or once released
 }
 
 func (s *shardState) snapshot() *stateSnapshot {
 	s.turn.Lock()
 	defer s.turn.Unlock()
+	rows := s.rows.snapshot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	snap := &stateSnapshot{s: s, applied: s.applied, records: make([]snapshotRecord, 0, 2*len(s.blocks))}
+	snap := &stateSnapshot{s: s, applied: s.applied, rows: rows, records: make([]snapshotRecord, 0, 2*len(s.blocks))}
 	for i := range s.blocks {
 		for place, v := range s.blocks[i] {
 			if v != nil {
@@ -68,6 +73,10 @@ func (n *stateSnapshot) release() {
 		r.v.release()
 	}
 	n.records = nil
+	if n.rows != nil {
+		n.rows.Close()
+		n.rows = nil
+	}
 }
 
 func (s *shardState) snapshotHeader() []byte {
@@ -115,19 +124,28 @@ func (n *stateSnapshot) write(w io.Writer) error {
 	head = appendHead(head[:0], recordEnd, 0, 0, 0, count, n.applied)
 	heads = crc32.Update(heads, floats.Castagnoli, head)
 	_, err := w.Write(appendHead(head[:0], recordEnd, 0, 0, heads, count, n.applied))
+	if err == nil && n.rows != nil {
+		err = n.rows.Write(w)
+	}
 	return err
 }
 
 // restore replaces the whole state by a snapshot. When the snapshot is bad the state
 // stays as it was. No length read from it is believed: every one follows from the layout.
 func (s *shardState) restore(r io.Reader) error {
-	blocks, applied, err := s.readSnapshot(bufio.NewReaderSize(r, 1<<18))
+	from := bufio.NewReaderSize(r, 1<<18)
+	blocks, applied, err := s.readSnapshot(from)
+	var rows *table.Store
+	if err == nil {
+		rows, err = s.rows.readSnapshot(from)
+	}
 	if err != nil {
 		dropBlocks(blocks)
 		return fmt.Errorf("%w: %v: %w", ErrSnapshot, s.shard, err)
 	}
 	s.turn.Lock()
 	defer s.turn.Unlock()
+	s.rows.replace(rows)
 	s.mu.Lock()
 	s.blocks, blocks = blocks, s.blocks
 	s.applied = applied

@@ -29,6 +29,7 @@ type shardState struct {
 	shard  id.ParamShard
 	opt    optim.Optimizer
 	pool   versionPool
+	rows   *rows // the sparse tables; nil where there are none
 
 	// turn is held while an entry is applied, so that a snapshot falls between two.
 	turn sync.Mutex
@@ -91,6 +92,9 @@ func (s *shardState) apply(index uint64, e *entry, payload []float32) result {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	defer s.advance(index)
+	if ofRows(e.kind) {
+		return s.rows.apply(e, payload)
+	}
 	if err := checkRequest(s.layout, s.shard, s.opt.Slots(), e, 4*len(payload)); err != nil {
 		return result{status: pb.ParamAnswer_BAD_REQUEST, message: err.Error()}
 	}
@@ -218,6 +222,7 @@ func (s *shardState) publish(i, place int, v *version) {
 // another step is pinned or none: they can be collected although the blocks have gone on.
 // It is this replica's own affair and no part of the replicated state.
 func (s *shardState) pin(step id.Step, keep bool) {
+	s.rows.pin(step, keep)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if keep && s.pins != nil && s.pinned == step {

@@ -49,15 +49,23 @@ func appendKeys(dst []byte, keys []uint64) []byte {
 	return dst
 }
 
-// Decoder reads encodings for a store; its memory is used again by each call.
+// Decoder reads encodings for a store, of which it knows only what never changes; its memory is used again by each call.
 type Decoder struct {
-	s     *Store
+	shard, shards, logical int
+	dims                   []int
+
 	parts []Part
 	keys  [][]uint64
 }
 
-// Decoder makes one. It reads only what of the store does not change.
-func (s *Store) Decoder() *Decoder { return &Decoder{s: s, keys: make([][]uint64, len(s.tables))} }
+// Decoder makes one.
+func (s *Store) Decoder() *Decoder {
+	d := &Decoder{shard: s.shard, shards: s.shards, logical: len(s.parts), keys: make([][]uint64, len(s.tables))}
+	for _, t := range s.tables {
+		d.dims = append(d.dims, t.cfg.Dim)
+	}
+	return d
+}
 
 func bad(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrBad, fmt.Sprintf(format, args...))
@@ -85,27 +93,27 @@ func (w *words) next() uint32 {
 func (d *Decoder) Parts(b []byte) ([]Part, error) {
 	w := &words{b: b}
 	n := int(w.next())
-	if n > len(d.s.parts) {
-		return nil, bad("%d parts, there are %d logical shards", n, len(d.s.parts))
+	if n > d.logical {
+		return nil, bad("%d parts, there are %d logical shards", n, d.logical)
 	}
 	for len(d.parts) < n {
-		d.parts = append(d.parts, Part{Tables: make([]Rows, len(d.s.tables))})
+		d.parts = append(d.parts, Part{Tables: make([]Rows, len(d.dims))})
 	}
 	parts := d.parts[:n]
 	size := 0
 	for i := range parts {
 		parts[i].Shard = id.LogicalShard(w.next())
-		if uint(parts[i].Shard) >= uint(len(d.s.parts)) {
-			return nil, bad("a part of %v, there are %d", parts[i].Shard, len(d.s.parts))
+		if uint(parts[i].Shard) >= uint(d.logical) {
+			return nil, bad("a part of %v, there are %d", parts[i].Shard, d.logical)
 		}
-		for j, t := range d.s.tables {
+		for j, dim := range d.dims {
 			keys := int(w.next())
-			if size += keys * (8 + 4*t.cfg.Dim); size > len(b) {
+			if size += keys * (8 + 4*dim); size > len(b) {
 				return nil, bad("%d keys do not fit in", keys)
 			}
 			r := &parts[i].Tables[j]
 			r.Keys = sized(r.Keys, keys)
-			r.Values = sized(r.Values, keys*t.cfg.Dim)
+			r.Values = sized(r.Values, keys*dim)
 		}
 	}
 	if w.err != nil || len(w.b) != size {
@@ -113,10 +121,10 @@ func (d *Decoder) Parts(b []byte) ([]Part, error) {
 	}
 	rest := w.b
 	for i := range parts {
-		for j := range d.s.tables {
+		for j := range d.dims {
 			r := &parts[i].Tables[j]
 			var err error
-			if rest, err = d.s.readKeys(r.Keys, rest); err != nil {
+			if rest, err = d.readKeys(r.Keys, rest); err != nil {
 				return nil, err
 			}
 			rest = rest[copy(floats.Bytes(r.Values), rest):]
@@ -133,14 +141,14 @@ func sized[T any](s []T, n int) []T {
 }
 
 // readKeys checks that they ascend and are of this shard.
-func (s *Store) readKeys(dst []uint64, b []byte) (rest []byte, err error) {
+func (d *Decoder) readKeys(dst []uint64, b []byte) (rest []byte, err error) {
 	for i := range dst {
 		k := binary.LittleEndian.Uint64(b[8*i:])
 		if i > 0 && k <= dst[i-1] {
 			return nil, bad("keys %x and %x do not ascend", dst[i-1], k)
 		}
-		if !s.Owns(k) {
-			return nil, bad("key %x is not of shard %d of %d", k, s.shard, s.shards)
+		if Slot(k)%d.shards != d.shard {
+			return nil, bad("key %x is not of shard %d of %d", k, d.shard, d.shards)
 		}
 		dst[i] = k
 	}
@@ -162,20 +170,20 @@ func AppendKeys(dst []byte, keys [][]uint64) []byte {
 func (d *Decoder) Keys(b []byte) (keys [][]uint64, values int, err error) {
 	w := &words{b: b}
 	size := 0
-	for j, t := range d.s.tables {
+	for j, dim := range d.dims {
 		n := int(w.next())
 		if size += 8 * n; size > len(b) {
 			return nil, 0, bad("%d keys do not fit in", n)
 		}
-		values += n * t.cfg.Dim
+		values += n * dim
 		d.keys[j] = sized(d.keys[j], n)
 	}
 	if w.err != nil || len(w.b) != size {
 		return nil, 0, bad("%d bytes of keys, must be %d", len(w.b), size)
 	}
 	rest := w.b
-	for j := range d.s.tables {
-		if rest, err = d.s.readKeys(d.keys[j], rest); err != nil {
+	for j := range d.dims {
+		if rest, err = d.readKeys(d.keys[j], rest); err != nil {
 			return nil, 0, err
 		}
 	}
