@@ -380,7 +380,7 @@ func (x *ParamEntry) GetParts() []byte {
 	return nil
 }
 
-// ParamRequest is what a client asks of one shard. The payload, if any, follows.
+// ParamRequest is what a client asks of one shard. The payload, if any, follows, and its CRC-32C, little-endian.
 type ParamRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          ParamRequest_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=muster.ParamRequest_Kind" json:"kind,omitempty"`
@@ -389,7 +389,6 @@ type ParamRequest struct {
 	First         uint64                 `protobuf:"varint,4,opt,name=first,proto3" json:"first,omitempty"`
 	Last          uint64                 `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
 	Length        uint32                 `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`
-	Crc           uint32                 `protobuf:"fixed32,7,opt,name=crc,proto3" json:"crc,omitempty"`
 	State         bool                   `protobuf:"varint,8,opt,name=state,proto3" json:"state,omitempty"` // PULL: with the slots; PIN: keep them
 	Parts         []byte                 `protobuf:"bytes,9,opt,name=parts,proto3" json:"parts,omitempty"`  // PUSH: as in ParamEntry
 	unknownFields protoimpl.UnknownFields
@@ -468,13 +467,6 @@ func (x *ParamRequest) GetLength() uint32 {
 	return 0
 }
 
-func (x *ParamRequest) GetCrc() uint32 {
-	if x != nil {
-		return x.Crc
-	}
-	return 0
-}
-
 func (x *ParamRequest) GetState() bool {
 	if x != nil {
 		return x.State
@@ -489,7 +481,7 @@ func (x *ParamRequest) GetParts() []byte {
 	return nil
 }
 
-// ParamAnswer answers a ParamRequest; bytes of an OK answer follow.
+// ParamAnswer answers a ParamRequest; bytes of an OK answer follow, and their CRC-32C, little-endian.
 type ParamAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Status        ParamAnswer_Status     `protobuf:"varint,1,opt,name=status,proto3,enum=muster.ParamAnswer_Status" json:"status,omitempty"`
@@ -497,7 +489,6 @@ type ParamAnswer struct {
 	Leader        string                 `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
 	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"` // who answers
 	Length        uint32                 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
-	Crc           uint32                 `protobuf:"fixed32,6,opt,name=crc,proto3" json:"crc,omitempty"`
 	Steps         []uint64               `protobuf:"varint,7,rep,packed,name=steps,proto3" json:"steps,omitempty"`
 	Block         uint64                 `protobuf:"varint,8,opt,name=block,proto3" json:"block,omitempty"`      // GAP, GONE: the block, and
 	Newest        uint64                 `protobuf:"varint,9,opt,name=newest,proto3" json:"newest,omitempty"`    // its newest step
@@ -572,13 +563,6 @@ func (x *ParamAnswer) GetLength() uint32 {
 	return 0
 }
 
-func (x *ParamAnswer) GetCrc() uint32 {
-	if x != nil {
-		return x.Crc
-	}
-	return 0
-}
-
 func (x *ParamAnswer) GetSteps() []uint64 {
 	if x != nil {
 		return x.Steps
@@ -638,15 +622,14 @@ const file_ps_proto_rawDesc = "" +
 	"\x03PUT\x10\x01\x12\b\n" +
 	"\x04PUSH\x10\x02\x12\r\n" +
 	"\tPUSH_ROWS\x10\x14\x12\r\n" +
-	"\tLOAD_ROWS\x10\x15\"\xec\x02\n" +
+	"\tLOAD_ROWS\x10\x15\"\xda\x02\n" +
 	"\fParamRequest\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.muster.ParamRequest.KindR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
 	"\x04keep\x18\x03 \x01(\x04R\x04keep\x12\x14\n" +
 	"\x05first\x18\x04 \x01(\x04R\x05first\x12\x12\n" +
 	"\x04last\x18\x05 \x01(\x04R\x04last\x12\x16\n" +
-	"\x06length\x18\x06 \x01(\rR\x06length\x12\x10\n" +
-	"\x03crc\x18\a \x01(\aR\x03crc\x12\x14\n" +
+	"\x06length\x18\x06 \x01(\rR\x06length\x12\x14\n" +
 	"\x05state\x18\b \x01(\bR\x05state\x12\x14\n" +
 	"\x05parts\x18\t \x01(\fR\x05parts\"\x84\x01\n" +
 	"\x04Kind\x12\x0f\n" +
@@ -659,14 +642,13 @@ const file_ps_proto_rawDesc = "" +
 	"\tPUSH_ROWS\x10\x14\x12\r\n" +
 	"\tPULL_ROWS\x10\x15\x12\r\n" +
 	"\tSCAN_ROWS\x10\x16\x12\r\n" +
-	"\tLOAD_ROWS\x10\x17\"\xad\x03\n" +
+	"\tLOAD_ROWS\x10\x17\"\x9b\x03\n" +
 	"\vParamAnswer\x122\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x1a.muster.ParamAnswer.StatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x16\n" +
-	"\x06length\x18\x05 \x01(\rR\x06length\x12\x10\n" +
-	"\x03crc\x18\x06 \x01(\aR\x03crc\x12\x14\n" +
+	"\x06length\x18\x05 \x01(\rR\x06length\x12\x14\n" +
 	"\x05steps\x18\a \x03(\x04R\x05steps\x12\x14\n" +
 	"\x05block\x18\b \x01(\x04R\x05block\x12\x16\n" +
 	"\x06newest\x18\t \x01(\x04R\x06newest\x12\x14\n" +

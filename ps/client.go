@@ -143,8 +143,7 @@ func (c *Client) Put(ctx context.Context, step, keep id.Step, first, last id.Blo
 }
 
 // Push applies the gradient of step to the blocks [first, last) and reads the
-// parameters at step+1 into w. w is written only with values that were committed; on an
-// error parts of it may have been.
+// parameters at step+1 into w. On an error what w holds is unspecified.
 func (c *Client) Push(ctx context.Context, step id.Step, first, last id.Block, grad, w []float32) error {
 	if err := c.checkRange(first, last, State{W: w}, 0); err != nil {
 		return err

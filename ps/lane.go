@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -60,12 +58,13 @@ type lane struct {
 	addr string // of conn
 	walk int    // next replica to try when no leader is known
 
-	req     pb.ParamRequest
-	ans     pb.ParamAnswer
-	head    []byte
-	vec     net.Buffers
-	keep    net.Buffers // vec's memory: writing consumes vec
-	scratch []float32   // an answer, until its checksum is known to be right
+	req  pb.ParamRequest
+	ans  pb.ParamAnswer
+	head []byte
+	out  gather
+	in   intake
+
+	scratch []float32 // an answer whose places it says itself
 
 	mu     sync.Mutex // what waiting tells
 	busy   bool
@@ -278,17 +277,11 @@ func (l *lane) connect(ctx context.Context, addr string) error {
 // send writes the request and, straight from the caller's memory, its payload.
 func (l *lane) send(p piece) error {
 	op, layout := p.op, l.c.cfg.Layout
-	l.keep = append(l.keep[:0], nil)
-	crc, size := uint32(0), 0
-	add := func(f []float32) {
-		crc = floats.Checksum(crc, f)
-		size += 4 * len(f)
-		l.keep = append(l.keep, floats.Bytes(f))
-	}
+	add := func(f []float32) { l.out.add(floats.Bytes(f)) }
+	l.out.reset()
+	defer l.out.reset()
 	if op.rows != nil {
-		b := op.rows[l.s.shard].payload
-		crc, size = crc32.Checksum(b, floats.Castagnoli), len(b)
-		l.keep = append(l.keep, b)
+		l.out.add(op.rows[l.s.shard].payload)
 	} else if op.kind == pb.ParamRequest_PUT || op.kind == pb.ParamRequest_PUSH {
 		i0, i1 := layout.local(l.s.shard, p.first, p.last)
 		for i := i0; i < i1; i++ {
@@ -307,19 +300,16 @@ func (l *lane) send(p piece) error {
 	proto.Reset(q)
 	q.Kind, q.Step, q.Keep = op.kind, uint64(op.step), uint64(op.keep)
 	q.First, q.Last, q.Parts = uint64(p.first), uint64(p.last), op.parts
-	q.Length, q.Crc, q.State = uint32(size), crc, op.kind == pb.ParamRequest_PULL && op.out.Slots != nil || op.kind == pb.ParamRequest_PIN && op.pin
+	q.Length, q.State = uint32(l.out.size), op.kind == pb.ParamRequest_PULL && op.out.Slots != nil || op.kind == pb.ParamRequest_PIN && op.pin
 	head, err := pb.AppendMessage(l.head[:0], q)
 	if err != nil {
 		return err
 	}
-	l.head, l.keep[0] = head, head
-	if err := l.conn.SetWriteDeadline(time.Now().Add(allowance(l.c.cfg.Patience, size))); err != nil {
+	l.head = head
+	if err := l.conn.SetWriteDeadline(time.Now().Add(allowance(l.c.cfg.Patience, l.out.size))); err != nil {
 		return err
 	}
-	l.vec = l.keep
-	_, err = l.vec.WriteTo(l.conn)
-	clear(l.keep)
-	return err
+	return l.out.writeTo(l.conn, head)
 }
 
 // receive reads the answer's head. A server that is at work says so and is waited for,
@@ -381,8 +371,7 @@ func (l *lane) judge(addr string, p piece) (redirect string, err error) {
 	}
 }
 
-// accept reads the bytes behind an OK, checks them and spreads them over the caller's
-// buffers.
+// accept reads what an OK brings.
 func (l *lane) accept(p piece) error {
 	op, layout := p.op, l.c.cfg.Layout
 	switch op.kind {
@@ -409,19 +398,32 @@ func (l *lane) accept(p piece) error {
 	if int(l.ans.Length) != 4*n {
 		return errAgain{fmt.Sprintf("answer of %d bytes, must be %d", l.ans.Length, 4*n)}
 	}
-	data, err := l.read(n)
-	if err != nil {
-		return err
+	if err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n))); err != nil {
+		return errAgain{err.Error()}
+	}
+	if err := l.spread(p, i0, i1, slots); err != nil {
+		return errAgain{"answer: " + err.Error()}
 	}
 	op.see(&l.ans, i1-i0)
+	return nil
+}
+
+// spread reads an answer straight into the caller's memory. If its checksum turns out wrong, the next attempt writes over it.
+func (l *lane) spread(p piece, i0, i1, slots int) error {
+	op, layout := p.op, l.c.cfg.Layout
+	l.in.crc = 0
 	for i := i0; i < i1; i++ {
 		lo, hi := layout.Range(layout.block(l.s.shard, i))
-		data = data[copy(op.out.W[lo-op.base:hi-op.base], data):]
+		if err := l.in.read(l.conn, floats.Bytes(op.out.W[lo-op.base:hi-op.base])); err != nil {
+			return err
+		}
 		for k := range slots {
-			data = data[copy(op.out.Slots[k][lo-op.base:hi-op.base], data):]
+			if err := l.in.read(l.conn, floats.Bytes(op.out.Slots[k][lo-op.base:hi-op.base])); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return l.in.end(l.conn)
 }
 
 // read reads the n floats of an answer, valid until the next.
@@ -430,14 +432,19 @@ func (l *lane) read(n int) ([]float32, error) {
 		l.scratch = make([]float32, n)
 	}
 	data := l.scratch[:n]
-	if err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n))); err != nil {
-		return nil, errAgain{err.Error()}
+	if n == 0 {
+		return data, nil
 	}
-	if _, err := io.ReadFull(l.conn, floats.Bytes(data)); err != nil {
-		return nil, errAgain{err.Error()}
+	err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n)))
+	l.in.crc = 0
+	if err == nil {
+		err = l.in.read(l.conn, floats.Bytes(data))
 	}
-	if floats.Checksum(0, data) != l.ans.Crc {
-		return nil, errAgain{"answer's checksum differs"}
+	if err == nil {
+		err = l.in.end(l.conn)
+	}
+	if err != nil {
+		return nil, errAgain{"answer: " + err.Error()}
 	}
 	return data, nil
 }

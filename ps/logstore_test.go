@@ -60,8 +60,9 @@ func TestStoreWaitsForPayload(t *testing.T) {
 	p.opened(9)
 	stored := make(chan error, 1)
 	go func() { stored <- s.StoreLogs([]*raft.Log{logOf(t, 1, 1, ref(9, 1)), logOf(t, 2, 1, ref(9, 2))}) }()
+	p.begins(payloadID{9, 1})
 	arrival(p, ref(9, 1))
-	p.passed(payloadID{9, 1})
+	p.ends(payloadID{9, 1})
 	select {
 	case err := <-stored:
 		t.Fatalf("stored with a payload missing: %v", err)
@@ -86,7 +87,13 @@ func TestStoreFetches(t *testing.T) {
 		"no stream": func(*payloads) {},
 		"passed over": func(p *payloads) {
 			p.opened(9)
-			p.passed(payloadID{9, 5})
+			p.begins(payloadID{9, 5})
+		},
+		"begun and dropped": func(p *payloads) {
+			p.opened(9)
+			p.begins(payloadID{9, 1})
+			p.begins(payloadID{9, 2})
+			p.ends(payloadID{9, 1})
 		},
 		"stalled":      func(p *payloads) { p.opened(9) },
 		"stream ended": func(p *payloads) { p.opened(9); p.closed(9) },

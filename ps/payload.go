@@ -7,11 +7,18 @@ import (
 )
 
 // payload is the bytes of one request, in a pooled buffer. It is written by whoever
-// receives it, before it is shared, and never after.
+// receives it, from the front, and not where it has been filled. Before it is whole only the senders see it,
+// which pass on what there is of it.
 type payload struct {
 	id   payloadID
 	data []float32
-	crc  uint32
+
+	readers []*sender // to be woken when it grows; only who receives it looks at them
+
+	// Guarded by payloads.mu, but of a payload that nobody else knows of yet.
+	filled int    // bytes that are there
+	growth growth // whether more will come
+	crc    uint32 // when it is whole
 
 	// Guarded by payloads.mu. The buffer goes back to the pool when none holds.
 	pins    int  // users at work: the proposing request, senders, an apply, a fetch
@@ -19,6 +26,14 @@ type payload struct {
 	pending bool // arrived, but no entry in the log refers to it yet
 	arrived time.Time
 }
+
+type growth uint8
+
+const (
+	growing growth = iota
+	whole
+	failed // who sent it has gone
+)
 
 func (p *payload) size() int64 { return int64(4 * len(p.data)) }
 
@@ -46,13 +61,6 @@ type payloads struct {
 	pendingBytes int64
 	loggedBytes  int64
 	progress     uint64 // counts chunks received, to tell a slow stream from a dead one
-}
-
-// stream is what is known of a source's side channel to here. A source sends in the
-// order of its sequence, so what it has passed over will not come by itself.
-type stream struct {
-	open   int // connections
-	passed uint64
 }
 
 // poolGrain rounds buffers up, so that nearly equal requests share them: 4 KiB.
@@ -85,6 +93,7 @@ func (t *payloads) get(n int) *payload {
 	}
 	p.data = p.data[:n]
 	p.id, p.crc, p.pins, p.logged, p.pending = payloadID{}, 0, 1, 0, false
+	p.filled, p.growth, p.readers = 0, growing, p.readers[:0]
 	return p
 }
 
@@ -92,16 +101,55 @@ func (t *payloads) get(n int) *payload {
 func (t *payloads) share(p *payload) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	p.filled, p.growth = int(p.size()), whole
 	t.held[p.id] = p
 }
 
-// name gives a payload received from a client its id and shares it; it stays pinned.
+// name gives a payload that a client sends its id.
 func (t *payloads) name(p *payload) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.seq++
 	p.id = payloadID{t.source, t.seq}
+}
+
+// grow tells the senders that so many bytes of the payload are there.
+func (t *payloads) grow(p *payload, filled int) {
+	t.mu.Lock()
+	p.filled = filled
+	t.mu.Unlock()
+	p.wakeReaders()
+}
+
+// complete shares a payload that is all there; it stays pinned.
+func (t *payloads) complete(p *payload, crc uint32) {
+	t.mu.Lock()
+	p.filled, p.growth, p.crc = int(p.size()), whole, crc
 	t.held[p.id] = p
+	t.mu.Unlock()
+	p.wakeReaders()
+}
+
+// abandon takes a payload back of which no more will come, with the caller's pin.
+func (t *payloads) abandon(p *payload) {
+	t.mu.Lock()
+	p.growth = failed
+	t.mu.Unlock()
+	p.wakeReaders()
+	t.release(p)
+}
+
+func (p *payload) wakeReaders() {
+	for _, s := range p.readers {
+		poke(s.wake)
+	}
+}
+
+// reach is how much of a payload is there.
+func (t *payloads) reach(p *payload) (filled int, g growth) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return p.filled, p.growth
 }
 
 // arrive shares a payload received on the side channel and takes over the caller's pin.
@@ -114,6 +162,7 @@ func (t *payloads) arrive(p *payload, now time.Time) {
 		t.recycle(p)
 		return
 	}
+	p.filled, p.growth = int(p.size()), whole
 	p.pending, p.arrived = true, now
 	t.held[p.id] = p
 	t.pendingBytes += p.size()
@@ -266,58 +315,6 @@ func (t *payloads) notify() {
 	case t.wake <- struct{}{}:
 	default:
 	}
-}
-
-// opened, moved, passed and closed keep the books of the side channel's streams.
-func (t *payloads) opened(source uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := t.streams[source]
-	if s == nil {
-		s = &stream{}
-		t.streams[source] = s
-	}
-	s.open++
-}
-
-func (t *payloads) moved() {
-	t.mu.Lock()
-	t.progress++
-	t.mu.Unlock()
-}
-
-func (t *payloads) passed(id payloadID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if s := t.streams[id.source]; s != nil {
-		s.passed = max(s.passed, id.seq)
-	}
-	t.notify()
-}
-
-func (t *payloads) closed(source uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if s := t.streams[source]; s != nil {
-		if s.open--; s.open == 0 {
-			delete(t.streams, source)
-		}
-	}
-	t.notify()
-}
-
-// coming says that a stream is open on which the payload can still arrive by itself.
-func (t *payloads) coming(id payloadID) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := t.streams[id.source]
-	return s != nil && s.passed < id.seq
-}
-
-func (t *payloads) received() uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.progress
 }
 
 // discard gives back a payload that was never shared.

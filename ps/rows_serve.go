@@ -2,7 +2,6 @@ package ps
 
 import (
 	"fmt"
-	"hash/crc32"
 
 	"google.golang.org/protobuf/proto"
 
@@ -52,7 +51,7 @@ func (r *rows) decoderOf() *table.Decoder {
 // replica does not get there.
 func (s *session) writeRows(kind pb.ParamEntry_Kind) error {
 	r, q := s.r, &s.req
-	e := entry{kind: kind, step: id.Step(q.Step), keep: id.Step(q.Keep), ref: reference{length: int(q.Length), crc: q.Crc}}
+	e := entry{kind: kind, step: id.Step(q.Step), keep: id.Step(q.Keep)}
 	if kind == pb.ParamEntry_LOAD_ROWS {
 		if q.First > table.Slots || q.Last > table.Slots {
 			return s.refuse(fmt.Sprintf("slots [%d, %d) are no range of %d", q.First, q.Last, table.Slots))
@@ -76,23 +75,16 @@ func (s *session) writeRows(kind pb.ParamEntry_Kind) error {
 		}
 		return s.answer(result{status: pb.ParamAnswer_OK})
 	}
-	p, err := s.receive(int(q.Length) / 4)
-	if err != nil {
+	p, err := s.take(int(q.Length) / 4)
+	if p == nil {
 		return err
 	}
-	bad := ""
-	if got := floats.Checksum(0, p.data); got != q.Crc {
-		bad = fmt.Sprintf("payload has checksum %08x, the request says %08x", got, q.Crc)
-	} else if kind == pb.ParamEntry_PUSH_ROWS {
+	if kind == pb.ParamEntry_PUSH_ROWS {
 		if _, err := s.rows.decoder.Parts(floats.Bytes(p.data)); err != nil {
-			bad = err.Error()
+			r.payloads.release(p) // the followers drop theirs, which no entry refers to
+			return s.answer(result{status: pb.ParamAnswer_BAD_REQUEST, message: err.Error()})
 		}
 	}
-	if bad != "" {
-		r.payloads.discard(p)
-		return s.answer(result{status: pb.ParamAnswer_BAD_REQUEST, message: bad})
-	}
-	p.crc = q.Crc
 	res, err := s.commit(&e, p)
 	if err != nil {
 		return err
@@ -106,9 +98,10 @@ func (s *session) pullRows() error {
 	if q.Length > maxRows || q.Length%4 != 0 {
 		return s.refuse(fmt.Sprintf("keys of %d bytes, must be whole words, at most %d", q.Length, maxRows))
 	}
-	p, err := s.receive(int(q.Length) / 4)
-	if err != nil {
-		return err
+	p := r.payloads.get(int(q.Length) / 4)
+	if err := s.fill(p); err != nil {
+		r.payloads.discard(p)
+		return s.unreadable(err)
 	}
 	keys, _, err := s.rows.decoder.Keys(floats.Bytes(p.data))
 	r.payloads.discard(p)
@@ -179,15 +172,12 @@ func (s *session) scanRows() error {
 
 // sendBytes answers OK with bytes.
 func (s *session) sendBytes(pieces ...[]byte) error {
-	s.keep = append(s.keep[:0], nil)
-	crc, size := uint32(0), 0
+	s.out.reset()
 	for _, b := range pieces {
-		crc = crc32.Update(crc, floats.Castagnoli, b)
-		size += len(b)
-		s.keep = append(s.keep, b)
+		s.out.add(b)
 	}
 	ans := &s.ans
 	proto.Reset(ans)
-	ans.Status, ans.Length, ans.Crc = pb.ParamAnswer_OK, uint32(size), crc
-	return s.flush(ans, size)
+	ans.Status, ans.Length = pb.ParamAnswer_OK, uint32(s.out.size)
+	return s.flush(ans)
 }

@@ -3,11 +3,13 @@ package ps
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
 
-// sender streams the leader's payloads to one follower. Its queue is bounded in bytes:
+// sender streams the leader's payloads to one follower, each while the client is still
+// sending it, several side by side. Its queue is bounded in bytes:
 // what finds no room, or is queued when the connection breaks, is dropped, and the
 // follower fetches it when Raft shows it the entry. So a slow or dead follower costs the
 // leader a bounded amount of memory and never any time.
@@ -19,10 +21,9 @@ type sender struct {
 	patience time.Duration
 
 	mu    sync.Mutex
-	queue []*payload // each pinned once
-	head  int        // queue[:head] is sent
-	bytes int64
-	wake  chan struct{} // capacity 1
+	queue []transmission // in the order of the payloads' numbers
+	bytes int64          // of the payloads in it, and of that which is being finished
+	wake  chan struct{}  // capacity 1
 	done  chan struct{}
 	stop  context.CancelFunc
 }
@@ -40,36 +41,66 @@ func startSender(ctx context.Context, to endpoint, p *payloads, dial dialFunc, l
 	return s
 }
 
+// transmission is a payload in the queue, pinned once.
+type transmission struct {
+	p     *payload
+	begun bool
+	sent  int // bytes
+}
+
+// chunk is what of a payload is sent next: its bytes [from, to), and with growth other than growing its end.
+type chunk struct {
+	p        *payload
+	begin    bool
+	from, to int
+	growth   growth
+	crc      uint32
+}
+
+// chunkBytes is the most that is sent of one payload before it is the next one's turn.
+const chunkBytes = 1 << 20
+
 // offer queues the payload if there is room. The caller's own pin keeps it alive
 // meanwhile.
-func (s *sender) offer(p *payload) {
+func (s *sender) offer(p *payload) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bytes > 0 && s.bytes+p.size() > s.limit {
-		return
+		return false
 	}
 	s.payloads.repin(p)
-	if s.head == len(s.queue) {
-		s.queue, s.head = s.queue[:0], 0
-	}
-	s.queue = append(s.queue, p)
+	s.queue = append(s.queue, transmission{p: p})
 	s.bytes += p.size()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	poke(s.wake)
+	return true
 }
 
-func (s *sender) next() *payload {
+// next takes what can be sent now of the first payload of which anything can. None is passed over before it has
+// begun, so they begin in order. With its end a payload leaves the queue and is the caller's to finish.
+func (s *sender) next() (t chunk, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.head == len(s.queue) {
-		return nil
+	for i := range s.queue {
+		q := &s.queue[i]
+		filled, growth := s.payloads.reach(q.p)
+		if q.begun && q.sent == filled && growth == growing {
+			continue
+		}
+		t = chunk{p: q.p, begin: !q.begun, from: q.sent, to: min(filled, q.sent+chunkBytes), growth: growth}
+		switch {
+		case growth == failed:
+			t.to = t.from
+		case t.to < filled:
+			t.growth = growing
+		}
+		q.begun, q.sent = true, t.to
+		if t.growth != growing {
+			t.crc = q.p.crc
+			s.queue = slices.Delete(s.queue, i, i+1)
+		}
+		return t, true
 	}
-	p := s.queue[s.head]
-	s.queue[s.head] = nil
-	s.head++
-	return p
+	return chunk{}, false
 }
 
 func (s *sender) finished(p *payload) {
@@ -81,9 +112,14 @@ func (s *sender) finished(p *payload) {
 
 // drain drops everything queued.
 func (s *sender) drain() {
-	for p := s.next(); p != nil; p = s.next() {
-		s.finished(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.queue {
+		s.bytes -= q.p.size()
+		s.payloads.release(q.p)
 	}
+	clear(s.queue)
+	s.queue = s.queue[:0]
 }
 
 func (s *sender) close() {
@@ -122,8 +158,8 @@ func (s *sender) stream(ctx context.Context, conn net.Conn) {
 		return
 	}
 	for {
-		p := s.next()
-		if p == nil {
+		t, ok := s.next()
+		if !ok {
 			select {
 			case <-s.wake:
 				continue
@@ -131,8 +167,10 @@ func (s *sender) stream(ctx context.Context, conn net.Conn) {
 				return
 			}
 		}
-		err := w.store(conn, p, s.patience)
-		s.finished(p)
+		err := w.chunk(conn, t, s.patience)
+		if t.growth != growing {
+			s.finished(t.p)
+		}
 		if err != nil {
 			return
 		}

@@ -34,8 +34,8 @@ type session struct {
 	req      pb.ParamRequest
 	ans      pb.ParamAnswer
 	head     []byte
-	vec      net.Buffers // what is written
-	keep     net.Buffers // vec's memory: writing consumes vec
+	out      gather
+	in       intake
 	versions []*version
 	ticker   *time.Ticker
 	rows     rowsRoom
@@ -104,7 +104,6 @@ func (s *session) write(kind pb.ParamEntry_Kind) error {
 	e := entry{
 		kind: kind, step: id.Step(q.Step), keep: id.Step(q.Keep),
 		first: id.Block(q.First), last: id.Block(q.Last), parts: bytes.Clone(q.Parts),
-		ref: reference{length: int(q.Length), crc: q.Crc},
 	}
 	if err := checkRequest(r.cfg.Layout, r.shard, r.cfg.Optimizer.Slots(), &e, int(q.Length)); err != nil {
 		return s.refuse(err.Error())
@@ -126,15 +125,10 @@ func (s *session) write(kind pb.ParamEntry_Kind) error {
 		}
 		return s.notLeader()
 	}
-	p, err := s.receive(int(q.Length) / 4)
-	if err != nil {
+	p, err := s.take(int(q.Length) / 4)
+	if p == nil {
 		return err
 	}
-	if got := floats.Checksum(0, p.data); got != q.Crc {
-		r.payloads.discard(p)
-		return s.answer(result{status: pb.ParamAnswer_BAD_REQUEST, message: fmt.Sprintf("payload has checksum %08x, the request says %08x", got, q.Crc)})
-	}
-	p.crc = q.Crc
 	res, err := s.commit(&e, p)
 	if err != nil {
 		return err
@@ -148,29 +142,60 @@ func (s *session) write(kind pb.ParamEntry_Kind) error {
 	return s.answer(res)
 }
 
-// receive reads a request's payload into a pooled buffer.
-func (s *session) receive(values int) (*payload, error) {
-	r := s.r
-	p := r.payloads.get(values)
-	rest := floats.Bytes(p.data)
-	for len(rest) > 0 {
-		n := min(len(rest), receiveChunk)
-		err := s.conn.SetReadDeadline(time.Now().Add(allowance(r.cfg.Patience, n)))
-		if err == nil {
-			_, err = io.ReadFull(s.conn, rest[:n])
-		}
-		if err != nil {
-			r.payloads.discard(p)
-			return nil, err
-		}
-		r.bytesIn.Add(uint64(n))
-		rest = rest[n:]
+// take receives a payload that is to be replicated; the followers are sent what there is of it. It is nil when the
+// request is done with, because of err or without.
+func (s *session) take(values int) (*payload, error) {
+	t := s.r.payloads
+	p := t.get(values)
+	s.r.announce(p)
+	if err := s.fill(p); err != nil {
+		t.abandon(p)
+		return nil, s.unreadable(err)
 	}
-	return p, s.conn.SetReadDeadline(time.Time{})
+	t.complete(p, s.in.crc)
+	return p, nil
 }
 
-// drain reads a payload that nobody needs, so that the connection can go on.
+// fill reads a request's payload, and its checksum.
+func (s *session) fill(p *payload) error {
+	r, data := s.r, floats.Bytes(p.data)
+	if len(data) == 0 {
+		return nil
+	}
+	s.in.crc = 0
+	for done := 0; done < len(data); {
+		n := min(len(data)-done, pieceBytes)
+		err := s.conn.SetReadDeadline(time.Now().Add(allowance(r.cfg.Patience, n)))
+		if err == nil {
+			err = s.in.read(s.conn, data[done:done+n])
+		}
+		if err != nil {
+			return err
+		}
+		r.bytesIn.Add(uint64(n))
+		done += n
+		r.payloads.grow(p, done)
+	}
+	if err := s.in.end(s.conn); err != nil {
+		return err
+	}
+	return s.conn.SetReadDeadline(time.Time{})
+}
+
+// unreadable answers a request whose payload was damaged on the way; the connection is still in step.
+func (s *session) unreadable(err error) error {
+	if !errors.Is(err, errChecksum) {
+		return err
+	}
+	return s.answer(result{status: pb.ParamAnswer_BAD_REQUEST, message: "the payload is not what was sent: " + err.Error()})
+}
+
+// drain reads a payload that nobody needs, and its checksum, so that the connection can go on.
 func (s *session) drain(n int) error {
+	if n == 0 {
+		return nil
+	}
+	n += len(s.in.tail)
 	if err := s.conn.SetReadDeadline(time.Now().Add(allowance(s.r.cfg.Patience, n))); err != nil {
 		return err
 	}
@@ -180,16 +205,15 @@ func (s *session) drain(n int) error {
 	return s.conn.SetReadDeadline(time.Time{})
 }
 
-// commit gives the payload to the followers and the reference to Raft, at the same time,
-// and waits. The payload stays pinned until Raft is done with the proposal: a leader that
-// could not find its own payload would lose its leadership.
+// commit gives the reference to Raft and waits. The payload stays pinned until Raft is done with the proposal: a leader
+// that could not find its own payload would lose its leadership.
 func (s *session) commit(e *entry, p *payload) (result, error) {
 	r := s.r
-	if err := s.waitForRoom(p); err != nil {
+	defer r.payloads.release(p)
+	if err := s.waitForRoom(); err != nil {
 		return result{}, err
 	}
-	defer r.payloads.release(p)
-	future, err := r.proposePush(e, p)
+	future, err := r.submit(e, p)
 	if err != nil {
 		return result{}, err
 	}
@@ -206,16 +230,23 @@ func (s *session) commit(e *entry, p *payload) (result, error) {
 	return res, nil
 }
 
-func (r *replica) proposePush(e *entry, p *payload) (raft.ApplyFuture, error) {
+// announce names a payload and has the senders pass it on as it grows.
+func (r *replica) announce(p *payload) {
 	r.propose.Lock()
+	defer r.propose.Unlock()
 	r.payloads.name(p)
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, to := range r.senders {
-		to.offer(p)
+		if to.offer(p) {
+			p.readers = append(p.readers, to)
+		}
 	}
-	r.mu.Unlock()
-	r.propose.Unlock()
-	e.ref.id = p.id
+}
+
+// submit proposes an entry with a payload that is whole.
+func (r *replica) submit(e *entry, p *payload) (raft.ApplyFuture, error) {
+	e.ref = reference{id: p.id, length: int(p.size()), crc: p.crc}
 	data, err := e.encode()
 	if err != nil {
 		return nil, err
@@ -225,18 +256,16 @@ func (r *replica) proposePush(e *entry, p *payload) (raft.ApplyFuture, error) {
 
 // waitForRoom delays a proposal while the log is far beyond its limit because cutting it
 // does not keep up.
-func (s *session) waitForRoom(p *payload) error {
+func (s *session) waitForRoom() error {
 	r := s.r
 	for r.payloads.logBytes() > 3*r.logLimit {
 		poke(r.cut)
 		select {
 		case <-s.ticker.C:
 			if err := s.send(&pb.ParamAnswer{Status: pb.ParamAnswer_WORKING}); err != nil {
-				r.payloads.discard(p)
 				return err
 			}
 		case <-r.ctx.Done():
-			r.payloads.discard(p)
 			return errHangUp
 		}
 	}
@@ -339,22 +368,19 @@ func (s *session) pin() error {
 func (s *session) sendVersions(state bool) error {
 	defer releaseAll(s.versions)
 	slots := s.r.cfg.Optimizer.Slots()
-	s.keep = append(s.keep[:0], nil)
-	crc, size := uint32(0), 0
+	s.out.reset()
 	for _, v := range s.versions {
-		data := v.state()
-		if !state {
-			data = v.w(slots)
+		if state {
+			s.out.add(floats.Bytes(v.state()))
+		} else {
+			s.out.add(floats.Bytes(v.w(slots)))
 		}
-		crc = floats.Checksum(crc, data)
-		size += 4 * len(data)
-		s.keep = append(s.keep, floats.Bytes(data))
 	}
 	ans := &s.ans
 	proto.Reset(ans)
-	ans.Status, ans.Length, ans.Crc = pb.ParamAnswer_OK, uint32(size), crc
+	ans.Status, ans.Length = pb.ParamAnswer_OK, uint32(s.out.size)
 	ans.Clock, ans.Updates = progress(s.versions)
-	return s.flush(ans, size)
+	return s.flush(ans)
 }
 
 func (s *session) answer(r result) error {
@@ -393,23 +419,22 @@ func (s *session) notLeader() error {
 }
 
 func (s *session) send(ans *pb.ParamAnswer) error {
-	s.keep = append(s.keep[:0], nil)
-	return s.flush(ans, 0)
+	s.out.reset()
+	return s.flush(ans)
 }
 
-// flush writes the answer and whatever keep holds behind its first place.
-func (s *session) flush(ans *pb.ParamAnswer, size int) error {
+// flush writes the answer and whatever is to go behind it.
+func (s *session) flush(ans *pb.ParamAnswer) error {
 	ans.Node = string(s.r.cfg.Self.Node)
 	head, err := pb.AppendMessage(s.head[:0], ans)
 	if err != nil {
 		return err
 	}
-	s.head, s.keep[0] = head, head
-	if err := s.conn.SetWriteDeadline(time.Now().Add(allowance(s.r.cfg.Patience, size))); err != nil {
+	s.head = head
+	if err := s.conn.SetWriteDeadline(time.Now().Add(allowance(s.r.cfg.Patience, s.out.size))); err != nil {
 		return err
 	}
-	s.vec = s.keep
-	_, err = s.vec.WriteTo(s.conn)
-	clear(s.keep)
+	err = s.out.writeTo(s.conn, head)
+	s.out.reset()
 	return err
 }

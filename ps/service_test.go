@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
 	pb "github.com/musterml/muster/proto"
@@ -191,12 +192,12 @@ func TestAbsurdRequests(t *testing.T) {
 		"range outside":       {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: 0, Last: 17}, nil},
 		"range absurd":        {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: math.MaxUint64, Last: 1}, nil},
 		"range reversed":      {&pb.ParamRequest{Kind: pb.ParamRequest_PUT, First: 3, Last: 2}, nil},
-		"none of the shard":   {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: 1, Last: 2, Length: 256}, make([]byte, 256)},
-		"length wrong":        {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: 0, Last: 1, Length: 252}, make([]byte, 252)},
+		"none of the shard":   {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: 1, Last: 2, Length: 256}, make([]byte, 256+4)},
+		"length wrong":        {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: 0, Last: 1, Length: 252}, make([]byte, 252+4)},
 		"length absurd":       {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: 0, Last: 1, Length: math.MaxUint32}, nil},
-		"checksum wrong":      {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: 0, Last: 1, Length: 256, Crc: 1}, make([]byte, 256)},
+		"checksum wrong":      {&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, First: 0, Last: 1, Length: 256}, make([]byte, 256+4)},
 		"pull outside":        {&pb.ParamRequest{Kind: pb.ParamRequest_PULL, First: 5, Last: 500}, nil},
-		"pull with a payload": {&pb.ParamRequest{Kind: pb.ParamRequest_PULL, First: 5, Last: 6, Length: 4}, make([]byte, 4)},
+		"pull with a payload": {&pb.ParamRequest{Kind: pb.ParamRequest_PULL, First: 5, Last: 6, Length: 4}, make([]byte, 4+4)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn := c.rawConn(p, clientTopic(0))
@@ -242,7 +243,10 @@ func FuzzWire(f *testing.F) {
 		}
 		return append(b, make([]byte, payload)...)
 	}
-	f.Add(true, request(&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, Step: 4, Last: 2, Length: 512}, 512))
+	f.Add(true, request(&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, Step: 4, Last: 2, Length: 512}, 512+4))
+	good := request(&pb.ParamRequest{Kind: pb.ParamRequest_PUSH, Step: 5, Last: 2, Length: 512}, 512)
+	f.Add(true, binary.LittleEndian.AppendUint32(good, floats.Checksum(0, make([]float32, 128))))
+	f.Add(true, good[:len(good)-100]) // ends in the middle, after the followers were told
 	f.Add(true, request(&pb.ParamRequest{Kind: pb.ParamRequest_PULL, Step: 5, Last: 2, State: true}, 0))
 	f.Add(true, request(&pb.ParamRequest{Kind: pb.ParamRequest_STEPS}, 0))
 	f.Add(true, binary.LittleEndian.AppendUint32(nil, math.MaxUint32))
@@ -250,6 +254,22 @@ func FuzzWire(f *testing.F) {
 		b := frame{frameOpen, 0, payloadID{7, 0}, 0}.append(nil)
 		f.Add(false, append(frame{kind, 0, payloadID{7, 1}, 64}.append(b), make([]byte, 64)...))
 	}
+	part := func(frames ...frame) (b []byte) {
+		for _, f := range append([]frame{{frameOpen, 0, payloadID{7, 0}, 0}}, frames...) {
+			f.id.source = 7
+			b = f.append(b)
+			if f.kind == framePart {
+				b = append(b, make([]byte, f.length)...)
+			}
+		}
+		return b
+	}
+	one, two := payloadID{7, 1}, payloadID{7, 2}
+	f.Add(false, part(frame{frameBegin, 0, one, 64}, frame{frameBegin, 0, two, 32}, frame{framePart, 0, one, 32}, frame{framePart, 0, two, 32},
+		frame{framePart, 0, one, 32}, frame{frameEnd, floats.Checksum(0, make([]float32, 16)), one, 0}, frame{frameDrop, 0, two, 0}))
+	f.Add(false, part(frame{frameBegin, 0, one, 64}, frame{framePart, 0, one, 32}, frame{frameEnd, 0, one, 0}))
+	f.Add(false, part(frame{frameBegin, 0, one, 64}, frame{framePart, 0, one, 128}))
+	f.Add(false, part(frame{frameBegin, 0, one, 64}, frame{frameBegin, 0, one, 64}))
 	f.Add(false, frame{frameStore, 0, payloadID{7, 1}, math.MaxUint64}.append(nil))
 	topics := map[bool]string{true: clientTopic(0), false: payloadTopic(0, c.live()[0].self)}
 	f.Fuzz(func(t *testing.T, toClient bool, data []byte) {

@@ -195,7 +195,7 @@ func (s *benchReplicas) rounds(ctx context.Context, n int) ([]float64, error) {
 		}
 	}
 	return benchRounds(n, benchLanes(s.o, leads), func(b id.Block) error {
-		err := s.server.Commit(ctx, s.o.layout().Shard(b), steps[b], b, b+1, fillOnce)
+		err := s.server.Commit(s.o.layout().Shard(b), steps[b], b, b+1, fillOnce)
 		steps[b]++
 		return err
 	})
