@@ -34,6 +34,11 @@ func blame(r *nn.Replica, w []float32, in data.Batch, key device.DropoutKey, gra
 	}
 }
 
+// blame says what is wrong with the unit of a shard, which a bench looks at alone.
+func (w *work) blame(b *bench, s id.Step, l id.LogicalShard, weights []float32) error {
+	return blame(b.replica, weights, w.loader.Fill(s, []id.LogicalShard{l}, b.batch), w.key(s, l), w.units[l].grad)
+}
+
 // key tells the dropouts of a unit from all others.
 func (w *work) key(s id.Step, l id.LogicalShard) device.DropoutKey {
 	return device.DropoutKey{Seed: w.job.Seed, Step: uint64(s), Shard: uint16(l)}
@@ -50,7 +55,7 @@ func (w *work) explain(s id.Step, weights []float32, mine []id.LogicalShard, err
 		if finite(u.Loss) && allFinite(u.grad) {
 			continue
 		}
-		return fmt.Errorf("%v of %v: %w", s, l, blame(b.replica, weights, w.loader.Fill(s, l, b.batch), w.key(s, l), u.grad))
+		return fmt.Errorf("%v of %v: %w", s, l, w.blame(b, s, l, weights))
 	}
 	return errElsewhere
 }

@@ -38,7 +38,7 @@ func (w *work) observe(ctx context.Context, s id.Step, weights []float32) error 
 	}
 	observed, samples := make([][]float32, len(slices)), make([]int, len(slices))
 	err := w.each(ctx, len(slices), func(b *bench, i int) error {
-		in := w.loader.Fill(slices[i].step, slices[i].shard, b.batch)
+		in := w.loader.Fill(slices[i].step, []id.LogicalShard{slices[i].shard}, b.batch)
 		observed[i], samples[i] = make([]float32, w.spec.Statistics()), in.Len()
 		return b.replica.Observe(weights, in, observed[i])
 	})

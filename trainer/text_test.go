@@ -74,8 +74,8 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 		}
 	}
 	whole, all := data.Batches{Size: 20, LogicalShards: 1}, data.NewBatch(train, 20)
-	in := data.NewLoader(train, j.Seed, whole).Fill(0, 0, all)
-	r, err := spec.NewReplica(dev, 20)
+	in := data.NewLoader(train, j.Seed, whole).Fill(0, []id.LogicalShard{0}, all)
+	r, err := spec.NewReplica(dev, 20, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ type unit struct {
 	test nn.Result // of the shard's part of the held-out data, where the step evaluates
 }
 
-// work computes units, several at a time, each on one core.
+// work computes units on several cores, on each a group of them at a time. How they are grouped changes no bit of them.
 type work struct {
 	job     Job
 	spec    *nn.Spec
@@ -37,6 +37,8 @@ type work struct {
 	heldOut *data.HeldOut
 	steps   id.Step
 	samples int     // of a pass
+	slice   int     // samples of a unit, at most
+	group   int     // units in a group, at most
 	scale   float32 // 1/labels of a whole batch
 	flight  *flight.Recorder
 	moved   chan struct{} // a unit's gradient has come further
@@ -45,13 +47,20 @@ type work struct {
 	norms   norms
 }
 
-// bench is what one unit at a time needs.
+// bench is what one group of units at a time needs.
 type bench struct {
 	replica *nn.Replica
 	batch   data.Batch
-	span    flight.Span // of what it does now
+	group   []id.LogicalShard // that it computes now
+	parts   []nn.Part         // of it
+	span    flight.Span       // of what it does now
 	mark    flight.Mark
 }
+
+// groupWeights is how many times the memory of the weights the values may take that a group's layers put out. Every group reads
+// and packs all weights, so it pays to have many samples for them; but values that are many more than the weights cost
+// memory and caches, and gain nothing. Measured with the four models of bench/RESULTS-cpu.md.
+const groupWeights = 4
 
 func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset, rec *flight.Recorder) (*work, error) {
 	b := job.batches()
@@ -59,14 +68,16 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		job: job, spec: spec, steps: job.batches().Steps(job.Passes, train.Len()), samples: train.Len(),
 		scale:  1 / (float32(job.Batch.Size) * float32(spec.Targets())),
 		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
-		units: make([]unit, b.LogicalShards), flight: rec, moved: make(chan struct{}, 1),
+		units: make([]unit, b.LogicalShards), flight: rec, moved: make(chan struct{}, 1), slice: b.MaxSlice(),
 	}
-	for i := range min(runtime.GOMAXPROCS(0), b.LogicalShards) {
-		r, err := spec.NewReplica(dev, b.MaxSlice())
+	benches := min(runtime.GOMAXPROCS(0), b.LogicalShards)
+	w.group = min(max(1, groupWeights*spec.Params()/(w.slice*spec.Outputs())), upTo(b.LogicalShards, benches))
+	for i := range benches {
+		r, err := spec.NewReplica(dev, w.group*w.slice, w.group)
 		if err != nil {
 			return nil, errors.Join(err, w.close())
 		}
-		bench := &bench{replica: r, batch: data.NewBatch(train, b.MaxSlice())}
+		bench := &bench{replica: r, batch: data.NewBatch(train, w.group*w.slice)}
 		bench.span.Track = flight.Compute + flight.Track(i)
 		r.Progress = func(complete int) { w.progress(bench, complete) }
 		w.benches = append(w.benches, bench)
@@ -106,11 +117,15 @@ func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []floa
 			todo = append(todo, l)
 		}
 	}
-	return w.each(ctx, len(todo), func(b *bench, i int) error {
+	groups := upTo(len(todo), min(w.group, upTo(len(todo), len(w.benches))))
+	return w.each(ctx, groups, func(b *bench, i int) error {
 		b.span.View, b.span.Step = v, s
-		return w.do(b, s, todo[i], weights)
+		return w.do(b, s, todo[i*len(todo)/groups:(i+1)*len(todo)/groups], weights)
 	})
 }
+
+// upTo is how many parts of at most size n things make; none of no things.
+func upTo(n, size int) int { return (n + size - 1) / max(1, size) }
 
 // each does n things on all benches. It stops between them when ctx ends, or when one fails.
 func (w *work) each(ctx context.Context, n int, do func(b *bench, i int) error) error {
@@ -134,42 +149,77 @@ func (w *work) each(ctx context.Context, n int, do func(b *bench, i int) error) 
 	return cmp.Or(errs...) // one says it all: they are alike
 }
 
-func (w *work) do(b *bench, s id.Step, l id.LogicalShard, weights []float32) (err error) {
-	u := &w.units[l]
-	u.step, u.done = s, false
-	u.Result, u.test = nn.Result{}, nn.Result{}
-	b.span.Shard = l
+// do does a group of units: their gradients together, what they evaluate one by one.
+func (w *work) do(b *bench, s id.Step, group []id.LogicalShard, weights []float32) error {
+	for _, l := range group {
+		u := &w.units[l]
+		u.step, u.done = s, false
+		u.Result, u.test = nn.Result{}, nn.Result{}
+	}
 	if s < w.steps {
+		err := w.gradients(b, s, group, weights)
+		for i := 0; err != nil && i < len(group); i++ { // alone, the unit whose fault it is can say so
+			if fault := w.gradients(b, s, group[i:i+1], weights); fault != nil {
+				return fmt.Errorf("%v of %v: %w", s, group[i], fault)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%v: %w", s, err)
+		}
+	}
+	for _, l := range group {
+		if w.evaluates(s) {
+			if err := w.evaluate(b, s, l, weights); err != nil {
+				return fmt.Errorf("held-out data of %v after %v: %w", l, s, err)
+			}
+		}
+		w.units[l].done = true
+	}
+	return nil
+}
+
+// gradients finds the gradients of a group's units.
+func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights []float32) error {
+	b.group, b.parts = group, b.parts[:0]
+	for _, l := range group {
+		u := &w.units[l]
 		if u.grad == nil {
 			u.grad = make([]float32, w.spec.Params())
 		}
-		w.begin(b, "forward")
-		in := w.loader.Fill(s, l, b.batch)
-		u.Result, err = b.replica.Gradient(weights, in, w.key(s, l), w.scale, u.grad)
+		_, n := w.job.batches().Slice(s, l)
+		b.parts = append(b.parts, nn.Part{Samples: n, Key: w.key(s, l), Grad: u.grad})
+	}
+	w.begin(b, "forward", group)
+	if err := b.replica.Gradients(weights, w.loader.Fill(s, group, b.batch), w.scale, b.parts); err != nil {
+		return err
+	}
+	for i, l := range group {
+		u := &w.units[l]
+		u.Result = b.parts[i].Result
 		// Of exact sums the exponents tell whether the gradient is finite, see explain.
-		if err == nil && !(finite(u.Loss) && (w.job.Sync.Sum == SumExact || allFinite(u.grad))) {
-			err = blame(b.replica, weights, in, w.key(s, l), u.grad)
+		if !(finite(u.Loss) && (w.job.Sync.Sum == SumExact || allFinite(u.grad))) {
+			return w.blame(b, s, l, weights)
+		}
+	}
+	return nil
+}
+
+// evaluate measures the weights on a shard's part of the held-out data.
+func (w *work) evaluate(b *bench, s id.Step, l id.LogicalShard, weights []float32) error {
+	u := &w.units[l]
+	w.begin(b, "evaluate", []id.LogicalShard{l})
+	defer w.end(b)
+	for in := range w.heldOut.Chunks(l, b.batch.Room(w.slice)) { // sums hang on how they are cut, so not on groups
+		r, err := b.replica.Evaluate(weights, w.norms.stats, in)
+		if err == nil && !finite(r.Loss) {
+			err = blame(b.replica, weights, in, device.DropoutKey{}, nil)
 		}
 		if err != nil {
-			return fmt.Errorf("%v of %v: %w", s, l, err)
+			return err
 		}
+		u.test.Loss += r.Loss
+		u.test.Correct += r.Correct
 	}
-	if w.evaluates(s) {
-		w.begin(b, "evaluate")
-		defer w.end(b)
-		for in := range w.heldOut.Chunks(l, b.batch) {
-			r, err := b.replica.Evaluate(weights, w.norms.stats, in)
-			if err == nil && !finite(r.Loss) {
-				err = blame(b.replica, weights, in, device.DropoutKey{}, nil)
-			}
-			if err != nil {
-				return fmt.Errorf("held-out data of %v after %v: %w", l, s, err)
-			}
-			u.test.Loss += r.Loss
-			u.test.Correct += r.Correct
-		}
-	}
-	u.done = true
 	return nil
 }
 
@@ -196,9 +246,11 @@ func (w *work) await(ctx context.Context, shards []id.LogicalShard, offset int) 
 	return true
 }
 
-// progress hears how far a bench has come with a gradient.
+// progress hears how far a bench has come with the gradients of its group.
 func (w *work) progress(b *bench, complete int) {
-	w.units[b.span.Shard].from.Store(int64(complete))
+	for _, l := range b.group {
+		w.units[l].from.Store(int64(complete))
+	}
 	select {
 	case w.moved <- struct{}{}:
 	default:
@@ -206,14 +258,14 @@ func (w *work) progress(b *bench, complete int) {
 	switch complete {
 	case w.spec.Params():
 		w.end(b)
-		w.begin(b, "backward")
+		w.begin(b, "backward", b.group)
 	case 0:
 		w.end(b)
 	}
 }
 
-func (w *work) begin(b *bench, what string) {
-	b.span.What = what
+func (w *work) begin(b *bench, what string, group []id.LogicalShard) {
+	b.span.What, b.span.Shard, b.span.Shards = what, group[0], len(group)
 	b.mark = w.flight.Begin(b.span)
 }
 

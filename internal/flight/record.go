@@ -23,7 +23,8 @@ type Line struct {
 	Track     string  `json:"track"` // "step", "sum", "ring", "servers", "compute 0"
 	View      uint64  `json:"view"`
 	Step      uint64  `json:"step"`
-	Shard     *int    `json:"shard,omitempty"`
+	Shard     *int    `json:"shard,omitempty"`  // the first of
+	Shards    int     `json:"shards,omitempty"` // so many; 0 is one
 	Of        string  `json:"of,omitempty"`
 	Bucket    *uint32 `json:"bucket,omitempty"`
 	Bytes     int     `json:"bytes,omitempty"`
@@ -81,6 +82,9 @@ func (s *Span) line(now int64) Line {
 	case s.Track >= Compute:
 		shard := int(s.Shard)
 		l.Shard = &shard
+		if s.Shards > 1 {
+			l.Shards = s.Shards
+		}
 	}
 	if s.Err != nil {
 		l.Error = s.Err.Error()

@@ -22,11 +22,12 @@ const (
 
 // Span is one thing that a node did.
 type Span struct {
-	What  string // the same every time: "forward", "AllReduce"
-	Track Track
-	View  id.View
-	Step  id.Step
-	Shard id.LogicalShard // on the Compute tracks
+	What   string // the same every time: "forward", "AllReduce"
+	Track  Track
+	View   id.View
+	Step   id.Step
+	Shard  id.LogicalShard // on the Compute tracks: the first of
+	Shards int             // so many that are computed together
 
 	// Of operations on the ring:
 	Of        string // how elements become one: "SumInt32"; "" where they do not

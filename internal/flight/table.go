@@ -48,6 +48,9 @@ func (l *Line) name() string {
 	}
 	if l.Shard != nil {
 		name += fmt.Sprintf(", shard %d", *l.Shard)
+		if l.Shards > 1 {
+			name += fmt.Sprintf(" and %d more", l.Shards-1)
+		}
 	}
 	return name
 }

@@ -70,12 +70,16 @@ func NewLoader(d Dataset, seed uint64, b Batches) *Loader {
 	return &Loader{data: d, order: Order(seed, d.Len()), batches: b}
 }
 
-// Fill loads the samples of a logical shard of a step into a Batch that has room for
-// MaxSlice of them, and returns the part that it filled. It allocates nothing.
-func (l *Loader) Fill(step id.Step, shard id.LogicalShard, b Batch) Batch {
-	first, n := l.batches.Slice(step, shard)
-	for i := range n {
-		l.data.Sample(l.order.Sample(first+Position(i)), b.part(i, i+1))
+// Fill loads the samples of logical shards of a step, one shard after the other, into a Batch that has room for
+// MaxSlice of them for each shard, and returns the part that it filled. It allocates nothing.
+func (l *Loader) Fill(step id.Step, shards []id.LogicalShard, b Batch) Batch {
+	at := 0
+	for _, shard := range shards {
+		first, n := l.batches.Slice(step, shard)
+		for i := range n {
+			l.data.Sample(l.order.Sample(first+Position(i)), b.part(at, at+1))
+			at++
+		}
 	}
-	return b.first(n)
+	return b.first(at)
 }

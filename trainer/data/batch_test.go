@@ -73,7 +73,7 @@ func TestLoaderGivesEverySampleOncePerPass(t *testing.T) {
 		var got []int32
 		for step := range b.Steps(passes, n) {
 			for shard := range b.LogicalShards {
-				in := l.Fill(step, id.LogicalShard(shard), batch)
+				in := l.Fill(step, []id.LogicalShard{id.LogicalShard(shard)}, batch)
 				for i, label := range in.Labels {
 					if in.X[2*i] != float32(label) || in.X[2*i+1] != -float32(label) {
 						t.Fatalf("%+v: sample %d has x %v", b, label, in.X[2*i:2*i+2])
@@ -106,9 +106,9 @@ func TestLoaderAllocatesNothing(t *testing.T) {
 		b := Batches{64, 4}
 		l, h := NewLoader(train, 1, b), NewHeldOut(test, 4)
 		batch := NewBatch(train, b.MaxSlice())
-		step := id.Step(0)
+		step, shards := id.Step(0), []id.LogicalShard{1}
 		if n := testing.AllocsPerRun(20, func() {
-			l.Fill(step, 1, batch)
+			l.Fill(step, shards, batch)
 			h.Fill(2, int(step), batch)
 			step++
 		}); n != 0 {

@@ -46,6 +46,9 @@ func NewBatch(d Dataset, n int) Batch {
 // Len is the number of samples.
 func (b Batch) Len() int { return b.n }
 
+// Room is room for n samples, in the same memory; at most Len.
+func (b Batch) Room(n int) Batch { return b.part(0, n) }
+
 // part is the samples [from, to), in the same memory. Of kind Sparse it keeps all the room
 // there is: a sample begins where the one before it ends.
 func (b Batch) part(from, to int) Batch {

@@ -41,7 +41,7 @@ func TestSparseBatch(t *testing.T) {
 	for step := range b.Steps(2, n) {
 		for shard := range id.LogicalShard(2) {
 			first, count := b.Slice(step, shard)
-			in := loader.Fill(step, shard, room)
+			in := loader.Fill(step, []id.LogicalShard{shard}, room)
 			if in.Len() != count || len(in.Starts) != count+1 || in.Starts[0] != 0 || len(in.Columns) != int(in.Starts[count]) || len(in.Values) != len(in.Columns) || in.Labels != nil || in.X != nil {
 				t.Fatalf("%v of %v: %+v", step, shard, in)
 			}

@@ -11,6 +11,7 @@ import "github.com/musterml/muster/trainer/device"
 type allocator struct {
 	stream device.Stream
 	batch  int
+	parts  int
 	err    error
 	sizes  []int              // by depth: the largest gradient, of one sample
 	grads  [][2]device.Buffer // by depth
@@ -38,6 +39,22 @@ func (a *allocator) room(kind device.Kind, n int) device.Buffer {
 
 // perSample is n elements for each sample.
 func (a *allocator) perSample(kind device.Kind, n int) device.Buffer { return a.room(kind, a.batch*n) }
+
+// Outputs is how many values all layers together put out for one sample, which a replica keeps from the forward to the backward pass.
+func (s *Spec) Outputs() int {
+	var sum func(layers []layer) int
+	sum = func(layers []layer) (n int) {
+		for _, l := range layers {
+			if r, ok := l.(*residual); ok {
+				n += sum(r.body) + sum(r.shortcut)
+			} else {
+				n += l.out().size()
+			}
+		}
+		return n
+	}
+	return sum(s.layers)
+}
 
 // measure finds how large the gradients of a chain at a depth are.
 func (a *allocator) measure(layers []layer, depth int) {

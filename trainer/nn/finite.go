@@ -44,7 +44,7 @@ func (r *Replica) Blame(w []float32, in data.Batch, key device.DropoutKey, grad 
 			return bad("parameters %s hold %v, so an update before this step was too large; try a lower learning rate", t.Name, w[t.Offset+i])
 		}
 	}
-	r.begin(w, in, key, grad != nil)
+	r.begin(w, in, r.whole(in, key), grad != nil)
 	r.pass.forwardChain(s.layers, r.states, device.Whole(r.x))
 	if err := r.stream.Sync(); err != nil {
 		return fmt.Errorf("model %s: %w", s.name, err)

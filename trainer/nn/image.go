@@ -30,10 +30,15 @@ func (l *conv) backward(p *pass, st *state, x, dx device.Buffer) {
 	if l.act == device.ReLU {
 		p.ReLUBackward(st.dy, st.dy, st.y, p.n*o.size())
 	}
-	if l.bias.n > 0 {
-		p.SumRows(l.bias.of(p.grad), st.dy, p.n*o.h*o.w, o.c)
+	g := l.geometry
+	for i := range p.parts {
+		q := &p.parts[i]
+		dy := q.of(st.dy, o.size())
+		if l.bias.n > 0 {
+			p.SumRows(l.bias.of(q.grad), dy, q.n*o.h*o.w, o.c)
+		}
+		p.Conv2DBackwardWeight(device.Conv2DBackwardWeight{Shape: l.at(q.n), DW: l.weight.of(q.grad), X: q.of(x, g.C*g.H*g.W), DY: dy})
 	}
-	p.Conv2DBackwardWeight(device.Conv2DBackwardWeight{Shape: l.at(p.n), DW: l.weight.of(p.grad), X: x, DY: st.dy})
 	if !dx.IsNone() {
 		p.Conv2DBackwardData(device.Conv2DBackwardData{Shape: l.at(p.n), DX: dx, DY: st.dy, W: l.weight.of(p.w)})
 	}
@@ -105,7 +110,7 @@ func (l *toNCHW) backward(p *pass, st *state, _, dx device.Buffer) {
 // normEps is added to variances, as in PyTorch.
 const normEps = 1e-5
 
-// batchNorm is act(PyTorch's nn.BatchNorm2d), with the statistics of the samples of the call, or those that
+// batchNorm is act(PyTorch's nn.BatchNorm2d), with the statistics of the samples of each part, or those that
 // the pass is given. See doc.go.
 type batchNorm struct {
 	s           shape
@@ -117,33 +122,41 @@ type batchNorm struct {
 func (l *batchNorm) out() shape { return l.s }
 
 func (l *batchNorm) memory(a *allocator, st *state) {
-	st.mean, st.rstd = a.room(device.Float32, l.s.c), a.room(device.Float32, l.s.c)
+	st.mean, st.rstd = a.room(device.Float32, a.parts*l.s.c), a.room(device.Float32, a.parts*l.s.c)
 }
 
 func (l *batchNorm) activation() *device.Activation { return &l.act }
 
 func (l *batchNorm) forward(p *pass, st *state, x device.Buffer) {
-	rows, mean, rstd := p.n*l.s.h*l.s.w, st.mean, st.rstd
 	if !p.given.IsNone() {
 		all := l.stats.of(p.given)
-		p.BatchNormInference(device.BatchNormInference{Rows: rows, Channels: l.s.c, Y: st.y, X: x,
+		p.BatchNormInference(device.BatchNormInference{Rows: p.n * l.s.h * l.s.w, Channels: l.s.c, Y: st.y, X: x,
 			Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: all.Range(0, l.s.c), Variance: all.Range(l.s.c, l.s.c), Eps: normEps, Act: l.act})
 		return
 	}
-	if !p.observed.IsNone() {
-		all := l.stats.of(p.observed)
-		mean, rstd = all.Range(0, l.s.c), all.Range(l.s.c, l.s.c)
+	for i := range p.parts {
+		q := &p.parts[i]
+		mean, rstd := st.mean.Range(i*l.s.c, l.s.c), st.rstd.Range(i*l.s.c, l.s.c)
+		if !p.observed.IsNone() { // of one part
+			all := l.stats.of(p.observed)
+			mean, rstd = all.Range(0, l.s.c), all.Range(l.s.c, l.s.c)
+		}
+		p.BatchNorm(device.BatchNorm{Rows: q.n * l.s.h * l.s.w, Channels: l.s.c, Y: q.of(st.y, l.s.size()), X: q.of(x, l.s.size()),
+			Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: mean, RStd: rstd, Eps: normEps, Act: l.act})
 	}
-	p.BatchNorm(device.BatchNorm{Rows: rows, Channels: l.s.c, Y: st.y, X: x,
-		Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), Mean: mean, RStd: rstd, Eps: normEps, Act: l.act})
 }
 
 func (l *batchNorm) backward(p *pass, st *state, x, dx device.Buffer) {
 	if l.act == device.ReLU {
 		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.s.size())
 	}
-	p.BatchNormBackward(device.BatchNormBackward{Rows: p.n * l.s.h * l.s.w, Channels: l.s.c, DX: st.orSpare(dx), DY: st.dy, X: x,
-		Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(p.grad), DBeta: l.beta.of(p.grad), Mean: st.mean, RStd: st.rstd})
+	for i := range p.parts {
+		q, size := &p.parts[i], l.s.size()
+		p.BatchNormBackward(device.BatchNormBackward{Rows: q.n * l.s.h * l.s.w, Channels: l.s.c,
+			DX: q.of(st.orSpare(dx), size), DY: q.of(st.dy, size), X: q.of(x, size),
+			Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(q.grad), DBeta: l.beta.of(q.grad),
+			Mean: st.mean.Range(i*l.s.c, l.s.c), RStd: st.rstd.Range(i*l.s.c, l.s.c)})
+	}
 }
 
 // globalPool is the mean over all pixels, PyTorch's nn.AdaptiveAvgPool2d(1).

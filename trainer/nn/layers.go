@@ -19,16 +19,29 @@ type state struct {
 	dx         device.Buffer // gradient of a shortcut's input
 }
 
-// pass is one run over a batch of n samples.
+// pass is one run over a batch of n samples, in parts. What hangs on a sample alone is done for all of them in one call, which
+// reads the weights once; statistics and sums over samples, and what is keyed, are a part's own.
 type pass struct {
 	device.Stream
 	n        int
-	w, grad  device.Buffer // the flat vectors
+	parts    []part
+	w        device.Buffer // the flat vector
 	sparse   device.Sparse // the samples, if they are such
 	observed device.Buffer // where batch norms leave their statistics, none but in Observe
 	given    device.Buffer // the statistics that they take, none but in Evaluate
 	training bool
+}
+
+// part is the samples [first, first+n) of a pass.
+type part struct {
+	first, n int
 	key      device.DropoutKey
+	grad     device.Buffer // the flat vector
+}
+
+// of is what b, with so many elements for each sample, has of the part.
+func (q *part) of(b device.Buffer, perSample int) device.Buffer {
+	return b.Range(q.first*perSample, q.n*perSample)
 }
 
 // layer is one operation with its fused activation. backward may overwrite st.dy if there is an activation;
@@ -153,17 +166,20 @@ func (l *linear) forward(p *pass, st *state, x device.Buffer) {
 }
 
 func (l *linear) backward(p *pass, st *state, x, dx device.Buffer) {
-	m := l.rows(p.n)
 	if l.act == device.ReLU {
-		p.ReLUBackward(st.dy, st.dy, st.y, m*l.to.c)
+		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.to.size())
 	}
-	if l.bias.n > 0 {
-		p.SumRows(l.bias.of(p.grad), st.dy, m, l.to.c)
+	for i := range p.parts {
+		q := &p.parts[i]
+		dy, rows := q.of(st.dy, l.to.size()), l.rows(q.n)
+		if l.bias.n > 0 {
+			p.SumRows(l.bias.of(q.grad), dy, rows, l.to.c)
+		}
+		p.MatMul(device.MatMul{Trans: device.TN, M: l.to.c, N: l.in, K: rows,
+			A: dy, B: q.of(x, l.rows(1)*l.in), C: l.weight.of(q.grad)})
 	}
-	p.MatMul(device.MatMul{Trans: device.TN, M: l.to.c, N: l.in, K: m,
-		A: st.dy, B: x, C: l.weight.of(p.grad)})
 	if !dx.IsNone() {
-		p.MatMul(device.MatMul{Trans: device.NN, M: m, N: l.in, K: l.to.c,
+		p.MatMul(device.MatMul{Trans: device.NN, M: l.rows(p.n), N: l.in, K: l.to.c,
 			A: st.dy, B: l.weight.of(p.w), C: dx})
 	}
 }

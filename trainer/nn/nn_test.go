@@ -97,8 +97,8 @@ func batch(s *Spec, n int) (in data.Batch) {
 	return in
 }
 
-// part is the first n of the samples, which are not sparse.
-func part(s *Spec, in data.Batch, n int) data.Batch {
+// firstOf is the first n of the samples, which are not sparse.
+func firstOf(s *Spec, in data.Batch, n int) data.Batch {
 	if in.Tokens != nil {
 		in.Tokens = in.Tokens[:n*s.Features()]
 	} else {
@@ -129,7 +129,7 @@ func replica(t testing.TB, s *Spec, set string, n int) *Replica {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.NewReplica(d, n)
+	r, err := s.NewReplica(d, n, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestSameBits(t *testing.T) {
 				old := runtime.GOMAXPROCS(procs)
 				used := replica(t, s, set, 40)
 				got := gradientBits(t, used, w, in)
-				if _, err := used.Loss(w, part(s, in, 3)); err != nil {
+				if _, err := used.Loss(w, firstOf(s, in, 3)); err != nil {
 					t.Fatal(err)
 				}
 				again := gradientBits(t, used, w, in)
@@ -425,7 +425,7 @@ func TestArgumentsAreChecked(t *testing.T) {
 	}
 	if d, err := cpu.New(); err != nil {
 		t.Error(err)
-	} else if _, err := s.NewReplica(d, 0); !errors.Is(err, ErrArgument) {
+	} else if _, err := s.NewReplica(d, 0, 1); !errors.Is(err, ErrArgument) {
 		t.Errorf("error %v", err)
 	}
 }

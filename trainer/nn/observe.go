@@ -16,7 +16,7 @@ func (r *Replica) Observe(w []float32, in data.Batch, stats []float32) error {
 	if err := r.checkStats(stats); err != nil || len(stats) == 0 {
 		return err
 	}
-	r.begin(w, in, device.DropoutKey{}, false)
+	r.begin(w, in, r.whole(in, device.DropoutKey{}), false)
 	r.stream.Bind(r.stats, stats, device.Out)
 	r.pass.observed = device.Whole(r.stats)
 	r.pass.forwardChain(r.spec.layers, r.states, device.Whole(r.x))

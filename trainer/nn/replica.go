@@ -10,8 +10,8 @@ import (
 // Replica is one copy of the model's working memory on a device. It is used by one goroutine
 // at a time; several replicas work side by side.
 type Replica struct {
-	// Progress, if not nil, is called by Gradient in the caller's goroutine: when the backward pass begins, with the number
-	// of parameters, and whenever more of grad is complete, with the offset from which on it is. The last call
+	// Progress, if not nil, is called by Gradients in the caller's goroutine: when the backward pass begins, with the number
+	// of parameters, and whenever more of all parts' gradients is complete, with the offset from which on it is. The last call
 	// is with 0. A device that works beside the host (no device.Synchronous) makes the first and the last call only.
 	Progress func(complete int)
 
@@ -19,27 +19,30 @@ type Replica struct {
 	stream device.Stream
 	batch  int // the most samples per call
 
-	w, grad        device.Memory // ports, as all that follow
+	w              device.Memory   // a port, as all that follow
+	grads          []device.Memory // by part
 	x              device.Memory // values, tokens, or the values of sparse entries
 	starts, column device.Memory // of sparse samples
 	labels         device.Memory // or targets
 	stats          device.Memory // nil where the model has none
 	states         []state       // by layer
-	pass           pass          // the current one; here so that it is not allocated for each
-	total          device.Total
+	pass           pass          // the current one; here so that it is not allocated for each, as the following
+	cut            []part
+	totals         []device.Total // by part
+	one            [1]Part
 	layerDone      func(layer int) // tells Progress; nil where the device does not know when a layer is done
 }
 
-// NewReplica allocates what calls with up to maxBatch samples need.
-func (s *Spec) NewReplica(dev device.Device, maxBatch int) (*Replica, error) {
-	if maxBatch < 1 {
-		return nil, fmt.Errorf("a replica for %d samples per call: %w: at least 1 is needed", maxBatch, ErrArgument)
+// NewReplica allocates what calls with up to maxBatch samples in up to maxParts parts need.
+func (s *Spec) NewReplica(dev device.Device, maxBatch, maxParts int) (*Replica, error) {
+	if maxBatch < 1 || maxParts < 1 {
+		return nil, fmt.Errorf("a replica for %d samples in %d parts per call: %w: at least 1 of each is needed", maxBatch, maxParts, ErrArgument)
 	}
 	stream, err := dev.NewStream()
 	if err != nil {
 		return nil, fmt.Errorf("replica of model %s on %s: %w", s.name, dev.Name(), err)
 	}
-	r := &Replica{spec: s, stream: stream, batch: maxBatch}
+	r := &Replica{spec: s, stream: stream, batch: maxBatch, grads: make([]device.Memory, maxParts), totals: make([]device.Total, maxParts)}
 	if _, ok := stream.(device.Synchronous); ok {
 		r.layerDone = r.tellProgress
 	}
@@ -52,9 +55,11 @@ func (s *Spec) NewReplica(dev device.Device, maxBatch int) (*Replica, error) {
 
 func (r *Replica) allocate() error {
 	s := r.spec
-	a := &allocator{stream: r.stream, batch: r.batch}
+	a := &allocator{stream: r.stream, batch: r.batch, parts: len(r.grads)}
 	r.w = a.port(device.Float32, s.params)
-	r.grad = a.port(device.Float32, s.params)
+	for i := range r.grads {
+		r.grads[i] = a.port(device.Float32, s.params)
+	}
 	values, kind, labels := r.batch*s.Features(), device.Float32, device.Int32
 	switch s.kind {
 	case data.Tokens:
@@ -80,7 +85,7 @@ func (r *Replica) Close() error { return r.stream.Close() }
 
 // Loss runs the samples with the parameters w and compares with their labels, or targets.
 func (r *Replica) Loss(w []float32, in data.Batch) (Result, error) {
-	return r.run(w, in, device.DropoutKey{}, 0, nil, nil)
+	return r.loss(w, in, nil)
 }
 
 // Evaluate is Loss with the given statistics in batch norms, and not those of the samples: PyTorch's model.eval(). stats
@@ -89,46 +94,85 @@ func (r *Replica) Evaluate(w, stats []float32, in data.Batch) (Result, error) {
 	if err := r.checkStats(stats); err != nil {
 		return Result{}, err
 	}
-	return r.run(w, in, device.DropoutKey{}, 0, nil, stats)
+	return r.loss(w, in, stats)
 }
 
-// Gradient is Loss, and grad = scale * d(sum of losses)/dw, overwritten. What dropout drops the key says, of which
-// Layer is of no account.
+// Gradient is Gradients of one part, the whole batch.
 func (r *Replica) Gradient(w []float32, in data.Batch, key device.DropoutKey, scale float32, grad []float32) (Result, error) {
-	if len(grad) != r.spec.params {
-		return Result{}, fmt.Errorf("gradient of model %s: %w: room for %d values given, the model has %d parameters", r.spec.name, ErrArgument, len(grad), r.spec.params)
-	}
-	return r.run(w, in, key, scale, grad, nil)
+	r.one[0] = Part{Samples: r.spec.labels(in) / r.spec.targets, Key: key, Grad: grad}
+	err := r.Gradients(w, in, scale, r.one[:])
+	return r.one[0].Result, err
 }
 
-func (r *Replica) run(w []float32, in data.Batch, key device.DropoutKey, scale float32, grad, stats []float32) (Result, error) {
+// Part is some of the samples of a batch, and what becomes of them: the work of one logical shard.
+type Part struct {
+	Samples int               // how many; parts follow one another in the batch and cover it
+	Key     device.DropoutKey // says what dropout drops; its Layer is of no account
+	Grad    []float32         // (params) gets scale * d(sum of the part's losses)/dw
+	Result  Result            // gets the outcome
+}
+
+// Gradients goes forward and back over a batch, and tells its parts apart: each gets the same bits as if it were a batch of its
+// own, and there is less to do than for as many batches.
+func (r *Replica) Gradients(w []float32, in data.Batch, scale float32, parts []Part) error {
+	if err := r.checkParts(w, in, parts); err != nil {
+		return err
+	}
+	s, p, x := r.spec, &r.pass, device.Whole(r.x)
+	r.cut = r.cut[:0]
+	first := 0
+	for i := range parts {
+		q := &parts[i]
+		r.stream.Bind(r.grads[i], q.Grad, device.Out)
+		r.cut = append(r.cut, part{first: first, n: q.Samples, key: q.Key, grad: device.Whole(r.grads[i])})
+		first += q.Samples
+	}
+	r.begin(w, in, r.cut, true)
+	y := p.forwardChain(s.layers, r.states, x)
+	r.compare(y, r.states[len(r.states)-1].dy, scale)
+	r.progress(s.params)
+	p.backwardChain(s.layers, r.states, s.start, x, device.Buffer{}, r.layerDone) // nobody asks for the gradient of the data
+	for i := range parts {
+		r.stream.Flush(r.grads[i])
+	}
+	if err := r.sync(); err != nil {
+		return err
+	}
+	r.progress(0)
+	for i := range parts {
+		parts[i].Result = Result(r.totals[i])
+	}
+	return nil
+}
+
+// loss is Evaluate, and Loss where there are no statistics.
+func (r *Replica) loss(w []float32, in data.Batch, stats []float32) (Result, error) {
 	if err := r.check(w, in); err != nil {
 		return Result{}, err
 	}
-	s, p, x := r.spec, &r.pass, device.Whole(r.x)
-	r.begin(w, in, key, grad != nil)
+	r.begin(w, in, r.whole(in, device.DropoutKey{}), false)
 	if len(stats) > 0 {
 		r.stream.Bind(r.stats, stats, device.In)
-		p.given = device.Whole(r.stats)
+		r.pass.given = device.Whole(r.stats)
 	}
-	y, dy := p.forwardChain(s.layers, r.states, x), device.Buffer{}
-	if grad != nil {
-		r.stream.Bind(r.grad, grad, device.Out)
-		p.grad, dy = device.Whole(r.grad), r.states[len(r.states)-1].dy
+	r.compare(r.pass.forwardChain(r.spec.layers, r.states, device.Whole(r.x)), device.Buffer{}, 0)
+	if err := r.sync(); err != nil {
+		return Result{}, err
 	}
-	r.compare(s.labels(in), y, dy, scale)
-	if grad != nil {
-		r.progress(s.params)
-		p.backwardChain(s.layers, r.states, s.start, x, device.Buffer{}, r.layerDone) // nobody asks for the gradient of the data
-		r.stream.Flush(r.grad)
-	}
+	return Result(r.totals[0]), nil
+}
+
+func (r *Replica) sync() error {
 	if err := r.stream.Sync(); err != nil {
-		return Result{}, fmt.Errorf("model %s: %w", s.name, err)
+		return fmt.Errorf("model %s: %w", r.spec.name, err)
 	}
-	if grad != nil {
-		r.progress(0)
-	}
-	return Result{Loss: r.total.Loss, Correct: r.total.Correct}, nil
+	return nil
+}
+
+// whole is a batch as one part, of which no gradient is asked for.
+func (r *Replica) whole(in data.Batch, key device.DropoutKey) []part {
+	r.cut = append(r.cut[:0], part{n: r.spec.labels(in) / r.spec.targets, key: key})
+	return r.cut
 }
 
 func (r *Replica) progress(complete int) {
@@ -145,8 +189,8 @@ func (r *Replica) tellProgress(layer int) {
 }
 
 // begin makes a new pass, with the ports standing for the weights and the samples.
-func (r *Replica) begin(w []float32, in data.Batch, key device.DropoutKey, training bool) {
-	r.pass = pass{Stream: r.stream, n: r.spec.labels(in) / r.spec.targets, w: device.Whole(r.w), training: training, key: key}
+func (r *Replica) begin(w []float32, in data.Batch, parts []part, training bool) {
+	r.pass = pass{Stream: r.stream, n: r.spec.labels(in) / r.spec.targets, parts: parts, w: device.Whole(r.w), training: training}
 	r.stream.Bind(r.w, w, device.In)
 	switch r.spec.kind {
 	case data.Dense:
@@ -167,16 +211,21 @@ func (r *Replica) begin(w []float32, in data.Batch, key device.DropoutKey, train
 	}
 }
 
-// compare is the loss of the outputs y and, unless dy is none, its gradient.
-func (r *Replica) compare(n int, y, dy device.Buffer, scale float32) {
-	labels := device.Whole(r.labels)
-	switch r.spec.loss {
-	case CrossEntropy:
-		r.stream.SoftmaxCrossEntropy(device.SoftmaxCrossEntropy{N: n, Classes: r.spec.classes, Logits: y, Labels: labels, DLogits: dy, Scale: scale, Total: &r.total})
-	case BinaryCrossEntropy:
-		r.stream.BinaryCrossEntropy(device.BinaryCrossEntropy{N: n, Logits: y, Targets: labels, DLogits: dy, Scale: scale, Total: &r.total})
-	case SquaredError:
-		r.stream.SquaredError(device.SquaredError{N: n, Y: y, Targets: labels, DY: dy, Scale: scale, Total: &r.total})
+// compare is the losses of the parts of the outputs y and, unless dy is none, their gradients.
+func (r *Replica) compare(y, dy device.Buffer, scale float32) {
+	s := r.spec
+	for i := range r.pass.parts {
+		q, total := &r.pass.parts[i], &r.totals[i]
+		n, size, labels := q.n*s.targets, s.targets*s.loss.outputs(s.classes), q.of(device.Whole(r.labels), s.targets)
+		y, dy := q.of(y, size), q.of(dy, size)
+		switch s.loss {
+		case CrossEntropy:
+			r.stream.SoftmaxCrossEntropy(device.SoftmaxCrossEntropy{N: n, Classes: s.classes, Logits: y, Labels: labels, DLogits: dy, Scale: scale, Total: total})
+		case BinaryCrossEntropy:
+			r.stream.BinaryCrossEntropy(device.BinaryCrossEntropy{N: n, Logits: y, Targets: labels, DLogits: dy, Scale: scale, Total: total})
+		case SquaredError:
+			r.stream.SquaredError(device.SquaredError{N: n, Y: y, Targets: labels, DY: dy, Scale: scale, Total: total})
+		}
 	}
 }
 
@@ -186,6 +235,30 @@ func (s *Spec) labels(in data.Batch) int {
 		return len(in.Targets)
 	}
 	return len(in.Labels)
+}
+
+// checkParts is check, and that parts cover the batch.
+func (r *Replica) checkParts(w []float32, in data.Batch, parts []Part) error {
+	if err := r.check(w, in); err != nil {
+		return err
+	}
+	s, n := r.spec, 0
+	if len(parts) < 1 || len(parts) > len(r.grads) {
+		return fmt.Errorf("model %s: %w: %d parts given, the replica takes 1 to %d", s.name, ErrArgument, len(parts), len(r.grads))
+	}
+	for i := range parts {
+		if got := len(parts[i].Grad); got != s.params {
+			return fmt.Errorf("gradient of model %s: %w: room for %d values given, the model has %d parameters", s.name, ErrArgument, got, s.params)
+		}
+		if parts[i].Samples < 1 {
+			return fmt.Errorf("model %s: %w: part %d has %d samples", s.name, ErrArgument, i, parts[i].Samples)
+		}
+		n += parts[i].Samples
+	}
+	if have := s.labels(in) / s.targets; n != have {
+		return fmt.Errorf("model %s: %w: parts of %d samples together given, the batch has %d", s.name, ErrArgument, n, have)
+	}
+	return nil
 }
 
 // check refuses arguments here, on the host, where labels and tokens can still be read.

@@ -18,8 +18,12 @@ func (l *embedding) forward(p *pass, st *state, tokens device.Buffer) {
 }
 
 func (l *embedding) backward(p *pass, st *state, tokens, _ device.Buffer) {
-	p.EmbeddingBackward(device.EmbeddingBackward{N: p.n, T: l.to.h, Width: l.to.c, Vocab: l.vocab, Context: l.context, DY: st.dy, Tokens: tokens,
-		DTable: l.table.of(p.grad), DPositions: l.positions.of(p.grad)})
+	for i := range p.parts {
+		q := &p.parts[i]
+		p.EmbeddingBackward(device.EmbeddingBackward{N: q.n, T: l.to.h, Width: l.to.c, Vocab: l.vocab, Context: l.context,
+			DY: q.of(st.dy, l.to.size()), Tokens: q.of(tokens, l.to.h),
+			DTable: l.table.of(q.grad), DPositions: l.positions.of(q.grad)})
+	}
 }
 
 // layerNorm is PyTorch's nn.LayerNorm over the channels of each position.
@@ -40,8 +44,13 @@ func (l *layerNorm) forward(p *pass, st *state, x device.Buffer) {
 }
 
 func (l *layerNorm) backward(p *pass, st *state, x, dx device.Buffer) {
-	p.LayerNormBackward(device.LayerNormBackward{Rows: p.n * l.s.h * l.s.w, Cols: l.s.c, DX: st.orSpare(dx), DY: st.dy, X: x,
-		Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(p.grad), DBeta: l.beta.of(p.grad), Mean: st.mean, RStd: st.rstd})
+	for i := range p.parts {
+		q, rows, size := &p.parts[i], l.s.h*l.s.w, l.s.size()
+		p.LayerNormBackward(device.LayerNormBackward{Rows: q.n * rows, Cols: l.s.c,
+			DX: q.of(st.orSpare(dx), size), DY: q.of(st.dy, size), X: q.of(x, size),
+			Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(q.grad), DBeta: l.beta.of(q.grad),
+			Mean: q.of(st.mean, rows), RStd: q.of(st.rstd, rows)})
+	}
 }
 
 // attention is causal self-attention from (T, 3*c), Q, K and V side by side, to (T, c).
@@ -69,7 +78,8 @@ func (l *attention) backward(p *pass, st *state, x, dx device.Buffer) {
 	p.AttentionBackward(device.AttentionBackward{Shape: l.at(p.n), DQKV: dx, QKV: x, DY: st.dy, LSE: st.lse})
 }
 
-// function is PyTorch's nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, or a nn.ReLU that no layer before it does.
+// function is PyTorch's nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, or a nn.ReLU that no layer before it does. Where vectors end, the
+// last bit of an element may be another, so parts are apart.
 type function struct {
 	s shape
 	f device.Function
@@ -78,16 +88,23 @@ type function struct {
 func (l *function) out() shape { return l.s }
 
 func (l *function) forward(p *pass, st *state, x device.Buffer) {
-	p.Apply(st.y, x, p.n*l.s.size(), l.f)
-}
-
-func (l *function) backward(p *pass, st *state, x, dx device.Buffer) {
-	if !dx.IsNone() {
-		p.ApplyBackward(dx, st.dy, x, p.n*l.s.size(), l.f)
+	for i := range p.parts {
+		q, size := &p.parts[i], l.s.size()
+		p.Apply(q.of(st.y, size), q.of(x, size), q.n*size, l.f)
 	}
 }
 
-// dropout is PyTorch's nn.Dropout. What it drops is a function of its number and the pass, so that the backward pass
+func (l *function) backward(p *pass, st *state, x, dx device.Buffer) {
+	if dx.IsNone() {
+		return
+	}
+	for i := range p.parts {
+		q, size := &p.parts[i], l.s.size()
+		p.ApplyBackward(q.of(dx, size), q.of(st.dy, size), q.of(x, size), q.n*size, l.f)
+	}
+}
+
+// dropout is PyTorch's nn.Dropout. What it drops is a function of its number and the part's key, so that the backward pass
 // drops the same and no mask is kept.
 type dropout struct {
 	s      shape
@@ -98,9 +115,12 @@ type dropout struct {
 func (l *dropout) out() shape { return l.s }
 
 func (l *dropout) apply(p *pass, y, x device.Buffer) {
-	key := p.key
-	key.Layer = l.number
-	p.Dropout(device.Dropout{N: p.n * l.s.size(), Y: y, X: x, P: l.drops(p), Key: key})
+	for i := range p.parts {
+		q := &p.parts[i]
+		key := q.key
+		key.Layer = l.number
+		p.Dropout(device.Dropout{N: q.n * l.s.size(), Y: q.of(y, l.s.size()), X: q.of(x, l.s.size()), P: l.drops(p), Key: key})
+	}
 }
 
 // drops is the probability: none where nothing is learnt.

@@ -23,8 +23,13 @@ func (l *sparseLinear) backward(p *pass, st *state, _, _ device.Buffer) {
 	if l.act == device.ReLU {
 		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.to.c)
 	}
-	if l.bias.n > 0 {
-		p.SumRows(l.bias.of(p.grad), st.dy, p.n, l.to.c)
+	for i := range p.parts {
+		q := &p.parts[i]
+		rows, dy := p.sparse, q.of(st.dy, l.to.c)
+		rows.Rows, rows.Starts = q.n, p.sparse.Starts.Range(q.first, q.n+1)
+		if l.bias.n > 0 {
+			p.SumRows(l.bias.of(q.grad), dy, q.n, l.to.c)
+		}
+		p.SparseMatMulBackwardWeight(device.SparseMatMulBackwardWeight{X: rows, Out: l.to.c, DW: l.weight.of(q.grad), DY: dy})
 	}
-	p.SparseMatMulBackwardWeight(device.SparseMatMulBackwardWeight{X: p.sparse, Out: l.to.c, DW: l.weight.of(p.grad), DY: st.dy})
 }
