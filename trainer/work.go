@@ -60,7 +60,7 @@ type bench struct {
 // groupWeights is how many times the memory of the weights the values may take that a group's layers put out. Every group reads
 // and packs all weights, so it pays to have many samples for them; but values that are many more than the weights cost
 // memory and caches, and gain nothing. Measured with the four models of bench/RESULTS-cpu.md.
-const groupWeights = 4
+const groupWeights = 3
 
 func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset, rec *flight.Recorder) (*work, error) {
 	b := job.batches()
