@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -241,5 +243,36 @@ func TestEnterKeepsWhatMayBeNeeded(t *testing.T) {
 				t.Errorf("holds its state: %t, want %t", !c.want, c.want)
 			}
 		})
+	}
+}
+
+// However units are grouped, they come to the same bits.
+func TestGroupsAreAsIfAlone(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // all units to one bench
+	w, weights := newTinyWork(t)
+	if w.group != 5 {
+		t.Fatalf("groups have %d units, want all 5 of so small a model", w.group)
+	}
+	shards := []id.LogicalShard{4, 0, 1, 3}
+	var want [][]float32
+	var evaluated nn.Result
+	for group := 1; group <= w.group; group++ {
+		w.group = group
+		w.forget()
+		if err := w.compute(t.Context(), 1, 4, weights, shards); err != nil { // a step that evaluates, too
+			t.Fatal(err)
+		}
+		for i, l := range shards {
+			if u := &w.units[l]; group == 1 {
+				want = append(want, slices.Clone(u.grad))
+			} else if !slices.Equal(u.grad, want[i]) {
+				t.Errorf("in groups of %d, %v has another gradient", group, l)
+			}
+		}
+		if got := w.units[3].test; group == 1 {
+			evaluated = got
+		} else if got != evaluated || got == (nn.Result{}) {
+			t.Errorf("in groups of %d, held-out data come to %+v, alone to %+v", group, got, evaluated)
+		}
 	}
 }

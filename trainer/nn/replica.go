@@ -21,12 +21,12 @@ type Replica struct {
 
 	w              device.Memory   // a port, as all that follow
 	grads          []device.Memory // by part
-	x              device.Memory // values, tokens, or the values of sparse entries
-	starts, column device.Memory // of sparse samples
-	labels         device.Memory // or targets
-	stats          device.Memory // nil where the model has none
-	states         []state       // by layer
-	pass           pass          // the current one; here so that it is not allocated for each, as the following
+	x              device.Memory   // values, tokens, or the values of sparse entries
+	starts, column device.Memory   // of sparse samples
+	labels         device.Memory   // or targets
+	stats          device.Memory   // nil where the model has none
+	states         []state         // by layer
+	pass           pass            // the current one; here so that it is not allocated for each, as the following
 	cut            []part
 	totals         []device.Total // by part
 	one            [1]Part
