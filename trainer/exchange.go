@@ -8,6 +8,7 @@ import (
 
 	"github.com/musterml/muster/collective"
 	"github.com/musterml/muster/collective/vec"
+	"github.com/musterml/muster/internal/huge"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/ps"
 	"github.com/musterml/muster/trainer/nn"
@@ -54,12 +55,12 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 	x := &exchange{
 		spec: spec, layout: layout, exact: job.Sync.Sum == SumExact, shards: job.Batch.LogicalShards,
 		sums: collective.Exact{BlockSize: layout.BlockSize, Shards: job.Batch.LogicalShards},
-		grad: make([]float32, layout.Params),
+		grad: huge.Float32s(layout.Params),
 	}
 	blocks := 0
 	if x.exact {
 		blocks = layout.Blocks()
-		x.sum = make([]int32, layout.Params)
+		x.sum = huge.Int32s(layout.Params)
 	}
 	x.header = make([]int32, blocks+resultWords*x.shards)
 	x.clip = newClipping(job.Optimizer.ClipNorm, layout.Blocks())

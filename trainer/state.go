@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"github.com/musterml/muster/internal/huge"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/ps"
 	"github.com/musterml/muster/trainer/nn"
@@ -18,13 +19,13 @@ type state struct {
 }
 
 func newState(params, slots int, mode string) *state {
-	s := &state{w: make([]float32, params)}
+	s := &state{w: huge.Float32s(params)}
 	if mode == ModeServer {
-		s.next = make([]float32, params)
+		s.next = huge.Float32s(params)
 		return s
 	}
 	for range slots {
-		s.slots = append(s.slots, make([]float32, params))
+		s.slots = append(s.slots, huge.Float32s(params))
 	}
 	return s
 }

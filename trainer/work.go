@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/musterml/muster/internal/flight"
+	"github.com/musterml/muster/internal/huge"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device"
@@ -184,7 +185,7 @@ func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights [
 	for _, l := range group {
 		u := &w.units[l]
 		if u.grad == nil {
-			u.grad = make([]float32, w.spec.Params())
+			u.grad = huge.Float32s(w.spec.Params())
 		}
 		_, n := w.job.batches().Slice(s, l)
 		b.parts = append(b.parts, nn.Part{Samples: n, Key: w.key(s, l), Grad: u.grad})

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/huge"
 )
 
 // benchSum is what is timed: one way to add up vectors of float32.
@@ -21,14 +22,14 @@ type benchSum interface {
 func benchForm(name string) func(ring *collective.Ring, n int) benchSum {
 	switch name {
 	case "float32":
-		return func(ring *collective.Ring, n int) benchSum { return &plainSum{ring: ring, x: make([]float32, n)} }
+		return func(ring *collective.Ring, n int) benchSum { return &plainSum{ring: ring, x: huge.Float32s(n)} }
 	case "bf16":
 		return func(ring *collective.Ring, n int) benchSum {
-			return &halfSum{collective.NewBF16(n), ring, make([]float32, n)}
+			return &halfSum{collective.NewBF16(n), ring, huge.Float32s(n)}
 		}
 	case "exact":
 		return func(ring *collective.Ring, n int) benchSum {
-			s := &exactSum{ring: ring, x: make([]float32, n), sum: make([]int32, n)}
+			s := &exactSum{ring: ring, x: huge.Float32s(n), sum: huge.Int32s(n)}
 			s.Exact = collective.Exact{BlockSize: 16384, Shards: 8} // as in a run
 			s.exps = make([]int32, s.Blocks(n))
 			return s

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package huge
+
+// advise: only Linux is asked.
+func advise([]byte) {}
