@@ -25,6 +25,7 @@ type Form struct {
 	Shape   []int // of one sample, channels first: {1, 28, 28}; {T} of tokens; {F} of F features
 	Classes int   // labels lie in [0, Classes); 0: regression, a number for each sample is to be found
 	Entries int   // the most entries that a sample of kind Sparse has
+	Fields  int   // the keys that a sample of kind Keyed has
 
 	Unit float64 // of regression: what 1 of a target is in the data; models do not depend on it
 }
@@ -36,6 +37,7 @@ const (
 	Dense  Kind = iota // numbers, all of them
 	Tokens             // T numbers of tokens, in [0, Classes), and a label for each
 	Sparse             // features most of which are 0: only the others are listed
+	Keyed              // numbers, all of them, and keys of rows in sparse tables
 )
 
 // Regression tells whether numbers are to be found, not classes.

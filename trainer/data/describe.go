@@ -16,6 +16,14 @@ func Describe(out io.Writer, train, test Dataset) error {
 	switch f.Kind {
 	case Tokens:
 		fmt.Fprintf(w, "a sample\ta window of %d tokens, of which there are %d, and for each the one after it\n", f.Shape[0], f.Classes)
+	case Keyed:
+		fmt.Fprintf(w, "a sample\t%d numbers and %d keys of sparse tables\n", f.Shape[0], f.Fields)
+		if k, ok := train.(*keyed); ok {
+			fmt.Fprintf(w, "to be trained on\t%d different keys, %d values missing\n", k.distinct, k.missing)
+		}
+		if j, ok := test.(Judged); ok {
+			fmt.Fprintf(w, "to be found\tclicks; the truth has an AUC of %.4f on the held-out samples: nobody can do better but by chance\n", j.BestAUC())
+		}
 	case Sparse:
 		s := train.(*sparse)
 		fmt.Fprintf(w, "a sample\t%d features, of which %.4g on average and %d at most are listed, the others being 0\n", f.Shape[0], float64(len(s.columns))/float64(s.Len()), f.Entries)

@@ -87,7 +87,7 @@ func TestIDXSplitsFirstAndLast(t *testing.T) {
 		if got, want := samples(test), "4:40,41,"; got != want {
 			t.Errorf("gzip %v: test %s, want %s", zip, got, want)
 		}
-		if got := fmt.Sprintf("%+v", train.Form()); got != "{Kind:0 Shape:[1 1 2] Classes:10 Entries:0 Unit:0}" {
+		if got := fmt.Sprintf("%+v", train.Form()); got != "{Kind:0 Shape:[1 1 2] Classes:10 Entries:0 Fields:0 Unit:0}" {
 			t.Error(got)
 		}
 		if zip && Identity(train, test) != digest {

@@ -1,9 +1,11 @@
 package data
 
+import "slices"
+
 // Batch is room for n samples side by side, as a model takes them. Which fields are in use,
 // the Form of the Dataset says; the others are nil.
 type Batch struct {
-	X      []float32 // of kind Dense: (n, C*H*W)
+	X      []float32 // of kind Dense: (n, C*H*W), or Keyed: (n, C)
 	Tokens []int32   // of kind Tokens: (n, T)
 
 	// Of kind Sparse, the rows of a matrix in compressed form (CSR): sample i has the entries
@@ -13,11 +15,36 @@ type Batch struct {
 	Columns []int32
 	Values  []float32
 
+	// Of kind Keyed, Keys are those of each sample. A model takes them as Rows, which whoever reads the tables fills in.
+	Keys   []uint64 // (n, Fields)
+	Fields int
+	Rows   *Rows
+
 	Labels  []int32   // (n) classes, or (n, T) of tokens
 	Targets []float32 // (n), of regression
 
 	n     int
 	width int // values or tokens of one sample
+}
+
+// Rows are the rows of sparse tables that the samples of a Batch need.
+type Rows struct {
+	Keys   []uint64    // ascending, each once
+	Index  []int32     // (n, Fields): the place in Keys
+	Values [][]float32 // by table: (len(Keys), its width)
+	Grads  [][]float32 // by table, the same: the gradient of Values, where it is asked for
+}
+
+// Sort makes Keys and Index of the keys of a batch.
+func (r *Rows) Sort(keys []uint64) {
+	r.Keys = append(r.Keys[:0], keys...)
+	slices.Sort(r.Keys)
+	r.Keys = slices.Compact(r.Keys)
+	r.Index = slices.Grow(r.Index[:0], len(keys))
+	for _, k := range keys {
+		at, _ := slices.BinarySearch(r.Keys, k)
+		r.Index = append(r.Index, int32(at))
+	}
 }
 
 // NewBatch makes room for n samples of a data set.
@@ -31,6 +58,9 @@ func NewBatch(d Dataset, n int) Batch {
 	case Tokens:
 		b.Tokens = make([]int32, n*b.width)
 		labels = n * b.width
+	case Keyed:
+		b.X = make([]float32, n*b.width)
+		b.Keys, b.Fields = make([]uint64, n*f.Fields), f.Fields
 	case Sparse:
 		b.Starts = make([]int32, n+1)
 		b.Columns, b.Values = make([]int32, n*f.Entries), make([]float32, n*f.Entries)
@@ -61,6 +91,7 @@ func (b Batch) part(from, to int) Batch {
 		b.Starts = b.Starts[from : to+1]
 	default:
 		b.X = b.X[from*b.width : to*b.width]
+		b.Keys = b.Keys[from*b.Fields : to*b.Fields]
 	}
 	if b.Targets != nil {
 		b.Targets = b.Targets[from*labels : to*labels]

@@ -16,6 +16,8 @@ const (
 	Text   = "text"   // a file of text, its characters as tokens
 	LIBSVM = "libsvm" // labels and index:value pairs, plain or gzip
 	CSV    = "csv"    // a table with a label in one column
+	Criteo = "criteo" // clicks: a label, counts, and categories with a key each
+	CTR    = "ctr"    // the same, drawn by the program, a function of Seed and the index
 )
 
 // What Source.Task may name.
@@ -31,7 +33,7 @@ type Source struct {
 	Train  int    `yaml:"train,omitempty"` // samples of a pass: pictures, or windows of text
 	Test   int    `yaml:"test,omitempty"`  // samples held out, never trained on
 
-	Seed uint64 `yaml:"seed,omitempty"` // glyphs: of the drawing; libsvm and csv: of the choice of held-out rows
+	Seed uint64 `yaml:"seed,omitempty"` // glyphs and ctr: of the drawing; libsvm, csv and criteo: of the choice of held-out rows
 
 	// idx only. Without TestImages the first Train samples are trained on and the last
 	// Test held out; with it, the first Train of one pair and the first Test of the other.
@@ -41,12 +43,12 @@ type Source struct {
 	TestLabels string `yaml:"test_labels,omitempty"`
 	Classes    int    `yaml:"classes,omitempty"` // 0 means 10
 
-	// text, libsvm and csv. Of text, a sample is a window of Context characters: Train windows
+	// text, libsvm, csv and criteo. Of text, a sample is a window of Context characters: Train windows
 	// are spread evenly over the first nine tenths of the text, Test windows over the last tenth.
 	Path    string `yaml:"path,omitempty"`
 	Context int    `yaml:"context,omitempty"`
 
-	// libsvm and csv: every row is a sample, so there is no Train and no Test. Both paths may
+	// libsvm, csv and criteo: every row is a sample, so there is no Train and no Test. Both paths may
 	// be patterns: part-*.csv. Without TestPath a share of the rows is held out.
 	TestPath string  `yaml:"test_path,omitempty"`
 	HeldOut  float64 `yaml:"held_out,omitempty"` // 0 means 0.2
@@ -70,13 +72,15 @@ func (s Source) Kind() Kind {
 		return Tokens
 	case LIBSVM:
 		return Sparse
+	case Criteo, CTR:
+		return Keyed
 	default:
 		return Dense
 	}
 }
 
 // ofRows tells whether every row of the files is a sample.
-func (s Source) ofRows() bool { return s.Source == LIBSVM || s.Source == CSV }
+func (s Source) ofRows() bool { return s.Source == LIBSVM || s.Source == CSV || s.Source == Criteo }
 
 // maxSamples catches a slip of the keyboard; no single node reads more.
 const maxSamples = 1_000_000_000
@@ -96,7 +100,7 @@ func (s Source) Validate() []error {
 			}
 		}
 	}
-	sources := []string{Glyphs, IDX, CSV, LIBSVM, Text}
+	sources := []string{Glyphs, IDX, CSV, LIBSVM, Text, Criteo, CTR}
 	if slices.Contains(sources, s.Source) {
 		faults = append(faults, s.misplaced()...)
 	}
@@ -119,6 +123,9 @@ func (s Source) Validate() []error {
 		if s.Features < 0 || s.Features > maxFeatures {
 			fault("features is %d: set it to the number of features, 1 to %d, or remove it for as many as the files name", s.Features, maxFeatures)
 		}
+	case CTR:
+	case Criteo:
+		s.validateRows(fault)
 	case CSV:
 		s.validateRows(fault)
 		s.Table.validate(fault)
@@ -166,13 +173,13 @@ func (s Source) misplaced() []error {
 		given   bool
 		sources []string
 	}{
-		{"train", s.Train != 0, []string{Glyphs, IDX, Text}}, {"test", s.Test != 0, []string{Glyphs, IDX, Text}},
-		{"seed", s.Seed != 0, []string{Glyphs, LIBSVM, CSV}},
+		{"train", s.Train != 0, []string{Glyphs, IDX, Text, CTR}}, {"test", s.Test != 0, []string{Glyphs, IDX, Text, CTR}},
+		{"seed", s.Seed != 0, []string{Glyphs, LIBSVM, CSV, Criteo, CTR}},
 		{"images", s.Images != "", []string{IDX}}, {"labels", s.Labels != "", []string{IDX}},
 		{"test_images", s.TestImages != "", []string{IDX}}, {"test_labels", s.TestLabels != "", []string{IDX}},
 		{"classes", s.Classes != 0, []string{Glyphs, IDX}},
-		{"path", s.Path != "", []string{Text, LIBSVM, CSV}}, {"context", s.Context != 0, []string{Text}},
-		{"test_path", s.TestPath != "", []string{LIBSVM, CSV}}, {"held_out", s.HeldOut != 0, []string{LIBSVM, CSV}},
+		{"path", s.Path != "", []string{Text, LIBSVM, CSV, Criteo}}, {"context", s.Context != 0, []string{Text}},
+		{"test_path", s.TestPath != "", []string{LIBSVM, CSV, Criteo}}, {"held_out", s.HeldOut != 0, []string{LIBSVM, CSV, Criteo}},
 		{"task", s.Task != "", []string{LIBSVM, CSV}}, {"features", s.Features != 0, []string{LIBSVM}},
 		{"label", s.Label != "", []string{CSV}}, {"header", s.Header != nil, []string{CSV}}, {"delimiter", s.Delimiter != "", []string{CSV}},
 		{"numeric", s.Numeric != nil, []string{CSV}}, {"categorical", s.Categorical != nil, []string{CSV}}, {"ignore", s.Ignore != nil, []string{CSV}},
@@ -190,8 +197,8 @@ func (s Source) misplaced() []error {
 	return faults
 }
 
-// Open gives the training and the held-out set of a source. Drawn pictures are drawn
-// when first asked for; files are read whole, and only the samples in use are kept. Reading stops when ctx
+// Open gives the training and the held-out set of a source. Drawn samples are drawn
+// when asked for; files are read whole, and only the samples in use are kept. Reading stops when ctx
 // ends; where it takes long, tell is called now and then, if it is not nil.
 func Open(ctx context.Context, s Source, tell func(Progress)) (train, test Dataset, err error) {
 	if faults := s.Validate(); len(faults) > 0 {
@@ -207,6 +214,10 @@ func Open(ctx context.Context, s Source, tell func(Progress)) (train, test Datas
 		return w.openLIBSVM(s)
 	case CSV:
 		return w.openCSV(s)
+	case Criteo:
+		return w.openCriteo(s)
+	case CTR:
+		return newCTR(s.Seed, trainStream, s.Train), newCTR(s.Seed, testStream, s.Test), nil
 	default:
 		return w.openIDX(s)
 	}

@@ -67,7 +67,7 @@ func TestTextWindows(t *testing.T) {
 		{1, 3, 2, "t>h;s>a;e> |c>h;h>!"},
 	} {
 		train, test := open(t, textSource(t, content, c.context, c.train, c.test))
-		want := fmt.Sprintf("{Kind:1 Shape:[%d] Classes:13 Entries:0 Unit:0}", c.context)
+		want := fmt.Sprintf("{Kind:1 Shape:[%d] Classes:13 Entries:0 Fields:0 Unit:0}", c.context)
 		if a, b := fmt.Sprintf("%+v", train.Form()), fmt.Sprintf("%+v", test.Form()); a != want || b != want {
 			t.Errorf("%s and %s, want %s", a, b, want)
 		}

@@ -40,15 +40,16 @@ type stream struct {
 	plans   map[device.ConvShape]*convPlan // by geometry, N = 0
 
 	// Scratch of operations, by whatever size was met.
-	exps    []float64    // of one row of few logits
-	row     []float32    // of one row of many logits
-	scores  []float32    // of attention, see type attention
-	parts   []float32    // of batch normalisation, see type channels
-	sums    []float64    //
-	weights []float32    // of convolutions: packed, or their gradient before it has their layout
-	slots   [2][]float32 // of an update
-	dropout dropout
-	phased  []float32 // one phase of a gradient of the data
+	exps     []float64    // of one row of few logits
+	row      []float32    // of one row of many logits
+	scores   []float32    // of attention, see type attention
+	parts    []float32    // of batch normalisation, see type channels
+	sums     []float64    //
+	weights  []float32    // of convolutions: packed, or their gradient before it has their layout
+	slots    [2][]float32 // of an update
+	dropout  dropout
+	interact interaction
+	phased   []float32 // one phase of a gradient of the data
 }
 
 var _ device.Stream = (*stream)(nil)
