@@ -160,6 +160,10 @@ func (l BatchNorm) build(b *builder, name string) {
 	if !b.needs("images or vectors", image, vector) {
 		return
 	}
+	if b.spec.fields > 0 {
+		b.fail("its statistics cannot be observed where samples have keys of tables: use layer_norm")
+		return
+	}
 	b.channelsLast()
 	w := b.normWeights(name, b.now.c)
 	b.add(&batchNorm{s: b.now, gamma: w.weight, beta: w.bias, stats: param{b.spec.stats, 2 * b.now.c}})

@@ -112,6 +112,8 @@ func (b *builder) input() {
 		b.fail("samples of shape %v: a sequence of tokens has one dimension", in)
 	case b.data.Kind == data.Sparse:
 		b.form, b.now, b.spec.entries = sparse, shape{c: total, h: 1, w: 1}, b.data.Entries
+	case b.data.Kind == data.Keyed && len(in) == 1:
+		b.form, b.now, b.spec.fields = vector, shape{c: total, h: 1, w: 1}, b.data.Fields
 	case len(in) == 1:
 		b.form, b.now = vector, shape{c: total, h: 1, w: 1}
 	default: // [h, w] has one channel
@@ -179,7 +181,7 @@ func (b *builder) add(l layer) {
 		return
 	}
 	b.layers, b.ends, b.now = append(b.layers, l), append(b.ends, b.spec.params), l.out()
-	if b.depth == 1 && b.spec.params == 0 {
+	if b.depth == 1 && b.spec.params == 0 && len(b.spec.tables) == 0 {
 		b.spec.start = len(b.layers) // the layer that comes next, at the earliest
 	}
 	if _, ok := product(maxValues, b.now.c, b.now.h, b.now.w); !ok {

@@ -127,6 +127,8 @@ func (s *Spec) describe(l layer, before string) string {
 		return named("layer norm", l.gamma)
 	case *embedding:
 		return named("embedding", l.table)
+	case *concatRows, *poolRows, *interactRows:
+		return "the rows of tables after " + before
 	case *attention:
 		return "the attention after " + before
 	case *function:

@@ -30,6 +30,10 @@ type pass struct {
 	observed device.Buffer // where batch norms leave their statistics, none but in Observe
 	given    device.Buffer // the statistics that they take, none but in Evaluate
 	training bool
+
+	rows         *rowsRoom // of a model that takes rows of tables
+	index        device.Buffer
+	keys, fields int // different keys of all samples, and keys of each
 }
 
 // part is the samples [first, first+n) of a pass.

@@ -105,6 +105,25 @@ type Transformer struct {
 	Name    string  `job:"name"`
 }
 
+// ConcatRows appends to a vector the rows of the sample's keys in a sparse table, an embedding of each: for data with keys. The
+// table has the layer's name.
+type ConcatRows struct {
+	Width int    `job:"width,needed"` // values of a row
+	Name  string `job:"name"`
+}
+
+// PoolRows is the sum of the rows of the sample's keys: a weight for each category. What comes in is not looked at.
+type PoolRows struct {
+	Width int    `job:"width,outputs"` // values of a row; "outputs", the default, is as many as the loss needs
+	Name  string `job:"name"`
+}
+
+// InteractRows appends to a vector the dot products of all pairs among it and the rows of the sample's keys, which are as wide:
+// the interaction of DLRM.
+type InteractRows struct {
+	Name string `job:"name"`
+}
+
 // Residual is body(x) + shortcut(x), or body(x) + x. The tensors of the body's layers are named Name.N, or by their own names
 // Name.NAME; those of the shortcut Name.shortcut.N or Name.NAME.
 type Residual struct {
@@ -117,23 +136,27 @@ type Residual struct {
 var kinds = []Layer{
 	Linear{}, Conv{}, MaxPool{}, AveragePool{}, BatchNorm{}, LayerNorm{}, ReLU{}, GELU{}, SiLU{}, Tanh{}, Sigmoid{},
 	Dropout{}, Flatten{}, Embedding{}, Positions{}, Attention{}, Transformer{}, Residual{},
+	ConcatRows{}, PoolRows{}, InteractRows{},
 }
 
-func (Linear) kind() string      { return "linear" }
-func (Conv) kind() string        { return "conv" }
-func (MaxPool) kind() string     { return "max_pool" }
-func (AveragePool) kind() string { return "average_pool" }
-func (BatchNorm) kind() string   { return "batch_norm" }
-func (LayerNorm) kind() string   { return "layer_norm" }
-func (ReLU) kind() string        { return "relu" }
-func (GELU) kind() string        { return "gelu" }
-func (SiLU) kind() string        { return "silu" }
-func (Tanh) kind() string        { return "tanh" }
-func (Sigmoid) kind() string     { return "sigmoid" }
-func (Dropout) kind() string     { return "dropout" }
-func (Flatten) kind() string     { return "flatten" }
-func (Embedding) kind() string   { return "embedding" }
-func (Positions) kind() string   { return "positions" }
-func (Attention) kind() string   { return "attention" }
-func (Transformer) kind() string { return "transformer" }
-func (Residual) kind() string    { return "residual" }
+func (Linear) kind() string       { return "linear" }
+func (Conv) kind() string         { return "conv" }
+func (MaxPool) kind() string      { return "max_pool" }
+func (AveragePool) kind() string  { return "average_pool" }
+func (BatchNorm) kind() string    { return "batch_norm" }
+func (LayerNorm) kind() string    { return "layer_norm" }
+func (ReLU) kind() string         { return "relu" }
+func (GELU) kind() string         { return "gelu" }
+func (SiLU) kind() string         { return "silu" }
+func (Tanh) kind() string         { return "tanh" }
+func (Sigmoid) kind() string      { return "sigmoid" }
+func (Dropout) kind() string      { return "dropout" }
+func (Flatten) kind() string      { return "flatten" }
+func (Embedding) kind() string    { return "embedding" }
+func (Positions) kind() string    { return "positions" }
+func (Attention) kind() string    { return "attention" }
+func (Transformer) kind() string  { return "transformer" }
+func (Residual) kind() string     { return "residual" }
+func (ConcatRows) kind() string   { return "concat_rows" }
+func (PoolRows) kind() string     { return "pool_rows" }
+func (InteractRows) kind() string { return "interact_rows" }

@@ -19,7 +19,7 @@ func (m Model) lossFor(f data.Form) (Loss, error) {
 		loss = CrossEntropy
 		if f.Regression() {
 			loss = SquaredError
-		} else if m.Name == "logistic" && f.Classes == 2 {
+		} else if (m.Name == "logistic" || f.Kind == data.Keyed) && f.Classes == 2 {
 			loss = BinaryCrossEntropy
 		}
 	}

@@ -70,17 +70,23 @@ type known struct {
 //	resnet50  residual blocks of 1x1, 3x3 and 1x1 convolutions with batch norm, behind the stem for images of 224x224 (He et al.
 //	          2015, with torchvision's stride in the 3x3); channels: of the 3x3 convolutions of each stage
 //	          ([64, 128, 256, 512]), blocks: in each stage ([3, 4, 6, 3])
+//	wide_deep a weight for each category, and a multilayer perceptron over numbers and embeddings of categories; width: of
+//	          embeddings (16), hidden: sizes of the layers between ([256, 128, 64])
+//	dlrm      products of pairs of embeddings between two multilayer perceptrons; width: of embeddings (16), bottom: sizes
+//	          of the layers over numbers ([128, 64]), top: of those over the products ([256, 128])
 //	gpt       a causal transformer with layer norm first, on tokens; width: channels (256), heads: of attention (8), layers: blocks
 //	          (4), vocab: rows of the table of tokens (as many as the data has), context: rows of the table of
 //	          positions (the length of the samples), dropout: behind the tables and in each block, twice (0)
 var models = map[string]known{
-	"linear":   {layers: func(*options) []Layer { return []Layer{Linear{}} }},
-	"logistic": {layers: func(*options) []Layer { return []Layer{Linear{}} }},
-	"mlp":      {options: []string{"hidden"}, layers: mlp},
-	"lenet":    {options: []string{"channels", "hidden"}, layers: leNet},
-	"resnet18": {options: []string{"channels"}, layers: resNet18},
-	"resnet50": {options: []string{"channels", "blocks"}, layers: resNet50},
-	"gpt":      {options: []string{"vocab", "width", "heads", "layers", "context", "dropout"}, layers: gpt},
+	"linear":    {layers: func(*options) []Layer { return []Layer{Linear{}} }},
+	"logistic":  {layers: func(*options) []Layer { return []Layer{Linear{}} }},
+	"mlp":       {options: []string{"hidden"}, layers: mlp},
+	"lenet":     {options: []string{"channels", "hidden"}, layers: leNet},
+	"resnet18":  {options: []string{"channels"}, layers: resNet18},
+	"resnet50":  {options: []string{"channels", "blocks"}, layers: resNet50},
+	"wide_deep": {options: []string{"width", "hidden"}, layers: wideDeep},
+	"dlrm":      {options: []string{"width", "bottom", "top"}, layers: dlrm},
+	"gpt":       {options: []string{"vocab", "width", "heads", "layers", "context", "dropout"}, layers: gpt},
 }
 
 // Names lists the models, sorted.

@@ -69,6 +69,8 @@ type Spec struct {
 	dropouts int
 	stats    int // numbers of Statistics
 	listed   int // entries of all lists together
+	fields   int // keys of a sample
+	tables   []Table
 }
 
 // Name is the name the model was built by, or "layers".

@@ -463,7 +463,7 @@ func TestBuildRefuses(t *testing.T) {
 		kind error
 		want string
 	}{
-		{testCase{"resnet", nil, []int{1}, 2}, ErrUnknownModel, "known models are gpt, lenet, linear, logistic, mlp, resnet18, resnet50"},
+		{testCase{"resnet", nil, []int{1}, 2}, ErrUnknownModel, "known models are dlrm, gpt, lenet, linear, logistic, mlp, resnet18, resnet50, wide_deep"},
 		{testCase{"mlp", map[string]any{"hiden": 1}, []int{1}, 2}, ErrOption, "model.hiden is unknown: known options are hidden (mlp)"},
 		{testCase{"linear", map[string]any{"a": 1}, []int{1}, 2}, ErrOption, "model.a is unknown: there are no options (linear)"},
 		{testCase{"mlp", map[string]any{"hidden": 5}, []int{1}, 2}, ErrOption, "not a list of sizes"},

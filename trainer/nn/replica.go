@@ -10,6 +10,9 @@ import (
 // Replica is one copy of the model's working memory on a device. It is used by one goroutine
 // at a time; several replicas work side by side.
 type Replica struct {
+	// Scores, if not nil, is filled by Evaluate and Loss with the output of each sample, of models that have one.
+	Scores []float32
+
 	// Progress, if not nil, is called by Gradients in the caller's goroutine: when the backward pass begins, with the number
 	// of parameters, and whenever more of all parts' gradients is complete, with the offset from which on it is. The last call
 	// is with 0. A device that works beside the host (no device.Synchronous) makes the first and the last call only.
@@ -24,6 +27,8 @@ type Replica struct {
 	x              device.Memory   // values, tokens, or the values of sparse entries
 	starts, column device.Memory   // of sparse samples
 	labels         device.Memory   // or targets
+	rows           rowsRoom        // of tables
+	scores         device.Memory   // of models with one output
 	stats          device.Memory   // nil where the model has none
 	states         []state         // by layer
 	pass           pass            // the current one; here so that it is not allocated for each, as the following
@@ -72,6 +77,14 @@ func (r *Replica) allocate() error {
 		labels = device.Float32
 	}
 	r.x, r.labels = a.port(kind, values), a.port(labels, r.batch*s.targets)
+	if len(s.tables) > 0 {
+		r.rows.index = a.port(device.Int32, r.batch*s.fields)
+		for _, t := range s.tables {
+			r.rows.values = append(r.rows.values, a.port(device.Float32, r.batch*s.fields*t.Width))
+			r.rows.grads = append(r.rows.grads, a.port(device.Float32, r.batch*s.fields*t.Width))
+		}
+	}
+	r.scores = a.port(device.Float32, r.batch)
 	if s.stats > 0 {
 		r.stats = a.port(device.Float32, s.stats)
 	}
@@ -135,6 +148,7 @@ func (r *Replica) Gradients(w []float32, in data.Batch, scale float32, parts []P
 	for i := range parts {
 		r.stream.Flush(r.grads[i])
 	}
+	r.flushRows()
 	if err := r.sync(); err != nil {
 		return err
 	}
@@ -155,7 +169,13 @@ func (r *Replica) loss(w []float32, in data.Batch, stats []float32) (Result, err
 		r.stream.Bind(r.stats, stats, device.In)
 		r.pass.given = device.Whole(r.stats)
 	}
-	r.compare(r.pass.forwardChain(r.spec.layers, r.states, device.Whole(r.x)), device.Buffer{}, 0)
+	y := r.pass.forwardChain(r.spec.layers, r.states, device.Whole(r.x))
+	if r.Scores != nil && r.spec.loss == BinaryCrossEntropy {
+		r.stream.Bind(r.scores, r.Scores[:r.pass.n], device.Out)
+		r.stream.Scale(device.Whole(r.scores), y, r.pass.n, 1)
+		r.stream.Flush(r.scores)
+	}
+	r.compare(y, device.Buffer{}, 0)
 	if err := r.sync(); err != nil {
 		return Result{}, err
 	}
@@ -193,7 +213,7 @@ func (r *Replica) begin(w []float32, in data.Batch, parts []part, training bool)
 	r.pass = pass{Stream: r.stream, n: r.spec.labels(in) / r.spec.targets, parts: parts, w: device.Whole(r.w), training: training}
 	r.stream.Bind(r.w, w, device.In)
 	switch r.spec.kind {
-	case data.Dense:
+	case data.Dense, data.Keyed:
 		r.stream.Bind(r.x, in.X, device.In)
 	case data.Tokens:
 		r.stream.BindInt32(r.x, in.Tokens)
@@ -203,6 +223,9 @@ func (r *Replica) begin(w []float32, in data.Batch, parts []part, training bool)
 		r.stream.Bind(r.x, in.Values, device.In)
 		r.pass.sparse = device.Sparse{Rows: r.pass.n, Cols: r.spec.in.c, Entries: len(in.Values),
 			Starts: device.Whole(r.starts), Columns: device.Whole(r.column), Values: device.Whole(r.x)}
+	}
+	if len(r.spec.tables) > 0 {
+		r.bindRows(in.Rows, training)
 	}
 	if r.spec.classes == 0 {
 		r.stream.Bind(r.labels, in.Targets, device.In)
@@ -246,6 +269,9 @@ func (r *Replica) checkParts(w []float32, in data.Batch, parts []Part) error {
 	if len(parts) < 1 || len(parts) > len(r.grads) {
 		return fmt.Errorf("model %s: %w: %d parts given, the replica takes 1 to %d", s.name, ErrArgument, len(parts), len(r.grads))
 	}
+	if len(s.tables) > 0 && (len(parts) != 1 || !s.gradsFit(in.Rows)) {
+		return fmt.Errorf("model %s: %w: gradients of rows are for one part, and as large as the rows", s.name, ErrArgument)
+	}
 	for i := range parts {
 		if got := len(parts[i].Grad); got != s.params {
 			return fmt.Errorf("gradient of model %s: %w: room for %d values given, the model has %d parameters", s.name, ErrArgument, got, s.params)
@@ -278,7 +304,7 @@ func (r *Replica) check(w []float32, in data.Batch) error {
 		return wrong(ErrArgument, "%d labels given, each sample has %d", labels, s.targets)
 	}
 	switch s.kind {
-	case data.Dense:
+	case data.Dense, data.Keyed:
 		if len(in.X) != n*s.Features() {
 			return wrong(ErrArgument, "%d values given, %d samples of %d values are needed", len(in.X), n, s.Features())
 		}
@@ -289,6 +315,11 @@ func (r *Replica) check(w []float32, in data.Batch) error {
 	case data.Sparse: // starts and columns the device checks, which has to look at them anyway
 		if len(in.Starts) != n+1 || len(in.Columns) != len(in.Values) {
 			return wrong(ErrArgument, "%d starts, %d columns and %d values given for %d samples", len(in.Starts), len(in.Columns), len(in.Values), n)
+		}
+	}
+	if len(s.tables) > 0 {
+		if fault := s.checkRows(in.Rows, n); fault != "" {
+			return wrong(ErrArgument, "%s", fault)
 		}
 	}
 	for i, l := range in.Labels {
