@@ -120,10 +120,11 @@ type director struct {
 		asked, known bool
 		step         id.Step
 	}
-	recording  uint64          // metrics of steps below this are recorded or proposed
-	told       map[string]bool // keys of the events that are in the history, or proposed
-	recovering time.Time       // when the loss of a member was seen; zero when all is well
-	finishing  bool            // the end is proposed
+	recording  uint64                // metrics of steps below this are recorded or proposed
+	parts      map[uint64]*gathering // of steps from there on, where trainers are at different ones
+	told       map[string]bool       // keys of the events that are in the history, or proposed
+	recovering time.Time             // when the loss of a member was seen; zero when all is well
+	finishing  bool                  // the end is proposed
 	finished   time.Time
 	left       bool
 	actions    []any
@@ -132,7 +133,7 @@ type director struct {
 func newDirector(now time.Time, state *pb.RunState, shards int, exact bool, t timing) *director {
 	d := &director{
 		timing: t, shards: shards, exact: exact, state: state, began: now, now: now, ticked: now,
-		feuds: newFeuds(), seats: map[id.Node]*seat{}, recording: uint64(len(state.GetMetrics())), told: map[string]bool{},
+		feuds: newFeuds(), seats: map[id.Node]*seat{}, parts: map[uint64]*gathering{}, recording: uint64(len(state.GetMetrics())), told: map[string]bool{},
 	}
 	for _, e := range state.GetEvents() {
 		d.told[e.Key] = true

@@ -46,10 +46,17 @@ func (d *director) noteLeads(name id.Node, r *pb.Report) {
 func (d *director) record(metrics []*pb.StepMetrics) {
 	var fresh []*pb.StepMetrics
 	for _, m := range metrics {
-		if m.Step == d.recording {
+		switch {
+		case len(m.Parts) > 0:
+			d.gather(m)
+		case m.Step == d.recording:
 			fresh = append(fresh, m)
 			d.recording++
 		}
+	}
+	for m := d.gathered(); m != nil; m = d.gathered() {
+		fresh = append(fresh, m)
+		d.recording++
 	}
 	if len(fresh) == 0 {
 		return
@@ -72,6 +79,7 @@ func (d *director) record(metrics []*pb.StepMetrics) {
 func (d *director) lostMetrics(from id.Step) []*pb.StepMetrics {
 	var lost []*pb.StepMetrics
 	for ; d.recording < uint64(from); d.recording++ {
+		delete(d.parts, d.recording)
 		lost = append(lost, &pb.StepMetrics{Step: d.recording, Unknown: true, Time: d.now.UnixNano()})
 	}
 	return lost

@@ -847,6 +847,8 @@ type StepMetrics struct {
 	Unknown       bool                   `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`                  // the step is done, but every trainer that saw its figures was lost with them
 	Regression    bool                   `protobuf:"varint,9,opt,name=regression,proto3" json:"regression,omitempty"`            // accuracies are R^2: the share of the targets' variance that is explained
 	TestAuc       float64                `protobuf:"fixed64,20,opt,name=test_auc,json=testAuc,proto3" json:"test_auc,omitempty"` // area under the ROC curve, of two classes with one output; else 0
+	Parts         []*PartMetrics         `protobuf:"bytes,10,rep,name=parts,proto3" json:"parts,omitempty"`                      // where trainers are at different steps: what one of them knows; loss and accuracy are then of its samples
+	Staleness     *Staleness             `protobuf:"bytes,11,opt,name=staleness,proto3" json:"staleness,omitempty"`              // where trainers are at different steps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -951,6 +953,175 @@ func (x *StepMetrics) GetTestAuc() float64 {
 	return 0
 }
 
+func (x *StepMetrics) GetParts() []*PartMetrics {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *StepMetrics) GetStaleness() *Staleness {
+	if x != nil {
+		return x.Staleness
+	}
+	return nil
+}
+
+// PartMetrics is what one logical shard adds to the figures of a step.
+type PartMetrics struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Loss          float64                `protobuf:"fixed64,2,opt,name=loss,proto3" json:"loss,omitempty"` // these four add up to the means of StepMetrics
+	Accuracy      float64                `protobuf:"fixed64,3,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
+	TestLoss      float64                `protobuf:"fixed64,4,opt,name=test_loss,json=testLoss,proto3" json:"test_loss,omitempty"`
+	TestAccuracy  float64                `protobuf:"fixed64,5,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
+	Staleness     float64                `protobuf:"fixed64,6,opt,name=staleness,proto3" json:"staleness,omitempty"` // see Staleness
+	Lost          bool                   `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`            // the step is done, but who knew its figures is gone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartMetrics) Reset() {
+	*x = PartMetrics{}
+	mi := &file_membership_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartMetrics) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartMetrics) ProtoMessage() {}
+
+func (x *PartMetrics) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartMetrics.ProtoReflect.Descriptor instead.
+func (*PartMetrics) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PartMetrics) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *PartMetrics) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *PartMetrics) GetAccuracy() float64 {
+	if x != nil {
+		return x.Accuracy
+	}
+	return 0
+}
+
+func (x *PartMetrics) GetTestLoss() float64 {
+	if x != nil {
+		return x.TestLoss
+	}
+	return 0
+}
+
+func (x *PartMetrics) GetTestAccuracy() float64 {
+	if x != nil {
+		return x.TestAccuracy
+	}
+	return 0
+}
+
+func (x *PartMetrics) GetStaleness() float64 {
+	if x != nil {
+		return x.Staleness
+	}
+	return 0
+}
+
+func (x *PartMetrics) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+// Staleness is how old the weights were that the gradients of a step were computed on: how many gradients of logical shards
+// had been applied since, by the time theirs was, in steps (as many gradients as there are logical shards).
+type Staleness struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Min           float64                `protobuf:"fixed64,1,opt,name=min,proto3" json:"min,omitempty"`
+	Mean          float64                `protobuf:"fixed64,2,opt,name=mean,proto3" json:"mean,omitempty"`
+	Max           float64                `protobuf:"fixed64,3,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Staleness) Reset() {
+	*x = Staleness{}
+	mi := &file_membership_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Staleness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Staleness) ProtoMessage() {}
+
+func (x *Staleness) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Staleness.ProtoReflect.Descriptor instead.
+func (*Staleness) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Staleness) GetMin() float64 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *Staleness) GetMean() float64 {
+	if x != nil {
+		return x.Mean
+	}
+	return 0
+}
+
+func (x *Staleness) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
 // Wait is one thing that a node waits for, or works at.
 type Wait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -967,7 +1138,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_membership_proto_msgTypes[12]
+	mi := &file_membership_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1150,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[12]
+	mi := &file_membership_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1163,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{12}
+	return file_membership_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Wait) GetWhat() string {
@@ -1056,7 +1227,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_membership_proto_msgTypes[13]
+	mi := &file_membership_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1239,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[13]
+	mi := &file_membership_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1252,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{13}
+	return file_membership_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Suspicion) GetNode() string {
@@ -1130,7 +1301,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_membership_proto_msgTypes[14]
+	mi := &file_membership_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1313,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[14]
+	mi := &file_membership_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1326,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{14}
+	return file_membership_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Report) GetView() uint64 {
@@ -1283,7 +1454,7 @@ type Lead struct {
 
 func (x *Lead) Reset() {
 	*x = Lead{}
-	mi := &file_membership_proto_msgTypes[15]
+	mi := &file_membership_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1466,7 @@ func (x *Lead) String() string {
 func (*Lead) ProtoMessage() {}
 
 func (x *Lead) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[15]
+	mi := &file_membership_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1479,7 @@ func (x *Lead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lead.ProtoReflect.Descriptor instead.
 func (*Lead) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{15}
+	return file_membership_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Lead) GetGroup() string {
@@ -1355,7 +1526,7 @@ type TableStatus struct {
 
 func (x *TableStatus) Reset() {
 	*x = TableStatus{}
-	mi := &file_membership_proto_msgTypes[16]
+	mi := &file_membership_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1538,7 @@ func (x *TableStatus) String() string {
 func (*TableStatus) ProtoMessage() {}
 
 func (x *TableStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[16]
+	mi := &file_membership_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1551,7 @@ func (x *TableStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableStatus.ProtoReflect.Descriptor instead.
 func (*TableStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{16}
+	return file_membership_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TableStatus) GetName() string {
@@ -1446,7 +1617,7 @@ type Up struct {
 
 func (x *Up) Reset() {
 	*x = Up{}
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1629,7 @@ func (x *Up) String() string {
 func (*Up) ProtoMessage() {}
 
 func (x *Up) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1642,7 @@ func (x *Up) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Up.ProtoReflect.Descriptor instead.
 func (*Up) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{17}
+	return file_membership_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Up) GetM() isUp_M {
@@ -1524,7 +1695,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1707,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1720,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{18}
+	return file_membership_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -1568,7 +1739,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1751,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1764,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{19}
+	return file_membership_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Freeze) GetView() uint64 {
@@ -1612,7 +1783,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1795,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1808,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{20}
+	return file_membership_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Ack) GetMetrics() uint64 {
@@ -1655,7 +1826,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1838,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1851,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{21}
+	return file_membership_proto_rawDescGZIP(), []int{23}
 }
 
 type Refusal struct {
@@ -1692,7 +1863,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1875,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1888,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{22}
+	return file_membership_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Refusal) GetWhy() string {
@@ -1735,7 +1906,7 @@ type Hearing struct {
 
 func (x *Hearing) Reset() {
 	*x = Hearing{}
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1918,7 @@ func (x *Hearing) String() string {
 func (*Hearing) ProtoMessage() {}
 
 func (x *Hearing) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1931,7 @@ func (x *Hearing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hearing.ProtoReflect.Descriptor instead.
 func (*Hearing) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{23}
+	return file_membership_proto_rawDescGZIP(), []int{25}
 }
 
 // Finish ends the run.
@@ -1780,7 +1951,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1963,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1976,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{24}
+	return file_membership_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Finish) GetStep() uint64 {
@@ -1884,7 +2055,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2067,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2080,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{25}
+	return file_membership_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Down) GetM() isDown_M {
@@ -2053,7 +2224,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2236,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2249,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{26}
+	return file_membership_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Applied) GetIndex() uint64 {
@@ -2104,7 +2275,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2287,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2300,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{27}
+	return file_membership_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Event) GetTime() int64 {
@@ -2195,7 +2366,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2378,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2391,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{28}
+	return file_membership_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Entry) GetFounding() *Founding {
@@ -2273,7 +2444,7 @@ type RunState struct {
 
 func (x *RunState) Reset() {
 	*x = RunState{}
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2456,7 @@ func (x *RunState) String() string {
 func (*RunState) ProtoMessage() {}
 
 func (x *RunState) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2469,7 @@ func (x *RunState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunState.ProtoReflect.Descriptor instead.
 func (*RunState) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{29}
+	return file_membership_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RunState) GetFounding() *Founding {
@@ -2366,7 +2537,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2549,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2562,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{30}
+	return file_membership_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2504,7 +2675,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2687,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2700,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{31}
+	return file_membership_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Round) GetSince() int64 {
@@ -2564,7 +2735,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2747,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2760,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{32}
+	return file_membership_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2636,7 +2807,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_membership_proto_msgTypes[33]
+	mi := &file_membership_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2819,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[33]
+	mi := &file_membership_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2832,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{33}
+	return file_membership_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Status) GetCluster() string {
@@ -2890,7 +3061,7 @@ const file_membership_proto_rawDesc = "" +
 	"\n" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\x9a\x02\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"\xf6\x02\n" +
 	"\vStepMetrics\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x12\n" +
 	"\x04loss\x18\x02 \x01(\x01R\x04loss\x12\x1a\n" +
@@ -2903,7 +3074,22 @@ const file_membership_proto_rawDesc = "" +
 	"\n" +
 	"regression\x18\t \x01(\bR\n" +
 	"regression\x12\x19\n" +
-	"\btest_auc\x18\x14 \x01(\x01R\atestAuc\"\x92\x01\n" +
+	"\btest_auc\x18\x14 \x01(\x01R\atestAuc\x12)\n" +
+	"\x05parts\x18\n" +
+	" \x03(\v2\x13.muster.PartMetricsR\x05parts\x12/\n" +
+	"\tstaleness\x18\v \x01(\v2\x11.muster.StalenessR\tstaleness\"\xc7\x01\n" +
+	"\vPartMetrics\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
+	"\x04loss\x18\x02 \x01(\x01R\x04loss\x12\x1a\n" +
+	"\baccuracy\x18\x03 \x01(\x01R\baccuracy\x12\x1b\n" +
+	"\ttest_loss\x18\x04 \x01(\x01R\btestLoss\x12#\n" +
+	"\rtest_accuracy\x18\x05 \x01(\x01R\ftestAccuracy\x12\x1c\n" +
+	"\tstaleness\x18\x06 \x01(\x01R\tstaleness\x12\x12\n" +
+	"\x04lost\x18\a \x01(\bR\x04lost\"C\n" +
+	"\tStaleness\x12\x10\n" +
+	"\x03min\x18\x01 \x01(\x01R\x03min\x12\x12\n" +
+	"\x04mean\x18\x02 \x01(\x01R\x04mean\x12\x10\n" +
+	"\x03max\x18\x03 \x01(\x01R\x03max\"\x92\x01\n" +
 	"\x04Wait\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x0e\n" +
 	"\x02on\x18\x02 \x01(\tR\x02on\x12\x14\n" +
@@ -3068,7 +3254,7 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_membership_proto_goTypes = []any{
 	(*Samples)(nil),           // 0: muster.Samples
 	(*NodeMeta)(nil),          // 1: muster.NodeMeta
@@ -3082,79 +3268,83 @@ var file_membership_proto_goTypes = []any{
 	(*Member)(nil),            // 9: muster.Member
 	(*View)(nil),              // 10: muster.View
 	(*StepMetrics)(nil),       // 11: muster.StepMetrics
-	(*Wait)(nil),              // 12: muster.Wait
-	(*Suspicion)(nil),         // 13: muster.Suspicion
-	(*Report)(nil),            // 14: muster.Report
-	(*Lead)(nil),              // 15: muster.Lead
-	(*TableStatus)(nil),       // 16: muster.TableStatus
-	(*Up)(nil),                // 17: muster.Up
-	(*Redirect)(nil),          // 18: muster.Redirect
-	(*Freeze)(nil),            // 19: muster.Freeze
-	(*Ack)(nil),               // 20: muster.Ack
-	(*Bye)(nil),               // 21: muster.Bye
-	(*Refusal)(nil),           // 22: muster.Refusal
-	(*Hearing)(nil),           // 23: muster.Hearing
-	(*Finish)(nil),            // 24: muster.Finish
-	(*Down)(nil),              // 25: muster.Down
-	(*Applied)(nil),           // 26: muster.Applied
-	(*Event)(nil),             // 27: muster.Event
-	(*Entry)(nil),             // 28: muster.Entry
-	(*RunState)(nil),          // 29: muster.RunState
-	(*NodeStatus)(nil),        // 30: muster.NodeStatus
-	(*Round)(nil),             // 31: muster.Round
-	(*StatusRequest)(nil),     // 32: muster.StatusRequest
-	(*Status)(nil),            // 33: muster.Status
-	nil,                       // 34: muster.NodeMeta.HealedEntry
+	(*PartMetrics)(nil),       // 12: muster.PartMetrics
+	(*Staleness)(nil),         // 13: muster.Staleness
+	(*Wait)(nil),              // 14: muster.Wait
+	(*Suspicion)(nil),         // 15: muster.Suspicion
+	(*Report)(nil),            // 16: muster.Report
+	(*Lead)(nil),              // 17: muster.Lead
+	(*TableStatus)(nil),       // 18: muster.TableStatus
+	(*Up)(nil),                // 19: muster.Up
+	(*Redirect)(nil),          // 20: muster.Redirect
+	(*Freeze)(nil),            // 21: muster.Freeze
+	(*Ack)(nil),               // 22: muster.Ack
+	(*Bye)(nil),               // 23: muster.Bye
+	(*Refusal)(nil),           // 24: muster.Refusal
+	(*Hearing)(nil),           // 25: muster.Hearing
+	(*Finish)(nil),            // 26: muster.Finish
+	(*Down)(nil),              // 27: muster.Down
+	(*Applied)(nil),           // 28: muster.Applied
+	(*Event)(nil),             // 29: muster.Event
+	(*Entry)(nil),             // 30: muster.Entry
+	(*RunState)(nil),          // 31: muster.RunState
+	(*NodeStatus)(nil),        // 32: muster.NodeStatus
+	(*Round)(nil),             // 33: muster.Round
+	(*StatusRequest)(nil),     // 34: muster.StatusRequest
+	(*Status)(nil),            // 35: muster.Status
+	nil,                       // 36: muster.NodeMeta.HealedEntry
 }
 var file_membership_proto_depIdxs = []int32{
 	0,  // 0: muster.NodeMeta.samples:type_name -> muster.Samples
-	34, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
+	36, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
 	2,  // 2: muster.NodeMeta.checkpoint:type_name -> muster.Checkpoint
 	5,  // 3: muster.Founding.servers:type_name -> muster.Replica
 	0,  // 4: muster.Founding.samples:type_name -> muster.Samples
 	2,  // 5: muster.Founding.checkpoint:type_name -> muster.Checkpoint
 	6,  // 6: muster.Pledge.founding:type_name -> muster.Founding
 	9,  // 7: muster.View.members:type_name -> muster.Member
-	13, // 8: muster.Report.suspects:type_name -> muster.Suspicion
-	11, // 9: muster.Report.metrics:type_name -> muster.StepMetrics
-	12, // 10: muster.Report.waits:type_name -> muster.Wait
-	15, // 11: muster.Report.leads:type_name -> muster.Lead
-	16, // 12: muster.Report.tables:type_name -> muster.TableStatus
-	1,  // 13: muster.Up.open:type_name -> muster.NodeMeta
-	14, // 14: muster.Up.report:type_name -> muster.Report
-	18, // 15: muster.Down.redirect:type_name -> muster.Redirect
-	19, // 16: muster.Down.freeze:type_name -> muster.Freeze
-	10, // 17: muster.Down.view:type_name -> muster.View
-	20, // 18: muster.Down.ack:type_name -> muster.Ack
-	24, // 19: muster.Down.finish:type_name -> muster.Finish
-	21, // 20: muster.Down.bye:type_name -> muster.Bye
-	23, // 21: muster.Down.hearing:type_name -> muster.Hearing
-	22, // 22: muster.Down.refusal:type_name -> muster.Refusal
-	6,  // 23: muster.Entry.founding:type_name -> muster.Founding
-	10, // 24: muster.Entry.view:type_name -> muster.View
-	11, // 25: muster.Entry.metrics:type_name -> muster.StepMetrics
-	27, // 26: muster.Entry.events:type_name -> muster.Event
-	24, // 27: muster.Entry.finish:type_name -> muster.Finish
-	6,  // 28: muster.RunState.founding:type_name -> muster.Founding
-	10, // 29: muster.RunState.view:type_name -> muster.View
-	11, // 30: muster.RunState.metrics:type_name -> muster.StepMetrics
-	27, // 31: muster.RunState.events:type_name -> muster.Event
-	24, // 32: muster.RunState.finish:type_name -> muster.Finish
-	12, // 33: muster.NodeStatus.waits:type_name -> muster.Wait
-	15, // 34: muster.NodeStatus.leads:type_name -> muster.Lead
-	16, // 35: muster.NodeStatus.tables:type_name -> muster.TableStatus
-	10, // 36: muster.Status.view:type_name -> muster.View
-	30, // 37: muster.Status.nodes:type_name -> muster.NodeStatus
-	27, // 38: muster.Status.events:type_name -> muster.Event
-	11, // 39: muster.Status.metrics:type_name -> muster.StepMetrics
-	24, // 40: muster.Status.finish:type_name -> muster.Finish
-	31, // 41: muster.Status.round:type_name -> muster.Round
-	5,  // 42: muster.Status.servers:type_name -> muster.Replica
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	12, // 8: muster.StepMetrics.parts:type_name -> muster.PartMetrics
+	13, // 9: muster.StepMetrics.staleness:type_name -> muster.Staleness
+	15, // 10: muster.Report.suspects:type_name -> muster.Suspicion
+	11, // 11: muster.Report.metrics:type_name -> muster.StepMetrics
+	14, // 12: muster.Report.waits:type_name -> muster.Wait
+	17, // 13: muster.Report.leads:type_name -> muster.Lead
+	18, // 14: muster.Report.tables:type_name -> muster.TableStatus
+	1,  // 15: muster.Up.open:type_name -> muster.NodeMeta
+	16, // 16: muster.Up.report:type_name -> muster.Report
+	20, // 17: muster.Down.redirect:type_name -> muster.Redirect
+	21, // 18: muster.Down.freeze:type_name -> muster.Freeze
+	10, // 19: muster.Down.view:type_name -> muster.View
+	22, // 20: muster.Down.ack:type_name -> muster.Ack
+	26, // 21: muster.Down.finish:type_name -> muster.Finish
+	23, // 22: muster.Down.bye:type_name -> muster.Bye
+	25, // 23: muster.Down.hearing:type_name -> muster.Hearing
+	24, // 24: muster.Down.refusal:type_name -> muster.Refusal
+	6,  // 25: muster.Entry.founding:type_name -> muster.Founding
+	10, // 26: muster.Entry.view:type_name -> muster.View
+	11, // 27: muster.Entry.metrics:type_name -> muster.StepMetrics
+	29, // 28: muster.Entry.events:type_name -> muster.Event
+	26, // 29: muster.Entry.finish:type_name -> muster.Finish
+	6,  // 30: muster.RunState.founding:type_name -> muster.Founding
+	10, // 31: muster.RunState.view:type_name -> muster.View
+	11, // 32: muster.RunState.metrics:type_name -> muster.StepMetrics
+	29, // 33: muster.RunState.events:type_name -> muster.Event
+	26, // 34: muster.RunState.finish:type_name -> muster.Finish
+	14, // 35: muster.NodeStatus.waits:type_name -> muster.Wait
+	17, // 36: muster.NodeStatus.leads:type_name -> muster.Lead
+	18, // 37: muster.NodeStatus.tables:type_name -> muster.TableStatus
+	10, // 38: muster.Status.view:type_name -> muster.View
+	32, // 39: muster.Status.nodes:type_name -> muster.NodeStatus
+	29, // 40: muster.Status.events:type_name -> muster.Event
+	11, // 41: muster.Status.metrics:type_name -> muster.StepMetrics
+	26, // 42: muster.Status.finish:type_name -> muster.Finish
+	33, // 43: muster.Status.round:type_name -> muster.Round
+	5,  // 44: muster.Status.servers:type_name -> muster.Replica
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -3162,11 +3352,11 @@ func file_membership_proto_init() {
 	if File_membership_proto != nil {
 		return
 	}
-	file_membership_proto_msgTypes[17].OneofWrappers = []any{
+	file_membership_proto_msgTypes[19].OneofWrappers = []any{
 		(*Up_Open)(nil),
 		(*Up_Report)(nil),
 	}
-	file_membership_proto_msgTypes[25].OneofWrappers = []any{
+	file_membership_proto_msgTypes[27].OneofWrappers = []any{
 		(*Down_Redirect)(nil),
 		(*Down_Freeze)(nil),
 		(*Down_View)(nil),
@@ -3182,7 +3372,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

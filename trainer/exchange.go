@@ -65,7 +65,7 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 	x.header = make([]int32, blocks+resultWords*x.shards)
 	x.clip = newClipping(job.Optimizer.ClipNorm, layout.Blocks())
 	size := bucketBlocks
-	if job.Sync.Mode == ModeServer {
+	if job.Sync.Mode != ModeRing {
 		size = layout.Blocks()
 	}
 	x.buckets = buckets(layout.Blocks(), size)

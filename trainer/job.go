@@ -53,25 +53,6 @@ type Batch struct {
 	LogicalShards int `yaml:"logical_shards"` // equal slices of the batch; the most trainers that can work
 }
 
-// The ways to keep the trainers' weights one (Sync.Mode) and to add gradients (Sync.Sum).
-const (
-	ModeRing   = "ring"   // all-reduce of gradients, an optimizer in every trainer
-	ModeServer = "server" // reduce-scatter, optimizers on the servers, all-gather of weights
-	SumExact   = "exact"  // integer sums: the same bits on any number of trainers
-	SumFast    = "fast"   // float32 sums: the same bits only on the same trainers
-
-	WireFloat32 = "float32" // what travels (Sync.Wire) with fast sums: the gradients as they are
-	WireBF16    = "bf16"    // half the bytes, rounded, with error feedback
-)
-
-// Sync says how trainers work together.
-type Sync struct {
-	Mode        string `yaml:"mode"`
-	Sum         string `yaml:"sum"`
-	Wire        string `yaml:"wire"`         // the form of gradients between trainers, with fast sums
-	CommitEvery int    `yaml:"commit_every"` // steps between commits to the servers in mode ring
-}
-
 // Cluster says who keeps the state.
 type Cluster struct {
 	Servers         int    `yaml:"servers"`          // nodes that found the run
@@ -130,6 +111,7 @@ func ParseJob(b []byte) (Job, error) {
 		Name, Out *string
 		Data      *data.Source
 		Optimizer *givenOptimizer
+		Sync      *givenSync
 	}
 	var document any
 	if err := yaml.Unmarshal(b, &document); err == nil && document == nil {
@@ -147,6 +129,7 @@ func ParseJob(b []byte) (Job, error) {
 			j.Out = "runs/" + *given.Name
 		}
 		given.Optimizer.adjust(&j.Optimizer)
+		given.Sync.adjust(&j.Sync)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	if err := dec.Decode(&j); err != nil && !errors.Is(err, io.EOF) {
@@ -189,14 +172,7 @@ func (j Job) Validate() error {
 		steps = j.Steps()
 	}
 	faults = append(faults, j.Optimizer.validate(j.Sync.Mode, steps)...)
-	oneOf("sync.mode", j.Sync.Mode, ModeRing, ModeServer)
-	oneOf("sync.sum", j.Sync.Sum, SumExact, SumFast)
-	oneOf("sync.wire", j.Sync.Wire, WireFloat32, WireBF16)
-	if j.Sync.Wire == WireBF16 {
-		fault(j.Sync.Sum != SumExact, "sync.wire is bf16, which rounds, but sync.sum is exact: set sync.sum to fast, or sync.wire to float32")
-		fault(j.Sync.Mode != ModeServer, "sync.wire is bf16, but sync.mode is server: set sync.mode to ring, or sync.wire to float32")
-	}
-	fault(j.Sync.CommitEvery >= 1, "sync.commit_every is %d: set it to 1 step or more", j.Sync.CommitEvery)
+	faults = append(faults, j.Sync.validate()...)
 	c := j.Cluster
 	fault(c.Servers >= 1 && c.Servers <= maxServers, "cluster.servers is %d: set it to 1 to %d; 3 survive the loss of one", c.Servers, maxServers)
 	fault(c.Replicas >= 1 && c.Replicas <= c.Servers, "cluster.replicas is %d: set it to 1 to cluster.servers (%d)", c.Replicas, c.Servers)
@@ -204,7 +180,7 @@ func (j Job) Validate() error {
 	fault(j.Checkpoint.Every >= 0, "checkpoint.every is %d: set it to a number of steps, or 0 for none", j.Checkpoint.Every)
 	fault(j.Checkpoint.Keep >= 1, "checkpoint.keep is %d: set it to 1 or more", j.Checkpoint.Keep)
 	oneOf("cluster.durability", c.Durability, DurabilityMemory, DurabilityDisk)
-	return errors.Join(faults...)
+	return errors.Join(append(faults, j.validateSteady())...)
 }
 
 const (
@@ -226,7 +202,11 @@ const BlockSize = 16384
 
 // Layout is how the parameters of a model are cut into blocks and shards.
 func (j Job) Layout(params int) ps.Layout {
-	return ps.Layout{Params: params, BlockSize: BlockSize, Shards: j.Cluster.ParameterShards}
+	l := ps.Layout{Params: params, BlockSize: BlockSize, Shards: j.Cluster.ParameterShards}
+	if j.Sync.arrives() {
+		l.Parts = j.Batch.LogicalShards
+	}
+	return l
 }
 
 // BuildModel makes the job's model for samples of a form.
@@ -266,6 +246,9 @@ func (j Job) Checkpoints(out string) string {
 func (j Job) StateDigest() ([32]byte, error) {
 	d := DefaultJob()
 	j.Name, j.Passes, j.Cluster, j.Checkpoint = d.Name, d.Passes, d.Cluster, d.Checkpoint
-	j.Sync.Mode, j.Sync.CommitEvery = d.Sync.Mode, d.Sync.CommitEvery
+	j.Sync.CommitEvery = d.Sync.CommitEvery
+	if s := j.Sync; s.Mode == ModeServer || s.Mode == ModeSSP && s.Staleness == 0 {
+		j.Sync.Mode = d.Sync.Mode // the same bits
+	}
 	return j.Digest()
 }

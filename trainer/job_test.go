@@ -131,6 +131,40 @@ func TestParseJobRefusesRoundedExactSums(t *testing.T) {
 	}
 }
 
+// What makes no sense in a mode is refused with its field; what is not given is what the mode needs.
+func TestParseJobKnowsModes(t *testing.T) {
+	for text, want := range map[string]string{
+		"sync: {mode: ssp, staleness: 2, sum: exact}":         "sync.sum is exact",
+		"sync: {mode: async, sum: exact}":                     "sync.sum is exact",
+		"sync: {mode: ssp, staleness: -1}":                    "sync.staleness is -1",
+		"sync: {mode: async, staleness: 3}":                   "sync.staleness is 3",
+		"sync: {mode: ring, steps: 3}":                        "sync.steps is 3",
+		"sync: {mode: server, outer: {lr: 1}}":                "sync.outer is given",
+		"sync: {mode: local}":                                 "sync.steps is 0",
+		"sync: {mode: local, steps: 4, outer: {lr: 0}}":       "sync.outer.lr is 0",
+		"sync: {mode: local, steps: 4, outer: {momentum: 1}}": "sync.outer.momentum is 1",
+		"sync: {mode: async}\ncheckpoint: {every: 5}":         "checkpoint.every is 5",
+		"sync: {mode: async}\noptimizer: {name: lamb}":        "optimizer.name is lamb",
+	} {
+		if _, err := ParseJob([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	for text, want := range map[string]Sync{
+		"sync: {mode: ssp, staleness: 2}":                            {Mode: ModeSSP, Sum: SumFast, Staleness: 2},
+		"sync: {mode: ssp}":                                          {Mode: ModeSSP, Sum: SumExact},
+		"sync: {mode: async}":                                        {Mode: ModeAsync, Sum: SumFast},
+		"sync: {mode: local, steps: 4}":                              {Mode: ModeLocal, Sum: SumExact, Steps: 4, Outer: Outer{LR: 0.7, Momentum: 0.9}},
+		"sync: {mode: local, steps: 4, outer: {lr: 1, momentum: 0}}": {Mode: ModeLocal, Sum: SumExact, Steps: 4, Outer: Outer{LR: 1}},
+		"{}": {Mode: ModeRing, Sum: SumExact},
+	} {
+		want.Wire, want.CommitEvery = WireFloat32, 20
+		if j, err := ParseJob([]byte(text)); err != nil || j.Sync != want {
+			t.Errorf("%s: %+v, %v; want %+v", text, j.Sync, err, want)
+		}
+	}
+}
+
 func TestParseJobRefusesUnknownKeysWithTheirLine(t *testing.T) {
 	_, err := ParseJob([]byte("name: x\npases: 3\n"))
 	if err == nil || !strings.Contains(err.Error(), "pases") || !strings.Contains(err.Error(), "2") {

@@ -82,7 +82,7 @@ func (o Optimizer) validate(mode string, steps id.Step) (faults []error) {
 	for _, f := range o.config(steps).Faults() {
 		fault(false, "%s", f)
 	}
-	fault(mode == ModeRing || !optim.WholeTensors(o.Name), "name is %s, which needs whole tensors, but in sync.mode %s servers hold parts of them: use sync.mode %s, or adamw",
+	fault(mode == ModeRing || mode == ModeLocal || !optim.WholeTensors(o.Name), "name is %s, which needs whole tensors, but in sync.mode %s servers hold parts of them: use sync.mode %s, or adamw",
 		o.Name, mode, ModeRing)
 	return faults
 }

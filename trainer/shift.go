@@ -53,10 +53,13 @@ func (t *Trainer) shift(ctx context.Context, v membership.View) error {
 	s.shards = v.Members[s.rank].Shards
 	s.bounds = t.sums.bounds(len(v.Members))
 	s.first, s.last = t.sums.share(s.rank, len(v.Members))
-	s.sync = newSynchroniser(s)
 	t.cfg.Log.Info().Stringer("view", v.Number).Stringer("from", v.From).Int("trainers", len(v.Members)).
 		Ints("shards", ints(s.shards)).Msg("entering a view")
 
+	if t.cfg.Job.Sync.arrives() {
+		return over(ctx, s.arrive(ctx))
+	}
+	s.sync = newSynchroniser(s)
 	var joining sync.WaitGroup
 	var joined error
 	joining.Go(func() { joined = s.join(ctx) })

@@ -20,7 +20,7 @@ type state struct {
 
 func newState(params, slots int, mode string) *state {
 	s := &state{w: huge.Float32s(params)}
-	if mode == ModeServer {
+	if mode != ModeRing {
 		s.next = huge.Float32s(params)
 		return s
 	}

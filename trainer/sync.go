@@ -21,10 +21,10 @@ type synchroniser interface {
 }
 
 func newSynchroniser(s *shift) synchroniser {
-	if s.cfg.Job.Sync.Mode == ModeServer {
-		return serverSync{s}
+	if s.cfg.Job.Sync.Mode == ModeRing {
+		return ringSync{s}
 	}
-	return ringSync{s}
+	return serverSync{s}
 }
 
 // ringSync: gradients are all-reduced and every trainer has an optimizer of its own.

@@ -53,6 +53,8 @@ type Trainer struct {
 	inbox *collective.Inbox
 	rate  rate
 
+	arrivals arrivals // in modes ssp and async; only the shift's
+
 	giving sync.RWMutex // read-held while the state is given away, write-held while it changes; taken before mu
 	state  *state
 
@@ -99,6 +101,10 @@ func New(cfg Config) (*Trainer, error) {
 		cfg: cfg, steps: w.steps, work: w, sums: newExchange(cfg.Job, cfg.Spec), optim: opt,
 		inbox: collective.NewInbox(0, 0), state: newState(cfg.Spec.Params(), opt.Slots(), cfg.Job.Sync.Mode),
 		changed: make(chan struct{}, 1),
+	}
+	if cfg.Job.Sync.arrives() {
+		t.arrivals.base = make([]float64, len(w.units))
+		t.state.next = nil
 	}
 	t.serve()
 	return t, nil
@@ -234,8 +240,12 @@ func (t *Trainer) fail(err error) {
 	t.cfg.Notify()
 }
 
-// maxMetrics bounds the steps of one report; the rest follow in the next.
-const maxMetrics = 1000
+// The most steps of one report; the rest follow in the next. Where trainers are at different steps those of the fastest wait
+// for the slowest, and are reported again and again meanwhile.
+const (
+	maxMetrics = 1000
+	maxParts   = 250
+)
 
 // Report adds what the coordinator must know of this trainer.
 func (t *Trainer) Report(r *pb.Report) {
@@ -244,7 +254,11 @@ func (t *Trainer) Report(r *pb.Report) {
 	r.View, r.Frozen = uint64(t.view.Number), uint64(t.frozen)
 	r.Holds, r.Step = t.holds, uint64(t.state.step)
 	r.Broken, r.Suspects = t.broken, slices.Clone(t.suspect)
-	r.Metrics = slices.Clone(t.metrics[:min(len(t.metrics), maxMetrics)])
+	most := maxMetrics
+	if t.cfg.Job.Sync.arrives() {
+		most = maxParts
+	}
+	r.Metrics = slices.Clone(t.metrics[:min(len(t.metrics), most)])
 	r.Done, r.Digest = t.done != "", t.done
 	if t.failed != nil {
 		r.Failed = t.failed.Error()

@@ -81,6 +81,10 @@ func progressText(st *pb.Status) string {
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Step < st.Steps {
 		text += fmt.Sprintf(", loss %.4f, %s %.2f %%", st.Metrics[n-1].Loss, scoreName(st.Metrics[n-1].Regression), 100*st.Metrics[n-1].Accuracy)
 	}
+	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Staleness != nil {
+		s := st.Metrics[n-1].Staleness
+		text += fmt.Sprintf(", staleness %.1f steps (%.1f to %.1f)", s.Mean, s.Min, s.Max)
+	}
 	if r := runRate(st); r > 0 && st.Step < st.Steps {
 		left := time.Duration(float64(st.Steps-st.Step) * float64(st.Batch) / r * float64(time.Second))
 		text += fmt.Sprintf(", %.0f samples/s, %s left", r, left.Round(time.Second))

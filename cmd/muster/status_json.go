@@ -12,25 +12,33 @@ import (
 // statusJSON is what "muster status --json" prints; docs/operations.md describes it.
 // Times are RFC 3339 in UTC, by the clock of the answer's own time; durations are seconds.
 type statusJSON struct {
-	Cluster          string      `json:"cluster"`
-	Job              string      `json:"job"`
-	Run              string      `json:"run"`
-	AnsweredBy       string      `json:"answered_by"`
-	Time             time.Time   `json:"time"`
-	Error            string      `json:"error,omitempty"`
-	Step             uint64      `json:"step"`
-	Steps            uint64      `json:"steps"`
-	Loss             *float64    `json:"loss,omitempty"`
-	Accuracy         *float64    `json:"accuracy,omitempty"`
-	SamplesPerSecond float64     `json:"samples_per_second"`
-	Coordinator      string      `json:"coordinator"`
-	Servers          []string    `json:"servers"`
-	ServersWanted    uint32      `json:"servers_wanted"`
-	View             *viewJSON   `json:"view,omitempty"`
-	Changing         *roundJSON  `json:"changing,omitempty"`
-	Nodes            []nodeJSON  `json:"nodes"`
-	Events           []eventJSON `json:"events"`
-	Finished         *finishJSON `json:"finished,omitempty"`
+	Cluster          string         `json:"cluster"`
+	Job              string         `json:"job"`
+	Run              string         `json:"run"`
+	AnsweredBy       string         `json:"answered_by"`
+	Time             time.Time      `json:"time"`
+	Error            string         `json:"error,omitempty"`
+	Step             uint64         `json:"step"`
+	Steps            uint64         `json:"steps"`
+	Loss             *float64       `json:"loss,omitempty"`
+	Accuracy         *float64       `json:"accuracy,omitempty"`
+	Staleness        *stalenessJSON `json:"staleness,omitempty"`
+	SamplesPerSecond float64        `json:"samples_per_second"`
+	Coordinator      string         `json:"coordinator"`
+	Servers          []string       `json:"servers"`
+	ServersWanted    uint32         `json:"servers_wanted"`
+	View             *viewJSON      `json:"view,omitempty"`
+	Changing         *roundJSON     `json:"changing,omitempty"`
+	Nodes            []nodeJSON     `json:"nodes"`
+	Events           []eventJSON    `json:"events"`
+	Finished         *finishJSON    `json:"finished,omitempty"`
+}
+
+// stalenessJSON is of the last step, in steps, in sync.mode ssp and async.
+type stalenessJSON struct {
+	Min  float64 `json:"min"`
+	Mean float64 `json:"mean"`
+	Max  float64 `json:"max"`
 }
 
 type viewJSON struct {
@@ -105,6 +113,9 @@ func statusObject(st *pb.Status) statusJSON {
 	}
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Step < st.Steps {
 		o.Loss, o.Accuracy = &st.Metrics[n-1].Loss, &st.Metrics[n-1].Accuracy
+		if s := st.Metrics[n-1].Staleness; s != nil {
+			o.Staleness = &stalenessJSON{s.Min, s.Mean, s.Max}
+		}
 	}
 	for _, s := range st.Servers {
 		o.Servers = append(o.Servers, s.Node)

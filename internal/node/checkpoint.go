@@ -113,6 +113,9 @@ func (s *saver) pin(ctx context.Context, step id.Step) {
 // now saves a step that the run is about to come to.
 func (s *saver) now(ctx context.Context, ahead id.Step) (at id.Step, err error) {
 	job := s.n.cfg.Job
+	if !job.Sync.Steady() {
+		return 0, fmt.Errorf("in sync.mode %s the model is at no moment at one step, so there is no checkpoint of one; what survives is on the servers, with cluster.durability disk also when all processes are killed", job.Sync.Mode)
+	}
 	for try := id.Step(1); try <= 3; try++ {
 		at = s.n.coordinator.Recorded() + 1 + try*ahead
 		if every := id.Step(job.Sync.CommitEvery); job.Sync.Mode == trainer.ModeRing {

@@ -116,6 +116,22 @@ type stepLine struct {
 	Accuracy float64   `json:"accuracy"`
 	Time     time.Time `json:"time"`
 	Unknown  bool      `json:"unknown,omitempty"` // the figures are lost, not the step
+
+	Staleness *staleness `json:"staleness,omitempty"` // in modes ssp and async
+}
+
+// staleness is how old the weights were that a step's gradients were computed on, in steps; see pb.Staleness.
+type staleness struct {
+	Min  float64 `json:"min"`
+	Mean float64 `json:"mean"`
+	Max  float64 `json:"max"`
+}
+
+func newStaleness(s *pb.Staleness) *staleness {
+	if s == nil {
+		return nil
+	}
+	return &staleness{s.Min, s.Mean, s.Max}
 }
 
 type evaluationLine struct {
@@ -135,7 +151,7 @@ func metricsLines(metrics []*pb.StepMetrics, steps uint64) []byte {
 			_ = enc.Encode(evaluationLine{m.Step, m.TestLoss, m.TestAccuracy, at})
 		}
 		if m.Step < steps {
-			_ = enc.Encode(stepLine{m.Step, m.Loss, m.Accuracy, at, m.Unknown})
+			_ = enc.Encode(stepLine{m.Step, m.Loss, m.Accuracy, at, m.Unknown, newStaleness(m.Staleness)})
 		}
 	}
 	return out.Bytes()
