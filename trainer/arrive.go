@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -258,6 +259,9 @@ func (s *shift) tellApart(m *pb.StepMetrics) {
 func (s *shift) endApart(ctx context.Context) error {
 	if err := s.pull(ctx, s.steps); err != nil {
 		return err
+	}
+	if want := float64(s.steps) * float64(len(s.work.units)); s.arrivals.seen.Updates != want { // by construction of the clocks it cannot be
+		return fmt.Errorf("the servers have applied %v gradients of logical shards in the mean block, not %v", s.arrivals.seen.Updates, want)
 	}
 	if err := s.computeApart(ctx, s.steps, s.shards); err != nil {
 		return err

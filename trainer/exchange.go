@@ -63,7 +63,9 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 		x.sum = huge.Int32s(layout.Params)
 	}
 	x.header = make([]int32, blocks+resultWords*x.shards)
-	x.clip = newClipping(job.Optimizer.ClipNorm, layout.Blocks())
+	if job.Sync.Mode != ModeLocal { // there each logical shard clips its own
+		x.clip = newClipping(job.Optimizer.ClipNorm, layout.Blocks())
+	}
 	size := bucketBlocks
 	if job.Sync.Mode != ModeRing {
 		size = layout.Blocks()

@@ -169,7 +169,7 @@ func (j Job) Validate() error {
 	fault(j.Batch.LogicalShards <= maxLogicalShards, "batch.logical_shards is %d: set it to %d or less; it is the most trainers that can work", j.Batch.LogicalShards, maxLogicalShards)
 	var steps id.Step // what they would be is nothing to build on while something else is wrong
 	if len(faults) == 0 {
-		steps = j.Steps()
+		steps = j.ownSteps()
 	}
 	faults = append(faults, j.Optimizer.validate(j.Sync.Mode, steps)...)
 	faults = append(faults, j.Sync.validate()...)
@@ -193,8 +193,27 @@ func (j Job) batches() data.Batches {
 	return data.Batches{Size: j.Batch.Size, LogicalShards: j.Batch.LogicalShards}
 }
 
-// Steps is the number of steps of the whole run, 0 before the number of samples is known.
-func (j Job) Steps() id.Step { return j.batches().Steps(j.Passes, cmp.Or(j.Samples, j.Data.Train)) }
+// Steps is the number of steps of the whole run, in mode local of its rounds; 0 before the number of samples is known.
+func (j Job) Steps() id.Step { return j.rounds(j.ownSteps()) }
+
+// ownSteps is how many batches the run takes: its steps, in mode local those of each logical shard.
+func (j Job) ownSteps() id.Step { return j.batches().Steps(j.Passes, cmp.Or(j.Samples, j.Data.Train)) }
+
+// rounds is how many steps of the run so many batches are.
+func (j Job) rounds(batches id.Step) id.Step {
+	each := id.Step(j.batchesPerStep())
+	return (batches + each - 1) / each
+}
+
+func (j Job) batchesPerStep() int {
+	if j.Sync.Mode == ModeLocal {
+		return max(1, j.Sync.Steps)
+	}
+	return 1
+}
+
+// SamplesPerStep is how many samples a step of the run takes, of which only the last of mode local may take fewer.
+func (j Job) SamplesPerStep() int { return j.Batch.Size * j.batchesPerStep() }
 
 // BlockSize is the number of parameters in a block: 64 KiB, small enough that a block's
 // common exponent suits all its gradients, large enough that its header costs nothing.

@@ -87,8 +87,18 @@ func (o Optimizer) validate(mode string, steps id.Step) (faults []error) {
 	return faults
 }
 
-// NewOptimizer is the optimizer of trainers and servers alike. The number of samples must be known (Job.Samples) if the
-// learning rate hangs on the number of steps.
+// NewOptimizer is the optimizer of the run's weights, on trainers and servers alike; in mode local it is the outer one. The number
+// of samples must be known (Job.Samples) if the learning rate hangs on the number of steps.
 func (j Job) NewOptimizer() (optim.Optimizer, error) {
+	if j.Sync.Mode == ModeLocal {
+		return optim.New(j.Sync.Outer.config())
+	}
 	return optim.New(j.Optimizer.config(j.Steps()))
+}
+
+func (o Outer) config() optim.Config {
+	if o.Momentum == 0 {
+		return optim.Config{Name: "sgd", LR: o.LR}
+	}
+	return optim.Config{Name: "nesterov", LR: o.LR, Momentum: o.Momentum}
 }

@@ -170,7 +170,7 @@ func (s *shift) compute(ctx context.Context, at id.Step) error {
 func (s *shift) measure(at id.Step, train, test nn.Result) *pb.StepMetrics {
 	m := &pb.StepMetrics{Step: uint64(at), Time: time.Now().UnixNano(), Regression: s.cfg.Spec.Classes() == 0}
 	if at < s.steps {
-		m.Loss, m.Accuracy = Means(s.cfg.Spec, train, s.cfg.Job.Batch.Size)
+		m.Loss, m.Accuracy = Means(s.cfg.Spec, train, s.work.samplesOf(at))
 	}
 	if s.work.evaluates(at) {
 		m.Evaluated = true

@@ -263,7 +263,7 @@ func (t *Trainer) Report(r *pb.Report) {
 	if t.failed != nil {
 		r.Failed = t.failed.Error()
 	}
-	r.SamplesPerSecond = t.rate.perSecond() * float64(t.cfg.Job.Batch.Size)
+	r.SamplesPerSecond = t.rate.perSecond() * float64(t.cfg.Job.SamplesPerStep())
 }
 
 // Weights returns the weights when this trainer has done the last step.

@@ -44,7 +44,8 @@ type work struct {
 	flight  *flight.Recorder
 	moved   chan struct{} // a unit's gradient has come further
 	benches []*bench
-	units   []unit // by logical shard
+	rounds  *rounds // of mode local
+	units   []unit  // by logical shard
 	norms   norms
 }
 
@@ -52,6 +53,7 @@ type work struct {
 type bench struct {
 	replica *nn.Replica
 	batch   data.Batch
+	own     *own              // in mode local
 	group   []id.LogicalShard // that it computes now
 	parts   []nn.Part         // of it
 	span    flight.Span       // of what it does now
@@ -65,20 +67,31 @@ const groupWeights = 3
 
 func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset, rec *flight.Recorder) (*work, error) {
 	b := job.batches()
+	batches := b.Steps(job.Passes, train.Len())
+	local, err := newRounds(job, batches)
+	if err != nil {
+		return nil, err
+	}
 	w := &work{
-		job: job, spec: spec, steps: job.batches().Steps(job.Passes, train.Len()), samples: train.Len(),
+		job: job, spec: spec, steps: job.rounds(batches), rounds: local, samples: train.Len(),
 		scale:  1 / (float32(job.Batch.Size) * float32(spec.Targets())),
 		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
 		units: make([]unit, b.LogicalShards), flight: rec, moved: make(chan struct{}, 1), slice: b.MaxSlice(),
 	}
 	benches := min(runtime.GOMAXPROCS(0), b.LogicalShards)
 	w.group = min(max(1, groupWeights*spec.Params()/(w.slice*spec.Outputs())), upTo(b.LogicalShards, benches))
+	if local != nil {
+		w.group = 1 // each goes by itself
+	}
 	for i := range benches {
 		r, err := spec.NewReplica(dev, w.group*w.slice, w.group)
 		if err != nil {
 			return nil, errors.Join(err, w.close())
 		}
 		bench := &bench{replica: r, batch: data.NewBatch(train, w.group*w.slice)}
+		if local != nil {
+			bench.own = newOwn(spec.Params(), local.inner.Slots())
+		}
 		bench.span.Track = flight.Compute + flight.Track(i)
 		r.Progress = func(complete int) { w.progress(bench, complete) }
 		w.benches = append(w.benches, bench)
@@ -100,7 +113,7 @@ func (w *work) evaluates(s id.Step) bool {
 	if s == 0 {
 		return false
 	}
-	n, size := uint64(w.samples), uint64(w.job.Batch.Size)
+	n, size := uint64(w.samples), uint64(w.job.SamplesPerStep())
 	return s == w.steps || uint64(s)*size/n > uint64(s-1)*size/n
 }
 
@@ -121,7 +134,7 @@ func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []floa
 	groups := upTo(len(todo), min(w.group, upTo(len(todo), len(w.benches))))
 	return w.each(ctx, groups, func(b *bench, i int) error {
 		b.span.View, b.span.Step = v, s
-		return w.do(b, s, todo[i*len(todo)/groups:(i+1)*len(todo)/groups], weights)
+		return w.do(ctx, b, s, todo[i*len(todo)/groups:(i+1)*len(todo)/groups], weights)
 	})
 }
 
@@ -151,13 +164,19 @@ func (w *work) each(ctx context.Context, n int, do func(b *bench, i int) error) 
 }
 
 // do does a group of units: their gradients together, what they evaluate one by one.
-func (w *work) do(b *bench, s id.Step, group []id.LogicalShard, weights []float32) error {
+func (w *work) do(ctx context.Context, b *bench, s id.Step, group []id.LogicalShard, weights []float32) error {
 	for _, l := range group {
 		u := &w.units[l]
 		u.step, u.done = s, false
 		u.Result, u.test = nn.Result{}, nn.Result{}
 	}
-	if s < w.steps {
+	switch {
+	case s == w.steps:
+	case w.rounds != nil:
+		if err := w.goAlone(ctx, b, s, group, weights); err != nil {
+			return err
+		}
+	default:
 		err := w.gradients(b, s, group, weights)
 		for i := 0; err != nil && i < len(group); i++ { // alone, the unit whose fault it is can say so
 			if fault := w.gradients(b, s, group[i:i+1], weights); fault != nil {
@@ -222,6 +241,15 @@ func (w *work) evaluate(b *bench, s id.Step, l id.LogicalShard, weights []float3
 		u.test.Correct += r.Correct
 	}
 	return nil
+}
+
+// samplesOf is how many samples a step of the run takes.
+func (w *work) samplesOf(s id.Step) int {
+	if w.rounds == nil {
+		return w.job.Batch.Size
+	}
+	first, last := w.rounds.span(s)
+	return w.job.Batch.Size * int(last-first)
 }
 
 // prepare is called before the units of the shards are computed: none that is left to do is complete.

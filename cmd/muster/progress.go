@@ -51,7 +51,7 @@ const window = 5 * time.Second
 func newProgress(out io.Writer, json bool, job trainer.Job) *progress {
 	return &progress{
 		out: out, terminal: isTerminal(out) && !json, json: json,
-		stepped: time.Now(), batch: job.Batch.Size, every: 2 * time.Second,
+		stepped: time.Now(), batch: job.SamplesPerStep(), every: 2 * time.Second,
 	}
 }
 

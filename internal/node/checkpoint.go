@@ -196,7 +196,7 @@ func (n *Node) manifest(step id.Step) (checkpoint.Manifest, error) {
 		return checkpoint.Manifest{}, err
 	}
 	return checkpoint.Manifest{
-		Job: n.cfg.Job.Name, Digest: digest, JobFile: string(job), Run: n.founding.Run, Step: step, Samples: uint64(step) * uint64(n.cfg.Job.Batch.Size),
+		Job: n.cfg.Job.Name, Digest: digest, JobFile: string(job), Run: n.founding.Run, Step: step, Samples: uint64(step) * uint64(n.cfg.Job.SamplesPerStep()),
 		Model: n.spec.Name(), Params: n.spec.Params(), Slots: opt.Slots(), Time: time.Now().UTC(), Version: n.cfg.Version,
 	}, nil
 }

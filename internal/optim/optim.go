@@ -44,6 +44,9 @@ type Optimizer interface {
 	// weights as far in parts as it would in one. Of ftrl it is not, because its state is made with one rate for ever.
 	Share(step id.Step, share float64) Rule
 
+	// Since is Rule for slots that were zeros at an earlier step, begun, instead of at step 0.
+	Since(step, begun id.Step) Rule
+
 	// Update goes from the state at step to the state at step+1 in place.
 	// w, grad and every slot have the same length.
 	Update(step id.Step, w, grad []float32, slots [][]float32)
@@ -200,15 +203,21 @@ func (o *optimizer) Slots() int { return o.kind(&o.c).Slots() }
 
 func (o *optimizer) WholeTensors() bool { return WholeTensors(o.c.Name) }
 
-func (o *optimizer) Rule(step id.Step) Rule { return o.Share(step, 1) }
+func (o *optimizer) Rule(step id.Step) Rule { return o.scaled(step, 0, 1) }
+
+func (o *optimizer) Since(step, begun id.Step) Rule { return o.scaled(step, begun, 1) }
 
 func (o *optimizer) Share(step id.Step, share float64) Rule {
-	k := o.kind(&o.c)
-	if k == FTRL {
+	if o.kind(&o.c) == FTRL {
 		share = 1
 	}
-	r := o.rule(&o.c, share*o.c.Schedule.Rate(o.c.LR, step), step)
-	r.Kind = k
+	return o.scaled(step, 0, share)
+}
+
+// scaled is the rule with a share of the step's rate, for slots as old as begun says.
+func (o *optimizer) scaled(step, begun id.Step, share float64) Rule {
+	r := o.rule(&o.c, share*o.c.Schedule.Rate(o.c.LR, step), step-begun)
+	r.Kind = o.kind(&o.c)
 	return r
 }
 
