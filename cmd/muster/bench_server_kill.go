@@ -10,9 +10,10 @@ import (
 	"github.com/musterml/muster/internal/id"
 )
 
-// measureKills kills a leader again and again under full load. The time to the next commit is from the kill to the end
-// of the longest silence after it, of every shard that the dead server led: what it answered before it died, and
-// what was on its way, is no commit of the next leader's.
+// measureKills kills a leader again and again under full load. The time to the next commit is from the signal to the end
+// of the silence that follows, in the slowest of the shards that the dead server led. What it answered before it died, and
+// what of that was on its way, is no commit of the next leader's, so the silence is the longest that began before the
+// process had ended, or at once after that.
 func (o *benchServer) measureKills(ctx context.Context, l *lineup, row *serverRow) error {
 	if err := each(l.trainers, func(p *benchProcess) error { return p.ask("load", nil) }); err != nil {
 		return err
@@ -35,6 +36,7 @@ func (o *benchServer) measureKills(ctx context.Context, l *lineup, row *serverRo
 			return err
 		}
 		_ = victim.cmd.Wait() // it says that it was killed
+		ended := time.Now().Add(onItsWay)
 		i := slices.Index(l.servers, victim)
 		if l.servers[i], err = l.start(victim.role, victim.addr, kill+2); err != nil {
 			return err
@@ -49,7 +51,7 @@ func (o *benchServer) measureKills(ctx context.Context, l *lineup, row *serverRo
 			}
 			err := each(l.trainers[:1], func(p *benchProcess) error {
 				var ms float64
-				err := p.ask(fmt.Sprintf("silence %d %d", shard, at.UnixNano()), &ms)
+				err := p.ask(fmt.Sprintf("silence %d %d %d", shard, at.UnixNano(), ended.UnixNano()), &ms)
 				worst = max(worst, ms)
 				return err
 			})
@@ -64,6 +66,9 @@ func (o *benchServer) measureKills(ctx context.Context, l *lineup, row *serverRo
 	row.P90Ms, row.WorstMs = digits(sorted[9*len(sorted)/10], 1), digits(sorted[len(sorted)-1], 1)
 	return nil
 }
+
+// onItsWay is how long the last answer of a dead server may take to be read.
+const onItsWay = 50 * time.Millisecond
 
 // load pushes without end, lanesPerShard blocks of each shard at a time, and notes when each was acknowledged.
 func (t *benchTrainer) load(ctx context.Context) error {
@@ -97,32 +102,33 @@ func (t *benchTrainer) pushAll(ctx context.Context, shard int, blocks []id.Block
 }
 
 // silence tells how long after a moment, in milliseconds, the longest pause between two acknowledgements of a shard
-// ended. The shard must have gone on: what has lasted longer than that pause is not over.
+// ended, of those that began before a second moment.
 func (t *benchTrainer) silence(arg string) (float64, error) {
 	var shard int
-	var nanos int64
-	if _, err := fmt.Sscan(arg, &shard, &nanos); err != nil {
+	var killed, ended int64
+	if _, err := fmt.Sscan(arg, &shard, &killed, &ended); err != nil {
 		return 0, err
 	}
-	from := time.Unix(0, nanos)
 	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
 		t.mu.Lock()
-		last, longest, end := from, time.Duration(-1), from
-		for _, ack := range t.acks[shard] {
-			if pause := ack.Sub(last); pause > longest {
-				longest, end = pause, ack
-			}
-			if ack.After(from) {
-				last = ack
-			}
-		}
-		fail := t.fail
+		acks, fail := t.acks[shard], t.fail
 		t.mu.Unlock()
+		last, longest, end := killed, int64(0), killed
+		for _, ack := range acks {
+			at := ack.UnixNano()
+			if at <= killed {
+				continue
+			}
+			if last > ended {
+				return float64(end-killed) / 1e6, fail
+			}
+			if at-last > longest {
+				longest, end = at-last, at
+			}
+			last = at
+		}
 		if fail != nil {
 			return 0, fail
-		}
-		if longest >= 0 && time.Since(last) < longest {
-			return end.Sub(from).Seconds() * 1e3, nil
 		}
 	}
 	return 0, fmt.Errorf("shard %d commits no more after a kill", shard)

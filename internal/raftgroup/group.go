@@ -74,9 +74,11 @@ func start(cfg Config) (g *Group, err error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := raft.NewFileSnapshotStoreWithLogger(dir, cfg.Snapshots.Retain, logger)
-	if err != nil {
-		return nil, err
+	var files raft.SnapshotStore = &memorySnapshots{}
+	if !cfg.Volatile {
+		if files, err = raft.NewFileSnapshotStoreWithLogger(dir, cfg.Snapshots.Retain, logger); err != nil {
+			return nil, err
+		}
 	}
 	snapshots := watchedSnapshots{files, cfg.Sending}
 	if used || cfg.Known {
