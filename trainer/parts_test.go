@@ -88,6 +88,9 @@ func TestComputeKeepsWhatIsDone(t *testing.T) {
 	if err := w.compute(t.Context(), 1, 3, weights, []id.LogicalShard{0, 1, 2, 3, 4}); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.compute(t.Context(), 1, 3, weights, []id.LogicalShard{0, 1}); err != nil { // nothing is left to do
+		t.Fatal(err)
+	}
 	if w.units[1].grad[0] != 42 {
 		t.Error("a unit that was done is done again")
 	}

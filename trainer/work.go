@@ -139,7 +139,7 @@ func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []floa
 }
 
 // upTo is how many parts of at most size n things make; none of no things.
-func upTo(n, size int) int { return (n + size - 1) / max(1, size) }
+func upTo(n, size int) int { return (n + max(1, size) - 1) / max(1, size) }
 
 // each does n things on all benches. It stops between them when ctx ends, or when one fails.
 func (w *work) each(ctx context.Context, n int, do func(b *bench, i int) error) error {
