@@ -8,6 +8,9 @@
 // are the next state (state.go). shift.go is the loop around that for one view; trainer.go goes
 // from view to view as package membership agrees on them.
 //
+// In modes ssp and async there is no ring: arrive.go takes the place of all that. In mode local a unit is a round
+// of many steps (local.go), and the rest is as in mode server. docs/modes.md compares the modes.
+//
 // # What it promises
 //
 //   - With sum exact, the state at every step is a function of the job alone: not of the
