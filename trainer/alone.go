@@ -41,6 +41,7 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	}
 	w.samples = math.MaxInt // no pass ever ends, after which it would evaluate
 	a := &Alone{work: w, sums: newExchange(job, spec), optim: opt, state: newState(spec.Params(), opt.Slots(), ModeRing)}
+	a.sums.alone = true
 	for l := range job.Batch.LogicalShards {
 		a.shards = append(a.shards, id.LogicalShard(l))
 	}

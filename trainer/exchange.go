@@ -25,6 +25,7 @@ type exchange struct {
 	spec   *nn.Spec
 	layout ps.Layout
 	exact  bool
+	alone  bool // there is no other trainer: what is agreed is what this one says
 	shards int
 	sums   collective.Exact
 	header []int32            // the results of the logical shards, then block exponents
@@ -102,9 +103,8 @@ func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last 
 	}
 	if x.exact && !last {
 		x.spread(b.first, b.last, func(first, last id.Block) {
-			lo, hi := x.span(first, last)
-			for _, l := range mine {
-				x.sums.Exponents(x.exponents()[first:last], units[l].grad[lo:hi])
+			for b := first; b < last; b++ {
+				x.find(b, units, mine)
 			}
 		})
 	}
@@ -120,6 +120,19 @@ func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last 
 		r[wordTestCorrect] = int32(u.test.Correct)
 	}
 	return header
+}
+
+// find finds the exponent of a block for this trainer's gradients. One that is alone makes the sum at once, while they are in the
+// cache: all of them together are far more than that holds.
+func (x *exchange) find(b id.Block, units []unit, mine []id.LogicalShard) {
+	lo, hi := x.span(b, b+1)
+	for _, l := range mine {
+		x.sums.Exponents(x.exponents()[b:b+1], units[l].grad[lo:hi])
+	}
+	if x.alone {
+		x.add(b, units, mine)
+		x.convert(b, b+1)
+	}
 }
 
 // results adds up what all units showed, when all headers are agreed, and finds a step that is no good.
@@ -159,13 +172,15 @@ func (x *exchange) tensor(b id.Block) string {
 	return name
 }
 
-// gather adds this trainer's own gradients of a bucket, ready for the ring.
+// gather adds this trainer's own gradients of a bucket, ready for the ring, unless that is done.
 func (x *exchange) gather(b bucket, units []unit, mine []id.LogicalShard) collective.Vector {
-	x.spread(b.first, b.last, func(first, last id.Block) {
-		for b := first; b < last; b++ { // block by block: the sum stays in the cache
-			x.add(b, units, mine)
-		}
-	})
+	if !x.exact || !x.alone {
+		x.spread(b.first, b.last, func(first, last id.Block) {
+			for b := first; b < last; b++ { // block by block: the sum stays in the cache
+				x.add(b, units, mine)
+			}
+		})
+	}
 	lo, hi := x.span(b.first, b.last)
 	if x.exact {
 		return collective.Int32s(x.sum[lo:hi])
@@ -183,8 +198,12 @@ func (x *exchange) add(b id.Block, units []unit, mine []id.LogicalShard) {
 		}
 		return
 	}
-	clear(x.grad[lo:hi])
-	for _, l := range mine {
+	if len(mine) == 0 {
+		clear(x.grad[lo:hi])
+		return
+	}
+	copy(x.grad[lo:hi], units[mine[0]].grad[lo:hi])
+	for _, l := range mine[1:] {
 		vec.Best().AddFloat32(x.grad[lo:hi], units[l].grad[lo:hi])
 	}
 }
@@ -198,14 +217,17 @@ func (x *exchange) op() collective.Reduce {
 
 // value makes the summed gradient of the blocks [first, last) a float32 vector.
 func (x *exchange) value(first, last id.Block) []float32 {
-	if x.exact {
-		x.spread(first, last, func(first, last id.Block) {
-			lo, hi := x.span(first, last)
-			x.sums.Value(x.grad[lo:hi], x.sum[lo:hi], x.exponents()[first:last])
-		})
+	if x.exact && !x.alone {
+		x.spread(first, last, x.convert)
 	}
 	lo, hi := x.span(first, last)
 	return x.grad[lo:hi]
+}
+
+// convert makes float32 of the integers of the blocks [first, last).
+func (x *exchange) convert(first, last id.Block) {
+	lo, hi := x.span(first, last)
+	x.sums.Value(x.grad[lo:hi], x.sum[lo:hi], x.exponents()[first:last])
 }
 
 // span is the range of parameters in the blocks [first, last).

@@ -52,6 +52,7 @@ func (t *Trainer) shift(ctx context.Context, v membership.View) error {
 	s := &shift{Trainer: t, view: v, rank: v.Rank(t.cfg.Node, t.cfg.Incarnation)}
 	s.shards = v.Members[s.rank].Shards
 	s.bounds = t.sums.bounds(len(v.Members))
+	s.sums.alone = len(v.Members) == 1
 	s.first, s.last = t.sums.share(s.rank, len(v.Members))
 	t.cfg.Log.Info().Stringer("view", v.Number).Stringer("from", v.From).Int("trainers", len(v.Members)).
 		Ints("shards", ints(s.shards)).Msg("entering a view")
