@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -31,8 +32,9 @@ type CoordinatorConfig struct {
 	Dir      string
 	Port     *port.Port
 	Gossip   *Gossip
-	Shards   int                                    // logical shards of the job
-	Exact    bool                                   // sums are exact: trainers must have one arithmetic
+	Shards   int  // logical shards of the job
+	Exact    bool // sums are exact: trainers must have one arithmetic
+	Servers  ServerQuota
 	Durable  bool                                   // the log is on the disk, and Self outlives the process
 	Known    bool                                   // with Durable: Self has taken part before
 	Locate   func(raftgroup.Replica) string         // where a server is to be found now
@@ -102,10 +104,13 @@ func openLog(cfg *CoordinatorConfig) (*raftlog.Store, error) {
 	if !cfg.Durable {
 		return raftlog.NewMemory(nil), nil
 	}
-	dir := filepath.Join(cfg.Dir, CoordinatorGroup, string(cfg.Self.Incarnation))
-	return raftlog.Open(journal.Config{Dir: dir, SegmentSize: 1 << 20}, nil, func(t journal.Torn) {
+	return raftlog.Open(journal.Config{Dir: logDir(cfg), SegmentSize: 1 << 20}, nil, func(t journal.Torn) {
 		cfg.Log.Warn().Msgf("%s: cut %d bytes at byte %d, which a crash left behind unfinished", t.File, t.Bytes, t.Offset)
 	})
+}
+
+func logDir(cfg *CoordinatorConfig) string {
+	return filepath.Join(cfg.Dir, CoordinatorGroup, string(cfg.Self.Incarnation))
 }
 
 func holds(rs []raftgroup.Replica, self raftgroup.Replica) bool {
@@ -132,17 +137,26 @@ func (c *Coordinator) Leads() (term uint64, ok bool) {
 	return c.group.Raft().CurrentTerm(), c.group.IsLeader()
 }
 
-// Members are the servers of the group as this one knows them: with a vote, and not yet.
-func (c *Coordinator) Members() (voters, learners []raftgroup.Replica) {
-	members, _ := c.group.Replicas() // none is the truth of a group that is shut down
-	for _, m := range members {
-		if m.Voter {
-			voters = append(voters, m.Replica)
-		} else {
-			learners = append(learners, m.Replica)
-		}
-	}
-	return voters, learners
+// Members are the servers of the group as this one knows them: with a vote, and not yet;
+// settled says that they are agreed.
+func (c *Coordinator) Members() (voters, learners []raftgroup.Replica, settled bool) {
+	return c.group.Members()
+}
+
+// Log says how far this server's replica is: the last entry applied, and that it knows committed.
+func (c *Coordinator) Log() (applied, commit uint64) {
+	return c.group.Raft().AppliedIndex(), c.group.Raft().CommitIndex()
+}
+
+// Leader is who leads the group as this server knows it.
+func (c *Coordinator) Leader() (id.Node, bool) {
+	l, known := c.group.Leader()
+	return l.Node, known
+}
+
+// Remove ends this server's part for good, and removes what it has on the disk.
+func (c *Coordinator) Remove() error {
+	return errors.Join(c.Stop(), c.group.RemoveFiles(), os.RemoveAll(logDir(&c.cfg)))
 }
 
 // State returns this server's copy of the run's state, which may lag a little.
@@ -235,7 +249,7 @@ func (c *Coordinator) lead(ctx context.Context) error {
 	workers.Go(func() { c.reconcile(ctx) })
 	defer workers.Wait()
 	defer cancel(nil)
-	d := newDirector(time.Now(), c.machine.copy(), c.cfg.Shards, c.cfg.Exact, defaultTiming())
+	d := newDirector(time.Now(), c.machine.copy(), c.cfg.Shards, c.cfg.Exact, c.cfg.Servers, defaultTiming())
 	if d.state.Founding == nil {
 		f := c.cfg.Founding
 		e := d.event("founded", "", "run %s of %d servers", f.Run, len(f.Servers))
@@ -275,7 +289,9 @@ func (c *Coordinator) lead(ctx context.Context) error {
 		}
 		switch e := event.(type) {
 		case query:
+			d.actions = nil
 			e.f(d)
+			c.act(r, &workers, d.actions)
 			close(e.done)
 			continue
 		case sessionOpened:
@@ -392,7 +408,27 @@ func (c *Coordinator) leave(r *reign) {
 	c.cfg.Leave()
 }
 
-// reconcile keeps the group's servers those of the founding, each in its newest life.
+// Placement is the one agreed, as this server knows it.
+func (c *Coordinator) Placement() Placement {
+	if p := c.machine.placement(); p != nil {
+		return PlacementFromProto(p)
+	}
+	return FoundingPlacement(c.cfg.Founding, c.cfg.Servers.Shards, c.cfg.Servers.Replicas)
+}
+
+// HandOver has another server lead the group, if this one leads it in the term.
+func (c *Coordinator) HandOver(term uint64, to id.Node) error { return c.group.HandOver(term, to) }
+
+// Drain has a server keep nothing any more or, with undo, be used again. It answers
+// ErrNotLeader on a server that does not lead; why says why it cannot be, "" if it can.
+func (c *Coordinator) Drain(ctx context.Context, node id.Node, undo bool) (why string, err error) {
+	err = c.ask(ctx, func(d *director) {
+		why = d.drain(node, undo)
+	})
+	return why, err
+}
+
+// reconcile keeps the group's servers those of the placement, each in its newest life.
 func (c *Coordinator) reconcile(ctx context.Context) {
 	for {
 		select {
@@ -400,7 +436,7 @@ func (c *Coordinator) reconcile(ctx context.Context) {
 			return
 		case <-time.After(200 * time.Millisecond):
 		}
-		want := Newest(Replicas(c.cfg.Founding), c.cfg.Gossip.Peers(), CoordinatorGroup)
+		want := Lives(c.Placement().Places(CoordinatorGroup), c.cfg.Founding, c.cfg.Gossip.Peers(), CoordinatorGroup)
 		if err := c.group.Reconcile(want, c.applied(ctx)); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Debug().Err(err).Msg("the coordinator's servers could not be changed now")
 		}

@@ -90,6 +90,7 @@ type seat struct {
 	opened  time.Time
 	heard   time.Time
 	told    id.View // the newest view it was sent; finishTold once it knows of the end
+	roster  int     // version of the roster that it was sent
 }
 
 // finishTold marks a seat that knows of the end; no view has this number.
@@ -112,6 +113,7 @@ type director struct {
 	seats    map[id.Node]*seat
 	round    *round
 	feuds    feuds
+	places   places
 	known    struct { // the committed view, read once
 		from *pb.View
 		view View
@@ -130,10 +132,11 @@ type director struct {
 	actions    []any
 }
 
-func newDirector(now time.Time, state *pb.RunState, shards int, exact bool, t timing) *director {
+func newDirector(now time.Time, state *pb.RunState, shards int, exact bool, q ServerQuota, t timing) *director {
 	d := &director{
 		timing: t, shards: shards, exact: exact, state: state, began: now, now: now, ticked: now,
 		feuds: newFeuds(), seats: map[id.Node]*seat{}, parts: map[uint64]*gathering{}, recording: uint64(len(state.GetMetrics())), told: map[string]bool{},
+		places: places{quota: q, away: map[id.Node]time.Time{}, leads: map[string]reported{}, unwell: now},
 	}
 	for _, e := range state.GetEvents() {
 		d.told[e.Key] = true
@@ -163,6 +166,9 @@ func (d *director) step(now time.Time, event any) []any {
 		d.trainers = e.trainers
 		d.forgivePause()
 		d.dropSilent()
+		if d.state.Finish == nil {
+			d.placeServers()
+		}
 	}
 	if d.state.Finish != nil {
 		d.sayGoodbye()
@@ -263,6 +269,7 @@ func (d *director) reported(e evReport) {
 		return
 	}
 	d.noteLeads(e.name, e.report)
+	d.places.hear(e.name, e.report)
 	s.report, s.heard = e.report, d.now
 	v := d.view()
 	if !s.lives(v.member(e.name)) {
@@ -317,6 +324,9 @@ func (d *director) forgivePause() {
 		d.began = d.began.Add(pause)
 		for _, s := range d.seats {
 			s.heard = s.heard.Add(pause)
+		}
+		for node, since := range d.places.away {
+			d.places.away[node] = since.Add(pause)
 		}
 	}
 	d.ticked = d.now

@@ -11,7 +11,7 @@ import (
 
 // recordedBy feeds a new director reports and returns what it proposes to record.
 func recordedBy(shards int, reports ...[]*pb.StepMetrics) (got []*pb.StepMetrics) {
-	d := newDirector(time.Unix(0, 0), &pb.RunState{}, shards, false, defaultTiming())
+	d := newDirector(time.Unix(0, 0), &pb.RunState{}, shards, false, ServerQuota{}, defaultTiming())
 	for _, r := range reports {
 		d.actions = nil
 		d.record(r)

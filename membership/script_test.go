@@ -126,10 +126,10 @@ func (s *script) command(words []string) {
 		s.began = time.Unix(1e9, 0)
 		s.now, s.newest, s.nodes, s.pending, s.sessions = s.began, map[string]uint64{}, map[id.Node]uint64{}, nil, 0
 		s.shards, s.exact, s.trainers = int(s.count(a, "shards")), !a.has("fast"), int(s.count(a, "trainers"))
-		s.d = newDirector(s.now, &pb.RunState{}, s.shards, s.exact, defaultTiming())
+		s.d = newDirector(s.now, &pb.RunState{}, s.shards, s.exact, ServerQuota{}, defaultTiming())
 	case "leader":
 		s.pending = nil
-		s.d = newDirector(s.now, s.d.state, s.shards, s.exact, defaultTiming())
+		s.d = newDirector(s.now, s.d.state, s.shards, s.exact, ServerQuota{}, defaultTiming())
 	case "trainers":
 		s.trainers = int(s.number(words[1]))
 	case "open":

@@ -23,13 +23,16 @@ const (
 // Handlers are what a node does on a word of the coordinator. They are called one at
 // a time and must not block for long.
 type Handlers struct {
-	Freeze func(id.View)     // take no further step in any view up to this one
-	View   func(View)        // the agreed membership; it may leave this node out
-	Ack    func(id.Step)     // every step below this one is in the run's history
-	Finish func(*pb.Finish)  // the run is over
-	Bye    func()            // everybody has what they need
-	Refuse func(why string)  // this node cannot take part
-	Report func() *pb.Report // what to tell; called often
+	Freeze func(id.View)    // take no further step in any view up to this one
+	View   func(View)       // the agreed membership; it may leave this node out
+	Ack    func(id.Step)    // every step below this one is in the run's history
+	Finish func(*pb.Finish) // the run is over
+	Bye    func()           // everybody has what they need
+	Roster func(*pb.Roster) // which servers keep what
+	// HandOver has another replica lead a group that this node leads.
+	HandOver func(*pb.HandOver)
+	Refuse   func(why string)  // this node cannot take part
+	Report   func() *pb.Report // what to tell; called often
 }
 
 // SessionConfig says how a node keeps its session.
@@ -168,6 +171,10 @@ func (s *Session) handle(down *pb.Down) {
 		h.Bye()
 	case *pb.Down_Refusal:
 		h.Refuse(m.Refusal.Why)
+	case *pb.Down_Roster:
+		h.Roster(m.Roster)
+	case *pb.Down_HandOver:
+		h.HandOver(m.HandOver)
 	case *pb.Down_Hearing:
 		return // a sign of life asks for no answer
 	}

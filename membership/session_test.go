@@ -50,7 +50,7 @@ func (f *fakeTrainer) handlers() Handlers {
 		View:   func(v View) { set(func() { f.view = v; f.step = uint64(v.From) }) },
 		Ack:    func(id.Step) {}, Finish: func(*pb.Finish) {}, Bye: func() {},
 		Refuse: func(why string) { set(func() { f.refused = why }) },
-		Report: f.report,
+		Report: f.report, Roster: func(*pb.Roster) {}, HandOver: func(*pb.HandOver) {},
 	}
 }
 
@@ -231,7 +231,7 @@ func TestAServerComesBackInANewLife(t *testing.T) {
 	again.join(lead)
 	again.serve(lead.coordinator.cfg.Founding)
 	eventually(t, "the new life to have a vote", func() bool {
-		voters, _ := lead.coordinator.Members()
+		voters, _, _ := lead.coordinator.Members()
 		return len(voters) == 3 && holds(voters, again.replica())
 	})
 	eventually(t, "the new life to know the run", func() bool { return again.coordinator.State().Founding.GetRun() == "run" })

@@ -148,7 +148,7 @@ func (w *world) elect() {
 	epoch := w.epoch
 	w.after(w.between(20*time.Millisecond, 700*time.Millisecond), func() {
 		if w.epoch == epoch {
-			w.d = newDirector(w.now, proto.CloneOf(w.state), w.shards, true, defaultTiming())
+			w.d = newDirector(w.now, proto.CloneOf(w.state), w.shards, true, ServerQuota{}, defaultTiming())
 		}
 	})
 }

@@ -31,6 +31,9 @@ func apply(s *pb.RunState, e *pb.Entry) error {
 	if e.View != nil && e.View.Number != s.View.GetNumber()+1 {
 		return fmt.Errorf("%w: it makes view %d after view %d", errStale, e.View.Number, s.View.GetNumber())
 	}
+	if e.Placement != nil && e.Placement.Number != s.Placement.GetNumber()+1 {
+		return fmt.Errorf("%w: it makes placement %d after placement %d", errStale, e.Placement.Number, s.Placement.GetNumber())
+	}
 	for i, m := range e.Metrics { // once each, without a gap
 		if next := uint64(len(s.Metrics) + i); m.Step != next {
 			return fmt.Errorf("%w: it records step %d where step %d is next", errStale, m.Step, next)
@@ -41,6 +44,9 @@ func apply(s *pb.RunState, e *pb.Entry) error {
 	}
 	if e.View != nil {
 		s.View = e.View
+	}
+	if e.Placement != nil {
+		s.Placement = e.Placement
 	}
 	s.Metrics = append(s.Metrics, e.Metrics...)
 	s.Events = append(s.Events, e.Events...)
@@ -76,6 +82,13 @@ func (m *machine) copy() *pb.RunState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return proto.Clone(&m.state).(*pb.RunState)
+}
+
+// placement is that agreed; nil: that of the founding.
+func (m *machine) placement() *pb.Placement {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state.Placement // never changed once agreed
 }
 
 // recorded is the number of steps whose figures are in the history.

@@ -21,27 +21,35 @@ const recentEvents = 20
 // Status returns the run as the coordinator's leader sees it; ErrNotLeader elsewhere.
 // With history it carries every event and every step's metrics.
 func (c *Coordinator) Status(ctx context.Context, history bool) (*pb.Status, error) {
-	c.mu.Lock()
-	r := c.reign
-	c.mu.Unlock()
-	if r == nil {
-		return nil, ErrNotLeader
-	}
 	var st *pb.Status
-	q := query{done: make(chan struct{}), f: func(d *director) { st = d.status(history) }}
-	if !r.post(q) {
-		return nil, ErrNotLeader
-	}
-	select {
-	case <-q.done:
-	case <-r.ctx.Done():
-		return nil, ErrNotLeader
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := c.ask(ctx, func(d *director) { st = d.status(history) }); err != nil {
+		return nil, err
 	}
 	AddGossip(st, c.cfg.Gossip.Peers())
 	st.Coordinator = string(c.cfg.Self.Node)
 	return st, nil
+}
+
+// ask runs f in the director's loop; ErrNotLeader where there is none.
+func (c *Coordinator) ask(ctx context.Context, f func(*director)) error {
+	c.mu.Lock()
+	r := c.reign
+	c.mu.Unlock()
+	if r == nil {
+		return ErrNotLeader
+	}
+	q := query{f: f, done: make(chan struct{})}
+	if !r.post(q) {
+		return ErrNotLeader
+	}
+	select {
+	case <-q.done:
+		return nil
+	case <-r.ctx.Done():
+		return ErrNotLeader
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // status describes what the director knows; nothing in it is shared with the director.
@@ -56,6 +64,7 @@ func (d *director) status(history bool) *pb.Status {
 		st.Events = slices.Clone(d.state.Events[max(0, len(d.state.Events)-recentEvents):])
 		st.Metrics = slices.Clone(d.state.Metrics[max(0, len(d.state.Metrics)-1):])
 	}
+	d.statusOfServers(st)
 	v := d.view()
 	if r := d.round; r != nil {
 		st.Round = &pb.Round{Since: r.began.UnixNano(), Reason: r.reason}
@@ -79,6 +88,25 @@ func (d *director) status(history bool) *pb.Status {
 		st.Nodes = append(st.Nodes, n)
 	}
 	return st
+}
+
+// statusOfServers adds who keeps what.
+func (d *director) statusOfServers(st *pb.Status) {
+	if d.state.Founding == nil {
+		return
+	}
+	placement := d.placement()
+	st.Placement = placement.proto()
+	for _, g := range placement.Groups {
+		if l, known := d.places.leads[g.Name]; known {
+			st.Groups = append(st.Groups, proto.CloneOf(l.Lead))
+		}
+	}
+	for node, since := range d.places.away {
+		addGone(st, &pb.NodeStatus{Node: string(node), Server: true})
+		i := slices.IndexFunc(st.Nodes, func(n *pb.NodeStatus) bool { return n.Node == string(node) })
+		st.Nodes[i].Away = since.UnixNano()
+	}
 }
 
 // waits are those of the node's last report, with their times by this node's clock.
@@ -105,6 +133,11 @@ func shardNumbers(shards []id.LogicalShard) []uint32 {
 func AddGossip(st *pb.Status, peers []Peer) {
 	for _, s := range st.Servers {
 		addGone(st, &pb.NodeStatus{Node: s.Node, Addr: s.Addr, Server: true})
+	}
+	for _, g := range st.Placement.GetGroups() {
+		for _, p := range g.Places {
+			addGone(st, &pb.NodeStatus{Node: p.Node, Server: true})
+		}
 	}
 	for _, m := range st.View.GetMembers() {
 		addGone(st, &pb.NodeStatus{Node: m.Node, Addr: m.Addr, Trainer: true})

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"github.com/musterml/muster/internal/id"
-	"github.com/musterml/muster/internal/raftgroup"
-	pb "github.com/musterml/muster/proto"
 )
 
 // TestAssign lets members come and go at random: always every logical shard has one
@@ -90,41 +88,5 @@ func TestViewCrossesTheWire(t *testing.T) {
 	}
 	if none := viewFromProto(nil); none.Number != 0 || len(none.Members) != 0 {
 		t.Errorf("no view is %+v", none)
-	}
-}
-
-func TestPlacement(t *testing.T) {
-	f := &pb.Founding{}
-	for i := range 5 {
-		f.Servers = append(f.Servers, &pb.Replica{Node: fmt.Sprint("s", i), Incarnation: "1", Addr: "h:1"})
-	}
-	servers := Replicas(f)
-	first := map[id.Node]int{}
-	for shard := range id.ParamShard(10) {
-		place := Placement(servers, shard, 3)
-		names := map[id.Node]bool{}
-		for _, r := range place {
-			names[r.Node] = true
-		}
-		if len(place) != 3 || len(names) != 3 {
-			t.Errorf("%v is placed on %v", shard, place)
-		}
-		first[place[0].Node]++
-	}
-	for n, c := range first {
-		if c != 2 {
-			t.Errorf("%s is the first of %d of 10 shards", n, c)
-		}
-	}
-	now := Newest(servers, []Peer{
-		{Node: "s1", Alive: true, Meta: &pb.NodeMeta{Incarnation: "2", Addr: "h:2", Server: true}},
-		{Node: "s2", Alive: false, Meta: &pb.NodeMeta{Incarnation: "2", Addr: "h:2", Server: true}},
-		{Node: "s3", Alive: true, Meta: &pb.NodeMeta{Incarnation: "2", Addr: "h:2"}},
-		{Node: "x", Alive: true, Meta: &pb.NodeMeta{Incarnation: "2", Addr: "h:2", Server: true}},
-	}, "")
-	want := slices.Clone(servers)
-	want[1] = raftgroup.Replica{Node: "s1", Incarnation: "2", Addr: "h:2"}
-	if !slices.Equal(now, want) {
-		t.Errorf("the newest lives are %v", now)
 	}
 }

@@ -1448,6 +1448,7 @@ type Lead struct {
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
 	Voters        []string               `protobuf:"bytes,3,rep,name=voters,proto3" json:"voters,omitempty"`     // node/incarnation
 	Learners      []string               `protobuf:"bytes,4,rep,name=learners,proto3" json:"learners,omitempty"` // node/incarnation, not caught up yet
+	Settled       bool                   `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`  // that is committed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1510,6 +1511,747 @@ func (x *Lead) GetLearners() []string {
 	return nil
 }
 
+func (x *Lead) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+// Place is that of a server in a Raft group. A server that leaves a group and comes back has
+// another identity there, made from the number.
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Since         uint64                 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"` // number of the placement that gave it the place; 0: the founding
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_membership_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Place) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Place) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+type Places struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Places        []*Place               `protobuf:"bytes,2,rep,name=places,proto3" json:"places,omitempty"` // in the order in which they are to stand for election
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Places) Reset() {
+	*x = Places{}
+	mi := &file_membership_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Places) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Places) ProtoMessage() {}
+
+func (x *Places) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Places.ProtoReflect.Descriptor instead.
+func (*Places) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Places) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Places) GetPlaces() []*Place {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+// Placement says which servers keep which Raft groups. It changes only by an entry of the
+// coordinator.
+type Placement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // 0: that of the founding
+	Groups        []*Places              `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	Drained       []string               `protobuf:"bytes,3,rep,name=drained,proto3" json:"drained,omitempty"` // servers that are to keep nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_membership_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Placement) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Placement) GetGroups() []*Places {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *Placement) GetDrained() []string {
+	if x != nil {
+		return x.Drained
+	}
+	return nil
+}
+
+// Roster is the placement and, of every group, what its leader last said.
+type Roster struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Placement     *Placement             `protobuf:"bytes,1,opt,name=placement,proto3" json:"placement,omitempty"`
+	Leads         []*Lead                `protobuf:"bytes,2,rep,name=leads,proto3" json:"leads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Roster) Reset() {
+	*x = Roster{}
+	mi := &file_membership_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Roster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Roster) ProtoMessage() {}
+
+func (x *Roster) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Roster.ProtoReflect.Descriptor instead.
+func (*Roster) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Roster) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *Roster) GetLeads() []*Lead {
+	if x != nil {
+		return x.Leads
+	}
+	return nil
+}
+
+// HandOver asks the leader of a group to have another replica lead it.
+type HandOver struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"` // in which it leads
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`      // node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOver) Reset() {
+	*x = HandOver{}
+	mi := &file_membership_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOver) ProtoMessage() {}
+
+func (x *HandOver) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
+func (*HandOver) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *HandOver) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *HandOver) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *HandOver) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+// DrainRequest asks for a server to keep nothing any more, or to be used again.
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_membership_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DrainRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // ask this address; nothing was done
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`   // why it cannot be
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainAnswer) Reset() {
+	*x = DrainAnswer{}
+	mi := &file_membership_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainAnswer) ProtoMessage() {}
+
+func (x *DrainAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainAnswer.ProtoReflect.Descriptor instead.
+func (*DrainAnswer) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DrainAnswer) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *DrainAnswer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// ServersRequest asks a node what the servers keep.
+type ServersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Local         bool                   `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"` // ask no other node
+	Audit         bool                   `protobuf:"varint,2,opt,name=audit,proto3" json:"audit,omitempty"` // with local: have the shards led here audited
+	Marks         []*Mark                `protobuf:"bytes,3,rep,name=marks,proto3" json:"marks,omitempty"`  // with local: what is to be told of groups
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServersRequest) Reset() {
+	*x = ServersRequest{}
+	mi := &file_membership_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServersRequest) ProtoMessage() {}
+
+func (x *ServersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServersRequest.ProtoReflect.Descriptor instead.
+func (*ServersRequest) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ServersRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+func (x *ServersRequest) GetAudit() bool {
+	if x != nil {
+		return x.Audit
+	}
+	return false
+}
+
+func (x *ServersRequest) GetMarks() []*Mark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+// Mark is a place in the log of a parameter shard.
+type Mark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Audit         uint64                 `protobuf:"varint,2,opt,name=audit,proto3" json:"audit,omitempty"`            // index of the audit whose digest is asked for
+	Applied       []uint64               `protobuf:"varint,3,rep,packed,name=applied,proto3" json:"applied,omitempty"` // of its leader: how many bytes of the log come after each
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mark) Reset() {
+	*x = Mark{}
+	mi := &file_membership_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mark) ProtoMessage() {}
+
+func (x *Mark) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mark.ProtoReflect.Descriptor instead.
+func (*Mark) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Mark) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Mark) GetAudit() uint64 {
+	if x != nil {
+		return x.Audit
+	}
+	return 0
+}
+
+func (x *Mark) GetApplied() []uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+type ServersAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"` // of the rest: the node that was asked could not learn all
+	Status        *Status                `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	Replicas      []*ReplicaReport       `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Silent        []string               `protobuf:"bytes,4,rep,name=silent,proto3" json:"silent,omitempty"` // servers that did not answer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServersAnswer) Reset() {
+	*x = ServersAnswer{}
+	mi := &file_membership_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServersAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServersAnswer) ProtoMessage() {}
+
+func (x *ServersAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServersAnswer.ProtoReflect.Descriptor instead.
+func (*ServersAnswer) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ServersAnswer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ServersAnswer) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *ServersAnswer) GetReplicas() []*ReplicaReport {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *ServersAnswer) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
+// ReplicaReport is one replica of a Raft group as it sees itself.
+type ReplicaReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Identity      string                 `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"` // leader, follower, candidate, fenced
+	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Applied       uint64                 `protobuf:"varint,6,opt,name=applied,proto3" json:"applied,omitempty"` // index of the last entry
+	Commit        uint64                 `protobuf:"varint,7,opt,name=commit,proto3" json:"commit,omitempty"`
+	Bytes         int64                  `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`                           // of values and log in memory
+	Step          uint64                 `protobuf:"varint,9,opt,name=step,proto3" json:"step,omitempty"`                             // the newest that every block holds
+	Holds         bool                   `protobuf:"varint,10,opt,name=holds,proto3" json:"holds,omitempty"`                          // there is such a step
+	Audit         uint64                 `protobuf:"varint,11,opt,name=audit,proto3" json:"audit,omitempty"`                          // index of the newest audit it has applied
+	AuditStep     uint64                 `protobuf:"varint,12,opt,name=audit_step,json=auditStep,proto3" json:"audit_step,omitempty"` // the newest step that every block held there
+	Digest        []byte                 `protobuf:"bytes,13,opt,name=digest,proto3" json:"digest,omitempty"`                         // of the values there
+	Fault         string                 `protobuf:"bytes,14,opt,name=fault,proto3" json:"fault,omitempty"`                           // why it is fenced
+	Behind        []int64                `protobuf:"varint,15,rep,packed,name=behind,proto3" json:"behind,omitempty"`                 // answers Mark.applied
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaReport) Reset() {
+	*x = ReplicaReport{}
+	mi := &file_membership_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaReport) ProtoMessage() {}
+
+func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
+func (*ReplicaReport) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ReplicaReport) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *ReplicaReport) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ReplicaReport) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *ReplicaReport) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ReplicaReport) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetHolds() bool {
+	if x != nil {
+		return x.Holds
+	}
+	return false
+}
+
+func (x *ReplicaReport) GetAudit() uint64 {
+	if x != nil {
+		return x.Audit
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetAuditStep() uint64 {
+	if x != nil {
+		return x.AuditStep
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *ReplicaReport) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *ReplicaReport) GetBehind() []int64 {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
 // TableStatus is what a node knows of a sparse table: the sums over the shards that it leads.
 type TableStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1526,7 +2268,7 @@ type TableStatus struct {
 
 func (x *TableStatus) Reset() {
 	*x = TableStatus{}
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +2280,7 @@ func (x *TableStatus) String() string {
 func (*TableStatus) ProtoMessage() {}
 
 func (x *TableStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +2293,7 @@ func (x *TableStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableStatus.ProtoReflect.Descriptor instead.
 func (*TableStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{18}
+	return file_membership_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TableStatus) GetName() string {
@@ -1617,7 +2359,7 @@ type Up struct {
 
 func (x *Up) Reset() {
 	*x = Up{}
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +2371,7 @@ func (x *Up) String() string {
 func (*Up) ProtoMessage() {}
 
 func (x *Up) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +2384,7 @@ func (x *Up) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Up.ProtoReflect.Descriptor instead.
 func (*Up) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{19}
+	return file_membership_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Up) GetM() isUp_M {
@@ -1695,7 +2437,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +2449,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +2462,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{20}
+	return file_membership_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -1739,7 +2481,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +2493,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +2506,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{21}
+	return file_membership_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Freeze) GetView() uint64 {
@@ -1783,7 +2525,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +2537,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +2550,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{22}
+	return file_membership_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Ack) GetMetrics() uint64 {
@@ -1826,7 +2568,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2580,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2593,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{23}
+	return file_membership_proto_rawDescGZIP(), []int{34}
 }
 
 type Refusal struct {
@@ -1863,7 +2605,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2617,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2630,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{24}
+	return file_membership_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Refusal) GetWhy() string {
@@ -1906,7 +2648,7 @@ type Hearing struct {
 
 func (x *Hearing) Reset() {
 	*x = Hearing{}
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2660,7 @@ func (x *Hearing) String() string {
 func (*Hearing) ProtoMessage() {}
 
 func (x *Hearing) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2673,7 @@ func (x *Hearing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hearing.ProtoReflect.Descriptor instead.
 func (*Hearing) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{25}
+	return file_membership_proto_rawDescGZIP(), []int{36}
 }
 
 // Finish ends the run.
@@ -1951,7 +2693,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2705,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2718,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{26}
+	return file_membership_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Finish) GetStep() uint64 {
@@ -2048,6 +2790,8 @@ type Down struct {
 	//	*Down_Bye
 	//	*Down_Hearing
 	//	*Down_Refusal
+	//	*Down_Roster
+	//	*Down_HandOver
 	M             isDown_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2055,7 +2799,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2811,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2824,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{27}
+	return file_membership_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Down) GetM() isDown_M {
@@ -2162,6 +2906,24 @@ func (x *Down) GetRefusal() *Refusal {
 	return nil
 }
 
+func (x *Down) GetRoster() *Roster {
+	if x != nil {
+		if x, ok := x.M.(*Down_Roster); ok {
+			return x.Roster
+		}
+	}
+	return nil
+}
+
+func (x *Down) GetHandOver() *HandOver {
+	if x != nil {
+		if x, ok := x.M.(*Down_HandOver); ok {
+			return x.HandOver
+		}
+	}
+	return nil
+}
+
 type isDown_M interface {
 	isDown_M()
 }
@@ -2198,6 +2960,14 @@ type Down_Refusal struct {
 	Refusal *Refusal `protobuf:"bytes,8,opt,name=refusal,proto3,oneof"`
 }
 
+type Down_Roster struct {
+	Roster *Roster `protobuf:"bytes,9,opt,name=roster,proto3,oneof"`
+}
+
+type Down_HandOver struct {
+	HandOver *HandOver `protobuf:"bytes,10,opt,name=hand_over,json=handOver,proto3,oneof"`
+}
+
 func (*Down_Redirect) isDown_M() {}
 
 func (*Down_Freeze) isDown_M() {}
@@ -2214,6 +2984,10 @@ func (*Down_Hearing) isDown_M() {}
 
 func (*Down_Refusal) isDown_M() {}
 
+func (*Down_Roster) isDown_M() {}
+
+func (*Down_HandOver) isDown_M() {}
+
 // Applied is the index of the last entry of a group that a replica has applied.
 type Applied struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2224,7 +2998,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +3010,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +3023,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{28}
+	return file_membership_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Applied) GetIndex() uint64 {
@@ -2275,7 +3049,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +3061,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +3074,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{29}
+	return file_membership_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Event) GetTime() int64 {
@@ -2360,13 +3134,14 @@ type Entry struct {
 	Metrics       []*StepMetrics         `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	Events        []*Event               `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	Finish        *Finish                `protobuf:"bytes,5,opt,name=finish,proto3" json:"finish,omitempty"`
+	Placement     *Placement             `protobuf:"bytes,6,opt,name=placement,proto3" json:"placement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +3153,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +3166,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{30}
+	return file_membership_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Entry) GetFounding() *Founding {
@@ -2429,6 +3204,13 @@ func (x *Entry) GetFinish() *Finish {
 	return nil
 }
 
+func (x *Entry) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
 // RunState is what the coordinator's log adds up to; also its snapshot.
 type RunState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2438,13 +3220,14 @@ type RunState struct {
 	Events        []*Event               `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	Finish        *Finish                `protobuf:"bytes,5,opt,name=finish,proto3" json:"finish,omitempty"`
 	Forgotten     uint64                 `protobuf:"varint,6,opt,name=forgotten,proto3" json:"forgotten,omitempty"` // events left out of the middle of a long history
+	Placement     *Placement             `protobuf:"bytes,7,opt,name=placement,proto3" json:"placement,omitempty"`  // unset: that of the founding
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RunState) Reset() {
 	*x = RunState{}
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +3239,7 @@ func (x *RunState) String() string {
 func (*RunState) ProtoMessage() {}
 
 func (x *RunState) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +3252,7 @@ func (x *RunState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunState.ProtoReflect.Descriptor instead.
 func (*RunState) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{31}
+	return file_membership_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RunState) GetFounding() *Founding {
@@ -2514,6 +3297,13 @@ func (x *RunState) GetForgotten() uint64 {
 	return 0
 }
 
+func (x *RunState) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
 // NodeStatus is one node as the coordinator's leader sees it.
 type NodeStatus struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2531,13 +3321,14 @@ type NodeStatus struct {
 	SamplesPerSecond float64                `protobuf:"fixed64,12,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"`
 	Shards           []uint32               `protobuf:"varint,13,rep,packed,name=shards,proto3" json:"shards,omitempty"`
 	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
+	Away             int64                  `protobuf:"varint,14,opt,name=away,proto3" json:"away,omitempty"` // of a server that the run counts on: since when it has had no session; 0: it has one
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +3340,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +3353,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{32}
+	return file_membership_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2663,6 +3454,13 @@ func (x *NodeStatus) GetTables() []*TableStatus {
 	return nil
 }
 
+func (x *NodeStatus) GetAway() int64 {
+	if x != nil {
+		return x.Away
+	}
+	return 0
+}
+
 // Round is an attempt to end the current view and agree on the next one.
 type Round struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2675,7 +3473,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_membership_proto_msgTypes[33]
+	mi := &file_membership_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +3485,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[33]
+	mi := &file_membership_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +3498,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{33}
+	return file_membership_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Round) GetSince() int64 {
@@ -2735,7 +3533,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_membership_proto_msgTypes[34]
+	mi := &file_membership_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +3545,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[34]
+	mi := &file_membership_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +3558,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{34}
+	return file_membership_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2797,17 +3595,20 @@ type Status struct {
 	Leaderless  int64                  `protobuf:"varint,16,opt,name=leaderless,proto3" json:"leaderless,omitempty"` // nanoseconds for which the answering node has known no leader of the coordinator
 	Servers     []*Replica             `protobuf:"bytes,17,rep,name=servers,proto3" json:"servers,omitempty"`        // of the founding; empty before it
 	// Of the job:
-	ServersWanted   uint32 `protobuf:"varint,18,opt,name=servers_wanted,json=serversWanted,proto3" json:"servers_wanted,omitempty"`
-	ParameterShards uint32 `protobuf:"varint,19,opt,name=parameter_shards,json=parameterShards,proto3" json:"parameter_shards,omitempty"`
-	LogicalShards   uint32 `protobuf:"varint,20,opt,name=logical_shards,json=logicalShards,proto3" json:"logical_shards,omitempty"`
-	Batch           uint32 `protobuf:"varint,21,opt,name=batch,proto3" json:"batch,omitempty"` // samples of a step
+	ServersWanted   uint32     `protobuf:"varint,18,opt,name=servers_wanted,json=serversWanted,proto3" json:"servers_wanted,omitempty"`
+	ParameterShards uint32     `protobuf:"varint,19,opt,name=parameter_shards,json=parameterShards,proto3" json:"parameter_shards,omitempty"`
+	LogicalShards   uint32     `protobuf:"varint,20,opt,name=logical_shards,json=logicalShards,proto3" json:"logical_shards,omitempty"`
+	Batch           uint32     `protobuf:"varint,21,opt,name=batch,proto3" json:"batch,omitempty"` // samples of a step
+	Placement       *Placement `protobuf:"bytes,22,opt,name=placement,proto3" json:"placement,omitempty"`
+	Groups          []*Lead    `protobuf:"bytes,23,rep,name=groups,proto3" json:"groups,omitempty"`      // what the leader of each group last said
+	Replicas        uint32     `protobuf:"varint,24,opt,name=replicas,proto3" json:"replicas,omitempty"` // of each parameter shard
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_membership_proto_msgTypes[35]
+	mi := &file_membership_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +3620,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[35]
+	mi := &file_membership_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +3633,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{35}
+	return file_membership_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Status) GetCluster() string {
@@ -2982,6 +3783,27 @@ func (x *Status) GetBatch() uint32 {
 	return 0
 }
 
+func (x *Status) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *Status) GetGroups() []*Lead {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *Status) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
 var File_membership_proto protoreflect.FileDescriptor
 
 const file_membership_proto_rawDesc = "" +
@@ -3119,12 +3941,67 @@ const file_membership_proto_rawDesc = "" +
 	"\x05saved\x18\f \x01(\bR\x05saved\x12,\n" +
 	"\x12samples_per_second\x18\r \x01(\x01R\x10samplesPerSecond\x12\x12\n" +
 	"\x04time\x18\x0f \x01(\x03R\x04time\x12+\n" +
-	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"d\n" +
+	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"~\n" +
 	"\x04Lead\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06voters\x18\x03 \x03(\tR\x06voters\x12\x1a\n" +
-	"\blearners\x18\x04 \x03(\tR\blearners\"\xaf\x01\n" +
+	"\blearners\x18\x04 \x03(\tR\blearners\x12\x18\n" +
+	"\asettled\x18\x05 \x01(\bR\asettled\"1\n" +
+	"\x05Place\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\"E\n" +
+	"\x06Places\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
+	"\x06places\x18\x02 \x03(\v2\r.muster.PlaceR\x06places\"e\n" +
+	"\tPlacement\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12&\n" +
+	"\x06groups\x18\x02 \x03(\v2\x0e.muster.PlacesR\x06groups\x12\x18\n" +
+	"\adrained\x18\x03 \x03(\tR\adrained\"]\n" +
+	"\x06Roster\x12/\n" +
+	"\tplacement\x18\x01 \x01(\v2\x11.muster.PlacementR\tplacement\x12\"\n" +
+	"\x05leads\x18\x02 \x03(\v2\f.muster.LeadR\x05leads\"D\n" +
+	"\bHandOver\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"6\n" +
+	"\fDrainRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\";\n" +
+	"\vDrainAnswer\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"`\n" +
+	"\x0eServersRequest\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\x12\x14\n" +
+	"\x05audit\x18\x02 \x01(\bR\x05audit\x12\"\n" +
+	"\x05marks\x18\x03 \x03(\v2\f.muster.MarkR\x05marks\"L\n" +
+	"\x04Mark\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
+	"\x05audit\x18\x02 \x01(\x04R\x05audit\x12\x18\n" +
+	"\aapplied\x18\x03 \x03(\x04R\aapplied\"\x98\x01\n" +
+	"\rServersAnswer\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x12&\n" +
+	"\x06status\x18\x02 \x01(\v2\x0e.muster.StatusR\x06status\x121\n" +
+	"\breplicas\x18\x03 \x03(\v2\x15.muster.ReplicaReportR\breplicas\x12\x16\n" +
+	"\x06silent\x18\x04 \x03(\tR\x06silent\"\xea\x02\n" +
+	"\rReplicaReport\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1a\n" +
+	"\bidentity\x18\x03 \x01(\tR\bidentity\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x12\n" +
+	"\x04term\x18\x05 \x01(\x04R\x04term\x12\x18\n" +
+	"\aapplied\x18\x06 \x01(\x04R\aapplied\x12\x16\n" +
+	"\x06commit\x18\a \x01(\x04R\x06commit\x12\x14\n" +
+	"\x05bytes\x18\b \x01(\x03R\x05bytes\x12\x12\n" +
+	"\x04step\x18\t \x01(\x04R\x04step\x12\x14\n" +
+	"\x05holds\x18\n" +
+	" \x01(\bR\x05holds\x12\x14\n" +
+	"\x05audit\x18\v \x01(\x04R\x05audit\x12\x1d\n" +
+	"\n" +
+	"audit_step\x18\f \x01(\x04R\tauditStep\x12\x16\n" +
+	"\x06digest\x18\r \x01(\fR\x06digest\x12\x14\n" +
+	"\x05fault\x18\x0e \x01(\tR\x05fault\x12\x16\n" +
+	"\x06behind\x18\x0f \x03(\x03R\x06behind\"\xaf\x01\n" +
 	"\vTableStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04keys\x18\x02 \x01(\x04R\x04keys\x12\x12\n" +
@@ -3157,7 +4034,7 @@ const file_membership_proto_rawDesc = "" +
 	"\n" +
 	"regression\x18\a \x01(\bR\n" +
 	"regression\x12\x19\n" +
-	"\btest_auc\x18\x14 \x01(\x01R\atestAuc\"\xcf\x02\n" +
+	"\btest_auc\x18\x14 \x01(\x01R\atestAuc\"\xaa\x03\n" +
 	"\x04Down\x12.\n" +
 	"\bredirect\x18\x01 \x01(\v2\x10.muster.RedirectH\x00R\bredirect\x12(\n" +
 	"\x06freeze\x18\x02 \x01(\v2\x0e.muster.FreezeH\x00R\x06freeze\x12\"\n" +
@@ -3166,7 +4043,10 @@ const file_membership_proto_rawDesc = "" +
 	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishH\x00R\x06finish\x12\x1f\n" +
 	"\x03bye\x18\x06 \x01(\v2\v.muster.ByeH\x00R\x03bye\x12+\n" +
 	"\ahearing\x18\a \x01(\v2\x0f.muster.HearingH\x00R\ahearing\x12+\n" +
-	"\arefusal\x18\b \x01(\v2\x0f.muster.RefusalH\x00R\arefusalB\x03\n" +
+	"\arefusal\x18\b \x01(\v2\x0f.muster.RefusalH\x00R\arefusal\x12(\n" +
+	"\x06roster\x18\t \x01(\v2\x0e.muster.RosterH\x00R\x06roster\x12/\n" +
+	"\thand_over\x18\n" +
+	" \x01(\v2\x10.muster.HandOverH\x00R\bhandOverB\x03\n" +
 	"\x01m\"\x1f\n" +
 	"\aApplied\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x91\x01\n" +
@@ -3177,20 +4057,22 @@ const file_membership_proto_rawDesc = "" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x12\n" +
 	"\x04view\x18\x05 \x01(\x04R\x04view\x12\x12\n" +
 	"\x04step\x18\x06 \x01(\x04R\x04step\x12\x10\n" +
-	"\x03key\x18\a \x01(\tR\x03key\"\xd5\x01\n" +
+	"\x03key\x18\a \x01(\tR\x03key\"\x86\x02\n" +
 	"\x05Entry\x12,\n" +
 	"\bfounding\x18\x01 \x01(\v2\x10.muster.FoundingR\bfounding\x12 \n" +
 	"\x04view\x18\x02 \x01(\v2\f.muster.ViewR\x04view\x12-\n" +
 	"\ametrics\x18\x03 \x03(\v2\x13.muster.StepMetricsR\ametrics\x12%\n" +
 	"\x06events\x18\x04 \x03(\v2\r.muster.EventR\x06events\x12&\n" +
-	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\"\xf6\x01\n" +
+	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\x12/\n" +
+	"\tplacement\x18\x06 \x01(\v2\x11.muster.PlacementR\tplacement\"\xa7\x02\n" +
 	"\bRunState\x12,\n" +
 	"\bfounding\x18\x01 \x01(\v2\x10.muster.FoundingR\bfounding\x12 \n" +
 	"\x04view\x18\x02 \x01(\v2\f.muster.ViewR\x04view\x12-\n" +
 	"\ametrics\x18\x03 \x03(\v2\x13.muster.StepMetricsR\ametrics\x12%\n" +
 	"\x06events\x18\x04 \x03(\v2\r.muster.EventR\x06events\x12&\n" +
 	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\x12\x1c\n" +
-	"\tforgotten\x18\x06 \x01(\x04R\tforgotten\"\x93\x03\n" +
+	"\tforgotten\x18\x06 \x01(\x04R\tforgotten\x12/\n" +
+	"\tplacement\x18\a \x01(\v2\x11.muster.PlacementR\tplacement\"\xa7\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
@@ -3207,14 +4089,15 @@ const file_membership_proto_rawDesc = "" +
 	"\x05leads\x18\v \x03(\v2\f.muster.LeadR\x05leads\x12,\n" +
 	"\x12samples_per_second\x18\f \x01(\x01R\x10samplesPerSecond\x12\x16\n" +
 	"\x06shards\x18\r \x03(\rR\x06shards\x12+\n" +
-	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"M\n" +
+	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\x12\x12\n" +
+	"\x04away\x18\x0e \x01(\x03R\x04away\"M\n" +
 	"\x05Round\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x03R\x05since\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06awaits\x18\x03 \x03(\tR\x06awaits\"?\n" +
 	"\rStatusRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\x12\x18\n" +
-	"\ahistory\x18\x02 \x01(\bR\ahistory\"\xa6\x05\n" +
+	"\ahistory\x18\x02 \x01(\bR\ahistory\"\x99\x06\n" +
 	"\x06Status\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x10\n" +
@@ -3240,7 +4123,10 @@ const file_membership_proto_rawDesc = "" +
 	"\x0eservers_wanted\x18\x12 \x01(\rR\rserversWanted\x12)\n" +
 	"\x10parameter_shards\x18\x13 \x01(\rR\x0fparameterShards\x12%\n" +
 	"\x0elogical_shards\x18\x14 \x01(\rR\rlogicalShards\x12\x14\n" +
-	"\x05batch\x18\x15 \x01(\rR\x05batchB\"Z github.com/musterml/muster/protob\x06proto3"
+	"\x05batch\x18\x15 \x01(\rR\x05batch\x12/\n" +
+	"\tplacement\x18\x16 \x01(\v2\x11.muster.PlacementR\tplacement\x12$\n" +
+	"\x06groups\x18\x17 \x03(\v2\f.muster.LeadR\x06groups\x12\x1a\n" +
+	"\breplicas\x18\x18 \x01(\rR\breplicasB\"Z github.com/musterml/muster/protob\x06proto3"
 
 var (
 	file_membership_proto_rawDescOnce sync.Once
@@ -3254,7 +4140,7 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_membership_proto_goTypes = []any{
 	(*Samples)(nil),           // 0: muster.Samples
 	(*NodeMeta)(nil),          // 1: muster.NodeMeta
@@ -3274,29 +4160,40 @@ var file_membership_proto_goTypes = []any{
 	(*Suspicion)(nil),         // 15: muster.Suspicion
 	(*Report)(nil),            // 16: muster.Report
 	(*Lead)(nil),              // 17: muster.Lead
-	(*TableStatus)(nil),       // 18: muster.TableStatus
-	(*Up)(nil),                // 19: muster.Up
-	(*Redirect)(nil),          // 20: muster.Redirect
-	(*Freeze)(nil),            // 21: muster.Freeze
-	(*Ack)(nil),               // 22: muster.Ack
-	(*Bye)(nil),               // 23: muster.Bye
-	(*Refusal)(nil),           // 24: muster.Refusal
-	(*Hearing)(nil),           // 25: muster.Hearing
-	(*Finish)(nil),            // 26: muster.Finish
-	(*Down)(nil),              // 27: muster.Down
-	(*Applied)(nil),           // 28: muster.Applied
-	(*Event)(nil),             // 29: muster.Event
-	(*Entry)(nil),             // 30: muster.Entry
-	(*RunState)(nil),          // 31: muster.RunState
-	(*NodeStatus)(nil),        // 32: muster.NodeStatus
-	(*Round)(nil),             // 33: muster.Round
-	(*StatusRequest)(nil),     // 34: muster.StatusRequest
-	(*Status)(nil),            // 35: muster.Status
-	nil,                       // 36: muster.NodeMeta.HealedEntry
+	(*Place)(nil),             // 18: muster.Place
+	(*Places)(nil),            // 19: muster.Places
+	(*Placement)(nil),         // 20: muster.Placement
+	(*Roster)(nil),            // 21: muster.Roster
+	(*HandOver)(nil),          // 22: muster.HandOver
+	(*DrainRequest)(nil),      // 23: muster.DrainRequest
+	(*DrainAnswer)(nil),       // 24: muster.DrainAnswer
+	(*ServersRequest)(nil),    // 25: muster.ServersRequest
+	(*Mark)(nil),              // 26: muster.Mark
+	(*ServersAnswer)(nil),     // 27: muster.ServersAnswer
+	(*ReplicaReport)(nil),     // 28: muster.ReplicaReport
+	(*TableStatus)(nil),       // 29: muster.TableStatus
+	(*Up)(nil),                // 30: muster.Up
+	(*Redirect)(nil),          // 31: muster.Redirect
+	(*Freeze)(nil),            // 32: muster.Freeze
+	(*Ack)(nil),               // 33: muster.Ack
+	(*Bye)(nil),               // 34: muster.Bye
+	(*Refusal)(nil),           // 35: muster.Refusal
+	(*Hearing)(nil),           // 36: muster.Hearing
+	(*Finish)(nil),            // 37: muster.Finish
+	(*Down)(nil),              // 38: muster.Down
+	(*Applied)(nil),           // 39: muster.Applied
+	(*Event)(nil),             // 40: muster.Event
+	(*Entry)(nil),             // 41: muster.Entry
+	(*RunState)(nil),          // 42: muster.RunState
+	(*NodeStatus)(nil),        // 43: muster.NodeStatus
+	(*Round)(nil),             // 44: muster.Round
+	(*StatusRequest)(nil),     // 45: muster.StatusRequest
+	(*Status)(nil),            // 46: muster.Status
+	nil,                       // 47: muster.NodeMeta.HealedEntry
 }
 var file_membership_proto_depIdxs = []int32{
 	0,  // 0: muster.NodeMeta.samples:type_name -> muster.Samples
-	36, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
+	47, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
 	2,  // 2: muster.NodeMeta.checkpoint:type_name -> muster.Checkpoint
 	5,  // 3: muster.Founding.servers:type_name -> muster.Replica
 	0,  // 4: muster.Founding.samples:type_name -> muster.Samples
@@ -3309,42 +4206,55 @@ var file_membership_proto_depIdxs = []int32{
 	11, // 11: muster.Report.metrics:type_name -> muster.StepMetrics
 	14, // 12: muster.Report.waits:type_name -> muster.Wait
 	17, // 13: muster.Report.leads:type_name -> muster.Lead
-	18, // 14: muster.Report.tables:type_name -> muster.TableStatus
-	1,  // 15: muster.Up.open:type_name -> muster.NodeMeta
-	16, // 16: muster.Up.report:type_name -> muster.Report
-	20, // 17: muster.Down.redirect:type_name -> muster.Redirect
-	21, // 18: muster.Down.freeze:type_name -> muster.Freeze
-	10, // 19: muster.Down.view:type_name -> muster.View
-	22, // 20: muster.Down.ack:type_name -> muster.Ack
-	26, // 21: muster.Down.finish:type_name -> muster.Finish
-	23, // 22: muster.Down.bye:type_name -> muster.Bye
-	25, // 23: muster.Down.hearing:type_name -> muster.Hearing
-	24, // 24: muster.Down.refusal:type_name -> muster.Refusal
-	6,  // 25: muster.Entry.founding:type_name -> muster.Founding
-	10, // 26: muster.Entry.view:type_name -> muster.View
-	11, // 27: muster.Entry.metrics:type_name -> muster.StepMetrics
-	29, // 28: muster.Entry.events:type_name -> muster.Event
-	26, // 29: muster.Entry.finish:type_name -> muster.Finish
-	6,  // 30: muster.RunState.founding:type_name -> muster.Founding
-	10, // 31: muster.RunState.view:type_name -> muster.View
-	11, // 32: muster.RunState.metrics:type_name -> muster.StepMetrics
-	29, // 33: muster.RunState.events:type_name -> muster.Event
-	26, // 34: muster.RunState.finish:type_name -> muster.Finish
-	14, // 35: muster.NodeStatus.waits:type_name -> muster.Wait
-	17, // 36: muster.NodeStatus.leads:type_name -> muster.Lead
-	18, // 37: muster.NodeStatus.tables:type_name -> muster.TableStatus
-	10, // 38: muster.Status.view:type_name -> muster.View
-	32, // 39: muster.Status.nodes:type_name -> muster.NodeStatus
-	29, // 40: muster.Status.events:type_name -> muster.Event
-	11, // 41: muster.Status.metrics:type_name -> muster.StepMetrics
-	26, // 42: muster.Status.finish:type_name -> muster.Finish
-	33, // 43: muster.Status.round:type_name -> muster.Round
-	5,  // 44: muster.Status.servers:type_name -> muster.Replica
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	29, // 14: muster.Report.tables:type_name -> muster.TableStatus
+	18, // 15: muster.Places.places:type_name -> muster.Place
+	19, // 16: muster.Placement.groups:type_name -> muster.Places
+	20, // 17: muster.Roster.placement:type_name -> muster.Placement
+	17, // 18: muster.Roster.leads:type_name -> muster.Lead
+	26, // 19: muster.ServersRequest.marks:type_name -> muster.Mark
+	46, // 20: muster.ServersAnswer.status:type_name -> muster.Status
+	28, // 21: muster.ServersAnswer.replicas:type_name -> muster.ReplicaReport
+	1,  // 22: muster.Up.open:type_name -> muster.NodeMeta
+	16, // 23: muster.Up.report:type_name -> muster.Report
+	31, // 24: muster.Down.redirect:type_name -> muster.Redirect
+	32, // 25: muster.Down.freeze:type_name -> muster.Freeze
+	10, // 26: muster.Down.view:type_name -> muster.View
+	33, // 27: muster.Down.ack:type_name -> muster.Ack
+	37, // 28: muster.Down.finish:type_name -> muster.Finish
+	34, // 29: muster.Down.bye:type_name -> muster.Bye
+	36, // 30: muster.Down.hearing:type_name -> muster.Hearing
+	35, // 31: muster.Down.refusal:type_name -> muster.Refusal
+	21, // 32: muster.Down.roster:type_name -> muster.Roster
+	22, // 33: muster.Down.hand_over:type_name -> muster.HandOver
+	6,  // 34: muster.Entry.founding:type_name -> muster.Founding
+	10, // 35: muster.Entry.view:type_name -> muster.View
+	11, // 36: muster.Entry.metrics:type_name -> muster.StepMetrics
+	40, // 37: muster.Entry.events:type_name -> muster.Event
+	37, // 38: muster.Entry.finish:type_name -> muster.Finish
+	20, // 39: muster.Entry.placement:type_name -> muster.Placement
+	6,  // 40: muster.RunState.founding:type_name -> muster.Founding
+	10, // 41: muster.RunState.view:type_name -> muster.View
+	11, // 42: muster.RunState.metrics:type_name -> muster.StepMetrics
+	40, // 43: muster.RunState.events:type_name -> muster.Event
+	37, // 44: muster.RunState.finish:type_name -> muster.Finish
+	20, // 45: muster.RunState.placement:type_name -> muster.Placement
+	14, // 46: muster.NodeStatus.waits:type_name -> muster.Wait
+	17, // 47: muster.NodeStatus.leads:type_name -> muster.Lead
+	29, // 48: muster.NodeStatus.tables:type_name -> muster.TableStatus
+	10, // 49: muster.Status.view:type_name -> muster.View
+	43, // 50: muster.Status.nodes:type_name -> muster.NodeStatus
+	40, // 51: muster.Status.events:type_name -> muster.Event
+	11, // 52: muster.Status.metrics:type_name -> muster.StepMetrics
+	37, // 53: muster.Status.finish:type_name -> muster.Finish
+	44, // 54: muster.Status.round:type_name -> muster.Round
+	5,  // 55: muster.Status.servers:type_name -> muster.Replica
+	20, // 56: muster.Status.placement:type_name -> muster.Placement
+	17, // 57: muster.Status.groups:type_name -> muster.Lead
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -3352,11 +4262,11 @@ func file_membership_proto_init() {
 	if File_membership_proto != nil {
 		return
 	}
-	file_membership_proto_msgTypes[19].OneofWrappers = []any{
+	file_membership_proto_msgTypes[30].OneofWrappers = []any{
 		(*Up_Open)(nil),
 		(*Up_Report)(nil),
 	}
-	file_membership_proto_msgTypes[27].OneofWrappers = []any{
+	file_membership_proto_msgTypes[38].OneofWrappers = []any{
 		(*Down_Redirect)(nil),
 		(*Down_Freeze)(nil),
 		(*Down_View)(nil),
@@ -3365,6 +4275,8 @@ func file_membership_proto_init() {
 		(*Down_Bye)(nil),
 		(*Down_Hearing)(nil),
 		(*Down_Refusal)(nil),
+		(*Down_Roster)(nil),
+		(*Down_HandOver)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3372,7 +4284,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

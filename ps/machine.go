@@ -43,6 +43,10 @@ func (m machine) Apply(l *raft.Log) any {
 	if r.state.has(l.Index) {
 		return result{status: pb.ParamAnswer_RETRY, message: "applied with a snapshot"}
 	}
+	if string(l.Data) == auditEntry {
+		r.audit(l.Index)
+		return result{status: pb.ParamAnswer_OK}
+	}
 	e, err := decodeEntry(l.Data)
 	if err != nil {
 		r.state.advance(l.Index)

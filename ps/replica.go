@@ -37,6 +37,7 @@ type replica struct {
 	entries    *raftlog.Store
 	logged     *logPayloads
 	healer     *healer
+	audits     auditor
 	self       raftgroup.Replica // of this shard
 	holder     *holder
 	fetcher    *fetcher
@@ -77,6 +78,7 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 		conns:   map[net.Conn]struct{}{},
 		senders: map[endpoint]*sender{},
 		self:    cfg.Self,
+		audits:  auditor{changed: make(chan struct{})},
 	}
 	if cfg.Life != nil {
 		r.self.Incarnation, r.known = cfg.Life(shard)
@@ -225,6 +227,11 @@ func (r *replica) stop() error {
 	r.setSenders(nil)
 	r.wg.Wait()
 	return errors.Join(err, r.entries.Close())
+}
+
+// drop is stop for a replica that is never to come back.
+func (r *replica) drop() error {
+	return errors.Join(r.stop(), os.RemoveAll(r.dir()))
 }
 
 // handler lets stop close the connections that are being served and wait for them.

@@ -187,10 +187,13 @@ type ShardStatus struct {
 	Leader           id.Node // "" when none is known
 	Role             string  // leader, follower, candidate, fenced or shutdown
 	Term             uint64
+	Identity         id.Incarnation
 	Applied, Commit  uint64    // log indexes
 	LogBytes         int64     // payloads in the log
+	Bytes            int64     // of values
 	Steps            []id.Step // held by every block of the shard, ascending
 	Voters, Learners []raftgroup.Replica
+	Settled          bool          // who votes is committed
 	Fault            string        // why the replica is fenced
 	Tables           []table.Stats // of the sparse tables in this shard
 }
@@ -202,7 +205,7 @@ func (s *Server) Status() []ShardStatus {
 		g := r.group.Raft()
 		st := ShardStatus{
 			Shard: r.shard, Term: g.CurrentTerm(), Applied: g.AppliedIndex(), Commit: g.CommitIndex(),
-			LogBytes: r.payloads.logBytes(), Steps: r.state.steps(), Tables: r.state.rows.stats(),
+			LogBytes: r.payloads.logBytes(), Identity: r.self.Incarnation, Bytes: r.state.bytes(), Steps: r.state.steps(), Tables: r.state.rows.stats(),
 		}
 		st.Role = map[bool]string{true: "leader", false: "follower"}[r.group.IsLeader()]
 		if l, known := r.group.Leader(); known {
@@ -213,14 +216,7 @@ func (s *Server) Status() []ShardStatus {
 		if err := r.fenced(); err != nil {
 			st.Role, st.Fault = "fenced", err.Error()
 		}
-		members, _ := r.group.Replicas() // none is the truth of a group that is shut down
-		for _, m := range members {
-			if m.Voter {
-				st.Voters = append(st.Voters, m.Replica)
-			} else {
-				st.Learners = append(st.Learners, m.Replica)
-			}
-		}
+		st.Voters, st.Learners, st.Settled = r.group.Members()
 		all = append(all, st)
 	}
 	return all

@@ -55,16 +55,21 @@ func (s *shardState) snapshot() *stateSnapshot {
 	rows := s.rows.snapshot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	snap := &stateSnapshot{s: s, applied: s.applied, rows: rows, records: make([]snapshotRecord, 0, 2*len(s.blocks))}
+	return &stateSnapshot{s: s, applied: s.applied, rows: rows, records: s.retainAll()}
+}
+
+// retainAll returns all versions, each with a reference for the caller to release. mu is held.
+func (s *shardState) retainAll() []snapshotRecord {
+	records := make([]snapshotRecord, 0, 2*len(s.blocks))
 	for i := range s.blocks {
 		for place, v := range s.blocks[i] {
 			if v != nil {
 				v.retain()
-				snap.records = append(snap.records, snapshotRecord{i, place, v})
+				records = append(records, snapshotRecord{i, place, v})
 			}
 		}
 	}
-	return snap
+	return records
 }
 
 // release gives back every version not written.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/goccy/go-yaml"
@@ -59,6 +60,8 @@ type Cluster struct {
 	Replicas        int    `yaml:"replicas"`         // of each parameter shard
 	ParameterShards int    `yaml:"parameter_shards"` // Raft groups that keep the parameters
 	Durability      string `yaml:"durability"`
+	// ReplaceAfter is how long a server may be away before another takes its places, if there is one to spare; 0 for ever.
+	ReplaceAfter time.Duration `yaml:"replace_after"`
 }
 
 // Checkpoint says when the state is written to a folder; see package checkpoint.
@@ -85,7 +88,7 @@ func DefaultJob() Job {
 		Optimizer:  Optimizer{Name: "adam", LR: 0.001},
 		Passes:     3,
 		Sync:       Sync{Mode: ModeRing, Sum: SumExact, Wire: WireFloat32, CommitEvery: 20},
-		Cluster:    Cluster{Servers: 3, Replicas: 3, ParameterShards: 4, Durability: DurabilityMemory},
+		Cluster:    Cluster{Servers: 3, Replicas: 3, ParameterShards: 4, Durability: DurabilityMemory, ReplaceAfter: 30 * time.Second},
 		Checkpoint: Checkpoint{Keep: 3},
 		Out:        "runs/digits",
 	}
@@ -179,6 +182,7 @@ func (j Job) Validate() error {
 	fault(c.ParameterShards >= 1 && c.ParameterShards <= maxParameterShards, "cluster.parameter_shards is %d: set it to 1 to %d", c.ParameterShards, maxParameterShards)
 	fault(j.Checkpoint.Every >= 0, "checkpoint.every is %d: set it to a number of steps, or 0 for none", j.Checkpoint.Every)
 	fault(j.Checkpoint.Keep >= 1, "checkpoint.keep is %d: set it to 1 or more", j.Checkpoint.Keep)
+	fault(c.ReplaceAfter == 0 || c.ReplaceAfter >= minReplaceAfter, "cluster.replace_after is %v: set it to %v or more, or to 0s for never", c.ReplaceAfter, minReplaceAfter)
 	oneOf("cluster.durability", c.Durability, DurabilityMemory, DurabilityDisk)
 	return errors.Join(append(faults, j.validateSteady())...)
 }
@@ -187,6 +191,8 @@ const (
 	maxServers         = 99
 	maxLogicalShards   = 4096
 	maxParameterShards = 1024
+
+	minReplaceAfter = time.Second // less than it takes to see that a server is away
 )
 
 func (j Job) batches() data.Batches {

@@ -36,14 +36,21 @@ func (a *asker) flags(f *pflag.FlagSet) {
 
 // ask asks the node for the state of the run.
 func (a *asker) ask(ctx context.Context) (*pb.Status, error) {
-	if _, _, err := net.SplitHostPort(a.addr); err != nil {
-		return nil, fmt.Errorf("--addr is %q: give host:port, for example 127.0.0.1:7400", a.addr)
+	if err := a.valid(); err != nil {
+		return nil, err
 	}
 	st := &pb.Status{}
 	if err := a.exchange(ctx, a.addr, node.StatusTopic, &pb.StatusRequest{}, st); err != nil {
 		return nil, a.explain(err)
 	}
 	return st, nil
+}
+
+func (a *asker) valid() error {
+	if _, _, err := net.SplitHostPort(a.addr); err != nil {
+		return fmt.Errorf("--addr is %q: give host:port, for example 127.0.0.1:7400", a.addr)
+	}
+	return nil
 }
 
 // exchange asks the node at addr one thing.

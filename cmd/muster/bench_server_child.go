@@ -127,7 +127,7 @@ func (o *benchServer) newServer(ctx context.Context, p *port.Port, name id.Node,
 	}
 	lines := membership.NewLifelines(p, s.gossip, meta, func(gone id.Node, _ id.Incarnation) { s.server.LeaderGone(gone) })
 	for shard := range id.ParamShard(o.shards) {
-		found := membership.Placement(s.found, shard, len(s.found))
+		found := s.lives(shard, nil)
 		if o.life > 1 {
 			found = nil
 		}
@@ -142,8 +142,17 @@ func (o *benchServer) newServer(ctx context.Context, p *port.Port, name id.Node,
 }
 
 func (s *benchReplicas) want(shard id.ParamShard) []raftgroup.Replica {
-	now := membership.Newest(s.found, s.gossip.Peers(), shard.String())
-	return membership.Placement(now, shard, len(now))
+	return s.lives(shard, s.gossip.Peers())
+}
+
+// lives are the replicas of a shard as they are placed at the founding of a run, all servers on each.
+func (s *benchReplicas) lives(shard id.ParamShard, peers []membership.Peer) []raftgroup.Replica {
+	f := &pb.Founding{}
+	for _, r := range s.found {
+		f.Servers = append(f.Servers, &pb.Replica{Node: string(r.Node), Incarnation: string(r.Incarnation), Addr: r.Addr})
+	}
+	places := membership.FoundingPlacement(f, s.o.shards, len(s.found)).Places(shard.String())
+	return membership.Lives(places, f, peers, shard.String())
 }
 
 func (s *benchReplicas) reconcile(ctx context.Context) {

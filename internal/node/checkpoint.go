@@ -63,11 +63,11 @@ func (s *saver) run(ctx context.Context) {
 			continue
 		}
 		rate()
-		if _, leads := s.n.coordinator.Leads(); !leads || every == 0 {
+		if !s.n.leads() || every == 0 {
 			next = 0
 			continue
 		}
-		done := max(s.n.coordinator.Recorded(), s.n.beginsAt())
+		done := max(s.n.recorded(), s.n.beginsAt())
 		if next == 0 {
 			next = (done/every + 1) * every
 		}
@@ -87,10 +87,10 @@ func (s *saver) run(ctx context.Context) {
 
 // rate returns a function that tells how many steps are done in pinAhead, lately.
 func (s *saver) rate() func() id.Step {
-	at, last, ahead := time.Now(), s.n.coordinator.Recorded(), id.Step(0)
+	at, last, ahead := time.Now(), s.n.recorded(), id.Step(0)
 	return func() id.Step {
 		if d := time.Since(at); d >= pinAhead {
-			done := s.n.coordinator.Recorded()
+			done := s.n.recorded()
 			ahead = id.Step(float64(done-min(last, done)) * float64(pinAhead) / float64(d))
 			at, last = time.Now(), done
 		}
@@ -117,13 +117,13 @@ func (s *saver) now(ctx context.Context, ahead id.Step) (at id.Step, err error) 
 		return 0, fmt.Errorf("in sync.mode %s the model is at no moment at one step, so there is no checkpoint of one; what survives is on the servers, with cluster.durability disk also when all processes are killed", job.Sync.Mode)
 	}
 	for try := id.Step(1); try <= 3; try++ {
-		at = s.n.coordinator.Recorded() + 1 + try*ahead
+		at = s.n.recorded() + 1 + try*ahead
 		if every := id.Step(job.Sync.CommitEvery); job.Sync.Mode == trainer.ModeRing {
 			at = (at + every - 1) / every * every // others are not on the servers
 		}
 		at = min(at, job.Steps())
 		s.pin(ctx, at)
-		for s.n.coordinator.Recorded() < at && ctx.Err() == nil {
+		for s.n.recorded() < at && ctx.Err() == nil {
 			s.pin(ctx, at)
 			select {
 			case <-ctx.Done():
@@ -226,7 +226,7 @@ func (s *saver) serve(conn net.Conn, _ port.Peer) {
 	if err := pb.ReadMessage(conn, &req, requestLimit); err != nil {
 		return
 	}
-	if _, leads := s.n.coordinator.Leads(); !leads {
+	if !s.n.leads() {
 		addr, _ := s.n.session.Leader()
 		_ = pb.WriteMessage(conn, &pb.CheckpointAnswer{Leader: addr, Error: "the coordinator has no leader now; ask again"})
 		return

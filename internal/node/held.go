@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,7 @@ type held struct {
 	Founding []byte                    `json:"founding"` // pb.Founding
 	Identity id.Incarnation            `json:"identity"` // of this server's replicas
 	Healed   map[string]id.Incarnation `json:"healed"`   // by group: the identity there, where the log of the first was damaged
+	Placed   map[string]uint64         `json:"placed"`   // by group: the place that this server fills; null before it has begun those of the founding
 	Known    bool                      `json:"known"`    // all replicas have begun, so a folder that is not there is lost
 	Finished bool                      `json:"finished"`
 }
@@ -123,6 +125,7 @@ func (n *Node) keep(change func(*held)) error {
 	for group, identity := range n.held.Healed {
 		next.Healed[group] = identity
 	}
+	next.Placed = maps.Clone(n.held.Placed)
 	change(&next)
 	if err := next.write(n.cfg.DataDir); err != nil {
 		return n.diskFull(err)
@@ -133,7 +136,7 @@ func (n *Node) keep(change func(*held)) error {
 
 // founded writes down that this server is in the run, before it stores anything of it.
 func (n *Node) holdFounding() error {
-	if !n.durable() || !n.serves() || n.held.Run != "" {
+	if !n.durable() || n.held.Run != "" {
 		return nil
 	}
 	b, err := proto.Marshal(n.founding)

@@ -23,6 +23,10 @@ import (
 // to have died: a cut network may heal.
 const leaderlessFor = 2 * time.Minute
 
+// newsTravels is how long a node goes on believing that somebody has taken the place of one that died:
+// the word of who votes comes from the leaders by way of the coordinator.
+const newsTravels = 2 * time.Second
+
 // graves remembers which lives of servers have ended. Safe for concurrent use.
 type graves struct {
 	mu   sync.Mutex
@@ -45,7 +49,7 @@ func (g *graves) majority(voters []raftgroup.Replica) []string {
 	defer g.mu.Unlock()
 	var names []string
 	for _, v := range voters {
-		if g.dead[v.Incarnation] {
+		if g.dead[membership.Process(v.Incarnation)] {
 			names = append(names, string(v.Node))
 		}
 	}
@@ -59,6 +63,7 @@ func (g *graves) majority(voters []raftgroup.Replica) []string {
 func (n *Node) watchLoss(ctx context.Context) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
+	whole := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -69,7 +74,13 @@ func (n *Node) watchLoss(ctx context.Context) {
 			if n.cfg.Job.Cluster.Durability == trainer.DurabilityDisk {
 				n.reportFatal(n.watchLogs())
 			} else {
-				n.reportFatal(n.lost())
+				err := n.lost()
+				if err == nil {
+					whole = time.Now()
+				}
+				if time.Since(whole) > newsTravels {
+					n.reportFatal(err)
+				}
 			}
 		}
 	}
@@ -88,27 +99,38 @@ func (n *Node) watchLogs() error {
 
 // lost says why the run can never go on, nil while it may.
 func (n *Node) lost() error {
-	servers := membership.Newest(n.servers, n.gossip.Peers(), membership.CoordinatorGroup)
-	coordinators := [][]raftgroup.Replica{servers}
-	if n.coordinator != nil {
-		voters, _ := n.coordinator.Members()
-		coordinators = append(coordinators, voters)
-	}
-	for _, voters := range coordinators {
-		if dead := n.graves.majority(voters); dead != nil {
-			return lostError(dead, len(voters), "that agree on the run")
+	for _, group := range n.groups() {
+		voters := n.voters(group)
+		if group == membership.CoordinatorGroup && n.coord() != nil {
+			voters = n.coordinatorVoters()
 		}
-	}
-	for shard := range id.ParamShard(n.cfg.Job.Cluster.ParameterShards) {
-		if dead := n.graves.majority(n.replicas(shard)); dead != nil {
-			return lostError(dead, n.cfg.Job.Cluster.Replicas, fmt.Sprintf("that keep %v of the parameters", shard))
+		if dead := n.graves.majority(voters); dead != nil {
+			return lostError(dead, len(voters), keeps(group))
 		}
 	}
 	if _, without := n.session.Leader(); without > leaderlessFor {
 		return fmt.Errorf("the coordinator cannot be reached for %v; look at the network and at the servers %s",
-			leaderlessFor, strings.Join(nodeNames(servers), ", "))
+			leaderlessFor, strings.Join(nodeNames(n.voters(membership.CoordinatorGroup)), ", "))
 	}
 	return nil
+}
+
+// keeps says what a group does.
+func keeps(group string) string {
+	if group == membership.CoordinatorGroup {
+		return "that agree on the run"
+	}
+	return fmt.Sprintf("that keep %s of the parameters", group)
+}
+
+// coordinatorVoters are those of the coordinator, as this server's replica knows them.
+func (n *Node) coordinatorVoters() []raftgroup.Replica {
+	c := n.coord()
+	if c == nil {
+		return nil
+	}
+	voters, _, _ := c.Members()
+	return voters
 }
 
 func lostError(dead []string, of int, which string) error {

@@ -22,7 +22,6 @@ import (
 	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
-	"github.com/musterml/muster/internal/raftgroup"
 	"github.com/musterml/muster/internal/wait"
 	"github.com/musterml/muster/membership"
 	pb "github.com/musterml/muster/proto"
@@ -84,11 +83,12 @@ type Node struct {
 	meta        *pb.NodeMeta
 	gossip      *membership.Gossip
 	founding    *pb.Founding
-	held        *held               // nil unless this server's logs are on the disk
-	servers     []raftgroup.Replica // of the founding
-	shards      *ps.Server          // nil on a node that keeps no shard
+	held        *held // nil unless this server's logs are on the disk
+	hosting     hosting
+	handing     sync.WaitGroup // hand-overs under way
+	shards      *ps.Server     // nil on a node that is no server
 	client      *ps.Client
-	coordinator *membership.Coordinator // nil on a node that is not of the coordinator
+	coordinator *membership.Coordinator // nil while this node is not of the coordinator
 	trainer     *trainer.Trainer        // nil on a node that does not train
 	session     *membership.Session
 
@@ -250,6 +250,8 @@ func (n *Node) listen(down *shutdown) error {
 	down.add(func() error { return n.gossip.Stop(500 * time.Millisecond) })
 	n.port.Handle(port.Control, StatusTopic, n.serveStatus)
 	n.port.Handle(port.Control, RecordTopic, n.serveRecord)
+	n.port.Handle(port.Control, ServersTopic, n.serveServers)
+	n.port.Handle(port.Control, DrainTopic, n.serveDrain)
 	n.cfg.Log.Info().Str("addr", n.port.Addr()).Str("node", string(n.cfg.Name)).Msg("listening")
 	if n.cfg.OnListen != nil {
 		n.cfg.OnListen(n.port.Addr())
@@ -309,12 +311,11 @@ func (n *Node) found(ctx context.Context, down *shutdown) error {
 		}
 		return err
 	}
-	n.servers = membership.Replicas(n.founding)
 	if err := n.holdFounding(); err != nil {
 		return err
 	}
 	n.meta.Run = n.founding.Run
-	n.cfg.Log.Info().Str("run", n.founding.Run).Int("servers", len(n.servers)).Msg("in a run")
+	n.cfg.Log.Info().Str("run", n.founding.Run).Int("servers", len(n.founding.Servers)).Msg("in a run")
 	return n.gossip.SetMeta(n.meta)
 }
 

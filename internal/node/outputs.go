@@ -30,11 +30,7 @@ const (
 // their folder, "" on a node that has none. Of a run that has failed there is no model, and the rest goes to a folder of
 // its own within, so that what an earlier run left there stays whole.
 func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
-	leads := false
-	if n.coordinator != nil {
-		_, leads = n.coordinator.Leads()
-	}
-	if n.trainer == nil && !leads {
+	if n.trainer == nil && !n.leads() {
 		return "", nil
 	}
 	history, err := n.history(ctx)

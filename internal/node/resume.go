@@ -28,11 +28,6 @@ func (n *Node) durable() bool {
 
 func (n *Node) raftDir() string { return filepath.Join(n.cfg.DataDir, "raft") }
 
-// serves says whether the founding names this node.
-func (n *Node) serves() bool {
-	return n.cfg.Server && slices.ContainsFunc(n.servers, func(r raftgroup.Replica) bool { return r.Node == n.cfg.Name })
-}
-
 // resumes says whether this node goes on with the run in its data folder.
 func (n *Node) resumes() bool { return n.held != nil && n.held.Run != "" }
 
@@ -74,12 +69,14 @@ const resumeWithin = 3 * time.Second // for an answer of somebody who is in the 
 
 // life is this server's identity in a Raft group, and whether it has taken part before.
 func (n *Node) life(group string) (identity id.Incarnation, known bool) {
+	since, known, _ := n.hosting.place(group)
+	place := membership.Place{Node: n.cfg.Name, Since: since}
 	if !n.durable() {
-		return n.incarnation, false
+		return membership.Life(n.incarnation, place), false
 	}
 	n.holding.Lock()
 	defer n.holding.Unlock()
-	return n.held.identity(group), n.held.Known && !slices.Contains(n.meta.Lost, group)
+	return membership.Life(n.held.identity(group), place), known && !slices.Contains(n.meta.Lost, group)
 }
 
 // locate is where a replica's node is now; its address in a group may be an old one.
@@ -137,7 +134,7 @@ func (n *Node) healed() error {
 			again = append(again, s.Shard.String())
 		}
 	}
-	if voters, _ := n.coordinator.Members(); votes(voters, membership.CoordinatorGroup) {
+	if votes(n.coordinatorVoters(), membership.CoordinatorGroup) {
 		again = append(again, membership.CoordinatorGroup)
 	}
 	n.holding.Lock()
@@ -154,12 +151,9 @@ func (n *Node) healed() error {
 // lostLogs says why a run whose logs are on disks can never go on, nil while it may: so
 // many servers of a group have lost theirs that the rest cannot agree.
 func (n *Node) lostLogs() error {
-	groups := map[string][]raftgroup.Replica{membership.CoordinatorGroup: n.servers}
-	for shard := range id.ParamShard(n.cfg.Job.Cluster.ParameterShards) {
-		groups[shard.String()] = membership.Placement(n.servers, shard, n.cfg.Job.Cluster.Replicas)
-	}
 	peers := n.gossip.Peers()
-	for group, servers := range groups {
+	for _, group := range n.groups() {
+		servers := n.voters(group)
 		var lost []string
 		for _, p := range peers {
 			if slices.Contains(p.Meta.Lost, group) && slices.ContainsFunc(servers, func(r raftgroup.Replica) bool { return r.Node == p.Node }) {

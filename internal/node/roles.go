@@ -42,8 +42,8 @@ func (n *Node) serve(down *shutdown) error {
 		return err
 	}
 	down.add(n.client.Close)
-	if !n.serves() {
-		return nil // a server beyond the job's count is a spare
+	if !n.cfg.Server {
+		return nil
 	}
 	n.shards, err = ps.NewServer(ps.ServerConfig{
 		Self: n.self(""), Layout: layout, Optimizer: opt, Dir: n.raftDir(), Port: n.port, Log: n.cfg.Log,
@@ -54,36 +54,8 @@ func (n *Node) serve(down *shutdown) error {
 		return err
 	}
 	down.add(n.shards.Stop)
-	for shard := range id.ParamShard(layout.Shards) {
-		if err := n.startGroup(shard.String(), func() error { return n.startShard(shard) }); err != nil {
-			return err
-		}
-	}
-	if err := n.startGroup(membership.CoordinatorGroup, func() error { return n.startCoordinator(down) }); err != nil {
-		return err
-	}
-	if !n.durable() || n.held.Known {
-		return nil
-	}
-	return n.keep(func(r *held) { r.Known = true })
-}
-
-func (n *Node) startCoordinator(down *shutdown) error {
-	_, known := n.life(membership.CoordinatorGroup)
-	coordinator, err := membership.StartCoordinator(membership.CoordinatorConfig{
-		Founding: n.founding, Self: n.self(membership.CoordinatorGroup), Dir: n.raftDir(), Port: n.port, Gossip: n.gossip,
-		Durable: n.durable(), Known: known, Locate: n.locate,
-		Shards: n.cfg.Job.Batch.LogicalShards, Exact: n.cfg.Job.Sync.Sum == trainer.SumExact,
-		Restore: n.restore, Leave: n.leave, Log: n.cfg.Log,
-	})
-	if err != nil {
-		return err
-	}
-	down.add(coordinator.Stop)
-	n.mu.Lock()
-	n.coordinator = coordinator
-	n.mu.Unlock()
-	return nil
+	down.add(n.stopCoordinator)
+	return n.beginPlaces()
 }
 
 // diskFull adds the remedy to an error that is due to a full disk.
@@ -102,38 +74,11 @@ func (n *Node) newClient() (*ps.Client, error) {
 	}
 	return ps.NewClient(ps.ClientConfig{
 		Layout: n.cfg.Job.Layout(n.spec.Params()), OptimizerSlots: opt.Slots(), Log: n.cfg.Log,
-		Replicas: func(shard id.ParamShard) []string {
-			var addrs []string
-			for _, r := range n.replicas(shard) {
-				addrs = append(addrs, r.Addr)
-			}
-			return addrs
-		},
+		Replicas: func(shard id.ParamShard) []string { return n.addrs(shard.String()) },
 		Dial: func(ctx context.Context, addr, topic string) (net.Conn, error) {
 			return n.port.Dial(ctx, addr, port.Params, topic)
 		},
 	})
-}
-
-// startShard starts this node's replica of a shard, if it is placed here. An identity that
-// the founding names bootstraps the shard with the others of the founding, if that is not
-// done yet; another one has lost its log and waits to be added anew.
-func (n *Node) startShard(shard id.ParamShard) error {
-	place := membership.Placement(n.servers, shard, n.cfg.Job.Cluster.Replicas)
-	i := slices.IndexFunc(place, func(r raftgroup.Replica) bool { return r.Node == n.cfg.Name })
-	switch {
-	case i < 0:
-		return nil
-	case place[i].Incarnation == n.self(shard.String()).Incarnation:
-		return n.shards.Start(shard, place)
-	default:
-		return n.shards.Start(shard, nil)
-	}
-}
-
-// replicas are the servers of a shard, each in the life that gossip knows.
-func (n *Node) replicas(shard id.ParamShard) []raftgroup.Replica {
-	return membership.Placement(membership.Newest(n.servers, n.gossip.Peers(), shard.String()), shard, n.cfg.Job.Cluster.Replicas)
 }
 
 // restore finds the newest step that the servers hold completely.
@@ -193,10 +138,12 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 	}
 	if n.shards != nil {
 		loops.Go(func() { n.reconcile(ctx) })
+		loops.Go(func() { n.host(ctx) })
 	}
 	down.add(func() error {
 		cancel()
 		loops.Wait()
+		n.handing.Wait()
 		return nil
 	})
 	return nil
@@ -204,7 +151,7 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 
 // saveCheckpoints begins to write checkpoints, on a node that may lead the coordinator.
 func (n *Node) saveCheckpoints(ctx context.Context, loops *sync.WaitGroup, down *shutdown) error {
-	if n.coordinator == nil {
+	if !n.cfg.Server {
 		n.port.Handle(port.Control, CheckpointTopic, n.redirectCheckpoint)
 		return nil
 	}
@@ -232,8 +179,8 @@ func (n *Node) onGone(node id.Node, inc id.Incarnation) {
 	if n.shards != nil {
 		n.shards.LeaderGone(node)
 	}
-	if n.coordinator != nil {
-		n.coordinator.Gone(node, inc)
+	if c := n.coord(); c != nil {
+		c.Gone(node, inc)
 	}
 }
 
@@ -246,16 +193,19 @@ func (n *Node) reconcile(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			n.shards.Reconcile(n.replicas)
+			n.shards.Reconcile(func(shard id.ParamShard) []raftgroup.Replica { return n.keepers(shard.String()) })
 		}
 	}
 }
 
-// serverAddrs are the addresses at which the coordinator may be found.
+// serverAddrs are the addresses at which the coordinator may be found: of its servers and, should
+// all of those have been replaced meanwhile, of all others.
 func (n *Node) serverAddrs() []string {
-	var addrs []string
-	for _, r := range membership.Newest(n.servers, n.gossip.Peers(), membership.CoordinatorGroup) {
-		addrs = append(addrs, r.Addr)
+	addrs := n.addrs(membership.CoordinatorGroup)
+	for _, p := range n.gossip.Peers() {
+		if p.Alive && p.Meta.Server && !slices.Contains(addrs, p.Meta.Addr) {
+			addrs = append(addrs, p.Meta.Addr)
+		}
 	}
 	return addrs
 }
@@ -263,7 +213,7 @@ func (n *Node) serverAddrs() []string {
 func (n *Node) handlers() membership.Handlers {
 	h := membership.Handlers{
 		Freeze: func(id.View) {}, View: n.onView, Ack: func(id.Step) {},
-		Finish: n.onFinish, Bye: n.leave, Report: n.report,
+		Finish: n.onFinish, Bye: n.leave, Report: n.report, Roster: n.onRoster, HandOver: n.onHandOver,
 		Refuse: func(why string) { n.reportFatal(errors.New("the run refuses this node: " + why)) },
 	}
 	if t := n.trainer; t != nil {
@@ -316,14 +266,14 @@ func (n *Node) report() *pb.Report {
 	if n.shards != nil {
 		for _, s := range n.shards.Status() {
 			if s.Role == "leader" {
-				r.Leads = append(r.Leads, &pb.Lead{Group: s.Shard.String(), Term: s.Term, Voters: lives(s.Voters), Learners: lives(s.Learners)})
+				r.Leads = append(r.Leads, &pb.Lead{Group: s.Shard.String(), Term: s.Term, Voters: lives(s.Voters), Learners: lives(s.Learners), Settled: s.Settled})
 			}
 		}
 	}
-	if n.coordinator != nil {
-		if term, ok := n.coordinator.Leads(); ok {
-			voters, learners := n.coordinator.Members()
-			r.Leads = append(r.Leads, &pb.Lead{Group: membership.CoordinatorGroup, Term: term, Voters: lives(voters), Learners: lives(learners)})
+	if c := n.coord(); c != nil {
+		if term, ok := c.Leads(); ok {
+			voters, learners, settled := c.Members()
+			r.Leads = append(r.Leads, &pb.Lead{Group: membership.CoordinatorGroup, Term: term, Voters: lives(voters), Learners: lives(learners), Settled: settled})
 		}
 	}
 	return r

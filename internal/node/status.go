@@ -56,6 +56,7 @@ func (n *Node) status(ctx context.Context, req *pb.StatusRequest) *pb.Status {
 	n.mu.Unlock()
 	st.Cluster, st.Job, st.Steps, st.AnsweredBy = n.cfg.Cluster, job.Name, uint64(job.Steps()), string(n.cfg.Name)
 	st.ServersWanted, st.ParameterShards = uint32(job.Cluster.Servers), uint32(job.Cluster.ParameterShards)
+	st.Replicas = uint32(job.Cluster.Replicas)
 	st.LogicalShards, st.Batch = uint32(job.Batch.LogicalShards), uint32(job.SamplesPerStep())
 	return st
 }

@@ -30,6 +30,7 @@ type Group struct {
 	transport *raft.NetworkTransport
 	stream    *stream
 	votes     *stable
+	committed *committed
 	remove    func() // the port's handler
 
 	ctx    context.Context // ends when Stop begins
@@ -80,7 +81,11 @@ func start(cfg Config) (g *Group, err error) {
 			return nil, err
 		}
 	}
-	snapshots := watchedSnapshots{files, cfg.Sending}
+	machine := &committed{FSM: cfg.FSM}
+	snapshots := watchedSnapshots{files, cfg.Sending, machine}
+	if list, err := files.List(); err == nil && len(list) > 0 {
+		machine.note(list[0].ConfigurationIndex, list[0].Configuration)
+	}
 	if used || cfg.Known {
 		if err := checkLog(cfg.Logs, snapshots, cfg.Volatile); err != nil {
 			return nil, fmt.Errorf("replica %s: %w", cfg.Self.ServerID(), err)
@@ -96,11 +101,11 @@ func start(cfg Config) (g *Group, err error) {
 	})
 	conf := cfg.raft()
 	conf.Logger = logger
-	r, err := raft.NewRaft(conf, cfg.FSM, cfg.Logs, votes, snapshots, transport)
+	r, err := raft.NewRaft(conf, machine, cfg.Logs, votes, snapshots, transport)
 	if err != nil {
 		return nil, errors.Join(err, transport.Close())
 	}
-	g = &Group{cfg: cfg, log: log, raft: r, transport: transport, stream: s, votes: votes, ctx: ctx, cancel: cancel}
+	g = &Group{cfg: cfg, log: log, raft: r, transport: transport, stream: s, votes: votes, committed: machine, ctx: ctx, cancel: cancel}
 	g.wg.Go(g.watch())
 	g.remove = cfg.Port.Handle(portProtocol, topic(cfg.Group, cfg.Self), s.handle)
 	return g, nil
@@ -198,6 +203,27 @@ func (g *Group) Found(replicas []Replica) error {
 // Raft is the replica itself, for Apply, Barrier, Snapshot and the like. Its
 // LeaderCh is taken: use OnLeader.
 func (g *Group) Raft() *raft.Raft { return g.raft }
+
+// Members are the replicas of the latest configuration, with a vote and without; settled says
+// that it is committed. None is the truth of a group that is shut down.
+func (g *Group) Members() (voters, learners []Replica, settled bool) {
+	future := g.raft.GetConfiguration()
+	members, err := g.Replicas()
+	if err != nil || future.Error() != nil {
+		return nil, nil, false
+	}
+	for _, m := range members {
+		if m.Voter {
+			voters = append(voters, m.Replica)
+		} else {
+			learners = append(learners, m.Replica)
+		}
+	}
+	return voters, learners, g.committed.is(future.Configuration())
+}
+
+// RemoveFiles removes what this life has on the disk. It is called after Stop.
+func (g *Group) RemoveFiles() error { return os.RemoveAll(g.cfg.dir()) }
 
 // Replicas returns the latest configuration that this replica has seen,
 // committed or not; it is empty before the replica is founded or added.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
 )
 
@@ -202,6 +203,24 @@ func (g *Group) stand() {
 	if err != nil && g.ctx.Err() == nil {
 		g.log.Warn().Err(err).Msg("could not stand for election at once; raft will after its timeout")
 	}
+}
+
+// HandOver has the voter of another node lead the group, if this replica leads in the term: it sends that
+// one what it lacks, takes no entries meanwhile, and has it stand for election, without a pre-vote.
+func (g *Group) HandOver(term uint64, to id.Node) error {
+	if !g.IsLeader() || g.raft.CurrentTerm() != term {
+		return raft.ErrNotLeader
+	}
+	voters, _, _ := g.Members()
+	i := slices.IndexFunc(voters, func(r Replica) bool { return r.Node == to })
+	if i < 0 {
+		return fmt.Errorf("raft group %s: hand over to %s: it has no vote", g.cfg.Group, to)
+	}
+	g.log.Info().Str("to", string(to)).Uint64("term", term).Msg("hands over")
+	if err := g.raft.LeadershipTransferToServer(voters[i].ServerID(), voters[i].ServerAddress()).Error(); err != nil {
+		return fmt.Errorf("raft group %s: hand over to %s: %w", g.cfg.Group, to, err)
+	}
+	return nil
 }
 
 // transfer hands leadership to another voter.

@@ -21,7 +21,8 @@ import (
 //     applied is to return the replica's applied index, without long delay;
 //  4. once all that are wanted vote: remove what nobody wants.
 //
-// Incarnations have no order, so want must be up to date: an earlier life in it
+// A wanted replica without an Incarnation stands for whichever life of the node is in the
+// group; where none is, it is waited for. Incarnations have no order, so want must be up to date: an earlier life in it
 // would turn out the later one. A leader that is to be removed hands over first. Each step changes one server,
 // so any two successive configurations share a majority (Ongaro's thesis, 4.1).
 func (g *Group) Reconcile(want []Replica, applied func(Replica) (uint64, error)) error {
@@ -85,7 +86,7 @@ func next(have []Member, want []Replica, self Replica, caughtUp func(Replica) (b
 	}
 	wanted := make(map[id.Node]Replica, len(want))
 	for _, w := range want {
-		if err := w.validate(); err != nil {
+		if err := w.validate(); err != nil && w.Incarnation != "" {
 			return change{}, fmt.Errorf("wanted replica %s: %w", w, err)
 		}
 		if other, twice := wanted[w.Node]; twice {
@@ -96,12 +97,15 @@ func next(have []Member, want []Replica, self Replica, caughtUp func(Replica) (b
 	members := make(map[id.Node]Member, len(have))
 	for _, m := range have {
 		w, ok := wanted[m.Node]
-		if ok && w.Incarnation != m.Incarnation {
+		if ok && w.Incarnation != m.Incarnation && w.Incarnation != "" {
 			return removal(m.Replica, self), nil
 		}
 		members[m.Node] = m
 	}
 	for _, w := range want {
+		if w.Incarnation == "" {
+			continue
+		}
 		if m, ok := members[w.Node]; !ok || (!m.Voter && m.Addr != w.Addr) {
 			return change{changeAdd, w}, nil
 		} else if m.Addr != w.Addr {
@@ -115,6 +119,9 @@ func next(have []Member, want []Replica, self Replica, caughtUp func(Replica) (b
 			continue
 		}
 		voting = false
+		if w.Incarnation == "" {
+			continue
+		}
 		ok, err := caughtUp(w)
 		if ok {
 			return change{changePromote, w}, nil

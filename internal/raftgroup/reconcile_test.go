@@ -44,7 +44,11 @@ func TestNextStep(t *testing.T) {
 		{name: "an outlived leader hands over", have: "a1 b1 c1", want: "a2 b1 c1", step: "handed over by a1"},
 		{name: "nobody wanted", have: "a1 b1 c1", want: "", step: "nothing", err: true},
 		{name: "two lives wanted", have: "a1 b1 c1", want: "a1 b1 b2", step: "nothing", err: true},
-		{name: "a bad address", have: "a1 b1", want: "a1 b1 c", step: "nothing", err: true},
+		{name: "a bad address", have: "a1 b1", want: "a1 b1 c1?", step: "nothing", err: true},
+		{name: "any life stays", have: "a1 b1 c3", want: "a1 b1 c", step: "nothing"},
+		{name: "any life of a newcomer is waited for", have: "a1 b1 d1", want: "a1 b1 c", step: "nothing"},
+		{name: "any life that has no vote is waited for", have: "a1 b1 d1 +c3", want: "a1 b1 c", step: "nothing"},
+		{name: "any life makes room for nobody", have: "a1 b1 c3 d1", want: "a1 b1 c", step: "removed d1"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -54,8 +58,12 @@ func TestNextStep(t *testing.T) {
 			}
 			var want []Replica
 			for _, f := range strings.Fields(test.want) {
-				if len(f) < 2 {
+				if len(f) < 2 { // any life
 					want = append(want, Replica{Node: id.Node(f)})
+					continue
+				}
+				if f[2:] == "?" {
+					want = append(want, Replica{Node: id.Node(f[:1]), Incarnation: id.Incarnation(f[1:2])})
 					continue
 				}
 				want = append(want, who(f))

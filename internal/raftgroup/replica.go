@@ -36,14 +36,24 @@ func (r Replica) ServerAddress() raft.ServerAddress {
 
 func (r Replica) String() string { return string(r.ServerAddress()) }
 
+// ParseID is the inverse of ServerID; the replica has no address.
+func ParseID(server string) (Replica, error) {
+	node, incarnation, ok := strings.Cut(server, "/")
+	if !ok {
+		return Replica{}, fmt.Errorf("raft server %q is not node/incarnation", server)
+	}
+	return Replica{Node: id.Node(node), Incarnation: id.Incarnation(incarnation)}, nil
+}
+
 // parseAddress is the inverse of ServerAddress.
 func parseAddress(address raft.ServerAddress) (Replica, error) {
 	who, addr, ok := strings.Cut(string(address), "@")
-	node, incarnation, ok2 := strings.Cut(who, "/")
-	if !ok || !ok2 {
+	r, err := ParseID(who)
+	if !ok || err != nil {
 		return Replica{}, fmt.Errorf("raft address %q is not node/incarnation@host:port", address)
 	}
-	return Replica{Node: id.Node(node), Incarnation: id.Incarnation(incarnation), Addr: addr}, nil
+	r.Addr = addr
+	return r, nil
 }
 
 func (r Replica) validate() error {

@@ -8,10 +8,18 @@ import (
 )
 
 // watchedSnapshots tells the owner while a snapshot is read: cutting the log meanwhile
-// could leave a replica that is sent one behind again when it has it.
+// could leave a replica that is sent one behind again when it has it. And it notes the
+// configurations of snapshots.
 type watchedSnapshots struct {
 	raft.SnapshotStore
-	sending func(int)
+	sending   func(int)
+	committed *committed
+}
+
+// Create implements raft.SnapshotStore.
+func (w watchedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration, configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
+	w.committed.note(configurationIndex, configuration)
+	return w.SnapshotStore.Create(version, index, term, configuration, configurationIndex, trans)
 }
 
 // Open implements raft.SnapshotStore.
