@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs cgo, and cgo a C compiler.
 RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -qE '^(amd64|arm64|ppc64le|riscv64|s390x)$$' && echo -race)
 
-.PHONY: help build demo test soak lint fmt proto bench bench-ring bench-net bench-cpu bench-optim clean
+.PHONY: help build demo test soak soak-drain soak-elections lint fmt proto bench bench-ring bench-net bench-cpu bench-optim clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
@@ -31,6 +31,9 @@ endif
 
 soak: ## kill nodes of running clusters, 100 times or MUSTER_SOAK=n
 	MUSTER_SOAK=$(or $(MUSTER_SOAK),100) go test -count=1 -timeout 6h -run '^TestKill$$' -v ./cmd/muster
+
+soak-drain: ## drain servers of running clusters; no step may wait for more than MUSTER_DRAIN_PAUSE=200ms
+	MUSTER_DRAIN_PAUSE=$(or $(MUSTER_DRAIN_PAUSE),200ms) go test -count=5 -timeout 1h -run '^TestServersMove$$' -v ./cmd/muster
 
 lint: ## gofmt, go vet, staticcheck, and shellcheck where it is installed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted; run: make fmt"; exit 1; }

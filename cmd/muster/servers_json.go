@@ -50,7 +50,7 @@ type replicaJSON struct {
 type serverJSON struct {
 	Server string   `json:"server"`
 	Addr   string   `json:"addr"`
-	State  string   `json:"state"` // serving, spare, draining, drained, away since ...
+	State  string   `json:"state"` // serving, spare, draining, drained, joining, gone, away since ...
 	Groups int      `json:"groups"`
 	Leads  []string `json:"leads"`
 }
@@ -224,12 +224,18 @@ func serverObject(v *serversJSON, st *pb.Status, n *pb.NodeStatus) serverJSON {
 			}
 		}
 	}
+	if n.Away == 0 && !n.Connected && n.State != "alive" {
+		s.State = "gone"
+		return s
+	}
+	if n.Away == 0 && !n.Connected && s.Groups == 0 && st.Error == "" {
+		s.State = "joining" // it cannot be given a place before it has a session
+		return s
+	}
 	drained := slices.Contains(st.GetPlacement().GetDrained(), n.Node)
 	switch {
 	case n.Away != 0:
 		s.State = away(st, n.Away)
-	case n.State == "gone", n.State == "suspect" && !n.Connected:
-		s.State = "gone"
 	case drained && s.Groups+placed > 0:
 		s.State = "draining"
 	case drained:
