@@ -10,22 +10,35 @@ type band struct {
 	ldb    int // unless the kernels mask, b has nr columns whatever the width
 	c      []float32
 	ldc    int
-	width  int       // at most nr
+	width  int       // at most nr, or widest where there are few rows and the kernels mask
 	start  []float32 // the start of each column's sums (width); nil: zero
 	resume bool      // start from what is in c
 	floor  float32
+
+	// How the rows are cut into tiles, see spread.
+	tiles, rows, more int
 }
 
-// run computes a band tile by tile. Rows that do not come out even are spread over all tiles: a tile of few
-// rows waits for its sums.
+// spread cuts the rows into tiles of at most mr. Those that do not come out even are spread over all tiles: a tile
+// of few rows waits for its sums. So the first more tiles have rows+1, the others rows.
+func (g *band) spread(mr int) {
+	m := len(g.ro)
+	if m <= mr {
+		g.tiles, g.rows, g.more = 1, m, 0
+		return
+	}
+	g.tiles = (m + mr - 1) / mr
+	g.rows = m / g.tiles
+	g.more = m - g.rows*g.tiles
+}
+
+// run computes a band tile by tile, after spread.
 func (s *stream) run(g *band) {
-	t, m := &s.t, len(g.ro)
+	t := &s.t
 	t.kc, t.a, t.ko, t.b, t.ldb = len(g.ko), &g.a[0], &g.ko[0], &g.b[0], g.ldb
 	t.ldc, t.width, t.floor = g.ldc, g.width, g.floor
-	tiles := (m + s.k.mr - 1) / s.k.mr
-	more := m % tiles
-	s.runTiles(g, 0, more, m/tiles+1)
-	s.runTiles(g, more*(m/tiles+1), tiles-more, m/tiles)
+	s.runTiles(g, 0, g.more, g.rows+1)
+	s.runTiles(g, g.more*(g.rows+1), g.tiles-g.more, g.rows)
 }
 
 // runTiles computes tiles of so many rows each, from row i on.
@@ -41,7 +54,7 @@ func (s *stream) runTiles(g *band, i, tiles, rows int) {
 	case g.start != nil:
 		t.init, t.ldi = &g.start[0], 0
 	default:
-		t.init, t.ldi = &s.zeros[0], 0
+		t.init, t.ldi = nil, 0
 	}
 	if rows == s.k.mr && g.width == s.k.nr {
 		s.k.multiply(t)

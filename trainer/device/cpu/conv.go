@@ -124,6 +124,7 @@ func (s *stream) correlate(c correlation) {
 			if k0+kn == k {
 				g.floor = c.floor
 			}
+			g.spread(s.k.mr)
 			s.run(&g)
 		}
 	}
@@ -167,12 +168,17 @@ func (s *stream) addWeights(p *convPlan, sums, image, dy []float32, resume bool)
 	mc := rowsOfA(kc, s.k.mr)
 	for k0 := 0; k0 < q.k; k0 += kc {
 		kn := min(kc, q.k-k0)
-		dys := s.panelsOf(&q, k0, kn, kn, 0, out)
+		dys := panels{v: dy[k0*out:], ld: out, direct: true}
+		if !s.direct(q.m, out, kn*out, false) {
+			dys = s.pack(&q, k0, kn, kn, 0, out)
+		}
 		for i0 := 0; i0 < q.m; i0 += mc {
 			rows := p.window[i0:min(q.m, i0+mc)]
 			for j := 0; j < out; j += nr {
-				s.run(&band{a: image, ro: rows, ko: p.pixels[k0 : k0+kn], b: dys.at(0, kn, j), ldb: dys.ld,
-					c: sums[i0*out+j:], ldc: out, width: min(nr, out-j), resume: resume || k0 > 0, floor: floorNone})
+				g := band{a: image, ro: rows, ko: p.pixels[k0 : k0+kn], b: dys.at(0, kn, j), ldb: dys.ld,
+					c: sums[i0*out+j:], ldc: out, width: min(nr, out-j), resume: resume || k0 > 0, floor: floorNone}
+				g.spread(s.k.mr)
+				s.run(&g)
 			}
 		}
 	}

@@ -12,11 +12,15 @@
 // channels side by side. The gradient of the weights exchanges the two tables. Tiles at an edge are
 // computed by programs for their number of rows, and by masks within a row.
 //
-// Around that are blocks (stream.multiply). B is packed in panels of NR columns, unless it is small or met by few rows;
-// each panel then meets a block of rows of A that stays in the second-level cache. A is read as it lies, except
-// one stored transposed whose elements are far apart. Sums stay in registers for up to 1024 k: starting
+// Around that are blocks (stream.multiplyTiles). B is packed in panels of NR columns, unless it is small or met by
+// not too many rows; each panel then meets a block of rows of A that stays in the second-level cache. A is read as it lies,
+// except one stored transposed whose elements are far apart. Sums stay in registers for up to 1024 k: starting
 // and storing a tile costs some 200 cycles where C comes from memory, more than is lost by a panel that
-// exceeds the first-level cache. A product is computed as the transpose of B'A' where that fills registers better.
+// exceeds the first-level cache.
+//
+// Where few rows meet a B stored transposed, packing it would cost more than the product: there squares of B are turned in
+// registers and used at once (see strip). A product is computed as the transpose of B'A' where that fills
+// registers better, and its last columns another way than the rest; what is cheapest, paths.go estimates.
 //
 // Rejected: im2col (writes and reads nine copies of each image); packing A always as BLIS does (a tenth slower here
 // where A lies along k); prefetching the next panel (no gain); Winograd's convolution (other roundings, and nothing that

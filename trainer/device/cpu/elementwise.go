@@ -128,6 +128,6 @@ func (s *stream) transposeAll(op string, yb, xb device.Buffer, n, rows, cols int
 		return
 	}
 	for i := range n {
-		s.transpose(y[i*m:(i+1)*m], x[i*m:(i+1)*m], rows, cols)
+		s.transpose(y[i*m:(i+1)*m], rows, x[i*m:(i+1)*m], rows, cols)
 	}
 }

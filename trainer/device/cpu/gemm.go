@@ -10,6 +10,9 @@ import (
 
 // blocks cuts k into equal parts of at most kcMax. The results do not depend on it.
 func blocks(k int) (size int) {
+	if k <= kcMax {
+		return k
+	}
 	n := (k + kcMax - 1) / kcMax
 	return (k + n - 1) / n
 }
@@ -47,36 +50,48 @@ type product struct {
 
 // Sizes of blocks, in elements.
 const (
-	kcMax  = 1024      // of k: what a tile adds up in one go
-	blockA = 96 << 10  // of A: stays in the second-level cache while all panels of B meet it
-	blockB = 512 << 10 // of B: what is packed at a time,
-	wideB  = 512       // of at most so many columns
-	nearB  = 64 << 10  // of B: is read as it lies, all of it staying in the second-level cache
-	farA   = 256 << 10 // of A stored transposed: what lies further apart is brought together
+	kcMax   = 1024      // of k: what a tile adds up in one go
+	blockA  = 96 << 10  // of A: stays in the second-level cache while all panels of B meet it
+	blockB  = 512 << 10 // of B: what is packed at a time,
+	wideB   = 512       // of at most so many columns
+	nearB   = 64 << 10  // of B: is read as it lies, all of it staying in the second-level cache,
+	fewRows = 192       // and so is any B that meets no more rows than these
+	farA    = 256 << 10 // of A stored transposed: what lies further apart is brought together
 )
 
-// multiply computes a product block by block: for some columns and some of k, B is packed in panels; for
-// some rows and as much of k as a panel has, A is made compact; then each panel, which the first-level cache holds,
+// multiplyTiles computes a product block by block. For some columns and some of k, B is packed in panels, unless
+// it is as well read as it lies; for some rows and as much of k as a panel has, A is made compact; then each panel
 // meets all these rows.
-func (s *stream) multiply(p *product) {
-	kc, nr := blocks(p.k), s.k.nr
-	nc := min(p.n, wideB)
-	if p.m <= 2*s.k.mr { // panels are used hardly more than once: while they are near
-		nc = nr
+func (s *stream) multiplyTiles(p *product) {
+	kc, nr, nc, kb := blocks(p.k), s.k.nr, p.n, p.k
+	direct := s.direct(p.m, p.n, p.k*p.ldb, p.bT)
+	if direct {
+		nr = s.k.widest(p.m) * s.k.turns
+	} else {
+		if nc = min(p.n, wideB); p.m <= 2*s.k.mr { // panels are used hardly more than once: while they are near
+			nc = nr
+		}
+		kb = max(1, min(p.k, blockB/nc)/kc) * kc
 	}
-	kb := max(1, min(p.k, blockB/nc)/kc) * kc
-	mc := rowsOfA(kc, s.k.mr)
+	mc := p.m
+	if mc*kc > blockA {
+		mc = rowsOfA(kc, s.k.mr)
+	}
 	for j0 := 0; j0 < p.n; j0 += nc {
 		nn := min(nc, p.n-j0)
 		for kb0 := 0; kb0 < p.k; kb0 += kb {
 			kbEnd := min(p.k, kb0+kb)
-			panels := s.panelsOf(p, kb0, kbEnd-kb0, kc, j0, nn)
+			panels := panels{v: p.b, ld: p.ldb, direct: true}
+			if !direct {
+				panels = s.pack(p, kb0, kbEnd-kb0, kc, j0, nn)
+			}
 			for i0 := 0; i0 < p.m; i0 += mc {
 				mn := min(mc, p.m-i0)
 				for k0 := kb0; k0 < kbEnd; k0 += kc {
 					kn := min(kc, kbEnd-k0)
-					g := band{c: p.c[i0*p.ldc+j0:], ldc: p.ldc, ldb: panels.ld, resume: p.resume || k0 > 0, floor: floorNone}
+					g := band{ldc: p.ldc, ldb: panels.ld, resume: p.resume || k0 > 0, floor: floorNone}
 					s.compact(&g, p, i0, mn, k0, kn, nn)
+					g.spread(s.k.mr)
 					if k0+kn == p.k {
 						g.floor = p.floor
 					}
@@ -112,12 +127,14 @@ func (b *panels) at(k0, kn, j int) []float32 {
 	return b.v[k0*b.width+j*kn:]
 }
 
-// panelsOf packs columns [j0, j0+n) of rows [k0, k0+k) of B, kc rows at a time, unless it is as well read as it is.
-func (s *stream) panelsOf(p *product, k0, k, kc, j0, n int) panels {
+// direct tells whether a B of n columns, so large with what lies between its rows, is read as it lies.
+func (s *stream) direct(m, n, size int, bT bool) bool {
+	return !bT && (s.k.masked || n%s.k.nr == 0) && (m <= fewRows || size <= nearB)
+}
+
+// pack packs columns [j0, j0+n) of rows [k0, k0+k) of B, kc rows at a time.
+func (s *stream) pack(p *product, k0, k, kc, j0, n int) panels {
 	nr := s.k.nr
-	if !p.bT && (s.k.masked || n%nr == 0) && (p.m <= 2*s.k.mr || k*p.ldb <= nearB) {
-		return panels{v: p.b[k0*p.ldb+j0:], ld: p.ldb, direct: true}
-	}
 	width := (n + nr - 1) / nr * nr
 	b := panels{v: grown(&s.panel, k*width), ld: nr, width: width}
 	for q := 0; q < k; q += kc {
@@ -175,62 +192,13 @@ func (s *stream) MatMul(p device.MatMul) {
 	q := product{m: p.M, n: p.N, k: p.K, a: a, ars: p.K, aks: 1, b: b, ldb: p.N, c: c, ldc: p.N, bias: bias, floor: floorOf(p.Act)}
 	switch p.Trans {
 	case device.NT:
-		q.ldb, q.bT = p.K, true
+		if p.K > 1 { // a single column lies like a single row
+			q.ldb, q.bT = p.K, true
+		}
 	case device.TN:
 		q.ars, q.aks = 1, p.M
 	}
-	if s.flipPays(&q) {
-		s.multiplyFlipped(&q)
-	} else {
-		s.multiply(&q)
-	}
-}
-
-// flipPays tells whether A*B is better computed as the transpose of B'*A': where that fills registers better, or
-// has less to turn when packing. Either way gives the same bits, since each result is the same chain.
-func (s *stream) flipPays(q *product) bool {
-	there, flipped := s.effort(q.m, q.n)*q.k, s.effort(q.n, q.m)*q.k+2*q.m*q.n
-	if q.bT {
-		there += q.n * q.k / 3
-	}
-	if q.aks == 1 {
-		flipped += q.m * q.k / 3
-	}
-	return flipped < there
-}
-
-// effort is about how many instructions m rows and n columns take for each k: multiplications, or loads, or as many as
-// would go while a tile waits for its sums.
-func (s *stream) effort(m, n int) int {
-	mr, nr := s.k.mr, s.k.nr
-	tiles := (m + mr - 1) / mr
-	of := func(nv int) int { return max(m*nv, m+tiles*nv, 8*tiles) }
-	sum := n / nr * of(nr/s.k.turns)
-	if rest := n % nr; rest > 0 {
-		sum += of((rest + s.k.turns - 1) / s.k.turns)
-	}
-	return sum
-}
-
-func (s *stream) multiplyFlipped(q *product) {
-	f := product{m: q.n, n: q.m, k: q.k, a: q.b, ars: 1, aks: q.ldb, b: q.a, ldb: q.aks, c: grown(&s.flip, q.m*q.n), ldc: q.m, floor: q.floor}
-	if q.bT {
-		f.ars, f.aks = q.ldb, 1
-	}
-	if q.aks == 1 {
-		f.ldb, f.bT = q.ars, true
-	}
-	if q.bias != nil { // the bias goes along the rows here, so the sums start from memory
-		for j, v := range q.bias {
-			row := f.c[j*q.m : (j+1)*q.m]
-			for i := range row {
-				row[i] = v
-			}
-		}
-		f.resume = true
-	}
-	s.multiply(&f)
-	s.transpose(q.c, f.c, q.n, q.m)
+	s.multiply(&q)
 }
 
 func floorOf(a device.Activation) float32 {

@@ -16,8 +16,8 @@ type tile struct {
 	ldb   int      //
 	c     *float32 // may be init
 	ldc   int      //
-	init  *float32 //
-	ldi   int      // 0: the same nr values for every row
+	init  *float32 // nil: zero
+	ldi   int      // 0: the same values for every row
 	ro    *int32   // [rows]
 	rows  int      // mr, or at an edge 1 to mr
 	width int      // nr, or at an edge 1 to nr
@@ -32,6 +32,29 @@ var _ = [1]struct{}{}[unsafe.Offsetof(tile{}.ko)-16|
 	unsafe.Offsetof(tile{}.width)-88|unsafe.Offsetof(tile{}.floor)-96|unsafe.Offsetof(tile{}.tiles)-104|
 	(unsafe.Sizeof(int(0))-8)] // 64-bit processors only
 
+// strip is a product with few rows whose B is stored transposed, whole: for row r < rows and column j < n
+//
+//	c[r*ldc + j] = max(floor, init[r*ldi + j] + sum over p < kc of a[r*ars + p*aks] * b[j*ldb + p])
+//
+// the sum one chain in the order of p. The assembly knows the offsets of the fields (asm/turned.go; checked below).
+type strip struct {
+	kc       int // at least 1
+	rows     int // 1 to turnedRows
+	n        int // at least 1; the kernel counts it down, and moves b, c and init to the last columns
+	a        *float32
+	ars, aks int
+	b        *float32
+	ldb      int
+	c        *float32 // may be init
+	ldc      int
+	init     *float32 // nil: zero
+	ldi      int      // 0: the same values for every row
+	floor    float32  // as in tile
+}
+
+var _ = [1]struct{}{}[unsafe.Offsetof(strip{}.n)-16|unsafe.Offsetof(strip{}.ars)-32|unsafe.Offsetof(strip{}.b)-48|
+	unsafe.Offsetof(strip{}.c)-64|unsafe.Offsetof(strip{}.init)-80|unsafe.Offsetof(strip{}.floor)-96]
+
 // kernels is one instruction set. All of one class give the same bits.
 type kernels struct {
 	name, class string
@@ -39,6 +62,8 @@ type kernels struct {
 	multiply    func(*tile) // of mr rows and nr columns
 	edge        func(*tile) // of fewer; unless masked, b has nr columns all the same
 	masked      bool
+	turned      func(*strip) // nil: there is none
+	turnedRows  int
 	// pack writes dst[i*ds + j/nr*step + j%nr] = src[i*ld + j] for i < rows, j < n, and prefetches rows that far ahead.
 	pack func(dst *float32, ds, step int, src *float32, ld, rows, n, ahead int)
 	// transpose writes dst[to[j]+i] = src[i*ld + j] for i < rows, j < n; rows is at most turns.
@@ -58,10 +83,15 @@ type kernels struct {
 	rowKernels
 }
 
-const (
-	maxMR = 8
-	maxNR = 32
-)
+// widest is how many registers a row may have where a product has so many rows: of few, more than in a whole tile,
+// or the sums would be too few to be busy with.
+func (k *kernels) widest(rows int) int {
+	nv := k.nr / k.turns
+	if !k.masked || rows > 3 {
+		return nv
+	}
+	return max(nv, (8+rows-1)/rows)
+}
 
 var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo, pack: packGo, transpose: transposeGo, turns: 4}
 
@@ -82,8 +112,19 @@ func (t *tile) down() bool {
 		return false
 	}
 	t.ro = (*int32)(unsafe.Add(unsafe.Pointer(t.ro), t.rows*4))
-	t.c, t.init = at(t.c, t.rows*t.ldc), at(t.init, t.rows*t.ldi)
+	t.c = at(t.c, t.rows*t.ldc)
+	if t.init != nil {
+		t.init = at(t.init, t.rows*t.ldi)
+	}
 	return true
+}
+
+// start is what the sums of row r begin with.
+func (t *tile) start(r int) *[4]float32 {
+	if t.init == nil {
+		return &[4]float32{}
+	}
+	return (*[4]float32)(unsafe.Pointer(at(t.init, r*t.ldi)))
 }
 
 func tileGo(t *tile) {
@@ -91,7 +132,7 @@ func tileGo(t *tile) {
 	ko := unsafe.Slice(t.ko, t.kc)
 	for r := 0; r < 4; r += 2 { // two rows at a time: eight sums fit the registers everywhere
 		a0, a1 := at(t.a, int(ro[r])), at(t.a, int(ro[r+1]))
-		i0, i1 := (*[4]float32)(unsafe.Pointer(at(t.init, r*t.ldi))), (*[4]float32)(unsafe.Pointer(at(t.init, (r+1)*t.ldi)))
+		i0, i1 := t.start(r), t.start(r+1)
 		s00, s01, s02, s03 := i0[0], i0[1], i0[2], i0[3]
 		s10, s11, s12, s13 := i1[0], i1[1], i1[2], i1[3]
 		for p, k := range ko {
@@ -125,8 +166,10 @@ func tileEdgeGo(t *tile) {
 	for r := range ro {
 		ro[r] = *(*int32)(unsafe.Add(unsafe.Pointer(t.ro), 4*min(r, t.rows-1)))
 	}
-	for r := range t.rows {
-		copy(c[4*r:], unsafe.Slice(at(t.init, r*t.ldi), t.width))
+	if t.init != nil {
+		for r := range t.rows {
+			copy(c[4*r:], unsafe.Slice(at(t.init, r*t.ldi), t.width))
+		}
 	}
 	whole := *t
 	whole.c, whole.ldc, whole.init, whole.ldi, whole.ro = &c[0], 4, &c[0], 4, &ro[0]

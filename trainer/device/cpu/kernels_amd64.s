@@ -7,34 +7,56 @@
 // func multiplyAVX512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·multiplyAVX512(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+
 multiplyAVX512_tile:
-	MOVQ       t+0(FP), AX
-	MOVQ       56(AX), CX
-	MOVQ       64(AX), DX
-	SHLQ       $0x02, DX
-	VMOVUPS    (CX), Z0
-	VMOVUPS    64(CX), Z1
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Z2
-	VMOVUPS    64(CX), Z3
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Z4
-	VMOVUPS    64(CX), Z5
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Z6
-	VMOVUPS    64(CX), Z7
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Z8
-	VMOVUPS    64(CX), Z9
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Z10
-	VMOVUPS    64(CX), Z11
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Z12
-	VMOVUPS    64(CX), Z13
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Z14
-	VMOVUPS    64(CX), Z15
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    64(AX), DX
+	SHLQ    $0x02, DX
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	TESTQ   CX, CX
+	JZ      multiplyAVX512_zero
+	VMOVUPS (CX), Z0
+	VMOVUPS 64(CX), Z1
+	ADDQ    DX, CX
+	VMOVUPS (CX), Z2
+	VMOVUPS 64(CX), Z3
+	ADDQ    DX, CX
+	VMOVUPS (CX), Z4
+	VMOVUPS 64(CX), Z5
+	ADDQ    DX, CX
+	VMOVUPS (CX), Z6
+	VMOVUPS 64(CX), Z7
+	ADDQ    DX, CX
+	VMOVUPS (CX), Z8
+	VMOVUPS 64(CX), Z9
+	ADDQ    DX, CX
+	VMOVUPS (CX), Z10
+	VMOVUPS 64(CX), Z11
+	ADDQ    DX, CX
+	VMOVUPS (CX), Z12
+	VMOVUPS 64(CX), Z13
+	ADDQ    DX, CX
+	VMOVUPS (CX), Z14
+	VMOVUPS 64(CX), Z15
+
+multiplyAVX512_zero:
 	CMPQ       (AX), $0x40
 	JL         multiplyAVX512_now
 	MOVQ       40(AX), CX
@@ -252,57 +274,61 @@ multiplyAVX512_done:
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyAVX512_write
 	VBROADCASTSS 96(AX), Z16
 	VMAXPS       Z0, Z16, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z16, Z1
-	VMOVUPS      Z1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z16, Z2
-	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z16, Z3
-	VMOVUPS      Z3, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z16, Z4
-	VMOVUPS      Z4, (CX)
 	VMAXPS       Z5, Z16, Z5
-	VMOVUPS      Z5, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z6, Z16, Z6
-	VMOVUPS      Z6, (CX)
 	VMAXPS       Z7, Z16, Z7
-	VMOVUPS      Z7, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z8, Z16, Z8
-	VMOVUPS      Z8, (CX)
 	VMAXPS       Z9, Z16, Z9
-	VMOVUPS      Z9, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z10, Z16, Z10
-	VMOVUPS      Z10, (CX)
 	VMAXPS       Z11, Z16, Z11
-	VMOVUPS      Z11, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z12, Z16, Z12
-	VMOVUPS      Z12, (CX)
 	VMAXPS       Z13, Z16, Z13
-	VMOVUPS      Z13, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z14, Z16, Z14
-	VMOVUPS      Z14, (CX)
 	VMAXPS       Z15, Z16, Z15
-	VMOVUPS      Z15, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyAVX512_end
-	ADDQ         $0x20, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyAVX512_tile
+
+multiplyAVX512_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z10, (CX)
+	VMOVUPS Z11, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z12, (CX)
+	VMOVUPS Z13, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z14, (CX)
+	VMOVUPS Z15, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyAVX512_end
+	ADDQ    $0x20, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x20, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x20, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyAVX512_tile
 
 multiplyAVX512_end:
 	VZEROUPPER
@@ -311,54 +337,72 @@ multiplyAVX512_end:
 // func multiplyEdgeAVX512(t *byte)
 // Requires: AVX, AVX512F, BMI2, CMOV
 TEXT ·multiplyEdgeAVX512(SB), NOSPLIT, $0-8
-	MOVQ t+0(FP), AX
-	MOVQ 80(AX), CX
-	MOVQ 88(AX), AX
-	CMPQ AX, $0x10
-	JGT  multiplyEdgeAVX512_0x2
-	CMPQ CX, $0x08
-	JEQ  multiplyEdgeAVX512_8x1
-	CMPQ CX, $0x07
-	JEQ  multiplyEdgeAVX512_7x1
-	CMPQ CX, $0x06
-	JEQ  multiplyEdgeAVX512_6x1
-	CMPQ CX, $0x05
-	JEQ  multiplyEdgeAVX512_5x1
-	CMPQ CX, $0x04
-	JEQ  multiplyEdgeAVX512_4x1
-	CMPQ CX, $0x03
-	JEQ  multiplyEdgeAVX512_3x1
-	CMPQ CX, $0x02
-	JEQ  multiplyEdgeAVX512_2x1
+	MOVQ    t+0(FP), AX
+	MOVQ    80(AX), CX
+	MOVQ    88(AX), AX
+	CMPQ    AX, $0x00000070
+	JGT     multiplyEdgeAVX512_0x8
+	CMPQ    AX, $0x00000060
+	JGT     multiplyEdgeAVX512_0x7
+	CMPQ    AX, $0x00000050
+	JGT     multiplyEdgeAVX512_0x6
+	CMPQ    AX, $0x00000040
+	JGT     multiplyEdgeAVX512_0x5
+	CMPQ    AX, $0x00000030
+	JGT     multiplyEdgeAVX512_0x4
+	CMPQ    AX, $0x00000020
+	JGT     multiplyEdgeAVX512_0x3
+	CMPQ    AX, $0x00000010
+	JGT     multiplyEdgeAVX512_0x2
+	CMPQ    CX, $0x08
+	JEQ     multiplyEdgeAVX512_8x1
+	CMPQ    CX, $0x07
+	JEQ     multiplyEdgeAVX512_7x1
+	CMPQ    CX, $0x06
+	JEQ     multiplyEdgeAVX512_6x1
+	CMPQ    CX, $0x05
+	JEQ     multiplyEdgeAVX512_5x1
+	CMPQ    CX, $0x04
+	JEQ     multiplyEdgeAVX512_4x1
+	CMPQ    CX, $0x03
+	JEQ     multiplyEdgeAVX512_3x1
+	CMPQ    CX, $0x02
+	JEQ     multiplyEdgeAVX512_2x1
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x00, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
 
 multiplyEdgeAVX512_1x1_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_1x1_zero
 	VMOVUPS.Z (CX), K1, Z0
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_1x1_rest
+
+multiplyEdgeAVX512_1x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_1x1_rest
 
 multiplyEdgeAVX512_1x1_loop:
 	MOVLQSX      (CX), DI
@@ -391,72 +435,73 @@ multiplyEdgeAVX512_1x1_single:
 
 multiplyEdgeAVX512_1x1_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x00, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_1x1_write
 	VBROADCASTSS 96(AX), Z1
 	VMAXPS       Z0, Z1, Z0
-	VMOVUPS      Z0, K1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_1x1_end
-	ADDQ         $0x04, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_1x1_tile
+
+multiplyEdgeAVX512_1x1_write:
+	VMOVUPS Z0, K1, (CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_1x1_end
+	ADDQ    $0x04, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_1x1_tile
 
 multiplyEdgeAVX512_1x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_2x1:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x00, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_2x1_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_2x1_zero
 	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z1
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_2x1_rest
+
+multiplyEdgeAVX512_2x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_2x1_rest
 
 multiplyEdgeAVX512_2x1_loop:
 	MOVLQSX      (CX), DI
@@ -495,79 +540,81 @@ multiplyEdgeAVX512_2x1_single:
 
 multiplyEdgeAVX512_2x1_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x00, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_2x1_write
 	VBROADCASTSS 96(AX), Z2
 	VMAXPS       Z0, Z2, Z0
-	VMOVUPS      Z0, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z1, Z2, Z1
-	VMOVUPS      Z1, K1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_2x1_end
-	ADDQ         $0x08, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_2x1_tile
+
+multiplyEdgeAVX512_2x1_write:
+	VMOVUPS Z0, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z1, K1, (CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_2x1_end
+	ADDQ    $0x08, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_2x1_tile
 
 multiplyEdgeAVX512_2x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_3x1:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x00, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_3x1_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_3x1_zero
 	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z1
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z2
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_3x1_rest
+
+multiplyEdgeAVX512_3x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_3x1_rest
 
 multiplyEdgeAVX512_3x1_loop:
 	MOVLQSX      (CX), DI
@@ -612,62 +659,63 @@ multiplyEdgeAVX512_3x1_single:
 
 multiplyEdgeAVX512_3x1_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x00, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_3x1_write
 	VBROADCASTSS 96(AX), Z3
 	VMAXPS       Z0, Z3, Z0
-	VMOVUPS      Z0, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z1, Z3, Z1
-	VMOVUPS      Z1, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      Z2, K1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_3x1_end
-	ADDQ         $0x0c, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_3x1_tile
+
+multiplyEdgeAVX512_3x1_write:
+	VMOVUPS Z0, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z1, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, K1, (CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_3x1_end
+	ADDQ    $0x0c, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_3x1_tile
 
 multiplyEdgeAVX512_3x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_4x1:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x00, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_4x1_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_4x1_zero
 	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z1
@@ -675,23 +723,25 @@ multiplyEdgeAVX512_4x1_tile:
 	VMOVUPS.Z (CX), K1, Z2
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z3
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_4x1_rest
+
+multiplyEdgeAVX512_4x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_4x1_rest
 
 multiplyEdgeAVX512_4x1_loop:
 	MOVLQSX      (CX), DI
@@ -742,65 +792,67 @@ multiplyEdgeAVX512_4x1_single:
 
 multiplyEdgeAVX512_4x1_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x00, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_4x1_write
 	VBROADCASTSS 96(AX), Z4
 	VMAXPS       Z0, Z4, Z0
-	VMOVUPS      Z0, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z1, Z4, Z1
-	VMOVUPS      Z1, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z4, Z2
-	VMOVUPS      Z2, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z3, Z4, Z3
-	VMOVUPS      Z3, K1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_4x1_end
-	ADDQ         $0x10, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_4x1_tile
+
+multiplyEdgeAVX512_4x1_write:
+	VMOVUPS Z0, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z1, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z3, K1, (CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_4x1_end
+	ADDQ    $0x10, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x10, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x10, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_4x1_tile
 
 multiplyEdgeAVX512_4x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_5x1:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x00, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_5x1_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_5x1_zero
 	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z1
@@ -810,25 +862,27 @@ multiplyEdgeAVX512_5x1_tile:
 	VMOVUPS.Z (CX), K1, Z3
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z4
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), R11
-	LEAQ      (DI)(R11*4), R11
-	MOVLQSX   16(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_5x1_rest
+
+multiplyEdgeAVX512_5x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_5x1_rest
 
 multiplyEdgeAVX512_5x1_loop:
 	MOVLQSX      (CX), DI
@@ -885,68 +939,71 @@ multiplyEdgeAVX512_5x1_single:
 
 multiplyEdgeAVX512_5x1_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x00, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_5x1_write
 	VBROADCASTSS 96(AX), Z5
 	VMAXPS       Z0, Z5, Z0
-	VMOVUPS      Z0, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z1, Z5, Z1
-	VMOVUPS      Z1, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z5, Z2
-	VMOVUPS      Z2, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z3, Z5, Z3
-	VMOVUPS      Z3, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z5, Z4
-	VMOVUPS      Z4, K1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_5x1_end
-	ADDQ         $0x14, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_5x1_tile
+
+multiplyEdgeAVX512_5x1_write:
+	VMOVUPS Z0, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z1, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z3, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, K1, (CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_5x1_end
+	ADDQ    $0x14, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x14, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x14, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_5x1_tile
 
 multiplyEdgeAVX512_5x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_6x1:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x00, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_6x1_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_6x1_zero
 	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z1
@@ -958,27 +1015,29 @@ multiplyEdgeAVX512_6x1_tile:
 	VMOVUPS.Z (CX), K1, Z4
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z5
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), R11
-	LEAQ      (DI)(R11*4), R11
-	MOVLQSX   16(AX), R12
-	LEAQ      (DI)(R12*4), R12
-	MOVLQSX   20(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_6x1_rest
+
+multiplyEdgeAVX512_6x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_6x1_rest
 
 multiplyEdgeAVX512_6x1_loop:
 	MOVLQSX      (CX), DI
@@ -1041,71 +1100,75 @@ multiplyEdgeAVX512_6x1_single:
 
 multiplyEdgeAVX512_6x1_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x00, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_6x1_write
 	VBROADCASTSS 96(AX), Z6
 	VMAXPS       Z0, Z6, Z0
-	VMOVUPS      Z0, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z1, Z6, Z1
-	VMOVUPS      Z1, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z6, Z2
-	VMOVUPS      Z2, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z3, Z6, Z3
-	VMOVUPS      Z3, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z6, Z4
-	VMOVUPS      Z4, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z5, Z6, Z5
-	VMOVUPS      Z5, K1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_6x1_end
-	ADDQ         $0x18, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_6x1_tile
+
+multiplyEdgeAVX512_6x1_write:
+	VMOVUPS Z0, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z1, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z3, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z5, K1, (CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_6x1_end
+	ADDQ    $0x18, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x18, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x18, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_6x1_tile
 
 multiplyEdgeAVX512_6x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_7x1:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x00, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_7x1_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_7x1_zero
 	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z1
@@ -1119,29 +1182,31 @@ multiplyEdgeAVX512_7x1_tile:
 	VMOVUPS.Z (CX), K1, Z5
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z6
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), R11
-	LEAQ      (DI)(R11*4), R11
-	MOVLQSX   16(AX), R12
-	LEAQ      (DI)(R12*4), R12
-	MOVLQSX   20(AX), R13
-	LEAQ      (DI)(R13*4), R13
-	MOVLQSX   24(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_7x1_rest
+
+multiplyEdgeAVX512_7x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), R13
+	LEAQ    (DI)(R13*4), R13
+	MOVLQSX 24(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_7x1_rest
 
 multiplyEdgeAVX512_7x1_loop:
 	MOVLQSX      (CX), DI
@@ -1210,74 +1275,79 @@ multiplyEdgeAVX512_7x1_single:
 
 multiplyEdgeAVX512_7x1_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x00, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_7x1_write
 	VBROADCASTSS 96(AX), Z7
 	VMAXPS       Z0, Z7, Z0
-	VMOVUPS      Z0, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z1, Z7, Z1
-	VMOVUPS      Z1, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z7, Z2
-	VMOVUPS      Z2, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z3, Z7, Z3
-	VMOVUPS      Z3, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z7, Z4
-	VMOVUPS      Z4, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z5, Z7, Z5
-	VMOVUPS      Z5, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z6, Z7, Z6
-	VMOVUPS      Z6, K1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_7x1_end
-	ADDQ         $0x1c, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_7x1_tile
+
+multiplyEdgeAVX512_7x1_write:
+	VMOVUPS Z0, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z1, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z3, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z5, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, K1, (CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_7x1_end
+	ADDQ    $0x1c, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x1c, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x1c, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_7x1_tile
 
 multiplyEdgeAVX512_7x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_8x1:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x00, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_8x1_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_8x1_zero
 	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z1
@@ -1293,31 +1363,33 @@ multiplyEdgeAVX512_8x1_tile:
 	VMOVUPS.Z (CX), K1, Z6
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z7
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), R11
-	LEAQ      (DI)(R11*4), R11
-	MOVLQSX   16(AX), R12
-	LEAQ      (DI)(R12*4), R12
-	MOVLQSX   20(AX), R13
-	LEAQ      (DI)(R13*4), R13
-	MOVLQSX   24(AX), R14
-	LEAQ      (DI)(R14*4), R14
-	MOVLQSX   28(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_8x1_rest
+
+multiplyEdgeAVX512_8x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), R13
+	LEAQ    (DI)(R13*4), R13
+	MOVLQSX 24(AX), R14
+	LEAQ    (DI)(R14*4), R14
+	MOVLQSX 28(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_8x1_rest
 
 multiplyEdgeAVX512_8x1_loop:
 	MOVLQSX      (CX), DI
@@ -1392,105 +1464,105 @@ multiplyEdgeAVX512_8x1_single:
 
 multiplyEdgeAVX512_8x1_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x00, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_8x1_write
 	VBROADCASTSS 96(AX), Z8
 	VMAXPS       Z0, Z8, Z0
-	VMOVUPS      Z0, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z1, Z8, Z1
-	VMOVUPS      Z1, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z8, Z2
-	VMOVUPS      Z2, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z3, Z8, Z3
-	VMOVUPS      Z3, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z8, Z4
-	VMOVUPS      Z4, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z5, Z8, Z5
-	VMOVUPS      Z5, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z6, Z8, Z6
-	VMOVUPS      Z6, K1, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Z7, Z8, Z7
-	VMOVUPS      Z7, K1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_8x1_end
-	ADDQ         $0x20, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_8x1_tile
+
+multiplyEdgeAVX512_8x1_write:
+	VMOVUPS Z0, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z1, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z3, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z5, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, K1, (CX)
+	ADDQ    DX, CX
+	VMOVUPS Z7, K1, (CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_8x1_end
+	ADDQ    $0x20, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x20, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x20, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_8x1_tile
 
 multiplyEdgeAVX512_8x1_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_0x2:
-	CMPQ CX, $0x08
-	JEQ  multiplyEdgeAVX512_8x2
-	CMPQ CX, $0x07
-	JEQ  multiplyEdgeAVX512_7x2
-	CMPQ CX, $0x06
-	JEQ  multiplyEdgeAVX512_6x2
-	CMPQ CX, $0x05
-	JEQ  multiplyEdgeAVX512_5x2
-	CMPQ CX, $0x04
-	JEQ  multiplyEdgeAVX512_4x2
-	CMPQ CX, $0x03
-	JEQ  multiplyEdgeAVX512_3x2
-	CMPQ CX, $0x02
-	JEQ  multiplyEdgeAVX512_2x2
+	CMPQ    CX, $0x08
+	JEQ     multiplyEdgeAVX512_8x2
+	CMPQ    CX, $0x07
+	JEQ     multiplyEdgeAVX512_7x2
+	CMPQ    CX, $0x06
+	JEQ     multiplyEdgeAVX512_6x2
+	CMPQ    CX, $0x05
+	JEQ     multiplyEdgeAVX512_5x2
+	CMPQ    CX, $0x04
+	JEQ     multiplyEdgeAVX512_4x2
+	CMPQ    CX, $0x03
+	JEQ     multiplyEdgeAVX512_3x2
+	CMPQ    CX, $0x02
+	JEQ     multiplyEdgeAVX512_2x2
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x10, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
 
 multiplyEdgeAVX512_1x2_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_1x2_zero
 	VMOVUPS   (CX), Z0
 	VMOVUPS.Z 64(CX), K1, Z1
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_1x2_rest
+
+multiplyEdgeAVX512_1x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_1x2_rest
 
 multiplyEdgeAVX512_1x2_loop:
 	MOVLQSX      (CX), DI
@@ -1529,76 +1601,79 @@ multiplyEdgeAVX512_1x2_single:
 
 multiplyEdgeAVX512_1x2_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x10, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_1x2_write
 	VBROADCASTSS 96(AX), Z2
 	VMAXPS       Z0, Z2, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z2, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_1x2_end
-	ADDQ         $0x04, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_1x2_tile
+
+multiplyEdgeAVX512_1x2_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, K1, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_1x2_end
+	ADDQ    $0x04, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_1x2_tile
 
 multiplyEdgeAVX512_1x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_2x2:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x10, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_2x2_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_2x2_zero
 	VMOVUPS   (CX), Z0
 	VMOVUPS.Z 64(CX), K1, Z1
 	ADDQ      DX, CX
 	VMOVUPS   (CX), Z2
 	VMOVUPS.Z 64(CX), K1, Z3
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_2x2_rest
+
+multiplyEdgeAVX512_2x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_2x2_rest
 
 multiplyEdgeAVX512_2x2_loop:
 	MOVLQSX      (CX), DI
@@ -1646,63 +1721,66 @@ multiplyEdgeAVX512_2x2_single:
 
 multiplyEdgeAVX512_2x2_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x10, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_2x2_write
 	VBROADCASTSS 96(AX), Z4
 	VMAXPS       Z0, Z4, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z4, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z4, Z2
-	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z4, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_2x2_end
-	ADDQ         $0x08, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_2x2_tile
+
+multiplyEdgeAVX512_2x2_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, K1, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_2x2_end
+	ADDQ    $0x08, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_2x2_tile
 
 multiplyEdgeAVX512_2x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_3x2:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x10, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_3x2_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_3x2_zero
 	VMOVUPS   (CX), Z0
 	VMOVUPS.Z 64(CX), K1, Z1
 	ADDQ      DX, CX
@@ -1711,21 +1789,23 @@ multiplyEdgeAVX512_3x2_tile:
 	ADDQ      DX, CX
 	VMOVUPS   (CX), Z4
 	VMOVUPS.Z 64(CX), K1, Z5
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_3x2_rest
+
+multiplyEdgeAVX512_3x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_3x2_rest
 
 multiplyEdgeAVX512_3x2_loop:
 	MOVLQSX      (CX), DI
@@ -1782,68 +1862,73 @@ multiplyEdgeAVX512_3x2_single:
 
 multiplyEdgeAVX512_3x2_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x10, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_3x2_write
 	VBROADCASTSS 96(AX), Z6
 	VMAXPS       Z0, Z6, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z6, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z6, Z2
-	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z6, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z6, Z4
-	VMOVUPS      Z4, (CX)
 	VMAXPS       Z5, Z6, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_3x2_end
-	ADDQ         $0x0c, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_3x2_tile
+
+multiplyEdgeAVX512_3x2_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, K1, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_3x2_end
+	ADDQ    $0x0c, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_3x2_tile
 
 multiplyEdgeAVX512_3x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_4x2:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x10, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_4x2_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_4x2_zero
 	VMOVUPS   (CX), Z0
 	VMOVUPS.Z 64(CX), K1, Z1
 	ADDQ      DX, CX
@@ -1855,23 +1940,25 @@ multiplyEdgeAVX512_4x2_tile:
 	ADDQ      DX, CX
 	VMOVUPS   (CX), Z6
 	VMOVUPS.Z 64(CX), K1, Z7
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_4x2_rest
+
+multiplyEdgeAVX512_4x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_4x2_rest
 
 multiplyEdgeAVX512_4x2_loop:
 	MOVLQSX      (CX), DI
@@ -1937,73 +2024,80 @@ multiplyEdgeAVX512_4x2_single:
 
 multiplyEdgeAVX512_4x2_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x10, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_4x2_write
 	VBROADCASTSS 96(AX), Z8
 	VMAXPS       Z0, Z8, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z8, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z8, Z2
-	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z8, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z8, Z4
-	VMOVUPS      Z4, (CX)
 	VMAXPS       Z5, Z8, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z6, Z8, Z6
-	VMOVUPS      Z6, (CX)
 	VMAXPS       Z7, Z8, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_4x2_end
-	ADDQ         $0x10, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_4x2_tile
+
+multiplyEdgeAVX512_4x2_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, K1, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_4x2_end
+	ADDQ    $0x10, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x10, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x10, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_4x2_tile
 
 multiplyEdgeAVX512_4x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_5x2:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x10, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_5x2_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_5x2_zero
 	VMOVUPS   (CX), Z0
 	VMOVUPS.Z 64(CX), K1, Z1
 	ADDQ      DX, CX
@@ -2018,25 +2112,27 @@ multiplyEdgeAVX512_5x2_tile:
 	ADDQ      DX, CX
 	VMOVUPS   (CX), Z8
 	VMOVUPS.Z 64(CX), K1, Z9
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), R11
-	LEAQ      (DI)(R11*4), R11
-	MOVLQSX   16(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_5x2_rest
+
+multiplyEdgeAVX512_5x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_5x2_rest
 
 multiplyEdgeAVX512_5x2_loop:
 	MOVLQSX      (CX), DI
@@ -2111,78 +2207,87 @@ multiplyEdgeAVX512_5x2_single:
 
 multiplyEdgeAVX512_5x2_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x10, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_5x2_write
 	VBROADCASTSS 96(AX), Z10
 	VMAXPS       Z0, Z10, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z10, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z10, Z2
-	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z10, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z10, Z4
-	VMOVUPS      Z4, (CX)
 	VMAXPS       Z5, Z10, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z6, Z10, Z6
-	VMOVUPS      Z6, (CX)
 	VMAXPS       Z7, Z10, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z8, Z10, Z8
-	VMOVUPS      Z8, (CX)
 	VMAXPS       Z9, Z10, Z9
-	VMOVUPS      Z9, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_5x2_end
-	ADDQ         $0x14, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_5x2_tile
+
+multiplyEdgeAVX512_5x2_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, K1, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_5x2_end
+	ADDQ    $0x14, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x14, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x14, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_5x2_tile
 
 multiplyEdgeAVX512_5x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_6x2:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x10, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_6x2_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z10, Z10, Z10
+	VPXORD    Z11, Z11, Z11
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_6x2_zero
 	VMOVUPS   (CX), Z0
 	VMOVUPS.Z 64(CX), K1, Z1
 	ADDQ      DX, CX
@@ -2200,27 +2305,29 @@ multiplyEdgeAVX512_6x2_tile:
 	ADDQ      DX, CX
 	VMOVUPS   (CX), Z10
 	VMOVUPS.Z 64(CX), K1, Z11
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), R11
-	LEAQ      (DI)(R11*4), R11
-	MOVLQSX   16(AX), R12
-	LEAQ      (DI)(R12*4), R12
-	MOVLQSX   20(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_6x2_rest
+
+multiplyEdgeAVX512_6x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_6x2_rest
 
 multiplyEdgeAVX512_6x2_loop:
 	MOVLQSX      (CX), DI
@@ -2304,83 +2411,94 @@ multiplyEdgeAVX512_6x2_single:
 
 multiplyEdgeAVX512_6x2_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x10, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_6x2_write
 	VBROADCASTSS 96(AX), Z12
 	VMAXPS       Z0, Z12, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z12, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z12, Z2
-	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z12, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z12, Z4
-	VMOVUPS      Z4, (CX)
 	VMAXPS       Z5, Z12, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z6, Z12, Z6
-	VMOVUPS      Z6, (CX)
 	VMAXPS       Z7, Z12, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z8, Z12, Z8
-	VMOVUPS      Z8, (CX)
 	VMAXPS       Z9, Z12, Z9
-	VMOVUPS      Z9, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z10, Z12, Z10
-	VMOVUPS      Z10, (CX)
 	VMAXPS       Z11, Z12, Z11
-	VMOVUPS      Z11, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_6x2_end
-	ADDQ         $0x18, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_6x2_tile
+
+multiplyEdgeAVX512_6x2_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z10, (CX)
+	VMOVUPS Z11, K1, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_6x2_end
+	ADDQ    $0x18, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x18, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x18, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_6x2_tile
 
 multiplyEdgeAVX512_6x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_7x2:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x10, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_7x2_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z10, Z10, Z10
+	VPXORD    Z11, Z11, Z11
+	VPXORD    Z12, Z12, Z12
+	VPXORD    Z13, Z13, Z13
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_7x2_zero
 	VMOVUPS   (CX), Z0
 	VMOVUPS.Z 64(CX), K1, Z1
 	ADDQ      DX, CX
@@ -2401,29 +2519,31 @@ multiplyEdgeAVX512_7x2_tile:
 	ADDQ      DX, CX
 	VMOVUPS   (CX), Z12
 	VMOVUPS.Z 64(CX), K1, Z13
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), R11
-	LEAQ      (DI)(R11*4), R11
-	MOVLQSX   16(AX), R12
-	LEAQ      (DI)(R12*4), R12
-	MOVLQSX   20(AX), R13
-	LEAQ      (DI)(R13*4), R13
-	MOVLQSX   24(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_7x2_rest
+
+multiplyEdgeAVX512_7x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), R13
+	LEAQ    (DI)(R13*4), R13
+	MOVLQSX 24(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_7x2_rest
 
 multiplyEdgeAVX512_7x2_loop:
 	MOVLQSX      (CX), DI
@@ -2516,88 +2636,101 @@ multiplyEdgeAVX512_7x2_single:
 
 multiplyEdgeAVX512_7x2_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x10, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_7x2_write
 	VBROADCASTSS 96(AX), Z14
 	VMAXPS       Z0, Z14, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z14, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z14, Z2
-	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z14, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z14, Z4
-	VMOVUPS      Z4, (CX)
 	VMAXPS       Z5, Z14, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z6, Z14, Z6
-	VMOVUPS      Z6, (CX)
 	VMAXPS       Z7, Z14, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z8, Z14, Z8
-	VMOVUPS      Z8, (CX)
 	VMAXPS       Z9, Z14, Z9
-	VMOVUPS      Z9, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z10, Z14, Z10
-	VMOVUPS      Z10, (CX)
 	VMAXPS       Z11, Z14, Z11
-	VMOVUPS      Z11, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z12, Z14, Z12
-	VMOVUPS      Z12, (CX)
 	VMAXPS       Z13, Z14, Z13
-	VMOVUPS      Z13, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_7x2_end
-	ADDQ         $0x1c, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_7x2_tile
+
+multiplyEdgeAVX512_7x2_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z10, (CX)
+	VMOVUPS Z11, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z12, (CX)
+	VMOVUPS Z13, K1, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_7x2_end
+	ADDQ    $0x1c, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x1c, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x1c, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_7x2_tile
 
 multiplyEdgeAVX512_7x2_end:
 	VZEROUPPER
 	RET
 
 multiplyEdgeAVX512_8x2:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x10, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
 multiplyEdgeAVX512_8x2_tile:
 	MOVQ      t+0(FP), AX
-	MOVQ      88(AX), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
 	MOVQ      56(AX), CX
 	MOVQ      64(AX), DX
 	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z10, Z10, Z10
+	VPXORD    Z11, Z11, Z11
+	VPXORD    Z12, Z12, Z12
+	VPXORD    Z13, Z13, Z13
+	VPXORD    Z14, Z14, Z14
+	VPXORD    Z15, Z15, Z15
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_8x2_zero
 	VMOVUPS   (CX), Z0
 	VMOVUPS.Z 64(CX), K1, Z1
 	ADDQ      DX, CX
@@ -2621,31 +2754,33 @@ multiplyEdgeAVX512_8x2_tile:
 	ADDQ      DX, CX
 	VMOVUPS   (CX), Z14
 	VMOVUPS.Z 64(CX), K1, Z15
-	MOVQ      16(AX), CX
-	MOVQ      24(AX), DX
-	MOVQ      32(AX), BX
-	MOVQ      (AX), SI
-	SHLQ      $0x02, BX
-	MOVQ      8(AX), DI
-	MOVQ      72(AX), AX
-	MOVLQSX   (AX), R8
-	LEAQ      (DI)(R8*4), R8
-	MOVLQSX   4(AX), R9
-	LEAQ      (DI)(R9*4), R9
-	MOVLQSX   8(AX), R10
-	LEAQ      (DI)(R10*4), R10
-	MOVLQSX   12(AX), R11
-	LEAQ      (DI)(R11*4), R11
-	MOVLQSX   16(AX), R12
-	LEAQ      (DI)(R12*4), R12
-	MOVLQSX   20(AX), R13
-	LEAQ      (DI)(R13*4), R13
-	MOVLQSX   24(AX), R14
-	LEAQ      (DI)(R14*4), R14
-	MOVLQSX   28(AX), AX
-	LEAQ      (DI)(AX*4), AX
-	SUBQ      $0x02, SI
-	JL        multiplyEdgeAVX512_8x2_rest
+
+multiplyEdgeAVX512_8x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), R13
+	LEAQ    (DI)(R13*4), R13
+	MOVLQSX 24(AX), R14
+	LEAQ    (DI)(R14*4), R14
+	MOVLQSX 28(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_8x2_rest
 
 multiplyEdgeAVX512_8x2_loop:
 	MOVLQSX      (CX), DI
@@ -2747,73 +2882,9877 @@ multiplyEdgeAVX512_8x2_single:
 
 multiplyEdgeAVX512_8x2_done:
 	MOVQ         t+0(FP), AX
-	MOVQ         88(AX), CX
-	SUBQ         $0x10, CX
-	XORQ         DX, DX
-	CMPQ         CX, DX
-	CMOVQLT      DX, CX
-	MOVQ         $0x00000010, DX
-	CMPQ         CX, DX
-	CMOVQGT      DX, CX
-	MOVQ         $-1, DX
-	BZHIQ        CX, DX, DX
-	KMOVW        DX, K1
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_8x2_write
 	VBROADCASTSS 96(AX), Z16
 	VMAXPS       Z0, Z16, Z0
-	VMOVUPS      Z0, (CX)
 	VMAXPS       Z1, Z16, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z2, Z16, Z2
-	VMOVUPS      Z2, (CX)
 	VMAXPS       Z3, Z16, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z4, Z16, Z4
-	VMOVUPS      Z4, (CX)
 	VMAXPS       Z5, Z16, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z6, Z16, Z6
-	VMOVUPS      Z6, (CX)
 	VMAXPS       Z7, Z16, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z8, Z16, Z8
-	VMOVUPS      Z8, (CX)
 	VMAXPS       Z9, Z16, Z9
-	VMOVUPS      Z9, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z10, Z16, Z10
-	VMOVUPS      Z10, (CX)
 	VMAXPS       Z11, Z16, Z11
-	VMOVUPS      Z11, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z12, Z16, Z12
-	VMOVUPS      Z12, (CX)
 	VMAXPS       Z13, Z16, Z13
-	VMOVUPS      Z13, K1, 64(CX)
-	ADDQ         DX, CX
 	VMAXPS       Z14, Z16, Z14
-	VMOVUPS      Z14, (CX)
 	VMAXPS       Z15, Z16, Z15
-	VMOVUPS      Z15, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX512_8x2_end
-	ADDQ         $0x20, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX512_8x2_tile
+
+multiplyEdgeAVX512_8x2_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z10, (CX)
+	VMOVUPS Z11, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z12, (CX)
+	VMOVUPS Z13, K1, 64(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z14, (CX)
+	VMOVUPS Z15, K1, 64(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_8x2_end
+	ADDQ    $0x20, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x20, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x20, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_8x2_tile
 
 multiplyEdgeAVX512_8x2_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_0x3:
+	CMPQ    CX, $0x03
+	JEQ     multiplyEdgeAVX512_3x3
+	CMPQ    CX, $0x02
+	JEQ     multiplyEdgeAVX512_2x3
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x20, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_1x3_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_1x3_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+
+multiplyEdgeAVX512_1x3_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_1x3_rest
+
+multiplyEdgeAVX512_1x3_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z3
+	VMOVUPS      64(DX), Z4
+	VMOVUPS.Z    128(DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z3, Z0
+	VFMADD231PS  Z6, Z4, Z1
+	VFMADD231PS  Z6, Z5, Z2
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z3
+	VMOVUPS      64(DX), Z4
+	VMOVUPS.Z    128(DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z3, Z0
+	VFMADD231PS  Z6, Z4, Z1
+	VFMADD231PS  Z6, Z5, Z2
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_1x3_loop
+
+multiplyEdgeAVX512_1x3_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_1x3_done
+
+multiplyEdgeAVX512_1x3_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z3
+	VMOVUPS      64(DX), Z4
+	VMOVUPS.Z    128(DX), K1, Z5
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z6
+	VFMADD231PS  Z6, Z3, Z0
+	VFMADD231PS  Z6, Z4, Z1
+	VFMADD231PS  Z6, Z5, Z2
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_1x3_single
+
+multiplyEdgeAVX512_1x3_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_1x3_write
+	VBROADCASTSS 96(AX), Z3
+	VMAXPS       Z0, Z3, Z0
+	VMAXPS       Z1, Z3, Z1
+	VMAXPS       Z2, Z3, Z2
+
+multiplyEdgeAVX512_1x3_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, K1, 128(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_1x3_end
+	ADDQ    $0x04, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_1x3_tile
+
+multiplyEdgeAVX512_1x3_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_2x3:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x20, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_2x3_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_2x3_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z3
+	VMOVUPS   64(CX), Z4
+	VMOVUPS.Z 128(CX), K1, Z5
+
+multiplyEdgeAVX512_2x3_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_2x3_rest
+
+multiplyEdgeAVX512_2x3_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS      64(DX), Z7
+	VMOVUPS.Z    128(DX), K1, Z8
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z9
+	VFMADD231PS  Z9, Z6, Z0
+	VFMADD231PS  Z9, Z7, Z1
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (AX)(DI*4), Z9
+	VFMADD231PS  Z9, Z6, Z3
+	VFMADD231PS  Z9, Z7, Z4
+	VFMADD231PS  Z9, Z8, Z5
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS      64(DX), Z7
+	VMOVUPS.Z    128(DX), K1, Z8
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z9
+	VFMADD231PS  Z9, Z6, Z0
+	VFMADD231PS  Z9, Z7, Z1
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (AX)(DI*4), Z9
+	VFMADD231PS  Z9, Z6, Z3
+	VFMADD231PS  Z9, Z7, Z4
+	VFMADD231PS  Z9, Z8, Z5
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_2x3_loop
+
+multiplyEdgeAVX512_2x3_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_2x3_done
+
+multiplyEdgeAVX512_2x3_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS      64(DX), Z7
+	VMOVUPS.Z    128(DX), K1, Z8
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z9
+	VFMADD231PS  Z9, Z6, Z0
+	VFMADD231PS  Z9, Z7, Z1
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (AX)(DI*4), Z9
+	VFMADD231PS  Z9, Z6, Z3
+	VFMADD231PS  Z9, Z7, Z4
+	VFMADD231PS  Z9, Z8, Z5
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_2x3_single
+
+multiplyEdgeAVX512_2x3_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_2x3_write
+	VBROADCASTSS 96(AX), Z6
+	VMAXPS       Z0, Z6, Z0
+	VMAXPS       Z1, Z6, Z1
+	VMAXPS       Z2, Z6, Z2
+	VMAXPS       Z3, Z6, Z3
+	VMAXPS       Z4, Z6, Z4
+	VMAXPS       Z5, Z6, Z5
+
+multiplyEdgeAVX512_2x3_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, K1, 128(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z3, (CX)
+	VMOVUPS Z4, 64(CX)
+	VMOVUPS Z5, K1, 128(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_2x3_end
+	ADDQ    $0x08, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_2x3_tile
+
+multiplyEdgeAVX512_2x3_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_3x3:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x20, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_3x3_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_3x3_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z3
+	VMOVUPS   64(CX), Z4
+	VMOVUPS.Z 128(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS.Z 128(CX), K1, Z8
+
+multiplyEdgeAVX512_3x3_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_3x3_rest
+
+multiplyEdgeAVX512_3x3_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z9
+	VMOVUPS      64(DX), Z10
+	VMOVUPS.Z    128(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z0
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z12, Z11, Z2
+	VBROADCASTSS (R9)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z3
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z6
+	VFMADD231PS  Z12, Z10, Z7
+	VFMADD231PS  Z12, Z11, Z8
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z9
+	VMOVUPS      64(DX), Z10
+	VMOVUPS.Z    128(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z0
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z12, Z11, Z2
+	VBROADCASTSS (R9)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z3
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z6
+	VFMADD231PS  Z12, Z10, Z7
+	VFMADD231PS  Z12, Z11, Z8
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_3x3_loop
+
+multiplyEdgeAVX512_3x3_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_3x3_done
+
+multiplyEdgeAVX512_3x3_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z9
+	VMOVUPS      64(DX), Z10
+	VMOVUPS.Z    128(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z0
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z12, Z11, Z2
+	VBROADCASTSS (R9)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z3
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z9, Z6
+	VFMADD231PS  Z12, Z10, Z7
+	VFMADD231PS  Z12, Z11, Z8
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_3x3_single
+
+multiplyEdgeAVX512_3x3_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_3x3_write
+	VBROADCASTSS 96(AX), Z9
+	VMAXPS       Z0, Z9, Z0
+	VMAXPS       Z1, Z9, Z1
+	VMAXPS       Z2, Z9, Z2
+	VMAXPS       Z3, Z9, Z3
+	VMAXPS       Z4, Z9, Z4
+	VMAXPS       Z5, Z9, Z5
+	VMAXPS       Z6, Z9, Z6
+	VMAXPS       Z7, Z9, Z7
+	VMAXPS       Z8, Z9, Z8
+
+multiplyEdgeAVX512_3x3_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, K1, 128(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z3, (CX)
+	VMOVUPS Z4, 64(CX)
+	VMOVUPS Z5, K1, 128(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, 64(CX)
+	VMOVUPS Z8, K1, 128(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_3x3_end
+	ADDQ    $0x0c, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_3x3_tile
+
+multiplyEdgeAVX512_3x3_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_0x4:
+	CMPQ    CX, $0x02
+	JEQ     multiplyEdgeAVX512_2x4
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x30, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_1x4_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_1x4_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS.Z 192(CX), K1, Z3
+
+multiplyEdgeAVX512_1x4_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_1x4_rest
+
+multiplyEdgeAVX512_1x4_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z4
+	VMOVUPS      64(DX), Z5
+	VMOVUPS      128(DX), Z6
+	VMOVUPS.Z    192(DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z4, Z0
+	VFMADD231PS  Z8, Z5, Z1
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z4
+	VMOVUPS      64(DX), Z5
+	VMOVUPS      128(DX), Z6
+	VMOVUPS.Z    192(DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z4, Z0
+	VFMADD231PS  Z8, Z5, Z1
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_1x4_loop
+
+multiplyEdgeAVX512_1x4_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_1x4_done
+
+multiplyEdgeAVX512_1x4_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z4
+	VMOVUPS      64(DX), Z5
+	VMOVUPS      128(DX), Z6
+	VMOVUPS.Z    192(DX), K1, Z7
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z8
+	VFMADD231PS  Z8, Z4, Z0
+	VFMADD231PS  Z8, Z5, Z1
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_1x4_single
+
+multiplyEdgeAVX512_1x4_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_1x4_write
+	VBROADCASTSS 96(AX), Z4
+	VMAXPS       Z0, Z4, Z0
+	VMAXPS       Z1, Z4, Z1
+	VMAXPS       Z2, Z4, Z2
+	VMAXPS       Z3, Z4, Z3
+
+multiplyEdgeAVX512_1x4_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, 128(CX)
+	VMOVUPS Z3, K1, 192(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_1x4_end
+	ADDQ    $0x04, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_1x4_tile
+
+multiplyEdgeAVX512_1x4_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_2x4:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x30, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_2x4_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_2x4_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS.Z 192(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS   64(CX), Z5
+	VMOVUPS   128(CX), Z6
+	VMOVUPS.Z 192(CX), K1, Z7
+
+multiplyEdgeAVX512_2x4_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_2x4_rest
+
+multiplyEdgeAVX512_2x4_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS.Z    192(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z12, Z9, Z1
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z8, Z4
+	VFMADD231PS  Z12, Z9, Z5
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS.Z    192(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z12, Z9, Z1
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z8, Z4
+	VFMADD231PS  Z12, Z9, Z5
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_2x4_loop
+
+multiplyEdgeAVX512_2x4_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_2x4_done
+
+multiplyEdgeAVX512_2x4_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS.Z    192(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (R8)(DI*4), Z12
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z12, Z9, Z1
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z8, Z4
+	VFMADD231PS  Z12, Z9, Z5
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_2x4_single
+
+multiplyEdgeAVX512_2x4_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_2x4_write
+	VBROADCASTSS 96(AX), Z8
+	VMAXPS       Z0, Z8, Z0
+	VMAXPS       Z1, Z8, Z1
+	VMAXPS       Z2, Z8, Z2
+	VMAXPS       Z3, Z8, Z3
+	VMAXPS       Z4, Z8, Z4
+	VMAXPS       Z5, Z8, Z5
+	VMAXPS       Z6, Z8, Z6
+	VMAXPS       Z7, Z8, Z7
+
+multiplyEdgeAVX512_2x4_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, 128(CX)
+	VMOVUPS Z3, K1, 192(CX)
+	ADDQ    DX, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, 64(CX)
+	VMOVUPS Z6, 128(CX)
+	VMOVUPS Z7, K1, 192(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_2x4_end
+	ADDQ    $0x08, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_2x4_tile
+
+multiplyEdgeAVX512_2x4_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_0x5:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x40, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_1x5_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_1x5_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS.Z 256(CX), K1, Z4
+
+multiplyEdgeAVX512_1x5_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_1x5_rest
+
+multiplyEdgeAVX512_1x5_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VMOVUPS      128(DX), Z7
+	VMOVUPS      192(DX), Z8
+	VMOVUPS.Z    256(DX), K1, Z9
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z10
+	VFMADD231PS  Z10, Z5, Z0
+	VFMADD231PS  Z10, Z6, Z1
+	VFMADD231PS  Z10, Z7, Z2
+	VFMADD231PS  Z10, Z8, Z3
+	VFMADD231PS  Z10, Z9, Z4
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VMOVUPS      128(DX), Z7
+	VMOVUPS      192(DX), Z8
+	VMOVUPS.Z    256(DX), K1, Z9
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z10
+	VFMADD231PS  Z10, Z5, Z0
+	VFMADD231PS  Z10, Z6, Z1
+	VFMADD231PS  Z10, Z7, Z2
+	VFMADD231PS  Z10, Z8, Z3
+	VFMADD231PS  Z10, Z9, Z4
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_1x5_loop
+
+multiplyEdgeAVX512_1x5_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_1x5_done
+
+multiplyEdgeAVX512_1x5_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VMOVUPS      128(DX), Z7
+	VMOVUPS      192(DX), Z8
+	VMOVUPS.Z    256(DX), K1, Z9
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z10
+	VFMADD231PS  Z10, Z5, Z0
+	VFMADD231PS  Z10, Z6, Z1
+	VFMADD231PS  Z10, Z7, Z2
+	VFMADD231PS  Z10, Z8, Z3
+	VFMADD231PS  Z10, Z9, Z4
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_1x5_single
+
+multiplyEdgeAVX512_1x5_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_1x5_write
+	VBROADCASTSS 96(AX), Z5
+	VMAXPS       Z0, Z5, Z0
+	VMAXPS       Z1, Z5, Z1
+	VMAXPS       Z2, Z5, Z2
+	VMAXPS       Z3, Z5, Z3
+	VMAXPS       Z4, Z5, Z4
+
+multiplyEdgeAVX512_1x5_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, 128(CX)
+	VMOVUPS Z3, 192(CX)
+	VMOVUPS Z4, K1, 256(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_1x5_end
+	ADDQ    $0x04, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_1x5_tile
+
+multiplyEdgeAVX512_1x5_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_0x6:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x50, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_1x6_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_1x6_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS.Z 320(CX), K1, Z5
+
+multiplyEdgeAVX512_1x6_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_1x6_rest
+
+multiplyEdgeAVX512_1x6_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS      64(DX), Z7
+	VMOVUPS      128(DX), Z8
+	VMOVUPS      192(DX), Z9
+	VMOVUPS      256(DX), Z10
+	VMOVUPS.Z    320(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z6, Z0
+	VFMADD231PS  Z12, Z7, Z1
+	VFMADD231PS  Z12, Z8, Z2
+	VFMADD231PS  Z12, Z9, Z3
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS      64(DX), Z7
+	VMOVUPS      128(DX), Z8
+	VMOVUPS      192(DX), Z9
+	VMOVUPS      256(DX), Z10
+	VMOVUPS.Z    320(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z6, Z0
+	VFMADD231PS  Z12, Z7, Z1
+	VFMADD231PS  Z12, Z8, Z2
+	VFMADD231PS  Z12, Z9, Z3
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_1x6_loop
+
+multiplyEdgeAVX512_1x6_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_1x6_done
+
+multiplyEdgeAVX512_1x6_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z6
+	VMOVUPS      64(DX), Z7
+	VMOVUPS      128(DX), Z8
+	VMOVUPS      192(DX), Z9
+	VMOVUPS      256(DX), Z10
+	VMOVUPS.Z    320(DX), K1, Z11
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z12
+	VFMADD231PS  Z12, Z6, Z0
+	VFMADD231PS  Z12, Z7, Z1
+	VFMADD231PS  Z12, Z8, Z2
+	VFMADD231PS  Z12, Z9, Z3
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_1x6_single
+
+multiplyEdgeAVX512_1x6_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_1x6_write
+	VBROADCASTSS 96(AX), Z6
+	VMAXPS       Z0, Z6, Z0
+	VMAXPS       Z1, Z6, Z1
+	VMAXPS       Z2, Z6, Z2
+	VMAXPS       Z3, Z6, Z3
+	VMAXPS       Z4, Z6, Z4
+	VMAXPS       Z5, Z6, Z5
+
+multiplyEdgeAVX512_1x6_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, 128(CX)
+	VMOVUPS Z3, 192(CX)
+	VMOVUPS Z4, 256(CX)
+	VMOVUPS Z5, K1, 320(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_1x6_end
+	ADDQ    $0x04, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_1x6_tile
+
+multiplyEdgeAVX512_1x6_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_0x7:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x60, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_1x7_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_1x7_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS.Z 384(CX), K1, Z6
+
+multiplyEdgeAVX512_1x7_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_1x7_rest
+
+multiplyEdgeAVX512_1x7_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z7
+	VMOVUPS      64(DX), Z8
+	VMOVUPS      128(DX), Z9
+	VMOVUPS      192(DX), Z10
+	VMOVUPS      256(DX), Z11
+	VMOVUPS      320(DX), Z12
+	VMOVUPS.Z    384(DX), K1, Z13
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z14
+	VFMADD231PS  Z14, Z7, Z0
+	VFMADD231PS  Z14, Z8, Z1
+	VFMADD231PS  Z14, Z9, Z2
+	VFMADD231PS  Z14, Z10, Z3
+	VFMADD231PS  Z14, Z11, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z14, Z13, Z6
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z7
+	VMOVUPS      64(DX), Z8
+	VMOVUPS      128(DX), Z9
+	VMOVUPS      192(DX), Z10
+	VMOVUPS      256(DX), Z11
+	VMOVUPS      320(DX), Z12
+	VMOVUPS.Z    384(DX), K1, Z13
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z14
+	VFMADD231PS  Z14, Z7, Z0
+	VFMADD231PS  Z14, Z8, Z1
+	VFMADD231PS  Z14, Z9, Z2
+	VFMADD231PS  Z14, Z10, Z3
+	VFMADD231PS  Z14, Z11, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z14, Z13, Z6
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_1x7_loop
+
+multiplyEdgeAVX512_1x7_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_1x7_done
+
+multiplyEdgeAVX512_1x7_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z7
+	VMOVUPS      64(DX), Z8
+	VMOVUPS      128(DX), Z9
+	VMOVUPS      192(DX), Z10
+	VMOVUPS      256(DX), Z11
+	VMOVUPS      320(DX), Z12
+	VMOVUPS.Z    384(DX), K1, Z13
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z14
+	VFMADD231PS  Z14, Z7, Z0
+	VFMADD231PS  Z14, Z8, Z1
+	VFMADD231PS  Z14, Z9, Z2
+	VFMADD231PS  Z14, Z10, Z3
+	VFMADD231PS  Z14, Z11, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z14, Z13, Z6
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_1x7_single
+
+multiplyEdgeAVX512_1x7_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_1x7_write
+	VBROADCASTSS 96(AX), Z7
+	VMAXPS       Z0, Z7, Z0
+	VMAXPS       Z1, Z7, Z1
+	VMAXPS       Z2, Z7, Z2
+	VMAXPS       Z3, Z7, Z3
+	VMAXPS       Z4, Z7, Z4
+	VMAXPS       Z5, Z7, Z5
+	VMAXPS       Z6, Z7, Z6
+
+multiplyEdgeAVX512_1x7_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, 128(CX)
+	VMOVUPS Z3, 192(CX)
+	VMOVUPS Z4, 256(CX)
+	VMOVUPS Z5, 320(CX)
+	VMOVUPS Z6, K1, 384(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_1x7_end
+	ADDQ    $0x04, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_1x7_tile
+
+multiplyEdgeAVX512_1x7_end:
+	VZEROUPPER
+	RET
+
+multiplyEdgeAVX512_0x8:
+	MOVQ    t+0(FP), AX
+	MOVQ    88(AX), AX
+	SUBQ    $0x70, AX
+	XORQ    CX, CX
+	CMPQ    AX, CX
+	CMOVQLT CX, AX
+	MOVQ    $0x00000010, CX
+	CMPQ    AX, CX
+	CMOVQGT CX, AX
+	MOVQ    $-1, CX
+	BZHIQ   AX, CX, CX
+	KMOVW   CX, K1
+
+multiplyEdgeAVX512_1x8_tile:
+	MOVQ      t+0(FP), AX
+	MOVQ      56(AX), CX
+	MOVQ      64(AX), DX
+	SHLQ      $0x02, DX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	TESTQ     CX, CX
+	JZ        multiplyEdgeAVX512_1x8_zero
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS.Z 448(CX), K1, Z7
+
+multiplyEdgeAVX512_1x8_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX512_1x8_rest
+
+multiplyEdgeAVX512_1x8_loop:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS      192(DX), Z11
+	VMOVUPS      256(DX), Z12
+	VMOVUPS      320(DX), Z13
+	VMOVUPS      384(DX), Z14
+	VMOVUPS.Z    448(DX), K1, Z15
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z16
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z16, Z9, Z1
+	VFMADD231PS  Z16, Z10, Z2
+	VFMADD231PS  Z16, Z11, Z3
+	VFMADD231PS  Z16, Z12, Z4
+	VFMADD231PS  Z16, Z13, Z5
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	MOVLQSX      4(CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS      192(DX), Z11
+	VMOVUPS      256(DX), Z12
+	VMOVUPS      320(DX), Z13
+	VMOVUPS      384(DX), Z14
+	VMOVUPS.Z    448(DX), K1, Z15
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z16
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z16, Z9, Z1
+	VFMADD231PS  Z16, Z10, Z2
+	VFMADD231PS  Z16, Z11, Z3
+	VFMADD231PS  Z16, Z12, Z4
+	VFMADD231PS  Z16, Z13, Z5
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	ADDQ         $0x08, CX
+	SUBQ         $0x02, SI
+	JGE          multiplyEdgeAVX512_1x8_loop
+
+multiplyEdgeAVX512_1x8_rest:
+	ADDQ $0x02, SI
+	JZ   multiplyEdgeAVX512_1x8_done
+
+multiplyEdgeAVX512_1x8_single:
+	MOVLQSX      (CX), DI
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS      192(DX), Z11
+	VMOVUPS      256(DX), Z12
+	VMOVUPS      320(DX), Z13
+	VMOVUPS      384(DX), Z14
+	VMOVUPS.Z    448(DX), K1, Z15
+	ADDQ         BX, DX
+	VBROADCASTSS (AX)(DI*4), Z16
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z16, Z9, Z1
+	VFMADD231PS  Z16, Z10, Z2
+	VFMADD231PS  Z16, Z11, Z3
+	VFMADD231PS  Z16, Z12, Z4
+	VFMADD231PS  Z16, Z13, Z5
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          multiplyEdgeAVX512_1x8_single
+
+multiplyEdgeAVX512_1x8_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         48(AX), DX
+	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX512_1x8_write
+	VBROADCASTSS 96(AX), Z8
+	VMAXPS       Z0, Z8, Z0
+	VMAXPS       Z1, Z8, Z1
+	VMAXPS       Z2, Z8, Z2
+	VMAXPS       Z3, Z8, Z3
+	VMAXPS       Z4, Z8, Z4
+	VMAXPS       Z5, Z8, Z5
+	VMAXPS       Z6, Z8, Z6
+	VMAXPS       Z7, Z8, Z7
+
+multiplyEdgeAVX512_1x8_write:
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, 128(CX)
+	VMOVUPS Z3, 192(CX)
+	VMOVUPS Z4, 256(CX)
+	VMOVUPS Z5, 320(CX)
+	VMOVUPS Z6, 384(CX)
+	VMOVUPS Z7, K1, 448(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyEdgeAVX512_1x8_end
+	ADDQ    $0x04, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyEdgeAVX512_1x8_tile
+
+multiplyEdgeAVX512_1x8_end:
+	VZEROUPPER
+	RET
+
+// func turnedAVX512(t *byte)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
+TEXT ·turnedAVX512(SB), $2304-8
+	MOVQ t+0(FP), AX
+	MOVQ 8(AX), AX
+	CMPQ AX, $0x0c
+	JEQ  turnedAVX512_12
+	CMPQ AX, $0x0b
+	JEQ  turnedAVX512_11
+	CMPQ AX, $0x0a
+	JEQ  turnedAVX512_10
+	CMPQ AX, $0x09
+	JEQ  turnedAVX512_9
+	CMPQ AX, $0x08
+	JEQ  turnedAVX512_8
+	CMPQ AX, $0x07
+	JEQ  turnedAVX512_7
+	CMPQ AX, $0x06
+	JEQ  turnedAVX512_6
+	CMPQ AX, $0x05
+	JEQ  turnedAVX512_5
+	CMPQ AX, $0x04
+	JEQ  turnedAVX512_4
+	CMPQ AX, $0x03
+	JEQ  turnedAVX512_3
+	CMPQ AX, $0x02
+	JEQ  turnedAVX512_2
+
+turnedAVX512_1:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 128(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x12
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 136(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x13
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 144(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x14
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 152(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x15
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 160(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x16
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 168(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x17
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 176(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x18
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 184(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x19
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 192(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 200(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 208(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 216(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 224(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 232(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 240(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x20
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 248(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x21
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_1_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_1_zero
+	SHLQ      $0x02, DX
+	MOVQ      BX, SI
+	SUBQ      $0x00, SI
+	XORQ      DI, DI
+	CMPQ      SI, DI
+	CMOVQLT   DI, SI
+	MOVQ      $0x00000010, DI
+	CMPQ      SI, DI
+	CMOVQGT   DI, SI
+	MOVQ      $-1, DI
+	BZHIQ     SI, DI, DI
+	KMOVW     DI, K1
+	MOVQ      CX, SI
+	VMOVUPS.Z (SI), K1, Z0
+	ADDQ      DX, SI
+	SUBQ      $0x10, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+
+turnedAVX512_1_zero:
+	MOVQ 48(AX), CX
+	MOVQ (AX), DX
+	MOVQ 24(AX), BX
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+	SUBQ $0x10, DX
+	JL   turnedAVX512_1_rest
+
+turnedAVX512_1_loop:
+	MOVQ             BX, SI
+	MOVQ             (SP), DI
+	VMOVUPS          (CX)(DI*1), Z2
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             8(SP), DI
+	VMOVUPS          (CX)(DI*1), Z3
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             16(SP), DI
+	VMOVUPS          (CX)(DI*1), Z4
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             24(SP), DI
+	VMOVUPS          (CX)(DI*1), Z5
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             32(SP), DI
+	VMOVUPS          (CX)(DI*1), Z6
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             40(SP), DI
+	VMOVUPS          (CX)(DI*1), Z7
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             48(SP), DI
+	VMOVUPS          (CX)(DI*1), Z8
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             56(SP), DI
+	VMOVUPS          (CX)(DI*1), Z9
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             64(SP), DI
+	VMOVUPS          (CX)(DI*1), Z10
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             72(SP), DI
+	VMOVUPS          (CX)(DI*1), Z11
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             80(SP), DI
+	VMOVUPS          (CX)(DI*1), Z12
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             88(SP), DI
+	VMOVUPS          (CX)(DI*1), Z13
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             96(SP), DI
+	VMOVUPS          (CX)(DI*1), Z14
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             104(SP), DI
+	VMOVUPS          (CX)(DI*1), Z15
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             112(SP), DI
+	VMOVUPS          (CX)(DI*1), Z16
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             120(SP), DI
+	VMOVUPS          (CX)(DI*1), Z17
+	PREFETCHT0       256(CX)(DI*1)
+	VUNPCKLPS        Z3, Z2, Z18
+	VUNPCKHPS        Z3, Z2, Z2
+	VUNPCKLPS        Z5, Z4, Z3
+	VUNPCKHPS        Z5, Z4, Z4
+	VUNPCKLPS        Z7, Z6, Z5
+	VUNPCKHPS        Z7, Z6, Z6
+	VUNPCKLPS        Z9, Z8, Z7
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPD        Z3, Z18, Z17
+	VUNPCKHPD        Z3, Z18, Z3
+	VUNPCKLPD        Z4, Z2, Z18
+	VUNPCKHPD        Z4, Z2, Z2
+	VUNPCKLPD        Z7, Z5, Z4
+	VUNPCKHPD        Z7, Z5, Z5
+	VUNPCKLPD        Z8, Z6, Z7
+	VUNPCKHPD        Z8, Z6, Z6
+	VUNPCKLPD        Z11, Z9, Z8
+	VUNPCKHPD        Z11, Z9, Z9
+	VUNPCKLPD        Z12, Z10, Z11
+	VUNPCKHPD        Z12, Z10, Z10
+	VUNPCKLPD        Z15, Z13, Z12
+	VUNPCKHPD        Z15, Z13, Z13
+	VUNPCKLPD        Z16, Z14, Z15
+	VUNPCKHPD        Z16, Z14, Z14
+	VSHUFF32X4       $0x88, Z4, Z17, Z16
+	VSHUFF32X4       $0xdd, Z4, Z17, Z4
+	VSHUFF32X4       $0x88, Z12, Z8, Z17
+	VSHUFF32X4       $0xdd, Z12, Z8, Z8
+	VSHUFF32X4       $0x88, Z17, Z16, Z12
+	VSHUFF32X4       $0xdd, Z17, Z16, Z17
+	VSHUFF32X4       $0x88, Z8, Z4, Z16
+	VSHUFF32X4       $0xdd, Z8, Z4, Z8
+	VSHUFF32X4       $0x88, Z5, Z3, Z4
+	VSHUFF32X4       $0xdd, Z5, Z3, Z3
+	VSHUFF32X4       $0x88, Z13, Z9, Z5
+	VSHUFF32X4       $0xdd, Z13, Z9, Z9
+	VSHUFF32X4       $0x88, Z5, Z4, Z13
+	VSHUFF32X4       $0xdd, Z5, Z4, Z5
+	VSHUFF32X4       $0x88, Z9, Z3, Z4
+	VSHUFF32X4       $0xdd, Z9, Z3, Z9
+	VSHUFF32X4       $0x88, Z7, Z18, Z3
+	VSHUFF32X4       $0xdd, Z7, Z18, Z7
+	VSHUFF32X4       $0x88, Z15, Z11, Z18
+	VSHUFF32X4       $0xdd, Z15, Z11, Z11
+	VSHUFF32X4       $0x88, Z18, Z3, Z15
+	VSHUFF32X4       $0xdd, Z18, Z3, Z18
+	VSHUFF32X4       $0x88, Z11, Z7, Z3
+	VSHUFF32X4       $0xdd, Z11, Z7, Z11
+	VSHUFF32X4       $0x88, Z6, Z2, Z7
+	VSHUFF32X4       $0xdd, Z6, Z2, Z2
+	VSHUFF32X4       $0x88, Z14, Z10, Z6
+	VSHUFF32X4       $0xdd, Z14, Z10, Z10
+	VSHUFF32X4       $0x88, Z6, Z7, Z14
+	VSHUFF32X4       $0xdd, Z6, Z7, Z7
+	VSHUFF32X4       $0x88, Z10, Z2, Z6
+	VSHUFF32X4       $0xdd, Z10, Z2, Z2
+	VFMADD231PS.BCST (SI), Z12, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z13, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z15, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z14, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z16, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z4, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z3, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z6, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z17, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z5, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z18, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z7, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z8, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z9, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z11, Z0
+	ADDQ             AX, SI
+	VFMADD231PS.BCST (SI), Z2, Z0
+	ADDQ             AX, SI
+	MOVQ             128(SP), SI
+	VMOVUPS          (CX)(SI*1), Z2
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             136(SP), SI
+	VMOVUPS          (CX)(SI*1), Z3
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             144(SP), SI
+	VMOVUPS          (CX)(SI*1), Z4
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             152(SP), SI
+	VMOVUPS          (CX)(SI*1), Z5
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             160(SP), SI
+	VMOVUPS          (CX)(SI*1), Z6
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             168(SP), SI
+	VMOVUPS          (CX)(SI*1), Z7
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             176(SP), SI
+	VMOVUPS          (CX)(SI*1), Z8
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             184(SP), SI
+	VMOVUPS          (CX)(SI*1), Z9
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             192(SP), SI
+	VMOVUPS          (CX)(SI*1), Z10
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             200(SP), SI
+	VMOVUPS          (CX)(SI*1), Z11
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             208(SP), SI
+	VMOVUPS          (CX)(SI*1), Z12
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             216(SP), SI
+	VMOVUPS          (CX)(SI*1), Z13
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             224(SP), SI
+	VMOVUPS          (CX)(SI*1), Z14
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             232(SP), SI
+	VMOVUPS          (CX)(SI*1), Z15
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             240(SP), SI
+	VMOVUPS          (CX)(SI*1), Z16
+	PREFETCHT0       256(CX)(SI*1)
+	MOVQ             248(SP), SI
+	VMOVUPS          (CX)(SI*1), Z17
+	PREFETCHT0       256(CX)(SI*1)
+	VUNPCKLPS        Z3, Z2, Z18
+	VUNPCKHPS        Z3, Z2, Z2
+	VUNPCKLPS        Z5, Z4, Z3
+	VUNPCKHPS        Z5, Z4, Z4
+	VUNPCKLPS        Z7, Z6, Z5
+	VUNPCKHPS        Z7, Z6, Z6
+	VUNPCKLPS        Z9, Z8, Z7
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPD        Z3, Z18, Z17
+	VUNPCKHPD        Z3, Z18, Z3
+	VUNPCKLPD        Z4, Z2, Z18
+	VUNPCKHPD        Z4, Z2, Z2
+	VUNPCKLPD        Z7, Z5, Z4
+	VUNPCKHPD        Z7, Z5, Z5
+	VUNPCKLPD        Z8, Z6, Z7
+	VUNPCKHPD        Z8, Z6, Z6
+	VUNPCKLPD        Z11, Z9, Z8
+	VUNPCKHPD        Z11, Z9, Z9
+	VUNPCKLPD        Z12, Z10, Z11
+	VUNPCKHPD        Z12, Z10, Z10
+	VUNPCKLPD        Z15, Z13, Z12
+	VUNPCKHPD        Z15, Z13, Z13
+	VUNPCKLPD        Z16, Z14, Z15
+	VUNPCKHPD        Z16, Z14, Z14
+	VSHUFF32X4       $0x88, Z4, Z17, Z16
+	VSHUFF32X4       $0xdd, Z4, Z17, Z4
+	VSHUFF32X4       $0x88, Z12, Z8, Z17
+	VSHUFF32X4       $0xdd, Z12, Z8, Z8
+	VSHUFF32X4       $0x88, Z17, Z16, Z12
+	VSHUFF32X4       $0xdd, Z17, Z16, Z17
+	VSHUFF32X4       $0x88, Z8, Z4, Z16
+	VSHUFF32X4       $0xdd, Z8, Z4, Z8
+	VSHUFF32X4       $0x88, Z5, Z3, Z4
+	VSHUFF32X4       $0xdd, Z5, Z3, Z3
+	VSHUFF32X4       $0x88, Z13, Z9, Z5
+	VSHUFF32X4       $0xdd, Z13, Z9, Z9
+	VSHUFF32X4       $0x88, Z5, Z4, Z13
+	VSHUFF32X4       $0xdd, Z5, Z4, Z5
+	VSHUFF32X4       $0x88, Z9, Z3, Z4
+	VSHUFF32X4       $0xdd, Z9, Z3, Z9
+	VSHUFF32X4       $0x88, Z7, Z18, Z3
+	VSHUFF32X4       $0xdd, Z7, Z18, Z7
+	VSHUFF32X4       $0x88, Z15, Z11, Z18
+	VSHUFF32X4       $0xdd, Z15, Z11, Z11
+	VSHUFF32X4       $0x88, Z18, Z3, Z15
+	VSHUFF32X4       $0xdd, Z18, Z3, Z18
+	VSHUFF32X4       $0x88, Z11, Z7, Z3
+	VSHUFF32X4       $0xdd, Z11, Z7, Z11
+	VSHUFF32X4       $0x88, Z6, Z2, Z7
+	VSHUFF32X4       $0xdd, Z6, Z2, Z2
+	VSHUFF32X4       $0x88, Z14, Z10, Z6
+	VSHUFF32X4       $0xdd, Z14, Z10, Z10
+	VSHUFF32X4       $0x88, Z6, Z7, Z14
+	VSHUFF32X4       $0xdd, Z6, Z7, Z7
+	VSHUFF32X4       $0x88, Z10, Z2, Z6
+	VSHUFF32X4       $0xdd, Z10, Z2, Z2
+	VFMADD231PS.BCST (BX), Z12, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z13, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z15, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z14, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z16, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z4, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z3, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z6, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z17, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z5, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z18, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z7, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z8, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z9, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z11, Z1
+	ADDQ             AX, BX
+	VFMADD231PS.BCST (BX), Z2, Z1
+	ADDQ             AX, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_1_loop
+
+turnedAVX512_1_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_1_done
+	MOVQ       DX, SI
+	MOVQ       $-1, DI
+	BZHIQ      SI, DI, DI
+	KMOVW      DI, K1
+	MOVQ       (SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z2
+	MOVQ       8(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z3
+	MOVQ       16(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z4
+	MOVQ       24(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z5
+	MOVQ       32(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z6
+	MOVQ       40(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z7
+	MOVQ       48(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z8
+	MOVQ       56(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z9
+	MOVQ       64(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z10
+	MOVQ       72(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z11
+	MOVQ       80(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z12
+	MOVQ       88(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z13
+	MOVQ       96(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z14
+	MOVQ       104(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z15
+	MOVQ       112(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z16
+	MOVQ       120(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z17
+	VUNPCKLPS  Z3, Z2, Z18
+	VUNPCKHPS  Z3, Z2, Z2
+	VUNPCKLPS  Z5, Z4, Z3
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKLPS  Z7, Z6, Z5
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPD  Z3, Z18, Z17
+	VUNPCKHPD  Z3, Z18, Z3
+	VUNPCKLPD  Z4, Z2, Z18
+	VUNPCKHPD  Z4, Z2, Z2
+	VUNPCKLPD  Z7, Z5, Z4
+	VUNPCKHPD  Z7, Z5, Z5
+	VUNPCKLPD  Z8, Z6, Z7
+	VUNPCKHPD  Z8, Z6, Z6
+	VUNPCKLPD  Z11, Z9, Z8
+	VUNPCKHPD  Z11, Z9, Z9
+	VUNPCKLPD  Z12, Z10, Z11
+	VUNPCKHPD  Z12, Z10, Z10
+	VUNPCKLPD  Z15, Z13, Z12
+	VUNPCKHPD  Z15, Z13, Z13
+	VUNPCKLPD  Z16, Z14, Z15
+	VUNPCKHPD  Z16, Z14, Z14
+	VSHUFF32X4 $0x88, Z4, Z17, Z16
+	VSHUFF32X4 $0xdd, Z4, Z17, Z4
+	VSHUFF32X4 $0x88, Z12, Z8, Z17
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z17, Z16, Z12
+	VSHUFF32X4 $0xdd, Z17, Z16, Z17
+	VSHUFF32X4 $0x88, Z8, Z4, Z16
+	VSHUFF32X4 $0xdd, Z8, Z4, Z8
+	VSHUFF32X4 $0x88, Z5, Z3, Z4
+	VSHUFF32X4 $0xdd, Z5, Z3, Z3
+	VSHUFF32X4 $0x88, Z13, Z9, Z5
+	VSHUFF32X4 $0xdd, Z13, Z9, Z9
+	VSHUFF32X4 $0x88, Z5, Z4, Z13
+	VSHUFF32X4 $0xdd, Z5, Z4, Z5
+	VSHUFF32X4 $0x88, Z9, Z3, Z4
+	VSHUFF32X4 $0xdd, Z9, Z3, Z9
+	VSHUFF32X4 $0x88, Z7, Z18, Z3
+	VSHUFF32X4 $0xdd, Z7, Z18, Z7
+	VSHUFF32X4 $0x88, Z15, Z11, Z18
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z18, Z3, Z15
+	VSHUFF32X4 $0xdd, Z18, Z3, Z18
+	VSHUFF32X4 $0x88, Z11, Z7, Z3
+	VSHUFF32X4 $0xdd, Z11, Z7, Z11
+	VSHUFF32X4 $0x88, Z6, Z2, Z7
+	VSHUFF32X4 $0xdd, Z6, Z2, Z2
+	VSHUFF32X4 $0x88, Z14, Z10, Z6
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z6, Z7, Z14
+	VSHUFF32X4 $0xdd, Z6, Z7, Z7
+	VSHUFF32X4 $0x88, Z10, Z2, Z6
+	VSHUFF32X4 $0xdd, Z10, Z2, Z2
+	VMOVUPS    Z12, 256(SP)
+	VMOVUPS    Z13, 320(SP)
+	VMOVUPS    Z15, 384(SP)
+	VMOVUPS    Z14, 448(SP)
+	VMOVUPS    Z16, 512(SP)
+	VMOVUPS    Z4, 576(SP)
+	VMOVUPS    Z3, 640(SP)
+	VMOVUPS    Z6, 704(SP)
+	VMOVUPS    Z17, 768(SP)
+	VMOVUPS    Z5, 832(SP)
+	VMOVUPS    Z18, 896(SP)
+	VMOVUPS    Z7, 960(SP)
+	VMOVUPS    Z8, 1024(SP)
+	VMOVUPS    Z9, 1088(SP)
+	VMOVUPS    Z11, 1152(SP)
+	VMOVUPS    Z2, 1216(SP)
+	MOVQ       128(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z2
+	MOVQ       136(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z3
+	MOVQ       144(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z4
+	MOVQ       152(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z5
+	MOVQ       160(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z6
+	MOVQ       168(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z7
+	MOVQ       176(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z8
+	MOVQ       184(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z9
+	MOVQ       192(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z10
+	MOVQ       200(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z11
+	MOVQ       208(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z12
+	MOVQ       216(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z13
+	MOVQ       224(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z14
+	MOVQ       232(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z15
+	MOVQ       240(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z16
+	MOVQ       248(SP), SI
+	VMOVUPS.Z  (CX)(SI*1), K1, Z17
+	VUNPCKLPS  Z3, Z2, Z18
+	VUNPCKHPS  Z3, Z2, Z2
+	VUNPCKLPS  Z5, Z4, Z3
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKLPS  Z7, Z6, Z5
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPD  Z3, Z18, Z17
+	VUNPCKHPD  Z3, Z18, Z3
+	VUNPCKLPD  Z4, Z2, Z18
+	VUNPCKHPD  Z4, Z2, Z2
+	VUNPCKLPD  Z7, Z5, Z4
+	VUNPCKHPD  Z7, Z5, Z5
+	VUNPCKLPD  Z8, Z6, Z7
+	VUNPCKHPD  Z8, Z6, Z6
+	VUNPCKLPD  Z11, Z9, Z8
+	VUNPCKHPD  Z11, Z9, Z9
+	VUNPCKLPD  Z12, Z10, Z11
+	VUNPCKHPD  Z12, Z10, Z10
+	VUNPCKLPD  Z15, Z13, Z12
+	VUNPCKHPD  Z15, Z13, Z13
+	VUNPCKLPD  Z16, Z14, Z15
+	VUNPCKHPD  Z16, Z14, Z14
+	VSHUFF32X4 $0x88, Z4, Z17, Z16
+	VSHUFF32X4 $0xdd, Z4, Z17, Z4
+	VSHUFF32X4 $0x88, Z12, Z8, Z17
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z17, Z16, Z12
+	VSHUFF32X4 $0xdd, Z17, Z16, Z17
+	VSHUFF32X4 $0x88, Z8, Z4, Z16
+	VSHUFF32X4 $0xdd, Z8, Z4, Z8
+	VSHUFF32X4 $0x88, Z5, Z3, Z4
+	VSHUFF32X4 $0xdd, Z5, Z3, Z3
+	VSHUFF32X4 $0x88, Z13, Z9, Z5
+	VSHUFF32X4 $0xdd, Z13, Z9, Z9
+	VSHUFF32X4 $0x88, Z5, Z4, Z13
+	VSHUFF32X4 $0xdd, Z5, Z4, Z5
+	VSHUFF32X4 $0x88, Z9, Z3, Z4
+	VSHUFF32X4 $0xdd, Z9, Z3, Z9
+	VSHUFF32X4 $0x88, Z7, Z18, Z3
+	VSHUFF32X4 $0xdd, Z7, Z18, Z7
+	VSHUFF32X4 $0x88, Z15, Z11, Z18
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z18, Z3, Z15
+	VSHUFF32X4 $0xdd, Z18, Z3, Z18
+	VSHUFF32X4 $0x88, Z11, Z7, Z3
+	VSHUFF32X4 $0xdd, Z11, Z7, Z11
+	VSHUFF32X4 $0x88, Z6, Z2, Z7
+	VSHUFF32X4 $0xdd, Z6, Z2, Z2
+	VSHUFF32X4 $0x88, Z14, Z10, Z6
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z6, Z7, Z14
+	VSHUFF32X4 $0xdd, Z6, Z7, Z7
+	VSHUFF32X4 $0x88, Z10, Z2, Z6
+	VSHUFF32X4 $0xdd, Z10, Z2, Z2
+	VMOVUPS    Z12, 1280(SP)
+	VMOVUPS    Z13, 1344(SP)
+	VMOVUPS    Z15, 1408(SP)
+	VMOVUPS    Z14, 1472(SP)
+	VMOVUPS    Z16, 1536(SP)
+	VMOVUPS    Z4, 1600(SP)
+	VMOVUPS    Z3, 1664(SP)
+	VMOVUPS    Z6, 1728(SP)
+	VMOVUPS    Z17, 1792(SP)
+	VMOVUPS    Z5, 1856(SP)
+	VMOVUPS    Z18, 1920(SP)
+	VMOVUPS    Z7, 1984(SP)
+	VMOVUPS    Z8, 2048(SP)
+	VMOVUPS    Z9, 2112(SP)
+	VMOVUPS    Z11, 2176(SP)
+	VMOVUPS    Z2, 2240(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_1_single:
+	VMOVUPS          (CX), Z2
+	VFMADD231PS.BCST (BX), Z2, Z0
+	VMOVUPS          1024(CX), Z2
+	VFMADD231PS.BCST (BX), Z2, Z1
+	ADDQ             AX, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_1_single
+
+turnedAVX512_1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z2
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         SI, SI
+	CMPQ         AX, SI
+	CMOVQLT      SI, AX
+	MOVQ         $0x00000010, SI
+	CMPQ         AX, SI
+	CMOVQGT      SI, AX
+	MOVQ         $-1, SI
+	BZHIQ        AX, SI, SI
+	KMOVW        SI, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         BX, AX
+	SUBQ         $0x10, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z1, Z2, Z1
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x20, 16(AX)
+	JLE          turnedAVX512_1_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x80, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x80, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_1_moved
+	ADDQ         $0x80, 80(AX)
+
+turnedAVX512_1_moved:
+	CMPQ 16(AX), $0x20
+	JGE  turnedAVX512_1_group
+	JMP  turnedAVX512_1
+
+turnedAVX512_1_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_2:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 128(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x12
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 136(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x13
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 144(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x14
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 152(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x15
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 160(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x16
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 168(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x17
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 176(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x18
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 184(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x19
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 192(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 200(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 208(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 216(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 224(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 232(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 240(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x20
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 248(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x21
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_2_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_2_zero
+	SHLQ      $0x02, DX
+	MOVQ      BX, SI
+	SUBQ      $0x00, SI
+	XORQ      DI, DI
+	CMPQ      SI, DI
+	CMOVQLT   DI, SI
+	MOVQ      $0x00000010, DI
+	CMPQ      SI, DI
+	CMOVQGT   DI, SI
+	MOVQ      $-1, DI
+	BZHIQ     SI, DI, DI
+	KMOVW     DI, K1
+	MOVQ      CX, SI
+	VMOVUPS.Z (SI), K1, Z0
+	ADDQ      DX, SI
+	VMOVUPS.Z (SI), K1, Z2
+	ADDQ      DX, SI
+	SUBQ      $0x10, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+
+turnedAVX512_2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_2_rest
+
+turnedAVX512_2_loop:
+	MOVQ             BX, DI
+	MOVQ             (SP), R8
+	VMOVUPS          (CX)(R8*1), Z4
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             8(SP), R8
+	VMOVUPS          (CX)(R8*1), Z5
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             16(SP), R8
+	VMOVUPS          (CX)(R8*1), Z6
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             24(SP), R8
+	VMOVUPS          (CX)(R8*1), Z7
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             32(SP), R8
+	VMOVUPS          (CX)(R8*1), Z8
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             40(SP), R8
+	VMOVUPS          (CX)(R8*1), Z9
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             48(SP), R8
+	VMOVUPS          (CX)(R8*1), Z10
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             56(SP), R8
+	VMOVUPS          (CX)(R8*1), Z11
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             64(SP), R8
+	VMOVUPS          (CX)(R8*1), Z12
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             72(SP), R8
+	VMOVUPS          (CX)(R8*1), Z13
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             80(SP), R8
+	VMOVUPS          (CX)(R8*1), Z14
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             88(SP), R8
+	VMOVUPS          (CX)(R8*1), Z15
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             96(SP), R8
+	VMOVUPS          (CX)(R8*1), Z16
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             104(SP), R8
+	VMOVUPS          (CX)(R8*1), Z17
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             112(SP), R8
+	VMOVUPS          (CX)(R8*1), Z18
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             120(SP), R8
+	VMOVUPS          (CX)(R8*1), Z19
+	PREFETCHT0       256(CX)(R8*1)
+	VUNPCKLPS        Z5, Z4, Z20
+	VUNPCKHPS        Z5, Z4, Z4
+	VUNPCKLPS        Z7, Z6, Z5
+	VUNPCKHPS        Z7, Z6, Z6
+	VUNPCKLPS        Z9, Z8, Z7
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPD        Z5, Z20, Z19
+	VUNPCKHPD        Z5, Z20, Z5
+	VUNPCKLPD        Z6, Z4, Z20
+	VUNPCKHPD        Z6, Z4, Z4
+	VUNPCKLPD        Z9, Z7, Z6
+	VUNPCKHPD        Z9, Z7, Z7
+	VUNPCKLPD        Z10, Z8, Z9
+	VUNPCKHPD        Z10, Z8, Z8
+	VUNPCKLPD        Z13, Z11, Z10
+	VUNPCKHPD        Z13, Z11, Z11
+	VUNPCKLPD        Z14, Z12, Z13
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z17, Z15, Z14
+	VUNPCKHPD        Z17, Z15, Z15
+	VUNPCKLPD        Z18, Z16, Z17
+	VUNPCKHPD        Z18, Z16, Z16
+	VSHUFF32X4       $0x88, Z6, Z19, Z18
+	VSHUFF32X4       $0xdd, Z6, Z19, Z6
+	VSHUFF32X4       $0x88, Z14, Z10, Z19
+	VSHUFF32X4       $0xdd, Z14, Z10, Z10
+	VSHUFF32X4       $0x88, Z19, Z18, Z14
+	VSHUFF32X4       $0xdd, Z19, Z18, Z19
+	VSHUFF32X4       $0x88, Z10, Z6, Z18
+	VSHUFF32X4       $0xdd, Z10, Z6, Z10
+	VSHUFF32X4       $0x88, Z7, Z5, Z6
+	VSHUFF32X4       $0xdd, Z7, Z5, Z5
+	VSHUFF32X4       $0x88, Z15, Z11, Z7
+	VSHUFF32X4       $0xdd, Z15, Z11, Z11
+	VSHUFF32X4       $0x88, Z7, Z6, Z15
+	VSHUFF32X4       $0xdd, Z7, Z6, Z7
+	VSHUFF32X4       $0x88, Z11, Z5, Z6
+	VSHUFF32X4       $0xdd, Z11, Z5, Z11
+	VSHUFF32X4       $0x88, Z9, Z20, Z5
+	VSHUFF32X4       $0xdd, Z9, Z20, Z9
+	VSHUFF32X4       $0x88, Z17, Z13, Z20
+	VSHUFF32X4       $0xdd, Z17, Z13, Z13
+	VSHUFF32X4       $0x88, Z20, Z5, Z17
+	VSHUFF32X4       $0xdd, Z20, Z5, Z20
+	VSHUFF32X4       $0x88, Z13, Z9, Z5
+	VSHUFF32X4       $0xdd, Z13, Z9, Z13
+	VSHUFF32X4       $0x88, Z8, Z4, Z9
+	VSHUFF32X4       $0xdd, Z8, Z4, Z4
+	VSHUFF32X4       $0x88, Z16, Z12, Z8
+	VSHUFF32X4       $0xdd, Z16, Z12, Z12
+	VSHUFF32X4       $0x88, Z8, Z9, Z16
+	VSHUFF32X4       $0xdd, Z8, Z9, Z9
+	VSHUFF32X4       $0x88, Z12, Z4, Z8
+	VSHUFF32X4       $0xdd, Z12, Z4, Z4
+	VFMADD231PS.BCST (DI), Z14, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z14, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z15, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z15, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z17, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z17, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z16, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z16, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z18, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z18, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z6, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z6, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z5, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z5, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z8, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z8, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z19, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z19, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z7, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z7, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z20, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z20, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z9, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z9, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z10, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z10, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z11, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z11, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z13, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z13, Z2
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z4, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z4, Z2
+	ADDQ             SI, DI
+	MOVQ             128(SP), DI
+	VMOVUPS          (CX)(DI*1), Z4
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             136(SP), DI
+	VMOVUPS          (CX)(DI*1), Z5
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             144(SP), DI
+	VMOVUPS          (CX)(DI*1), Z6
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             152(SP), DI
+	VMOVUPS          (CX)(DI*1), Z7
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             160(SP), DI
+	VMOVUPS          (CX)(DI*1), Z8
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             168(SP), DI
+	VMOVUPS          (CX)(DI*1), Z9
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             176(SP), DI
+	VMOVUPS          (CX)(DI*1), Z10
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             184(SP), DI
+	VMOVUPS          (CX)(DI*1), Z11
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             192(SP), DI
+	VMOVUPS          (CX)(DI*1), Z12
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             200(SP), DI
+	VMOVUPS          (CX)(DI*1), Z13
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             208(SP), DI
+	VMOVUPS          (CX)(DI*1), Z14
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             216(SP), DI
+	VMOVUPS          (CX)(DI*1), Z15
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             224(SP), DI
+	VMOVUPS          (CX)(DI*1), Z16
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             232(SP), DI
+	VMOVUPS          (CX)(DI*1), Z17
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             240(SP), DI
+	VMOVUPS          (CX)(DI*1), Z18
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             248(SP), DI
+	VMOVUPS          (CX)(DI*1), Z19
+	PREFETCHT0       256(CX)(DI*1)
+	VUNPCKLPS        Z5, Z4, Z20
+	VUNPCKHPS        Z5, Z4, Z4
+	VUNPCKLPS        Z7, Z6, Z5
+	VUNPCKHPS        Z7, Z6, Z6
+	VUNPCKLPS        Z9, Z8, Z7
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPD        Z5, Z20, Z19
+	VUNPCKHPD        Z5, Z20, Z5
+	VUNPCKLPD        Z6, Z4, Z20
+	VUNPCKHPD        Z6, Z4, Z4
+	VUNPCKLPD        Z9, Z7, Z6
+	VUNPCKHPD        Z9, Z7, Z7
+	VUNPCKLPD        Z10, Z8, Z9
+	VUNPCKHPD        Z10, Z8, Z8
+	VUNPCKLPD        Z13, Z11, Z10
+	VUNPCKHPD        Z13, Z11, Z11
+	VUNPCKLPD        Z14, Z12, Z13
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z17, Z15, Z14
+	VUNPCKHPD        Z17, Z15, Z15
+	VUNPCKLPD        Z18, Z16, Z17
+	VUNPCKHPD        Z18, Z16, Z16
+	VSHUFF32X4       $0x88, Z6, Z19, Z18
+	VSHUFF32X4       $0xdd, Z6, Z19, Z6
+	VSHUFF32X4       $0x88, Z14, Z10, Z19
+	VSHUFF32X4       $0xdd, Z14, Z10, Z10
+	VSHUFF32X4       $0x88, Z19, Z18, Z14
+	VSHUFF32X4       $0xdd, Z19, Z18, Z19
+	VSHUFF32X4       $0x88, Z10, Z6, Z18
+	VSHUFF32X4       $0xdd, Z10, Z6, Z10
+	VSHUFF32X4       $0x88, Z7, Z5, Z6
+	VSHUFF32X4       $0xdd, Z7, Z5, Z5
+	VSHUFF32X4       $0x88, Z15, Z11, Z7
+	VSHUFF32X4       $0xdd, Z15, Z11, Z11
+	VSHUFF32X4       $0x88, Z7, Z6, Z15
+	VSHUFF32X4       $0xdd, Z7, Z6, Z7
+	VSHUFF32X4       $0x88, Z11, Z5, Z6
+	VSHUFF32X4       $0xdd, Z11, Z5, Z11
+	VSHUFF32X4       $0x88, Z9, Z20, Z5
+	VSHUFF32X4       $0xdd, Z9, Z20, Z9
+	VSHUFF32X4       $0x88, Z17, Z13, Z20
+	VSHUFF32X4       $0xdd, Z17, Z13, Z13
+	VSHUFF32X4       $0x88, Z20, Z5, Z17
+	VSHUFF32X4       $0xdd, Z20, Z5, Z20
+	VSHUFF32X4       $0x88, Z13, Z9, Z5
+	VSHUFF32X4       $0xdd, Z13, Z9, Z13
+	VSHUFF32X4       $0x88, Z8, Z4, Z9
+	VSHUFF32X4       $0xdd, Z8, Z4, Z4
+	VSHUFF32X4       $0x88, Z16, Z12, Z8
+	VSHUFF32X4       $0xdd, Z16, Z12, Z12
+	VSHUFF32X4       $0x88, Z8, Z9, Z16
+	VSHUFF32X4       $0xdd, Z8, Z9, Z9
+	VSHUFF32X4       $0x88, Z12, Z4, Z8
+	VSHUFF32X4       $0xdd, Z12, Z4, Z4
+	VFMADD231PS.BCST (BX), Z14, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z16, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z18, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z6, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z6, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z5, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z5, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z8, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z7, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z7, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z9, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z3
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z4, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z4, Z3
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_2_loop
+
+turnedAVX512_2_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_2_done
+	MOVQ       DX, DI
+	MOVQ       $-1, R8
+	BZHIQ      DI, R8, R8
+	KMOVW      R8, K1
+	MOVQ       (SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z4
+	MOVQ       8(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z5
+	MOVQ       16(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z6
+	MOVQ       24(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z7
+	MOVQ       32(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z8
+	MOVQ       40(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z9
+	MOVQ       48(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z10
+	MOVQ       56(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z11
+	MOVQ       64(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z12
+	MOVQ       72(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z13
+	MOVQ       80(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z14
+	MOVQ       88(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z15
+	MOVQ       96(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z16
+	MOVQ       104(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z17
+	MOVQ       112(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z18
+	MOVQ       120(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z19
+	VUNPCKLPS  Z5, Z4, Z20
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKLPS  Z7, Z6, Z5
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPD  Z5, Z20, Z19
+	VUNPCKHPD  Z5, Z20, Z5
+	VUNPCKLPD  Z6, Z4, Z20
+	VUNPCKHPD  Z6, Z4, Z4
+	VUNPCKLPD  Z9, Z7, Z6
+	VUNPCKHPD  Z9, Z7, Z7
+	VUNPCKLPD  Z10, Z8, Z9
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z13, Z11, Z10
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z14, Z12, Z13
+	VUNPCKHPD  Z14, Z12, Z12
+	VUNPCKLPD  Z17, Z15, Z14
+	VUNPCKHPD  Z17, Z15, Z15
+	VUNPCKLPD  Z18, Z16, Z17
+	VUNPCKHPD  Z18, Z16, Z16
+	VSHUFF32X4 $0x88, Z6, Z19, Z18
+	VSHUFF32X4 $0xdd, Z6, Z19, Z6
+	VSHUFF32X4 $0x88, Z14, Z10, Z19
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z19, Z18, Z14
+	VSHUFF32X4 $0xdd, Z19, Z18, Z19
+	VSHUFF32X4 $0x88, Z10, Z6, Z18
+	VSHUFF32X4 $0xdd, Z10, Z6, Z10
+	VSHUFF32X4 $0x88, Z7, Z5, Z6
+	VSHUFF32X4 $0xdd, Z7, Z5, Z5
+	VSHUFF32X4 $0x88, Z15, Z11, Z7
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z7, Z6, Z15
+	VSHUFF32X4 $0xdd, Z7, Z6, Z7
+	VSHUFF32X4 $0x88, Z11, Z5, Z6
+	VSHUFF32X4 $0xdd, Z11, Z5, Z11
+	VSHUFF32X4 $0x88, Z9, Z20, Z5
+	VSHUFF32X4 $0xdd, Z9, Z20, Z9
+	VSHUFF32X4 $0x88, Z17, Z13, Z20
+	VSHUFF32X4 $0xdd, Z17, Z13, Z13
+	VSHUFF32X4 $0x88, Z20, Z5, Z17
+	VSHUFF32X4 $0xdd, Z20, Z5, Z20
+	VSHUFF32X4 $0x88, Z13, Z9, Z5
+	VSHUFF32X4 $0xdd, Z13, Z9, Z13
+	VSHUFF32X4 $0x88, Z8, Z4, Z9
+	VSHUFF32X4 $0xdd, Z8, Z4, Z4
+	VSHUFF32X4 $0x88, Z16, Z12, Z8
+	VSHUFF32X4 $0xdd, Z16, Z12, Z12
+	VSHUFF32X4 $0x88, Z8, Z9, Z16
+	VSHUFF32X4 $0xdd, Z8, Z9, Z9
+	VSHUFF32X4 $0x88, Z12, Z4, Z8
+	VSHUFF32X4 $0xdd, Z12, Z4, Z4
+	VMOVUPS    Z14, 256(SP)
+	VMOVUPS    Z15, 320(SP)
+	VMOVUPS    Z17, 384(SP)
+	VMOVUPS    Z16, 448(SP)
+	VMOVUPS    Z18, 512(SP)
+	VMOVUPS    Z6, 576(SP)
+	VMOVUPS    Z5, 640(SP)
+	VMOVUPS    Z8, 704(SP)
+	VMOVUPS    Z19, 768(SP)
+	VMOVUPS    Z7, 832(SP)
+	VMOVUPS    Z20, 896(SP)
+	VMOVUPS    Z9, 960(SP)
+	VMOVUPS    Z10, 1024(SP)
+	VMOVUPS    Z11, 1088(SP)
+	VMOVUPS    Z13, 1152(SP)
+	VMOVUPS    Z4, 1216(SP)
+	MOVQ       128(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z4
+	MOVQ       136(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z5
+	MOVQ       144(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z6
+	MOVQ       152(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z7
+	MOVQ       160(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z8
+	MOVQ       168(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z9
+	MOVQ       176(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z10
+	MOVQ       184(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z11
+	MOVQ       192(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z12
+	MOVQ       200(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z13
+	MOVQ       208(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z14
+	MOVQ       216(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z15
+	MOVQ       224(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z16
+	MOVQ       232(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z17
+	MOVQ       240(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z18
+	MOVQ       248(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z19
+	VUNPCKLPS  Z5, Z4, Z20
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKLPS  Z7, Z6, Z5
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPD  Z5, Z20, Z19
+	VUNPCKHPD  Z5, Z20, Z5
+	VUNPCKLPD  Z6, Z4, Z20
+	VUNPCKHPD  Z6, Z4, Z4
+	VUNPCKLPD  Z9, Z7, Z6
+	VUNPCKHPD  Z9, Z7, Z7
+	VUNPCKLPD  Z10, Z8, Z9
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z13, Z11, Z10
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z14, Z12, Z13
+	VUNPCKHPD  Z14, Z12, Z12
+	VUNPCKLPD  Z17, Z15, Z14
+	VUNPCKHPD  Z17, Z15, Z15
+	VUNPCKLPD  Z18, Z16, Z17
+	VUNPCKHPD  Z18, Z16, Z16
+	VSHUFF32X4 $0x88, Z6, Z19, Z18
+	VSHUFF32X4 $0xdd, Z6, Z19, Z6
+	VSHUFF32X4 $0x88, Z14, Z10, Z19
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z19, Z18, Z14
+	VSHUFF32X4 $0xdd, Z19, Z18, Z19
+	VSHUFF32X4 $0x88, Z10, Z6, Z18
+	VSHUFF32X4 $0xdd, Z10, Z6, Z10
+	VSHUFF32X4 $0x88, Z7, Z5, Z6
+	VSHUFF32X4 $0xdd, Z7, Z5, Z5
+	VSHUFF32X4 $0x88, Z15, Z11, Z7
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z7, Z6, Z15
+	VSHUFF32X4 $0xdd, Z7, Z6, Z7
+	VSHUFF32X4 $0x88, Z11, Z5, Z6
+	VSHUFF32X4 $0xdd, Z11, Z5, Z11
+	VSHUFF32X4 $0x88, Z9, Z20, Z5
+	VSHUFF32X4 $0xdd, Z9, Z20, Z9
+	VSHUFF32X4 $0x88, Z17, Z13, Z20
+	VSHUFF32X4 $0xdd, Z17, Z13, Z13
+	VSHUFF32X4 $0x88, Z20, Z5, Z17
+	VSHUFF32X4 $0xdd, Z20, Z5, Z20
+	VSHUFF32X4 $0x88, Z13, Z9, Z5
+	VSHUFF32X4 $0xdd, Z13, Z9, Z13
+	VSHUFF32X4 $0x88, Z8, Z4, Z9
+	VSHUFF32X4 $0xdd, Z8, Z4, Z4
+	VSHUFF32X4 $0x88, Z16, Z12, Z8
+	VSHUFF32X4 $0xdd, Z16, Z12, Z12
+	VSHUFF32X4 $0x88, Z8, Z9, Z16
+	VSHUFF32X4 $0xdd, Z8, Z9, Z9
+	VSHUFF32X4 $0x88, Z12, Z4, Z8
+	VSHUFF32X4 $0xdd, Z12, Z4, Z4
+	VMOVUPS    Z14, 1280(SP)
+	VMOVUPS    Z15, 1344(SP)
+	VMOVUPS    Z17, 1408(SP)
+	VMOVUPS    Z16, 1472(SP)
+	VMOVUPS    Z18, 1536(SP)
+	VMOVUPS    Z6, 1600(SP)
+	VMOVUPS    Z5, 1664(SP)
+	VMOVUPS    Z8, 1728(SP)
+	VMOVUPS    Z19, 1792(SP)
+	VMOVUPS    Z7, 1856(SP)
+	VMOVUPS    Z20, 1920(SP)
+	VMOVUPS    Z9, 1984(SP)
+	VMOVUPS    Z10, 2048(SP)
+	VMOVUPS    Z11, 2112(SP)
+	VMOVUPS    Z13, 2176(SP)
+	VMOVUPS    Z4, 2240(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_2_single:
+	VMOVUPS          (CX), Z4
+	VFMADD231PS.BCST (BX), Z4, Z0
+	VFMADD231PS.BCST (BX)(AX*1), Z4, Z2
+	VMOVUPS          1024(CX), Z4
+	VFMADD231PS.BCST (BX), Z4, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z4, Z3
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_2_single
+
+turnedAVX512_2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z4
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         SI, SI
+	CMPQ         AX, SI
+	CMOVQLT      SI, AX
+	MOVQ         $0x00000010, SI
+	CMPQ         AX, SI
+	CMOVQGT      SI, AX
+	MOVQ         $-1, SI
+	BZHIQ        AX, SI, SI
+	KMOVW        SI, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         BX, AX
+	SUBQ         $0x10, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x20, 16(AX)
+	JLE          turnedAVX512_2_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x80, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x80, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_2_moved
+	ADDQ         $0x80, 80(AX)
+
+turnedAVX512_2_moved:
+	CMPQ 16(AX), $0x20
+	JGE  turnedAVX512_2_group
+	JMP  turnedAVX512_2
+
+turnedAVX512_2_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_3:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 128(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x12
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 136(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x13
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 144(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x14
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 152(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x15
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 160(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x16
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 168(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x17
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 176(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x18
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 184(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x19
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 192(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 200(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 208(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 216(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 224(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 232(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 240(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x20
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 248(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x21
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_3_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_3_zero
+	SHLQ      $0x02, DX
+	MOVQ      BX, SI
+	SUBQ      $0x00, SI
+	XORQ      DI, DI
+	CMPQ      SI, DI
+	CMOVQLT   DI, SI
+	MOVQ      $0x00000010, DI
+	CMPQ      SI, DI
+	CMOVQGT   DI, SI
+	MOVQ      $-1, DI
+	BZHIQ     SI, DI, DI
+	KMOVW     DI, K1
+	MOVQ      CX, SI
+	VMOVUPS.Z (SI), K1, Z0
+	ADDQ      DX, SI
+	VMOVUPS.Z (SI), K1, Z2
+	ADDQ      DX, SI
+	VMOVUPS.Z (SI), K1, Z4
+	ADDQ      DX, SI
+	SUBQ      $0x10, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+
+turnedAVX512_3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_3_rest
+
+turnedAVX512_3_loop:
+	MOVQ             BX, DI
+	MOVQ             (SP), R8
+	VMOVUPS          (CX)(R8*1), Z6
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             8(SP), R8
+	VMOVUPS          (CX)(R8*1), Z7
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             16(SP), R8
+	VMOVUPS          (CX)(R8*1), Z8
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             24(SP), R8
+	VMOVUPS          (CX)(R8*1), Z9
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             32(SP), R8
+	VMOVUPS          (CX)(R8*1), Z10
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             40(SP), R8
+	VMOVUPS          (CX)(R8*1), Z11
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             48(SP), R8
+	VMOVUPS          (CX)(R8*1), Z12
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             56(SP), R8
+	VMOVUPS          (CX)(R8*1), Z13
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             64(SP), R8
+	VMOVUPS          (CX)(R8*1), Z14
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             72(SP), R8
+	VMOVUPS          (CX)(R8*1), Z15
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             80(SP), R8
+	VMOVUPS          (CX)(R8*1), Z16
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             88(SP), R8
+	VMOVUPS          (CX)(R8*1), Z17
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             96(SP), R8
+	VMOVUPS          (CX)(R8*1), Z18
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             104(SP), R8
+	VMOVUPS          (CX)(R8*1), Z19
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             112(SP), R8
+	VMOVUPS          (CX)(R8*1), Z20
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             120(SP), R8
+	VMOVUPS          (CX)(R8*1), Z21
+	PREFETCHT0       256(CX)(R8*1)
+	VUNPCKLPS        Z7, Z6, Z22
+	VUNPCKHPS        Z7, Z6, Z6
+	VUNPCKLPS        Z9, Z8, Z7
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPS        Z21, Z20, Z19
+	VUNPCKHPS        Z21, Z20, Z20
+	VUNPCKLPD        Z7, Z22, Z21
+	VUNPCKHPD        Z7, Z22, Z7
+	VUNPCKLPD        Z8, Z6, Z22
+	VUNPCKHPD        Z8, Z6, Z6
+	VUNPCKLPD        Z11, Z9, Z8
+	VUNPCKHPD        Z11, Z9, Z9
+	VUNPCKLPD        Z12, Z10, Z11
+	VUNPCKHPD        Z12, Z10, Z10
+	VUNPCKLPD        Z15, Z13, Z12
+	VUNPCKHPD        Z15, Z13, Z13
+	VUNPCKLPD        Z16, Z14, Z15
+	VUNPCKHPD        Z16, Z14, Z14
+	VUNPCKLPD        Z19, Z17, Z16
+	VUNPCKHPD        Z19, Z17, Z17
+	VUNPCKLPD        Z20, Z18, Z19
+	VUNPCKHPD        Z20, Z18, Z18
+	VSHUFF32X4       $0x88, Z8, Z21, Z20
+	VSHUFF32X4       $0xdd, Z8, Z21, Z8
+	VSHUFF32X4       $0x88, Z16, Z12, Z21
+	VSHUFF32X4       $0xdd, Z16, Z12, Z12
+	VSHUFF32X4       $0x88, Z21, Z20, Z16
+	VSHUFF32X4       $0xdd, Z21, Z20, Z21
+	VSHUFF32X4       $0x88, Z12, Z8, Z20
+	VSHUFF32X4       $0xdd, Z12, Z8, Z12
+	VSHUFF32X4       $0x88, Z9, Z7, Z8
+	VSHUFF32X4       $0xdd, Z9, Z7, Z7
+	VSHUFF32X4       $0x88, Z17, Z13, Z9
+	VSHUFF32X4       $0xdd, Z17, Z13, Z13
+	VSHUFF32X4       $0x88, Z9, Z8, Z17
+	VSHUFF32X4       $0xdd, Z9, Z8, Z9
+	VSHUFF32X4       $0x88, Z13, Z7, Z8
+	VSHUFF32X4       $0xdd, Z13, Z7, Z13
+	VSHUFF32X4       $0x88, Z11, Z22, Z7
+	VSHUFF32X4       $0xdd, Z11, Z22, Z11
+	VSHUFF32X4       $0x88, Z19, Z15, Z22
+	VSHUFF32X4       $0xdd, Z19, Z15, Z15
+	VSHUFF32X4       $0x88, Z22, Z7, Z19
+	VSHUFF32X4       $0xdd, Z22, Z7, Z22
+	VSHUFF32X4       $0x88, Z15, Z11, Z7
+	VSHUFF32X4       $0xdd, Z15, Z11, Z15
+	VSHUFF32X4       $0x88, Z10, Z6, Z11
+	VSHUFF32X4       $0xdd, Z10, Z6, Z6
+	VSHUFF32X4       $0x88, Z18, Z14, Z10
+	VSHUFF32X4       $0xdd, Z18, Z14, Z14
+	VSHUFF32X4       $0x88, Z10, Z11, Z18
+	VSHUFF32X4       $0xdd, Z10, Z11, Z11
+	VSHUFF32X4       $0x88, Z14, Z6, Z10
+	VSHUFF32X4       $0xdd, Z14, Z6, Z6
+	VFMADD231PS.BCST (DI), Z16, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z16, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z16, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z17, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z17, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z17, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z19, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z19, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z19, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z18, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z18, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z18, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z20, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z20, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z20, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z8, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z8, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z8, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z7, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z7, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z7, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z10, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z10, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z10, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z21, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z21, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z21, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z9, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z9, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z9, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z22, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z22, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z22, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z11, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z11, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z11, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z12, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z12, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z12, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z13, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z13, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z13, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z15, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z15, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z15, Z4
+	ADDQ             SI, DI
+	VFMADD231PS.BCST (DI), Z6, Z0
+	VFMADD231PS.BCST (DI)(AX*1), Z6, Z2
+	VFMADD231PS.BCST (DI)(AX*2), Z6, Z4
+	ADDQ             SI, DI
+	MOVQ             128(SP), DI
+	VMOVUPS          (CX)(DI*1), Z6
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             136(SP), DI
+	VMOVUPS          (CX)(DI*1), Z7
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             144(SP), DI
+	VMOVUPS          (CX)(DI*1), Z8
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             152(SP), DI
+	VMOVUPS          (CX)(DI*1), Z9
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             160(SP), DI
+	VMOVUPS          (CX)(DI*1), Z10
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             168(SP), DI
+	VMOVUPS          (CX)(DI*1), Z11
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             176(SP), DI
+	VMOVUPS          (CX)(DI*1), Z12
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             184(SP), DI
+	VMOVUPS          (CX)(DI*1), Z13
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             192(SP), DI
+	VMOVUPS          (CX)(DI*1), Z14
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             200(SP), DI
+	VMOVUPS          (CX)(DI*1), Z15
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             208(SP), DI
+	VMOVUPS          (CX)(DI*1), Z16
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             216(SP), DI
+	VMOVUPS          (CX)(DI*1), Z17
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             224(SP), DI
+	VMOVUPS          (CX)(DI*1), Z18
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             232(SP), DI
+	VMOVUPS          (CX)(DI*1), Z19
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             240(SP), DI
+	VMOVUPS          (CX)(DI*1), Z20
+	PREFETCHT0       256(CX)(DI*1)
+	MOVQ             248(SP), DI
+	VMOVUPS          (CX)(DI*1), Z21
+	PREFETCHT0       256(CX)(DI*1)
+	VUNPCKLPS        Z7, Z6, Z22
+	VUNPCKHPS        Z7, Z6, Z6
+	VUNPCKLPS        Z9, Z8, Z7
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPS        Z21, Z20, Z19
+	VUNPCKHPS        Z21, Z20, Z20
+	VUNPCKLPD        Z7, Z22, Z21
+	VUNPCKHPD        Z7, Z22, Z7
+	VUNPCKLPD        Z8, Z6, Z22
+	VUNPCKHPD        Z8, Z6, Z6
+	VUNPCKLPD        Z11, Z9, Z8
+	VUNPCKHPD        Z11, Z9, Z9
+	VUNPCKLPD        Z12, Z10, Z11
+	VUNPCKHPD        Z12, Z10, Z10
+	VUNPCKLPD        Z15, Z13, Z12
+	VUNPCKHPD        Z15, Z13, Z13
+	VUNPCKLPD        Z16, Z14, Z15
+	VUNPCKHPD        Z16, Z14, Z14
+	VUNPCKLPD        Z19, Z17, Z16
+	VUNPCKHPD        Z19, Z17, Z17
+	VUNPCKLPD        Z20, Z18, Z19
+	VUNPCKHPD        Z20, Z18, Z18
+	VSHUFF32X4       $0x88, Z8, Z21, Z20
+	VSHUFF32X4       $0xdd, Z8, Z21, Z8
+	VSHUFF32X4       $0x88, Z16, Z12, Z21
+	VSHUFF32X4       $0xdd, Z16, Z12, Z12
+	VSHUFF32X4       $0x88, Z21, Z20, Z16
+	VSHUFF32X4       $0xdd, Z21, Z20, Z21
+	VSHUFF32X4       $0x88, Z12, Z8, Z20
+	VSHUFF32X4       $0xdd, Z12, Z8, Z12
+	VSHUFF32X4       $0x88, Z9, Z7, Z8
+	VSHUFF32X4       $0xdd, Z9, Z7, Z7
+	VSHUFF32X4       $0x88, Z17, Z13, Z9
+	VSHUFF32X4       $0xdd, Z17, Z13, Z13
+	VSHUFF32X4       $0x88, Z9, Z8, Z17
+	VSHUFF32X4       $0xdd, Z9, Z8, Z9
+	VSHUFF32X4       $0x88, Z13, Z7, Z8
+	VSHUFF32X4       $0xdd, Z13, Z7, Z13
+	VSHUFF32X4       $0x88, Z11, Z22, Z7
+	VSHUFF32X4       $0xdd, Z11, Z22, Z11
+	VSHUFF32X4       $0x88, Z19, Z15, Z22
+	VSHUFF32X4       $0xdd, Z19, Z15, Z15
+	VSHUFF32X4       $0x88, Z22, Z7, Z19
+	VSHUFF32X4       $0xdd, Z22, Z7, Z22
+	VSHUFF32X4       $0x88, Z15, Z11, Z7
+	VSHUFF32X4       $0xdd, Z15, Z11, Z15
+	VSHUFF32X4       $0x88, Z10, Z6, Z11
+	VSHUFF32X4       $0xdd, Z10, Z6, Z6
+	VSHUFF32X4       $0x88, Z18, Z14, Z10
+	VSHUFF32X4       $0xdd, Z18, Z14, Z14
+	VSHUFF32X4       $0x88, Z10, Z11, Z18
+	VSHUFF32X4       $0xdd, Z10, Z11, Z11
+	VSHUFF32X4       $0x88, Z14, Z6, Z10
+	VSHUFF32X4       $0xdd, Z14, Z6, Z6
+	VFMADD231PS.BCST (BX), Z16, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z16, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z17, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z19, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z18, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z18, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z20, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z8, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z8, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z7, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z7, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z7, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z10, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z21, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z9, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z9, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z22, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z22, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z11, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z12, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z13, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z15, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z6, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z6, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z6, Z5
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_3_loop
+
+turnedAVX512_3_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_3_done
+	MOVQ       DX, DI
+	MOVQ       $-1, R8
+	BZHIQ      DI, R8, R8
+	KMOVW      R8, K1
+	MOVQ       (SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z6
+	MOVQ       8(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z7
+	MOVQ       16(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z8
+	MOVQ       24(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z9
+	MOVQ       32(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z10
+	MOVQ       40(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z11
+	MOVQ       48(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z12
+	MOVQ       56(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z13
+	MOVQ       64(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z14
+	MOVQ       72(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z15
+	MOVQ       80(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z16
+	MOVQ       88(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z17
+	MOVQ       96(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z18
+	MOVQ       104(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z19
+	MOVQ       112(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z20
+	MOVQ       120(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z21
+	VUNPCKLPS  Z7, Z6, Z22
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPS  Z21, Z20, Z19
+	VUNPCKHPS  Z21, Z20, Z20
+	VUNPCKLPD  Z7, Z22, Z21
+	VUNPCKHPD  Z7, Z22, Z7
+	VUNPCKLPD  Z8, Z6, Z22
+	VUNPCKHPD  Z8, Z6, Z6
+	VUNPCKLPD  Z11, Z9, Z8
+	VUNPCKHPD  Z11, Z9, Z9
+	VUNPCKLPD  Z12, Z10, Z11
+	VUNPCKHPD  Z12, Z10, Z10
+	VUNPCKLPD  Z15, Z13, Z12
+	VUNPCKHPD  Z15, Z13, Z13
+	VUNPCKLPD  Z16, Z14, Z15
+	VUNPCKHPD  Z16, Z14, Z14
+	VUNPCKLPD  Z19, Z17, Z16
+	VUNPCKHPD  Z19, Z17, Z17
+	VUNPCKLPD  Z20, Z18, Z19
+	VUNPCKHPD  Z20, Z18, Z18
+	VSHUFF32X4 $0x88, Z8, Z21, Z20
+	VSHUFF32X4 $0xdd, Z8, Z21, Z8
+	VSHUFF32X4 $0x88, Z16, Z12, Z21
+	VSHUFF32X4 $0xdd, Z16, Z12, Z12
+	VSHUFF32X4 $0x88, Z21, Z20, Z16
+	VSHUFF32X4 $0xdd, Z21, Z20, Z21
+	VSHUFF32X4 $0x88, Z12, Z8, Z20
+	VSHUFF32X4 $0xdd, Z12, Z8, Z12
+	VSHUFF32X4 $0x88, Z9, Z7, Z8
+	VSHUFF32X4 $0xdd, Z9, Z7, Z7
+	VSHUFF32X4 $0x88, Z17, Z13, Z9
+	VSHUFF32X4 $0xdd, Z17, Z13, Z13
+	VSHUFF32X4 $0x88, Z9, Z8, Z17
+	VSHUFF32X4 $0xdd, Z9, Z8, Z9
+	VSHUFF32X4 $0x88, Z13, Z7, Z8
+	VSHUFF32X4 $0xdd, Z13, Z7, Z13
+	VSHUFF32X4 $0x88, Z11, Z22, Z7
+	VSHUFF32X4 $0xdd, Z11, Z22, Z11
+	VSHUFF32X4 $0x88, Z19, Z15, Z22
+	VSHUFF32X4 $0xdd, Z19, Z15, Z15
+	VSHUFF32X4 $0x88, Z22, Z7, Z19
+	VSHUFF32X4 $0xdd, Z22, Z7, Z22
+	VSHUFF32X4 $0x88, Z15, Z11, Z7
+	VSHUFF32X4 $0xdd, Z15, Z11, Z15
+	VSHUFF32X4 $0x88, Z10, Z6, Z11
+	VSHUFF32X4 $0xdd, Z10, Z6, Z6
+	VSHUFF32X4 $0x88, Z18, Z14, Z10
+	VSHUFF32X4 $0xdd, Z18, Z14, Z14
+	VSHUFF32X4 $0x88, Z10, Z11, Z18
+	VSHUFF32X4 $0xdd, Z10, Z11, Z11
+	VSHUFF32X4 $0x88, Z14, Z6, Z10
+	VSHUFF32X4 $0xdd, Z14, Z6, Z6
+	VMOVUPS    Z16, 256(SP)
+	VMOVUPS    Z17, 320(SP)
+	VMOVUPS    Z19, 384(SP)
+	VMOVUPS    Z18, 448(SP)
+	VMOVUPS    Z20, 512(SP)
+	VMOVUPS    Z8, 576(SP)
+	VMOVUPS    Z7, 640(SP)
+	VMOVUPS    Z10, 704(SP)
+	VMOVUPS    Z21, 768(SP)
+	VMOVUPS    Z9, 832(SP)
+	VMOVUPS    Z22, 896(SP)
+	VMOVUPS    Z11, 960(SP)
+	VMOVUPS    Z12, 1024(SP)
+	VMOVUPS    Z13, 1088(SP)
+	VMOVUPS    Z15, 1152(SP)
+	VMOVUPS    Z6, 1216(SP)
+	MOVQ       128(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z6
+	MOVQ       136(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z7
+	MOVQ       144(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z8
+	MOVQ       152(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z9
+	MOVQ       160(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z10
+	MOVQ       168(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z11
+	MOVQ       176(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z12
+	MOVQ       184(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z13
+	MOVQ       192(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z14
+	MOVQ       200(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z15
+	MOVQ       208(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z16
+	MOVQ       216(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z17
+	MOVQ       224(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z18
+	MOVQ       232(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z19
+	MOVQ       240(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z20
+	MOVQ       248(SP), DI
+	VMOVUPS.Z  (CX)(DI*1), K1, Z21
+	VUNPCKLPS  Z7, Z6, Z22
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPS  Z21, Z20, Z19
+	VUNPCKHPS  Z21, Z20, Z20
+	VUNPCKLPD  Z7, Z22, Z21
+	VUNPCKHPD  Z7, Z22, Z7
+	VUNPCKLPD  Z8, Z6, Z22
+	VUNPCKHPD  Z8, Z6, Z6
+	VUNPCKLPD  Z11, Z9, Z8
+	VUNPCKHPD  Z11, Z9, Z9
+	VUNPCKLPD  Z12, Z10, Z11
+	VUNPCKHPD  Z12, Z10, Z10
+	VUNPCKLPD  Z15, Z13, Z12
+	VUNPCKHPD  Z15, Z13, Z13
+	VUNPCKLPD  Z16, Z14, Z15
+	VUNPCKHPD  Z16, Z14, Z14
+	VUNPCKLPD  Z19, Z17, Z16
+	VUNPCKHPD  Z19, Z17, Z17
+	VUNPCKLPD  Z20, Z18, Z19
+	VUNPCKHPD  Z20, Z18, Z18
+	VSHUFF32X4 $0x88, Z8, Z21, Z20
+	VSHUFF32X4 $0xdd, Z8, Z21, Z8
+	VSHUFF32X4 $0x88, Z16, Z12, Z21
+	VSHUFF32X4 $0xdd, Z16, Z12, Z12
+	VSHUFF32X4 $0x88, Z21, Z20, Z16
+	VSHUFF32X4 $0xdd, Z21, Z20, Z21
+	VSHUFF32X4 $0x88, Z12, Z8, Z20
+	VSHUFF32X4 $0xdd, Z12, Z8, Z12
+	VSHUFF32X4 $0x88, Z9, Z7, Z8
+	VSHUFF32X4 $0xdd, Z9, Z7, Z7
+	VSHUFF32X4 $0x88, Z17, Z13, Z9
+	VSHUFF32X4 $0xdd, Z17, Z13, Z13
+	VSHUFF32X4 $0x88, Z9, Z8, Z17
+	VSHUFF32X4 $0xdd, Z9, Z8, Z9
+	VSHUFF32X4 $0x88, Z13, Z7, Z8
+	VSHUFF32X4 $0xdd, Z13, Z7, Z13
+	VSHUFF32X4 $0x88, Z11, Z22, Z7
+	VSHUFF32X4 $0xdd, Z11, Z22, Z11
+	VSHUFF32X4 $0x88, Z19, Z15, Z22
+	VSHUFF32X4 $0xdd, Z19, Z15, Z15
+	VSHUFF32X4 $0x88, Z22, Z7, Z19
+	VSHUFF32X4 $0xdd, Z22, Z7, Z22
+	VSHUFF32X4 $0x88, Z15, Z11, Z7
+	VSHUFF32X4 $0xdd, Z15, Z11, Z15
+	VSHUFF32X4 $0x88, Z10, Z6, Z11
+	VSHUFF32X4 $0xdd, Z10, Z6, Z6
+	VSHUFF32X4 $0x88, Z18, Z14, Z10
+	VSHUFF32X4 $0xdd, Z18, Z14, Z14
+	VSHUFF32X4 $0x88, Z10, Z11, Z18
+	VSHUFF32X4 $0xdd, Z10, Z11, Z11
+	VSHUFF32X4 $0x88, Z14, Z6, Z10
+	VSHUFF32X4 $0xdd, Z14, Z6, Z6
+	VMOVUPS    Z16, 1280(SP)
+	VMOVUPS    Z17, 1344(SP)
+	VMOVUPS    Z19, 1408(SP)
+	VMOVUPS    Z18, 1472(SP)
+	VMOVUPS    Z20, 1536(SP)
+	VMOVUPS    Z8, 1600(SP)
+	VMOVUPS    Z7, 1664(SP)
+	VMOVUPS    Z10, 1728(SP)
+	VMOVUPS    Z21, 1792(SP)
+	VMOVUPS    Z9, 1856(SP)
+	VMOVUPS    Z22, 1920(SP)
+	VMOVUPS    Z11, 1984(SP)
+	VMOVUPS    Z12, 2048(SP)
+	VMOVUPS    Z13, 2112(SP)
+	VMOVUPS    Z15, 2176(SP)
+	VMOVUPS    Z6, 2240(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_3_single:
+	VMOVUPS          (CX), Z6
+	VFMADD231PS.BCST (BX), Z6, Z0
+	VFMADD231PS.BCST (BX)(AX*1), Z6, Z2
+	VFMADD231PS.BCST (BX)(AX*2), Z6, Z4
+	VMOVUPS          1024(CX), Z6
+	VFMADD231PS.BCST (BX), Z6, Z1
+	VFMADD231PS.BCST (BX)(AX*1), Z6, Z3
+	VFMADD231PS.BCST (BX)(AX*2), Z6, Z5
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_3_single
+
+turnedAVX512_3_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z6
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         SI, SI
+	CMPQ         AX, SI
+	CMOVQLT      SI, AX
+	MOVQ         $0x00000010, SI
+	CMPQ         AX, SI
+	CMOVQGT      SI, AX
+	MOVQ         $-1, SI
+	BZHIQ        AX, SI, SI
+	KMOVW        SI, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         BX, AX
+	SUBQ         $0x10, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x20, 16(AX)
+	JLE          turnedAVX512_3_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x80, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x80, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_3_moved
+	ADDQ         $0x80, 80(AX)
+
+turnedAVX512_3_moved:
+	CMPQ 16(AX), $0x20
+	JGE  turnedAVX512_3_group
+	JMP  turnedAVX512_3
+
+turnedAVX512_3_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_4:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 128(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x12
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 136(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x13
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 144(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x14
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 152(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x15
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 160(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x16
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 168(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x17
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 176(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x18
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 184(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x19
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 192(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 200(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 208(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 216(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 224(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 232(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x1f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 240(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x20
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 248(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x21
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_4_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_4_zero
+	SHLQ      $0x02, DX
+	MOVQ      BX, SI
+	SUBQ      $0x00, SI
+	XORQ      DI, DI
+	CMPQ      SI, DI
+	CMOVQLT   DI, SI
+	MOVQ      $0x00000010, DI
+	CMPQ      SI, DI
+	CMOVQGT   DI, SI
+	MOVQ      $-1, DI
+	BZHIQ     SI, DI, DI
+	KMOVW     DI, K1
+	MOVQ      CX, SI
+	VMOVUPS.Z (SI), K1, Z0
+	ADDQ      DX, SI
+	VMOVUPS.Z (SI), K1, Z2
+	ADDQ      DX, SI
+	VMOVUPS.Z (SI), K1, Z4
+	ADDQ      DX, SI
+	VMOVUPS.Z (SI), K1, Z6
+	ADDQ      DX, SI
+	SUBQ      $0x10, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+
+turnedAVX512_4_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_4_rest
+
+turnedAVX512_4_loop:
+	MOVQ             BX, R8
+	MOVQ             (SP), R9
+	VMOVUPS          (CX)(R9*1), Z8
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             8(SP), R9
+	VMOVUPS          (CX)(R9*1), Z9
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             16(SP), R9
+	VMOVUPS          (CX)(R9*1), Z10
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             24(SP), R9
+	VMOVUPS          (CX)(R9*1), Z11
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             32(SP), R9
+	VMOVUPS          (CX)(R9*1), Z12
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             40(SP), R9
+	VMOVUPS          (CX)(R9*1), Z13
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             48(SP), R9
+	VMOVUPS          (CX)(R9*1), Z14
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             56(SP), R9
+	VMOVUPS          (CX)(R9*1), Z15
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             64(SP), R9
+	VMOVUPS          (CX)(R9*1), Z16
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             72(SP), R9
+	VMOVUPS          (CX)(R9*1), Z17
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             80(SP), R9
+	VMOVUPS          (CX)(R9*1), Z18
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             88(SP), R9
+	VMOVUPS          (CX)(R9*1), Z19
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             96(SP), R9
+	VMOVUPS          (CX)(R9*1), Z20
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             104(SP), R9
+	VMOVUPS          (CX)(R9*1), Z21
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             112(SP), R9
+	VMOVUPS          (CX)(R9*1), Z22
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             120(SP), R9
+	VMOVUPS          (CX)(R9*1), Z23
+	PREFETCHT0       256(CX)(R9*1)
+	VUNPCKLPS        Z9, Z8, Z24
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPS        Z21, Z20, Z19
+	VUNPCKHPS        Z21, Z20, Z20
+	VUNPCKLPS        Z23, Z22, Z21
+	VUNPCKHPS        Z23, Z22, Z22
+	VUNPCKLPD        Z9, Z24, Z23
+	VUNPCKHPD        Z9, Z24, Z9
+	VUNPCKLPD        Z10, Z8, Z24
+	VUNPCKHPD        Z10, Z8, Z8
+	VUNPCKLPD        Z13, Z11, Z10
+	VUNPCKHPD        Z13, Z11, Z11
+	VUNPCKLPD        Z14, Z12, Z13
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z17, Z15, Z14
+	VUNPCKHPD        Z17, Z15, Z15
+	VUNPCKLPD        Z18, Z16, Z17
+	VUNPCKHPD        Z18, Z16, Z16
+	VUNPCKLPD        Z21, Z19, Z18
+	VUNPCKHPD        Z21, Z19, Z19
+	VUNPCKLPD        Z22, Z20, Z21
+	VUNPCKHPD        Z22, Z20, Z20
+	VSHUFF32X4       $0x88, Z10, Z23, Z22
+	VSHUFF32X4       $0xdd, Z10, Z23, Z10
+	VSHUFF32X4       $0x88, Z18, Z14, Z23
+	VSHUFF32X4       $0xdd, Z18, Z14, Z14
+	VSHUFF32X4       $0x88, Z23, Z22, Z18
+	VSHUFF32X4       $0xdd, Z23, Z22, Z23
+	VSHUFF32X4       $0x88, Z14, Z10, Z22
+	VSHUFF32X4       $0xdd, Z14, Z10, Z14
+	VSHUFF32X4       $0x88, Z11, Z9, Z10
+	VSHUFF32X4       $0xdd, Z11, Z9, Z9
+	VSHUFF32X4       $0x88, Z19, Z15, Z11
+	VSHUFF32X4       $0xdd, Z19, Z15, Z15
+	VSHUFF32X4       $0x88, Z11, Z10, Z19
+	VSHUFF32X4       $0xdd, Z11, Z10, Z11
+	VSHUFF32X4       $0x88, Z15, Z9, Z10
+	VSHUFF32X4       $0xdd, Z15, Z9, Z15
+	VSHUFF32X4       $0x88, Z13, Z24, Z9
+	VSHUFF32X4       $0xdd, Z13, Z24, Z13
+	VSHUFF32X4       $0x88, Z21, Z17, Z24
+	VSHUFF32X4       $0xdd, Z21, Z17, Z17
+	VSHUFF32X4       $0x88, Z24, Z9, Z21
+	VSHUFF32X4       $0xdd, Z24, Z9, Z24
+	VSHUFF32X4       $0x88, Z17, Z13, Z9
+	VSHUFF32X4       $0xdd, Z17, Z13, Z17
+	VSHUFF32X4       $0x88, Z12, Z8, Z13
+	VSHUFF32X4       $0xdd, Z12, Z8, Z8
+	VSHUFF32X4       $0x88, Z20, Z16, Z12
+	VSHUFF32X4       $0xdd, Z20, Z16, Z16
+	VSHUFF32X4       $0x88, Z12, Z13, Z20
+	VSHUFF32X4       $0xdd, Z12, Z13, Z13
+	VSHUFF32X4       $0x88, Z16, Z8, Z12
+	VSHUFF32X4       $0xdd, Z16, Z8, Z8
+	VFMADD231PS.BCST (R8), Z18, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z18, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z18, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z18, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z19, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z19, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z19, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z19, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z21, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z21, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z21, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z21, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z20, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z20, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z20, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z20, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z22, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z22, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z22, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z22, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z10, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z10, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z10, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z10, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z9, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z9, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z9, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z9, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z12, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z12, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z12, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z12, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z23, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z23, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z23, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z23, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z11, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z11, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z11, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z11, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z24, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z24, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z24, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z24, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z13, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z13, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z13, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z13, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z14, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z14, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z14, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z14, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z15, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z15, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z15, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z15, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z17, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z17, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z17, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z17, Z6
+	ADDQ             SI, R8
+	VFMADD231PS.BCST (R8), Z8, Z0
+	VFMADD231PS.BCST (R8)(DI*1), Z8, Z2
+	VFMADD231PS.BCST (R8)(DI*2), Z8, Z4
+	VFMADD231PS.BCST (R8)(AX*1), Z8, Z6
+	ADDQ             SI, R8
+	MOVQ             128(SP), R8
+	VMOVUPS          (CX)(R8*1), Z8
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             136(SP), R8
+	VMOVUPS          (CX)(R8*1), Z9
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             144(SP), R8
+	VMOVUPS          (CX)(R8*1), Z10
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             152(SP), R8
+	VMOVUPS          (CX)(R8*1), Z11
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             160(SP), R8
+	VMOVUPS          (CX)(R8*1), Z12
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             168(SP), R8
+	VMOVUPS          (CX)(R8*1), Z13
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             176(SP), R8
+	VMOVUPS          (CX)(R8*1), Z14
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             184(SP), R8
+	VMOVUPS          (CX)(R8*1), Z15
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             192(SP), R8
+	VMOVUPS          (CX)(R8*1), Z16
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             200(SP), R8
+	VMOVUPS          (CX)(R8*1), Z17
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             208(SP), R8
+	VMOVUPS          (CX)(R8*1), Z18
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             216(SP), R8
+	VMOVUPS          (CX)(R8*1), Z19
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             224(SP), R8
+	VMOVUPS          (CX)(R8*1), Z20
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             232(SP), R8
+	VMOVUPS          (CX)(R8*1), Z21
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             240(SP), R8
+	VMOVUPS          (CX)(R8*1), Z22
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             248(SP), R8
+	VMOVUPS          (CX)(R8*1), Z23
+	PREFETCHT0       256(CX)(R8*1)
+	VUNPCKLPS        Z9, Z8, Z24
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPS        Z21, Z20, Z19
+	VUNPCKHPS        Z21, Z20, Z20
+	VUNPCKLPS        Z23, Z22, Z21
+	VUNPCKHPS        Z23, Z22, Z22
+	VUNPCKLPD        Z9, Z24, Z23
+	VUNPCKHPD        Z9, Z24, Z9
+	VUNPCKLPD        Z10, Z8, Z24
+	VUNPCKHPD        Z10, Z8, Z8
+	VUNPCKLPD        Z13, Z11, Z10
+	VUNPCKHPD        Z13, Z11, Z11
+	VUNPCKLPD        Z14, Z12, Z13
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z17, Z15, Z14
+	VUNPCKHPD        Z17, Z15, Z15
+	VUNPCKLPD        Z18, Z16, Z17
+	VUNPCKHPD        Z18, Z16, Z16
+	VUNPCKLPD        Z21, Z19, Z18
+	VUNPCKHPD        Z21, Z19, Z19
+	VUNPCKLPD        Z22, Z20, Z21
+	VUNPCKHPD        Z22, Z20, Z20
+	VSHUFF32X4       $0x88, Z10, Z23, Z22
+	VSHUFF32X4       $0xdd, Z10, Z23, Z10
+	VSHUFF32X4       $0x88, Z18, Z14, Z23
+	VSHUFF32X4       $0xdd, Z18, Z14, Z14
+	VSHUFF32X4       $0x88, Z23, Z22, Z18
+	VSHUFF32X4       $0xdd, Z23, Z22, Z23
+	VSHUFF32X4       $0x88, Z14, Z10, Z22
+	VSHUFF32X4       $0xdd, Z14, Z10, Z14
+	VSHUFF32X4       $0x88, Z11, Z9, Z10
+	VSHUFF32X4       $0xdd, Z11, Z9, Z9
+	VSHUFF32X4       $0x88, Z19, Z15, Z11
+	VSHUFF32X4       $0xdd, Z19, Z15, Z15
+	VSHUFF32X4       $0x88, Z11, Z10, Z19
+	VSHUFF32X4       $0xdd, Z11, Z10, Z11
+	VSHUFF32X4       $0x88, Z15, Z9, Z10
+	VSHUFF32X4       $0xdd, Z15, Z9, Z15
+	VSHUFF32X4       $0x88, Z13, Z24, Z9
+	VSHUFF32X4       $0xdd, Z13, Z24, Z13
+	VSHUFF32X4       $0x88, Z21, Z17, Z24
+	VSHUFF32X4       $0xdd, Z21, Z17, Z17
+	VSHUFF32X4       $0x88, Z24, Z9, Z21
+	VSHUFF32X4       $0xdd, Z24, Z9, Z24
+	VSHUFF32X4       $0x88, Z17, Z13, Z9
+	VSHUFF32X4       $0xdd, Z17, Z13, Z17
+	VSHUFF32X4       $0x88, Z12, Z8, Z13
+	VSHUFF32X4       $0xdd, Z12, Z8, Z8
+	VSHUFF32X4       $0x88, Z20, Z16, Z12
+	VSHUFF32X4       $0xdd, Z20, Z16, Z16
+	VSHUFF32X4       $0x88, Z12, Z13, Z20
+	VSHUFF32X4       $0xdd, Z12, Z13, Z13
+	VSHUFF32X4       $0x88, Z16, Z8, Z12
+	VSHUFF32X4       $0xdd, Z16, Z8, Z8
+	VFMADD231PS.BCST (BX), Z18, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z18, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z19, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z20, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z22, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z22, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z10, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z9, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z9, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z23, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z23, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z23, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z23, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z24, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z24, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z24, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z24, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z13, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z14, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z14, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z15, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z17, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z8, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z8, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z7
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_4_loop
+
+turnedAVX512_4_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_4_done
+	MOVQ       DX, R8
+	MOVQ       $-1, R9
+	BZHIQ      R8, R9, R9
+	KMOVW      R9, K1
+	MOVQ       (SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z8
+	MOVQ       8(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z9
+	MOVQ       16(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z10
+	MOVQ       24(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z11
+	MOVQ       32(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z12
+	MOVQ       40(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z13
+	MOVQ       48(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z14
+	MOVQ       56(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z15
+	MOVQ       64(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z16
+	MOVQ       72(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z17
+	MOVQ       80(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z18
+	MOVQ       88(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z19
+	MOVQ       96(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z20
+	MOVQ       104(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z21
+	MOVQ       112(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z22
+	MOVQ       120(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z23
+	VUNPCKLPS  Z9, Z8, Z24
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPS  Z21, Z20, Z19
+	VUNPCKHPS  Z21, Z20, Z20
+	VUNPCKLPS  Z23, Z22, Z21
+	VUNPCKHPS  Z23, Z22, Z22
+	VUNPCKLPD  Z9, Z24, Z23
+	VUNPCKHPD  Z9, Z24, Z9
+	VUNPCKLPD  Z10, Z8, Z24
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z13, Z11, Z10
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z14, Z12, Z13
+	VUNPCKHPD  Z14, Z12, Z12
+	VUNPCKLPD  Z17, Z15, Z14
+	VUNPCKHPD  Z17, Z15, Z15
+	VUNPCKLPD  Z18, Z16, Z17
+	VUNPCKHPD  Z18, Z16, Z16
+	VUNPCKLPD  Z21, Z19, Z18
+	VUNPCKHPD  Z21, Z19, Z19
+	VUNPCKLPD  Z22, Z20, Z21
+	VUNPCKHPD  Z22, Z20, Z20
+	VSHUFF32X4 $0x88, Z10, Z23, Z22
+	VSHUFF32X4 $0xdd, Z10, Z23, Z10
+	VSHUFF32X4 $0x88, Z18, Z14, Z23
+	VSHUFF32X4 $0xdd, Z18, Z14, Z14
+	VSHUFF32X4 $0x88, Z23, Z22, Z18
+	VSHUFF32X4 $0xdd, Z23, Z22, Z23
+	VSHUFF32X4 $0x88, Z14, Z10, Z22
+	VSHUFF32X4 $0xdd, Z14, Z10, Z14
+	VSHUFF32X4 $0x88, Z11, Z9, Z10
+	VSHUFF32X4 $0xdd, Z11, Z9, Z9
+	VSHUFF32X4 $0x88, Z19, Z15, Z11
+	VSHUFF32X4 $0xdd, Z19, Z15, Z15
+	VSHUFF32X4 $0x88, Z11, Z10, Z19
+	VSHUFF32X4 $0xdd, Z11, Z10, Z11
+	VSHUFF32X4 $0x88, Z15, Z9, Z10
+	VSHUFF32X4 $0xdd, Z15, Z9, Z15
+	VSHUFF32X4 $0x88, Z13, Z24, Z9
+	VSHUFF32X4 $0xdd, Z13, Z24, Z13
+	VSHUFF32X4 $0x88, Z21, Z17, Z24
+	VSHUFF32X4 $0xdd, Z21, Z17, Z17
+	VSHUFF32X4 $0x88, Z24, Z9, Z21
+	VSHUFF32X4 $0xdd, Z24, Z9, Z24
+	VSHUFF32X4 $0x88, Z17, Z13, Z9
+	VSHUFF32X4 $0xdd, Z17, Z13, Z17
+	VSHUFF32X4 $0x88, Z12, Z8, Z13
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z20, Z16, Z12
+	VSHUFF32X4 $0xdd, Z20, Z16, Z16
+	VSHUFF32X4 $0x88, Z12, Z13, Z20
+	VSHUFF32X4 $0xdd, Z12, Z13, Z13
+	VSHUFF32X4 $0x88, Z16, Z8, Z12
+	VSHUFF32X4 $0xdd, Z16, Z8, Z8
+	VMOVUPS    Z18, 256(SP)
+	VMOVUPS    Z19, 320(SP)
+	VMOVUPS    Z21, 384(SP)
+	VMOVUPS    Z20, 448(SP)
+	VMOVUPS    Z22, 512(SP)
+	VMOVUPS    Z10, 576(SP)
+	VMOVUPS    Z9, 640(SP)
+	VMOVUPS    Z12, 704(SP)
+	VMOVUPS    Z23, 768(SP)
+	VMOVUPS    Z11, 832(SP)
+	VMOVUPS    Z24, 896(SP)
+	VMOVUPS    Z13, 960(SP)
+	VMOVUPS    Z14, 1024(SP)
+	VMOVUPS    Z15, 1088(SP)
+	VMOVUPS    Z17, 1152(SP)
+	VMOVUPS    Z8, 1216(SP)
+	MOVQ       128(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z8
+	MOVQ       136(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z9
+	MOVQ       144(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z10
+	MOVQ       152(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z11
+	MOVQ       160(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z12
+	MOVQ       168(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z13
+	MOVQ       176(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z14
+	MOVQ       184(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z15
+	MOVQ       192(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z16
+	MOVQ       200(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z17
+	MOVQ       208(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z18
+	MOVQ       216(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z19
+	MOVQ       224(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z20
+	MOVQ       232(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z21
+	MOVQ       240(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z22
+	MOVQ       248(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z23
+	VUNPCKLPS  Z9, Z8, Z24
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPS  Z21, Z20, Z19
+	VUNPCKHPS  Z21, Z20, Z20
+	VUNPCKLPS  Z23, Z22, Z21
+	VUNPCKHPS  Z23, Z22, Z22
+	VUNPCKLPD  Z9, Z24, Z23
+	VUNPCKHPD  Z9, Z24, Z9
+	VUNPCKLPD  Z10, Z8, Z24
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z13, Z11, Z10
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z14, Z12, Z13
+	VUNPCKHPD  Z14, Z12, Z12
+	VUNPCKLPD  Z17, Z15, Z14
+	VUNPCKHPD  Z17, Z15, Z15
+	VUNPCKLPD  Z18, Z16, Z17
+	VUNPCKHPD  Z18, Z16, Z16
+	VUNPCKLPD  Z21, Z19, Z18
+	VUNPCKHPD  Z21, Z19, Z19
+	VUNPCKLPD  Z22, Z20, Z21
+	VUNPCKHPD  Z22, Z20, Z20
+	VSHUFF32X4 $0x88, Z10, Z23, Z22
+	VSHUFF32X4 $0xdd, Z10, Z23, Z10
+	VSHUFF32X4 $0x88, Z18, Z14, Z23
+	VSHUFF32X4 $0xdd, Z18, Z14, Z14
+	VSHUFF32X4 $0x88, Z23, Z22, Z18
+	VSHUFF32X4 $0xdd, Z23, Z22, Z23
+	VSHUFF32X4 $0x88, Z14, Z10, Z22
+	VSHUFF32X4 $0xdd, Z14, Z10, Z14
+	VSHUFF32X4 $0x88, Z11, Z9, Z10
+	VSHUFF32X4 $0xdd, Z11, Z9, Z9
+	VSHUFF32X4 $0x88, Z19, Z15, Z11
+	VSHUFF32X4 $0xdd, Z19, Z15, Z15
+	VSHUFF32X4 $0x88, Z11, Z10, Z19
+	VSHUFF32X4 $0xdd, Z11, Z10, Z11
+	VSHUFF32X4 $0x88, Z15, Z9, Z10
+	VSHUFF32X4 $0xdd, Z15, Z9, Z15
+	VSHUFF32X4 $0x88, Z13, Z24, Z9
+	VSHUFF32X4 $0xdd, Z13, Z24, Z13
+	VSHUFF32X4 $0x88, Z21, Z17, Z24
+	VSHUFF32X4 $0xdd, Z21, Z17, Z17
+	VSHUFF32X4 $0x88, Z24, Z9, Z21
+	VSHUFF32X4 $0xdd, Z24, Z9, Z24
+	VSHUFF32X4 $0x88, Z17, Z13, Z9
+	VSHUFF32X4 $0xdd, Z17, Z13, Z17
+	VSHUFF32X4 $0x88, Z12, Z8, Z13
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z20, Z16, Z12
+	VSHUFF32X4 $0xdd, Z20, Z16, Z16
+	VSHUFF32X4 $0x88, Z12, Z13, Z20
+	VSHUFF32X4 $0xdd, Z12, Z13, Z13
+	VSHUFF32X4 $0x88, Z16, Z8, Z12
+	VSHUFF32X4 $0xdd, Z16, Z8, Z8
+	VMOVUPS    Z18, 1280(SP)
+	VMOVUPS    Z19, 1344(SP)
+	VMOVUPS    Z21, 1408(SP)
+	VMOVUPS    Z20, 1472(SP)
+	VMOVUPS    Z22, 1536(SP)
+	VMOVUPS    Z10, 1600(SP)
+	VMOVUPS    Z9, 1664(SP)
+	VMOVUPS    Z12, 1728(SP)
+	VMOVUPS    Z23, 1792(SP)
+	VMOVUPS    Z11, 1856(SP)
+	VMOVUPS    Z24, 1920(SP)
+	VMOVUPS    Z13, 1984(SP)
+	VMOVUPS    Z14, 2048(SP)
+	VMOVUPS    Z15, 2112(SP)
+	VMOVUPS    Z17, 2176(SP)
+	VMOVUPS    Z8, 2240(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_4_single:
+	VMOVUPS          (CX), Z8
+	VFMADD231PS.BCST (BX), Z8, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z2
+	VFMADD231PS.BCST (BX)(DI*2), Z8, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z6
+	VMOVUPS          1024(CX), Z8
+	VFMADD231PS.BCST (BX), Z8, Z1
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z3
+	VFMADD231PS.BCST (BX)(DI*2), Z8, Z5
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z7
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_4_single
+
+turnedAVX512_4_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z8
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         SI, SI
+	CMPQ         AX, SI
+	CMOVQLT      SI, AX
+	MOVQ         $0x00000010, SI
+	CMPQ         AX, SI
+	CMOVQGT      SI, AX
+	MOVQ         $-1, SI
+	BZHIQ        AX, SI, SI
+	KMOVW        SI, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         BX, AX
+	SUBQ         $0x10, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         DX, AX
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x20, 16(AX)
+	JLE          turnedAVX512_4_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x80, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x80, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_4_moved
+	ADDQ         $0x80, 80(AX)
+
+turnedAVX512_4_moved:
+	CMPQ 16(AX), $0x20
+	JGE  turnedAVX512_4_group
+	JMP  turnedAVX512_4
+
+turnedAVX512_4_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_5:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_5_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_5_zero
+	SHLQ      $0x02, DX
+	SUBQ      $0x00, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+
+turnedAVX512_5_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_5_rest
+
+turnedAVX512_5_loop:
+	MOVQ             (SP), R8
+	VMOVUPS          (CX)(R8*1), Z5
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             8(SP), R8
+	VMOVUPS          (CX)(R8*1), Z6
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             16(SP), R8
+	VMOVUPS          (CX)(R8*1), Z7
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             24(SP), R8
+	VMOVUPS          (CX)(R8*1), Z8
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             32(SP), R8
+	VMOVUPS          (CX)(R8*1), Z9
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             40(SP), R8
+	VMOVUPS          (CX)(R8*1), Z10
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             48(SP), R8
+	VMOVUPS          (CX)(R8*1), Z11
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             56(SP), R8
+	VMOVUPS          (CX)(R8*1), Z12
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             64(SP), R8
+	VMOVUPS          (CX)(R8*1), Z13
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             72(SP), R8
+	VMOVUPS          (CX)(R8*1), Z14
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             80(SP), R8
+	VMOVUPS          (CX)(R8*1), Z15
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             88(SP), R8
+	VMOVUPS          (CX)(R8*1), Z16
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             96(SP), R8
+	VMOVUPS          (CX)(R8*1), Z17
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             104(SP), R8
+	VMOVUPS          (CX)(R8*1), Z18
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             112(SP), R8
+	VMOVUPS          (CX)(R8*1), Z19
+	PREFETCHT0       256(CX)(R8*1)
+	MOVQ             120(SP), R8
+	VMOVUPS          (CX)(R8*1), Z20
+	PREFETCHT0       256(CX)(R8*1)
+	VUNPCKLPS        Z6, Z5, Z21
+	VUNPCKHPS        Z6, Z5, Z5
+	VUNPCKLPS        Z8, Z7, Z6
+	VUNPCKHPS        Z8, Z7, Z7
+	VUNPCKLPS        Z10, Z9, Z8
+	VUNPCKHPS        Z10, Z9, Z9
+	VUNPCKLPS        Z12, Z11, Z10
+	VUNPCKHPS        Z12, Z11, Z11
+	VUNPCKLPS        Z14, Z13, Z12
+	VUNPCKHPS        Z14, Z13, Z13
+	VUNPCKLPS        Z16, Z15, Z14
+	VUNPCKHPS        Z16, Z15, Z15
+	VUNPCKLPS        Z18, Z17, Z16
+	VUNPCKHPS        Z18, Z17, Z17
+	VUNPCKLPS        Z20, Z19, Z18
+	VUNPCKHPS        Z20, Z19, Z19
+	VUNPCKLPD        Z6, Z21, Z20
+	VUNPCKHPD        Z6, Z21, Z6
+	VUNPCKLPD        Z7, Z5, Z21
+	VUNPCKHPD        Z7, Z5, Z5
+	VUNPCKLPD        Z10, Z8, Z7
+	VUNPCKHPD        Z10, Z8, Z8
+	VUNPCKLPD        Z11, Z9, Z10
+	VUNPCKHPD        Z11, Z9, Z9
+	VUNPCKLPD        Z14, Z12, Z11
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z15, Z13, Z14
+	VUNPCKHPD        Z15, Z13, Z13
+	VUNPCKLPD        Z18, Z16, Z15
+	VUNPCKHPD        Z18, Z16, Z16
+	VUNPCKLPD        Z19, Z17, Z18
+	VUNPCKHPD        Z19, Z17, Z17
+	VSHUFF32X4       $0x88, Z7, Z20, Z19
+	VSHUFF32X4       $0xdd, Z7, Z20, Z7
+	VSHUFF32X4       $0x88, Z15, Z11, Z20
+	VSHUFF32X4       $0xdd, Z15, Z11, Z11
+	VSHUFF32X4       $0x88, Z20, Z19, Z15
+	VSHUFF32X4       $0xdd, Z20, Z19, Z20
+	VSHUFF32X4       $0x88, Z11, Z7, Z19
+	VSHUFF32X4       $0xdd, Z11, Z7, Z11
+	VSHUFF32X4       $0x88, Z8, Z6, Z7
+	VSHUFF32X4       $0xdd, Z8, Z6, Z6
+	VSHUFF32X4       $0x88, Z16, Z12, Z8
+	VSHUFF32X4       $0xdd, Z16, Z12, Z12
+	VSHUFF32X4       $0x88, Z8, Z7, Z16
+	VSHUFF32X4       $0xdd, Z8, Z7, Z8
+	VSHUFF32X4       $0x88, Z12, Z6, Z7
+	VSHUFF32X4       $0xdd, Z12, Z6, Z12
+	VSHUFF32X4       $0x88, Z10, Z21, Z6
+	VSHUFF32X4       $0xdd, Z10, Z21, Z10
+	VSHUFF32X4       $0x88, Z18, Z14, Z21
+	VSHUFF32X4       $0xdd, Z18, Z14, Z14
+	VSHUFF32X4       $0x88, Z21, Z6, Z18
+	VSHUFF32X4       $0xdd, Z21, Z6, Z21
+	VSHUFF32X4       $0x88, Z14, Z10, Z6
+	VSHUFF32X4       $0xdd, Z14, Z10, Z14
+	VSHUFF32X4       $0x88, Z9, Z5, Z10
+	VSHUFF32X4       $0xdd, Z9, Z5, Z5
+	VSHUFF32X4       $0x88, Z17, Z13, Z9
+	VSHUFF32X4       $0xdd, Z17, Z13, Z13
+	VSHUFF32X4       $0x88, Z9, Z10, Z17
+	VSHUFF32X4       $0xdd, Z9, Z10, Z10
+	VSHUFF32X4       $0x88, Z13, Z5, Z9
+	VSHUFF32X4       $0xdd, Z13, Z5, Z5
+	VFMADD231PS.BCST (BX), Z15, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z15, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z15, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z16, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z16, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z16, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z18, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z18, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z18, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z18, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z17, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z17, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z17, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z19, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z19, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z19, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z7, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z7, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z7, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z7, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z7, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z6, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z6, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z6, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z6, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z6, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z9, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z9, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z9, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z9, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z20, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z20, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z20, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z8, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z8, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z8, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z21, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z10, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z11, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z14, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z14, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z14, Z4
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z5, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z5, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z5, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z5, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z5, Z4
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_5_loop
+
+turnedAVX512_5_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_5_done
+	MOVQ       DX, R8
+	MOVQ       $-1, R9
+	BZHIQ      R8, R9, R9
+	KMOVW      R9, K1
+	MOVQ       (SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z5
+	MOVQ       8(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z6
+	MOVQ       16(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z7
+	MOVQ       24(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z8
+	MOVQ       32(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z9
+	MOVQ       40(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z10
+	MOVQ       48(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z11
+	MOVQ       56(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z12
+	MOVQ       64(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z13
+	MOVQ       72(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z14
+	MOVQ       80(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z15
+	MOVQ       88(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z16
+	MOVQ       96(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z17
+	MOVQ       104(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z18
+	MOVQ       112(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z19
+	MOVQ       120(SP), R8
+	VMOVUPS.Z  (CX)(R8*1), K1, Z20
+	VUNPCKLPS  Z6, Z5, Z21
+	VUNPCKHPS  Z6, Z5, Z5
+	VUNPCKLPS  Z8, Z7, Z6
+	VUNPCKHPS  Z8, Z7, Z7
+	VUNPCKLPS  Z10, Z9, Z8
+	VUNPCKHPS  Z10, Z9, Z9
+	VUNPCKLPS  Z12, Z11, Z10
+	VUNPCKHPS  Z12, Z11, Z11
+	VUNPCKLPS  Z14, Z13, Z12
+	VUNPCKHPS  Z14, Z13, Z13
+	VUNPCKLPS  Z16, Z15, Z14
+	VUNPCKHPS  Z16, Z15, Z15
+	VUNPCKLPS  Z18, Z17, Z16
+	VUNPCKHPS  Z18, Z17, Z17
+	VUNPCKLPS  Z20, Z19, Z18
+	VUNPCKHPS  Z20, Z19, Z19
+	VUNPCKLPD  Z6, Z21, Z20
+	VUNPCKHPD  Z6, Z21, Z6
+	VUNPCKLPD  Z7, Z5, Z21
+	VUNPCKHPD  Z7, Z5, Z5
+	VUNPCKLPD  Z10, Z8, Z7
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z11, Z9, Z10
+	VUNPCKHPD  Z11, Z9, Z9
+	VUNPCKLPD  Z14, Z12, Z11
+	VUNPCKHPD  Z14, Z12, Z12
+	VUNPCKLPD  Z15, Z13, Z14
+	VUNPCKHPD  Z15, Z13, Z13
+	VUNPCKLPD  Z18, Z16, Z15
+	VUNPCKHPD  Z18, Z16, Z16
+	VUNPCKLPD  Z19, Z17, Z18
+	VUNPCKHPD  Z19, Z17, Z17
+	VSHUFF32X4 $0x88, Z7, Z20, Z19
+	VSHUFF32X4 $0xdd, Z7, Z20, Z7
+	VSHUFF32X4 $0x88, Z15, Z11, Z20
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z20, Z19, Z15
+	VSHUFF32X4 $0xdd, Z20, Z19, Z20
+	VSHUFF32X4 $0x88, Z11, Z7, Z19
+	VSHUFF32X4 $0xdd, Z11, Z7, Z11
+	VSHUFF32X4 $0x88, Z8, Z6, Z7
+	VSHUFF32X4 $0xdd, Z8, Z6, Z6
+	VSHUFF32X4 $0x88, Z16, Z12, Z8
+	VSHUFF32X4 $0xdd, Z16, Z12, Z12
+	VSHUFF32X4 $0x88, Z8, Z7, Z16
+	VSHUFF32X4 $0xdd, Z8, Z7, Z8
+	VSHUFF32X4 $0x88, Z12, Z6, Z7
+	VSHUFF32X4 $0xdd, Z12, Z6, Z12
+	VSHUFF32X4 $0x88, Z10, Z21, Z6
+	VSHUFF32X4 $0xdd, Z10, Z21, Z10
+	VSHUFF32X4 $0x88, Z18, Z14, Z21
+	VSHUFF32X4 $0xdd, Z18, Z14, Z14
+	VSHUFF32X4 $0x88, Z21, Z6, Z18
+	VSHUFF32X4 $0xdd, Z21, Z6, Z21
+	VSHUFF32X4 $0x88, Z14, Z10, Z6
+	VSHUFF32X4 $0xdd, Z14, Z10, Z14
+	VSHUFF32X4 $0x88, Z9, Z5, Z10
+	VSHUFF32X4 $0xdd, Z9, Z5, Z5
+	VSHUFF32X4 $0x88, Z17, Z13, Z9
+	VSHUFF32X4 $0xdd, Z17, Z13, Z13
+	VSHUFF32X4 $0x88, Z9, Z10, Z17
+	VSHUFF32X4 $0xdd, Z9, Z10, Z10
+	VSHUFF32X4 $0x88, Z13, Z5, Z9
+	VSHUFF32X4 $0xdd, Z13, Z5, Z5
+	VMOVUPS    Z15, 256(SP)
+	VMOVUPS    Z16, 320(SP)
+	VMOVUPS    Z18, 384(SP)
+	VMOVUPS    Z17, 448(SP)
+	VMOVUPS    Z19, 512(SP)
+	VMOVUPS    Z7, 576(SP)
+	VMOVUPS    Z6, 640(SP)
+	VMOVUPS    Z9, 704(SP)
+	VMOVUPS    Z20, 768(SP)
+	VMOVUPS    Z8, 832(SP)
+	VMOVUPS    Z21, 896(SP)
+	VMOVUPS    Z10, 960(SP)
+	VMOVUPS    Z11, 1024(SP)
+	VMOVUPS    Z12, 1088(SP)
+	VMOVUPS    Z14, 1152(SP)
+	VMOVUPS    Z5, 1216(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_5_single:
+	VMOVUPS          (CX), Z5
+	VFMADD231PS.BCST (BX), Z5, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z5, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z5, Z2
+	VFMADD231PS.BCST (BX)(AX*1), Z5, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z5, Z4
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_5_single
+
+turnedAVX512_5_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z5
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z5, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z1, Z5, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z5, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z5, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z5, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX512_5_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_5_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX512_5_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX512_5_group
+	JMP  turnedAVX512_5
+
+turnedAVX512_5_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_6:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_6_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_6_zero
+	SHLQ      $0x02, DX
+	SUBQ      $0x00, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+
+turnedAVX512_6_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x0c, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_6_rest
+
+turnedAVX512_6_loop:
+	MOVQ             (SP), R9
+	VMOVUPS          (CX)(R9*1), Z6
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             8(SP), R9
+	VMOVUPS          (CX)(R9*1), Z7
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             16(SP), R9
+	VMOVUPS          (CX)(R9*1), Z8
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             24(SP), R9
+	VMOVUPS          (CX)(R9*1), Z9
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             32(SP), R9
+	VMOVUPS          (CX)(R9*1), Z10
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             40(SP), R9
+	VMOVUPS          (CX)(R9*1), Z11
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             48(SP), R9
+	VMOVUPS          (CX)(R9*1), Z12
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             56(SP), R9
+	VMOVUPS          (CX)(R9*1), Z13
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             64(SP), R9
+	VMOVUPS          (CX)(R9*1), Z14
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             72(SP), R9
+	VMOVUPS          (CX)(R9*1), Z15
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             80(SP), R9
+	VMOVUPS          (CX)(R9*1), Z16
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             88(SP), R9
+	VMOVUPS          (CX)(R9*1), Z17
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             96(SP), R9
+	VMOVUPS          (CX)(R9*1), Z18
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             104(SP), R9
+	VMOVUPS          (CX)(R9*1), Z19
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             112(SP), R9
+	VMOVUPS          (CX)(R9*1), Z20
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             120(SP), R9
+	VMOVUPS          (CX)(R9*1), Z21
+	PREFETCHT0       256(CX)(R9*1)
+	VUNPCKLPS        Z7, Z6, Z22
+	VUNPCKHPS        Z7, Z6, Z6
+	VUNPCKLPS        Z9, Z8, Z7
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPS        Z21, Z20, Z19
+	VUNPCKHPS        Z21, Z20, Z20
+	VUNPCKLPD        Z7, Z22, Z21
+	VUNPCKHPD        Z7, Z22, Z7
+	VUNPCKLPD        Z8, Z6, Z22
+	VUNPCKHPD        Z8, Z6, Z6
+	VUNPCKLPD        Z11, Z9, Z8
+	VUNPCKHPD        Z11, Z9, Z9
+	VUNPCKLPD        Z12, Z10, Z11
+	VUNPCKHPD        Z12, Z10, Z10
+	VUNPCKLPD        Z15, Z13, Z12
+	VUNPCKHPD        Z15, Z13, Z13
+	VUNPCKLPD        Z16, Z14, Z15
+	VUNPCKHPD        Z16, Z14, Z14
+	VUNPCKLPD        Z19, Z17, Z16
+	VUNPCKHPD        Z19, Z17, Z17
+	VUNPCKLPD        Z20, Z18, Z19
+	VUNPCKHPD        Z20, Z18, Z18
+	VSHUFF32X4       $0x88, Z8, Z21, Z20
+	VSHUFF32X4       $0xdd, Z8, Z21, Z8
+	VSHUFF32X4       $0x88, Z16, Z12, Z21
+	VSHUFF32X4       $0xdd, Z16, Z12, Z12
+	VSHUFF32X4       $0x88, Z21, Z20, Z16
+	VSHUFF32X4       $0xdd, Z21, Z20, Z21
+	VSHUFF32X4       $0x88, Z12, Z8, Z20
+	VSHUFF32X4       $0xdd, Z12, Z8, Z12
+	VSHUFF32X4       $0x88, Z9, Z7, Z8
+	VSHUFF32X4       $0xdd, Z9, Z7, Z7
+	VSHUFF32X4       $0x88, Z17, Z13, Z9
+	VSHUFF32X4       $0xdd, Z17, Z13, Z13
+	VSHUFF32X4       $0x88, Z9, Z8, Z17
+	VSHUFF32X4       $0xdd, Z9, Z8, Z9
+	VSHUFF32X4       $0x88, Z13, Z7, Z8
+	VSHUFF32X4       $0xdd, Z13, Z7, Z13
+	VSHUFF32X4       $0x88, Z11, Z22, Z7
+	VSHUFF32X4       $0xdd, Z11, Z22, Z11
+	VSHUFF32X4       $0x88, Z19, Z15, Z22
+	VSHUFF32X4       $0xdd, Z19, Z15, Z15
+	VSHUFF32X4       $0x88, Z22, Z7, Z19
+	VSHUFF32X4       $0xdd, Z22, Z7, Z22
+	VSHUFF32X4       $0x88, Z15, Z11, Z7
+	VSHUFF32X4       $0xdd, Z15, Z11, Z15
+	VSHUFF32X4       $0x88, Z10, Z6, Z11
+	VSHUFF32X4       $0xdd, Z10, Z6, Z6
+	VSHUFF32X4       $0x88, Z18, Z14, Z10
+	VSHUFF32X4       $0xdd, Z18, Z14, Z14
+	VSHUFF32X4       $0x88, Z10, Z11, Z18
+	VSHUFF32X4       $0xdd, Z10, Z11, Z11
+	VSHUFF32X4       $0x88, Z14, Z6, Z10
+	VSHUFF32X4       $0xdd, Z14, Z6, Z6
+	VFMADD231PS.BCST (BX), Z16, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z16, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z16, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z17, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z17, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z17, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z19, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z19, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z19, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z18, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z18, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z18, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z18, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z20, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z20, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z20, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z8, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z8, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z8, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z8, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z7, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z7, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z7, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z7, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z7, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z7, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z10, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z21, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z9, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z9, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z9, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z9, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z22, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z22, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z22, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z22, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z11, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z13, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z13, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z13, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z15, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z15, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z5
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z6, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z6, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z6, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z6, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z6, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z6, Z5
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_6_loop
+
+turnedAVX512_6_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_6_done
+	MOVQ       DX, R9
+	MOVQ       $-1, R10
+	BZHIQ      R9, R10, R10
+	KMOVW      R10, K1
+	MOVQ       (SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z6
+	MOVQ       8(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z7
+	MOVQ       16(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z8
+	MOVQ       24(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z9
+	MOVQ       32(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z10
+	MOVQ       40(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z11
+	MOVQ       48(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z12
+	MOVQ       56(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z13
+	MOVQ       64(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z14
+	MOVQ       72(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z15
+	MOVQ       80(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z16
+	MOVQ       88(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z17
+	MOVQ       96(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z18
+	MOVQ       104(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z19
+	MOVQ       112(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z20
+	MOVQ       120(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z21
+	VUNPCKLPS  Z7, Z6, Z22
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPS  Z21, Z20, Z19
+	VUNPCKHPS  Z21, Z20, Z20
+	VUNPCKLPD  Z7, Z22, Z21
+	VUNPCKHPD  Z7, Z22, Z7
+	VUNPCKLPD  Z8, Z6, Z22
+	VUNPCKHPD  Z8, Z6, Z6
+	VUNPCKLPD  Z11, Z9, Z8
+	VUNPCKHPD  Z11, Z9, Z9
+	VUNPCKLPD  Z12, Z10, Z11
+	VUNPCKHPD  Z12, Z10, Z10
+	VUNPCKLPD  Z15, Z13, Z12
+	VUNPCKHPD  Z15, Z13, Z13
+	VUNPCKLPD  Z16, Z14, Z15
+	VUNPCKHPD  Z16, Z14, Z14
+	VUNPCKLPD  Z19, Z17, Z16
+	VUNPCKHPD  Z19, Z17, Z17
+	VUNPCKLPD  Z20, Z18, Z19
+	VUNPCKHPD  Z20, Z18, Z18
+	VSHUFF32X4 $0x88, Z8, Z21, Z20
+	VSHUFF32X4 $0xdd, Z8, Z21, Z8
+	VSHUFF32X4 $0x88, Z16, Z12, Z21
+	VSHUFF32X4 $0xdd, Z16, Z12, Z12
+	VSHUFF32X4 $0x88, Z21, Z20, Z16
+	VSHUFF32X4 $0xdd, Z21, Z20, Z21
+	VSHUFF32X4 $0x88, Z12, Z8, Z20
+	VSHUFF32X4 $0xdd, Z12, Z8, Z12
+	VSHUFF32X4 $0x88, Z9, Z7, Z8
+	VSHUFF32X4 $0xdd, Z9, Z7, Z7
+	VSHUFF32X4 $0x88, Z17, Z13, Z9
+	VSHUFF32X4 $0xdd, Z17, Z13, Z13
+	VSHUFF32X4 $0x88, Z9, Z8, Z17
+	VSHUFF32X4 $0xdd, Z9, Z8, Z9
+	VSHUFF32X4 $0x88, Z13, Z7, Z8
+	VSHUFF32X4 $0xdd, Z13, Z7, Z13
+	VSHUFF32X4 $0x88, Z11, Z22, Z7
+	VSHUFF32X4 $0xdd, Z11, Z22, Z11
+	VSHUFF32X4 $0x88, Z19, Z15, Z22
+	VSHUFF32X4 $0xdd, Z19, Z15, Z15
+	VSHUFF32X4 $0x88, Z22, Z7, Z19
+	VSHUFF32X4 $0xdd, Z22, Z7, Z22
+	VSHUFF32X4 $0x88, Z15, Z11, Z7
+	VSHUFF32X4 $0xdd, Z15, Z11, Z15
+	VSHUFF32X4 $0x88, Z10, Z6, Z11
+	VSHUFF32X4 $0xdd, Z10, Z6, Z6
+	VSHUFF32X4 $0x88, Z18, Z14, Z10
+	VSHUFF32X4 $0xdd, Z18, Z14, Z14
+	VSHUFF32X4 $0x88, Z10, Z11, Z18
+	VSHUFF32X4 $0xdd, Z10, Z11, Z11
+	VSHUFF32X4 $0x88, Z14, Z6, Z10
+	VSHUFF32X4 $0xdd, Z14, Z6, Z6
+	VMOVUPS    Z16, 256(SP)
+	VMOVUPS    Z17, 320(SP)
+	VMOVUPS    Z19, 384(SP)
+	VMOVUPS    Z18, 448(SP)
+	VMOVUPS    Z20, 512(SP)
+	VMOVUPS    Z8, 576(SP)
+	VMOVUPS    Z7, 640(SP)
+	VMOVUPS    Z10, 704(SP)
+	VMOVUPS    Z21, 768(SP)
+	VMOVUPS    Z9, 832(SP)
+	VMOVUPS    Z22, 896(SP)
+	VMOVUPS    Z11, 960(SP)
+	VMOVUPS    Z12, 1024(SP)
+	VMOVUPS    Z13, 1088(SP)
+	VMOVUPS    Z15, 1152(SP)
+	VMOVUPS    Z6, 1216(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_6_single:
+	VMOVUPS          (CX), Z6
+	VFMADD231PS.BCST (BX), Z6, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z6, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z6, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z6, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z6, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z6, Z5
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_6_single
+
+turnedAVX512_6_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z6
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX512_6_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_6_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX512_6_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX512_6_group
+	JMP  turnedAVX512_6
+
+turnedAVX512_6_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_7:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_7_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_7_zero
+	SHLQ      $0x02, DX
+	SUBQ      $0x00, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+
+turnedAVX512_7_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x0c, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_7_rest
+
+turnedAVX512_7_loop:
+	MOVQ             (SP), R9
+	VMOVUPS          (CX)(R9*1), Z7
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             8(SP), R9
+	VMOVUPS          (CX)(R9*1), Z8
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             16(SP), R9
+	VMOVUPS          (CX)(R9*1), Z9
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             24(SP), R9
+	VMOVUPS          (CX)(R9*1), Z10
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             32(SP), R9
+	VMOVUPS          (CX)(R9*1), Z11
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             40(SP), R9
+	VMOVUPS          (CX)(R9*1), Z12
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             48(SP), R9
+	VMOVUPS          (CX)(R9*1), Z13
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             56(SP), R9
+	VMOVUPS          (CX)(R9*1), Z14
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             64(SP), R9
+	VMOVUPS          (CX)(R9*1), Z15
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             72(SP), R9
+	VMOVUPS          (CX)(R9*1), Z16
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             80(SP), R9
+	VMOVUPS          (CX)(R9*1), Z17
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             88(SP), R9
+	VMOVUPS          (CX)(R9*1), Z18
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             96(SP), R9
+	VMOVUPS          (CX)(R9*1), Z19
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             104(SP), R9
+	VMOVUPS          (CX)(R9*1), Z20
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             112(SP), R9
+	VMOVUPS          (CX)(R9*1), Z21
+	PREFETCHT0       256(CX)(R9*1)
+	MOVQ             120(SP), R9
+	VMOVUPS          (CX)(R9*1), Z22
+	PREFETCHT0       256(CX)(R9*1)
+	VUNPCKLPS        Z8, Z7, Z23
+	VUNPCKHPS        Z8, Z7, Z7
+	VUNPCKLPS        Z10, Z9, Z8
+	VUNPCKHPS        Z10, Z9, Z9
+	VUNPCKLPS        Z12, Z11, Z10
+	VUNPCKHPS        Z12, Z11, Z11
+	VUNPCKLPS        Z14, Z13, Z12
+	VUNPCKHPS        Z14, Z13, Z13
+	VUNPCKLPS        Z16, Z15, Z14
+	VUNPCKHPS        Z16, Z15, Z15
+	VUNPCKLPS        Z18, Z17, Z16
+	VUNPCKHPS        Z18, Z17, Z17
+	VUNPCKLPS        Z20, Z19, Z18
+	VUNPCKHPS        Z20, Z19, Z19
+	VUNPCKLPS        Z22, Z21, Z20
+	VUNPCKHPS        Z22, Z21, Z21
+	VUNPCKLPD        Z8, Z23, Z22
+	VUNPCKHPD        Z8, Z23, Z8
+	VUNPCKLPD        Z9, Z7, Z23
+	VUNPCKHPD        Z9, Z7, Z7
+	VUNPCKLPD        Z12, Z10, Z9
+	VUNPCKHPD        Z12, Z10, Z10
+	VUNPCKLPD        Z13, Z11, Z12
+	VUNPCKHPD        Z13, Z11, Z11
+	VUNPCKLPD        Z16, Z14, Z13
+	VUNPCKHPD        Z16, Z14, Z14
+	VUNPCKLPD        Z17, Z15, Z16
+	VUNPCKHPD        Z17, Z15, Z15
+	VUNPCKLPD        Z20, Z18, Z17
+	VUNPCKHPD        Z20, Z18, Z18
+	VUNPCKLPD        Z21, Z19, Z20
+	VUNPCKHPD        Z21, Z19, Z19
+	VSHUFF32X4       $0x88, Z9, Z22, Z21
+	VSHUFF32X4       $0xdd, Z9, Z22, Z9
+	VSHUFF32X4       $0x88, Z17, Z13, Z22
+	VSHUFF32X4       $0xdd, Z17, Z13, Z13
+	VSHUFF32X4       $0x88, Z22, Z21, Z17
+	VSHUFF32X4       $0xdd, Z22, Z21, Z22
+	VSHUFF32X4       $0x88, Z13, Z9, Z21
+	VSHUFF32X4       $0xdd, Z13, Z9, Z13
+	VSHUFF32X4       $0x88, Z10, Z8, Z9
+	VSHUFF32X4       $0xdd, Z10, Z8, Z8
+	VSHUFF32X4       $0x88, Z18, Z14, Z10
+	VSHUFF32X4       $0xdd, Z18, Z14, Z14
+	VSHUFF32X4       $0x88, Z10, Z9, Z18
+	VSHUFF32X4       $0xdd, Z10, Z9, Z10
+	VSHUFF32X4       $0x88, Z14, Z8, Z9
+	VSHUFF32X4       $0xdd, Z14, Z8, Z14
+	VSHUFF32X4       $0x88, Z12, Z23, Z8
+	VSHUFF32X4       $0xdd, Z12, Z23, Z12
+	VSHUFF32X4       $0x88, Z20, Z16, Z23
+	VSHUFF32X4       $0xdd, Z20, Z16, Z16
+	VSHUFF32X4       $0x88, Z23, Z8, Z20
+	VSHUFF32X4       $0xdd, Z23, Z8, Z23
+	VSHUFF32X4       $0x88, Z16, Z12, Z8
+	VSHUFF32X4       $0xdd, Z16, Z12, Z16
+	VSHUFF32X4       $0x88, Z11, Z7, Z12
+	VSHUFF32X4       $0xdd, Z11, Z7, Z7
+	VSHUFF32X4       $0x88, Z19, Z15, Z11
+	VSHUFF32X4       $0xdd, Z19, Z15, Z15
+	VSHUFF32X4       $0x88, Z11, Z12, Z19
+	VSHUFF32X4       $0xdd, Z11, Z12, Z12
+	VSHUFF32X4       $0x88, Z15, Z7, Z11
+	VSHUFF32X4       $0xdd, Z15, Z7, Z7
+	VFMADD231PS.BCST (BX), Z17, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z17, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z17, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z17, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z17, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z18, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z18, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z18, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z18, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z18, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z20, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z20, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z20, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z20, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z19, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z19, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z19, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z19, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z21, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z21, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z9, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z9, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z9, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z9, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z9, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z8, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z8, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z8, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z8, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z8, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z11, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z22, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z22, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z22, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z22, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z22, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z10, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z10, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z23, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z23, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z23, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z23, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z23, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z23, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z23, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z13, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z13, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z13, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z13, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z14, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z14, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z14, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z14, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z14, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z16, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z16, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z16, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z16, Z6
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z7, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z7, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z7, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z7, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z7, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z7, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z7, Z6
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_7_loop
+
+turnedAVX512_7_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_7_done
+	MOVQ       DX, R9
+	MOVQ       $-1, R10
+	BZHIQ      R9, R10, R10
+	KMOVW      R10, K1
+	MOVQ       (SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z7
+	MOVQ       8(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z8
+	MOVQ       16(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z9
+	MOVQ       24(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z10
+	MOVQ       32(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z11
+	MOVQ       40(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z12
+	MOVQ       48(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z13
+	MOVQ       56(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z14
+	MOVQ       64(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z15
+	MOVQ       72(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z16
+	MOVQ       80(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z17
+	MOVQ       88(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z18
+	MOVQ       96(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z19
+	MOVQ       104(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z20
+	MOVQ       112(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z21
+	MOVQ       120(SP), R9
+	VMOVUPS.Z  (CX)(R9*1), K1, Z22
+	VUNPCKLPS  Z8, Z7, Z23
+	VUNPCKHPS  Z8, Z7, Z7
+	VUNPCKLPS  Z10, Z9, Z8
+	VUNPCKHPS  Z10, Z9, Z9
+	VUNPCKLPS  Z12, Z11, Z10
+	VUNPCKHPS  Z12, Z11, Z11
+	VUNPCKLPS  Z14, Z13, Z12
+	VUNPCKHPS  Z14, Z13, Z13
+	VUNPCKLPS  Z16, Z15, Z14
+	VUNPCKHPS  Z16, Z15, Z15
+	VUNPCKLPS  Z18, Z17, Z16
+	VUNPCKHPS  Z18, Z17, Z17
+	VUNPCKLPS  Z20, Z19, Z18
+	VUNPCKHPS  Z20, Z19, Z19
+	VUNPCKLPS  Z22, Z21, Z20
+	VUNPCKHPS  Z22, Z21, Z21
+	VUNPCKLPD  Z8, Z23, Z22
+	VUNPCKHPD  Z8, Z23, Z8
+	VUNPCKLPD  Z9, Z7, Z23
+	VUNPCKHPD  Z9, Z7, Z7
+	VUNPCKLPD  Z12, Z10, Z9
+	VUNPCKHPD  Z12, Z10, Z10
+	VUNPCKLPD  Z13, Z11, Z12
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z16, Z14, Z13
+	VUNPCKHPD  Z16, Z14, Z14
+	VUNPCKLPD  Z17, Z15, Z16
+	VUNPCKHPD  Z17, Z15, Z15
+	VUNPCKLPD  Z20, Z18, Z17
+	VUNPCKHPD  Z20, Z18, Z18
+	VUNPCKLPD  Z21, Z19, Z20
+	VUNPCKHPD  Z21, Z19, Z19
+	VSHUFF32X4 $0x88, Z9, Z22, Z21
+	VSHUFF32X4 $0xdd, Z9, Z22, Z9
+	VSHUFF32X4 $0x88, Z17, Z13, Z22
+	VSHUFF32X4 $0xdd, Z17, Z13, Z13
+	VSHUFF32X4 $0x88, Z22, Z21, Z17
+	VSHUFF32X4 $0xdd, Z22, Z21, Z22
+	VSHUFF32X4 $0x88, Z13, Z9, Z21
+	VSHUFF32X4 $0xdd, Z13, Z9, Z13
+	VSHUFF32X4 $0x88, Z10, Z8, Z9
+	VSHUFF32X4 $0xdd, Z10, Z8, Z8
+	VSHUFF32X4 $0x88, Z18, Z14, Z10
+	VSHUFF32X4 $0xdd, Z18, Z14, Z14
+	VSHUFF32X4 $0x88, Z10, Z9, Z18
+	VSHUFF32X4 $0xdd, Z10, Z9, Z10
+	VSHUFF32X4 $0x88, Z14, Z8, Z9
+	VSHUFF32X4 $0xdd, Z14, Z8, Z14
+	VSHUFF32X4 $0x88, Z12, Z23, Z8
+	VSHUFF32X4 $0xdd, Z12, Z23, Z12
+	VSHUFF32X4 $0x88, Z20, Z16, Z23
+	VSHUFF32X4 $0xdd, Z20, Z16, Z16
+	VSHUFF32X4 $0x88, Z23, Z8, Z20
+	VSHUFF32X4 $0xdd, Z23, Z8, Z23
+	VSHUFF32X4 $0x88, Z16, Z12, Z8
+	VSHUFF32X4 $0xdd, Z16, Z12, Z16
+	VSHUFF32X4 $0x88, Z11, Z7, Z12
+	VSHUFF32X4 $0xdd, Z11, Z7, Z7
+	VSHUFF32X4 $0x88, Z19, Z15, Z11
+	VSHUFF32X4 $0xdd, Z19, Z15, Z15
+	VSHUFF32X4 $0x88, Z11, Z12, Z19
+	VSHUFF32X4 $0xdd, Z11, Z12, Z12
+	VSHUFF32X4 $0x88, Z15, Z7, Z11
+	VSHUFF32X4 $0xdd, Z15, Z7, Z7
+	VMOVUPS    Z17, 256(SP)
+	VMOVUPS    Z18, 320(SP)
+	VMOVUPS    Z20, 384(SP)
+	VMOVUPS    Z19, 448(SP)
+	VMOVUPS    Z21, 512(SP)
+	VMOVUPS    Z9, 576(SP)
+	VMOVUPS    Z8, 640(SP)
+	VMOVUPS    Z11, 704(SP)
+	VMOVUPS    Z22, 768(SP)
+	VMOVUPS    Z10, 832(SP)
+	VMOVUPS    Z23, 896(SP)
+	VMOVUPS    Z12, 960(SP)
+	VMOVUPS    Z13, 1024(SP)
+	VMOVUPS    Z14, 1088(SP)
+	VMOVUPS    Z16, 1152(SP)
+	VMOVUPS    Z7, 1216(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_7_single:
+	VMOVUPS          (CX), Z7
+	VFMADD231PS.BCST (BX), Z7, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z7, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z7, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z7, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z7, Z4
+	VFMADD231PS.BCST (BX)(AX*1), Z7, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z7, Z6
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_7_single
+
+turnedAVX512_7_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z7
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z7, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z1, Z7, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z7, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z7, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z7, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z7, Z5
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z6, Z7, Z6
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX512_7_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_7_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX512_7_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX512_7_group
+	JMP  turnedAVX512_7
+
+turnedAVX512_7_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_8:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_8_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_8_zero
+	SHLQ      $0x02, DX
+	SUBQ      $0x00, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+
+turnedAVX512_8_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x0c, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x14, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x1c, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_8_rest
+
+turnedAVX512_8_loop:
+	MOVQ             (SP), R10
+	VMOVUPS          (CX)(R10*1), Z8
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             8(SP), R10
+	VMOVUPS          (CX)(R10*1), Z9
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             16(SP), R10
+	VMOVUPS          (CX)(R10*1), Z10
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             24(SP), R10
+	VMOVUPS          (CX)(R10*1), Z11
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             32(SP), R10
+	VMOVUPS          (CX)(R10*1), Z12
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             40(SP), R10
+	VMOVUPS          (CX)(R10*1), Z13
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             48(SP), R10
+	VMOVUPS          (CX)(R10*1), Z14
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             56(SP), R10
+	VMOVUPS          (CX)(R10*1), Z15
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             64(SP), R10
+	VMOVUPS          (CX)(R10*1), Z16
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             72(SP), R10
+	VMOVUPS          (CX)(R10*1), Z17
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             80(SP), R10
+	VMOVUPS          (CX)(R10*1), Z18
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             88(SP), R10
+	VMOVUPS          (CX)(R10*1), Z19
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             96(SP), R10
+	VMOVUPS          (CX)(R10*1), Z20
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             104(SP), R10
+	VMOVUPS          (CX)(R10*1), Z21
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             112(SP), R10
+	VMOVUPS          (CX)(R10*1), Z22
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             120(SP), R10
+	VMOVUPS          (CX)(R10*1), Z23
+	PREFETCHT0       256(CX)(R10*1)
+	VUNPCKLPS        Z9, Z8, Z24
+	VUNPCKHPS        Z9, Z8, Z8
+	VUNPCKLPS        Z11, Z10, Z9
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPS        Z21, Z20, Z19
+	VUNPCKHPS        Z21, Z20, Z20
+	VUNPCKLPS        Z23, Z22, Z21
+	VUNPCKHPS        Z23, Z22, Z22
+	VUNPCKLPD        Z9, Z24, Z23
+	VUNPCKHPD        Z9, Z24, Z9
+	VUNPCKLPD        Z10, Z8, Z24
+	VUNPCKHPD        Z10, Z8, Z8
+	VUNPCKLPD        Z13, Z11, Z10
+	VUNPCKHPD        Z13, Z11, Z11
+	VUNPCKLPD        Z14, Z12, Z13
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z17, Z15, Z14
+	VUNPCKHPD        Z17, Z15, Z15
+	VUNPCKLPD        Z18, Z16, Z17
+	VUNPCKHPD        Z18, Z16, Z16
+	VUNPCKLPD        Z21, Z19, Z18
+	VUNPCKHPD        Z21, Z19, Z19
+	VUNPCKLPD        Z22, Z20, Z21
+	VUNPCKHPD        Z22, Z20, Z20
+	VSHUFF32X4       $0x88, Z10, Z23, Z22
+	VSHUFF32X4       $0xdd, Z10, Z23, Z10
+	VSHUFF32X4       $0x88, Z18, Z14, Z23
+	VSHUFF32X4       $0xdd, Z18, Z14, Z14
+	VSHUFF32X4       $0x88, Z23, Z22, Z18
+	VSHUFF32X4       $0xdd, Z23, Z22, Z23
+	VSHUFF32X4       $0x88, Z14, Z10, Z22
+	VSHUFF32X4       $0xdd, Z14, Z10, Z14
+	VSHUFF32X4       $0x88, Z11, Z9, Z10
+	VSHUFF32X4       $0xdd, Z11, Z9, Z9
+	VSHUFF32X4       $0x88, Z19, Z15, Z11
+	VSHUFF32X4       $0xdd, Z19, Z15, Z15
+	VSHUFF32X4       $0x88, Z11, Z10, Z19
+	VSHUFF32X4       $0xdd, Z11, Z10, Z11
+	VSHUFF32X4       $0x88, Z15, Z9, Z10
+	VSHUFF32X4       $0xdd, Z15, Z9, Z15
+	VSHUFF32X4       $0x88, Z13, Z24, Z9
+	VSHUFF32X4       $0xdd, Z13, Z24, Z13
+	VSHUFF32X4       $0x88, Z21, Z17, Z24
+	VSHUFF32X4       $0xdd, Z21, Z17, Z17
+	VSHUFF32X4       $0x88, Z24, Z9, Z21
+	VSHUFF32X4       $0xdd, Z24, Z9, Z24
+	VSHUFF32X4       $0x88, Z17, Z13, Z9
+	VSHUFF32X4       $0xdd, Z17, Z13, Z17
+	VSHUFF32X4       $0x88, Z12, Z8, Z13
+	VSHUFF32X4       $0xdd, Z12, Z8, Z8
+	VSHUFF32X4       $0x88, Z20, Z16, Z12
+	VSHUFF32X4       $0xdd, Z20, Z16, Z16
+	VSHUFF32X4       $0x88, Z12, Z13, Z20
+	VSHUFF32X4       $0xdd, Z12, Z13, Z13
+	VSHUFF32X4       $0x88, Z16, Z8, Z12
+	VSHUFF32X4       $0xdd, Z16, Z8, Z8
+	VFMADD231PS.BCST (BX), Z18, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z18, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z18, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z18, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z18, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z18, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z19, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z19, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z19, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z19, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z21, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z21, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z20, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z20, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z20, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z20, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z20, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z22, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z22, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z22, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z22, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z22, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z10, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z10, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z9, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z9, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z9, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z9, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z9, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z23, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z23, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z23, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z23, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z23, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z23, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z23, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z11, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z24, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z24, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z24, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z24, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z24, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z24, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z24, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z13, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z13, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z13, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z13, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z14, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z14, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z14, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z14, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z14, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z15, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z15, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z15, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z17, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z17, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z17, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z17, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z7
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z8, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z8, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z8, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z8, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z8, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z8, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z7
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_8_loop
+
+turnedAVX512_8_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_8_done
+	MOVQ       DX, R10
+	MOVQ       $-1, R11
+	BZHIQ      R10, R11, R11
+	KMOVW      R11, K1
+	MOVQ       (SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z8
+	MOVQ       8(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z9
+	MOVQ       16(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z10
+	MOVQ       24(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z11
+	MOVQ       32(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z12
+	MOVQ       40(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z13
+	MOVQ       48(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z14
+	MOVQ       56(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z15
+	MOVQ       64(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z16
+	MOVQ       72(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z17
+	MOVQ       80(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z18
+	MOVQ       88(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z19
+	MOVQ       96(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z20
+	MOVQ       104(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z21
+	MOVQ       112(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z22
+	MOVQ       120(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z23
+	VUNPCKLPS  Z9, Z8, Z24
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPS  Z21, Z20, Z19
+	VUNPCKHPS  Z21, Z20, Z20
+	VUNPCKLPS  Z23, Z22, Z21
+	VUNPCKHPS  Z23, Z22, Z22
+	VUNPCKLPD  Z9, Z24, Z23
+	VUNPCKHPD  Z9, Z24, Z9
+	VUNPCKLPD  Z10, Z8, Z24
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z13, Z11, Z10
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z14, Z12, Z13
+	VUNPCKHPD  Z14, Z12, Z12
+	VUNPCKLPD  Z17, Z15, Z14
+	VUNPCKHPD  Z17, Z15, Z15
+	VUNPCKLPD  Z18, Z16, Z17
+	VUNPCKHPD  Z18, Z16, Z16
+	VUNPCKLPD  Z21, Z19, Z18
+	VUNPCKHPD  Z21, Z19, Z19
+	VUNPCKLPD  Z22, Z20, Z21
+	VUNPCKHPD  Z22, Z20, Z20
+	VSHUFF32X4 $0x88, Z10, Z23, Z22
+	VSHUFF32X4 $0xdd, Z10, Z23, Z10
+	VSHUFF32X4 $0x88, Z18, Z14, Z23
+	VSHUFF32X4 $0xdd, Z18, Z14, Z14
+	VSHUFF32X4 $0x88, Z23, Z22, Z18
+	VSHUFF32X4 $0xdd, Z23, Z22, Z23
+	VSHUFF32X4 $0x88, Z14, Z10, Z22
+	VSHUFF32X4 $0xdd, Z14, Z10, Z14
+	VSHUFF32X4 $0x88, Z11, Z9, Z10
+	VSHUFF32X4 $0xdd, Z11, Z9, Z9
+	VSHUFF32X4 $0x88, Z19, Z15, Z11
+	VSHUFF32X4 $0xdd, Z19, Z15, Z15
+	VSHUFF32X4 $0x88, Z11, Z10, Z19
+	VSHUFF32X4 $0xdd, Z11, Z10, Z11
+	VSHUFF32X4 $0x88, Z15, Z9, Z10
+	VSHUFF32X4 $0xdd, Z15, Z9, Z15
+	VSHUFF32X4 $0x88, Z13, Z24, Z9
+	VSHUFF32X4 $0xdd, Z13, Z24, Z13
+	VSHUFF32X4 $0x88, Z21, Z17, Z24
+	VSHUFF32X4 $0xdd, Z21, Z17, Z17
+	VSHUFF32X4 $0x88, Z24, Z9, Z21
+	VSHUFF32X4 $0xdd, Z24, Z9, Z24
+	VSHUFF32X4 $0x88, Z17, Z13, Z9
+	VSHUFF32X4 $0xdd, Z17, Z13, Z17
+	VSHUFF32X4 $0x88, Z12, Z8, Z13
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z20, Z16, Z12
+	VSHUFF32X4 $0xdd, Z20, Z16, Z16
+	VSHUFF32X4 $0x88, Z12, Z13, Z20
+	VSHUFF32X4 $0xdd, Z12, Z13, Z13
+	VSHUFF32X4 $0x88, Z16, Z8, Z12
+	VSHUFF32X4 $0xdd, Z16, Z8, Z8
+	VMOVUPS    Z18, 256(SP)
+	VMOVUPS    Z19, 320(SP)
+	VMOVUPS    Z21, 384(SP)
+	VMOVUPS    Z20, 448(SP)
+	VMOVUPS    Z22, 512(SP)
+	VMOVUPS    Z10, 576(SP)
+	VMOVUPS    Z9, 640(SP)
+	VMOVUPS    Z12, 704(SP)
+	VMOVUPS    Z23, 768(SP)
+	VMOVUPS    Z11, 832(SP)
+	VMOVUPS    Z24, 896(SP)
+	VMOVUPS    Z13, 960(SP)
+	VMOVUPS    Z14, 1024(SP)
+	VMOVUPS    Z15, 1088(SP)
+	VMOVUPS    Z17, 1152(SP)
+	VMOVUPS    Z8, 1216(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_8_single:
+	VMOVUPS          (CX), Z8
+	VFMADD231PS.BCST (BX), Z8, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z8, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z8, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z8, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z8, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z8, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z8, Z7
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_8_single
+
+turnedAVX512_8_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z8
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX512_8_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_8_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX512_8_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX512_8_group
+	JMP  turnedAVX512_8
+
+turnedAVX512_8_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_9:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_9_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_9_zero
+	SHLQ      $0x02, DX
+	SUBQ      $0x00, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	ADDQ      DX, CX
+
+turnedAVX512_9_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x0c, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x14, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x1c, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_9_rest
+
+turnedAVX512_9_loop:
+	MOVQ             (SP), R10
+	VMOVUPS          (CX)(R10*1), Z9
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             8(SP), R10
+	VMOVUPS          (CX)(R10*1), Z10
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             16(SP), R10
+	VMOVUPS          (CX)(R10*1), Z11
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             24(SP), R10
+	VMOVUPS          (CX)(R10*1), Z12
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             32(SP), R10
+	VMOVUPS          (CX)(R10*1), Z13
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             40(SP), R10
+	VMOVUPS          (CX)(R10*1), Z14
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             48(SP), R10
+	VMOVUPS          (CX)(R10*1), Z15
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             56(SP), R10
+	VMOVUPS          (CX)(R10*1), Z16
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             64(SP), R10
+	VMOVUPS          (CX)(R10*1), Z17
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             72(SP), R10
+	VMOVUPS          (CX)(R10*1), Z18
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             80(SP), R10
+	VMOVUPS          (CX)(R10*1), Z19
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             88(SP), R10
+	VMOVUPS          (CX)(R10*1), Z20
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             96(SP), R10
+	VMOVUPS          (CX)(R10*1), Z21
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             104(SP), R10
+	VMOVUPS          (CX)(R10*1), Z22
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             112(SP), R10
+	VMOVUPS          (CX)(R10*1), Z23
+	PREFETCHT0       256(CX)(R10*1)
+	MOVQ             120(SP), R10
+	VMOVUPS          (CX)(R10*1), Z24
+	PREFETCHT0       256(CX)(R10*1)
+	VUNPCKLPS        Z10, Z9, Z25
+	VUNPCKHPS        Z10, Z9, Z9
+	VUNPCKLPS        Z12, Z11, Z10
+	VUNPCKHPS        Z12, Z11, Z11
+	VUNPCKLPS        Z14, Z13, Z12
+	VUNPCKHPS        Z14, Z13, Z13
+	VUNPCKLPS        Z16, Z15, Z14
+	VUNPCKHPS        Z16, Z15, Z15
+	VUNPCKLPS        Z18, Z17, Z16
+	VUNPCKHPS        Z18, Z17, Z17
+	VUNPCKLPS        Z20, Z19, Z18
+	VUNPCKHPS        Z20, Z19, Z19
+	VUNPCKLPS        Z22, Z21, Z20
+	VUNPCKHPS        Z22, Z21, Z21
+	VUNPCKLPS        Z24, Z23, Z22
+	VUNPCKHPS        Z24, Z23, Z23
+	VUNPCKLPD        Z10, Z25, Z24
+	VUNPCKHPD        Z10, Z25, Z10
+	VUNPCKLPD        Z11, Z9, Z25
+	VUNPCKHPD        Z11, Z9, Z9
+	VUNPCKLPD        Z14, Z12, Z11
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z15, Z13, Z14
+	VUNPCKHPD        Z15, Z13, Z13
+	VUNPCKLPD        Z18, Z16, Z15
+	VUNPCKHPD        Z18, Z16, Z16
+	VUNPCKLPD        Z19, Z17, Z18
+	VUNPCKHPD        Z19, Z17, Z17
+	VUNPCKLPD        Z22, Z20, Z19
+	VUNPCKHPD        Z22, Z20, Z20
+	VUNPCKLPD        Z23, Z21, Z22
+	VUNPCKHPD        Z23, Z21, Z21
+	VSHUFF32X4       $0x88, Z11, Z24, Z23
+	VSHUFF32X4       $0xdd, Z11, Z24, Z11
+	VSHUFF32X4       $0x88, Z19, Z15, Z24
+	VSHUFF32X4       $0xdd, Z19, Z15, Z15
+	VSHUFF32X4       $0x88, Z24, Z23, Z19
+	VSHUFF32X4       $0xdd, Z24, Z23, Z24
+	VSHUFF32X4       $0x88, Z15, Z11, Z23
+	VSHUFF32X4       $0xdd, Z15, Z11, Z15
+	VSHUFF32X4       $0x88, Z12, Z10, Z11
+	VSHUFF32X4       $0xdd, Z12, Z10, Z10
+	VSHUFF32X4       $0x88, Z20, Z16, Z12
+	VSHUFF32X4       $0xdd, Z20, Z16, Z16
+	VSHUFF32X4       $0x88, Z12, Z11, Z20
+	VSHUFF32X4       $0xdd, Z12, Z11, Z12
+	VSHUFF32X4       $0x88, Z16, Z10, Z11
+	VSHUFF32X4       $0xdd, Z16, Z10, Z16
+	VSHUFF32X4       $0x88, Z14, Z25, Z10
+	VSHUFF32X4       $0xdd, Z14, Z25, Z14
+	VSHUFF32X4       $0x88, Z22, Z18, Z25
+	VSHUFF32X4       $0xdd, Z22, Z18, Z18
+	VSHUFF32X4       $0x88, Z25, Z10, Z22
+	VSHUFF32X4       $0xdd, Z25, Z10, Z25
+	VSHUFF32X4       $0x88, Z18, Z14, Z10
+	VSHUFF32X4       $0xdd, Z18, Z14, Z18
+	VSHUFF32X4       $0x88, Z13, Z9, Z14
+	VSHUFF32X4       $0xdd, Z13, Z9, Z9
+	VSHUFF32X4       $0x88, Z21, Z17, Z13
+	VSHUFF32X4       $0xdd, Z21, Z17, Z17
+	VSHUFF32X4       $0x88, Z13, Z14, Z21
+	VSHUFF32X4       $0xdd, Z13, Z14, Z14
+	VSHUFF32X4       $0x88, Z17, Z9, Z13
+	VSHUFF32X4       $0xdd, Z17, Z9, Z9
+	VFMADD231PS.BCST (BX), Z19, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z19, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z19, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z19, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z19, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z19, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z20, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z20, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z20, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z20, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z20, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z20, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z22, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z22, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z22, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z22, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z22, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z22, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z21, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z21, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z21, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z23, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z23, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z23, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z23, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z23, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z23, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z23, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z23, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z11, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z11, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z10, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z10, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z10, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z13, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z13, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z13, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z13, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z13, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z24, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z24, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z24, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z24, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z24, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z24, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z24, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z24, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z12, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z25, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z25, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z25, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z25, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z25, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z25, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z25, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z25, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z14, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z14, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z14, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z14, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z14, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z14, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z15, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z15, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z15, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z15, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z16, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z16, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z16, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z16, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z16, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z18, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z18, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z18, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z18, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z18, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z18, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z18, Z8
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z9, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z9, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z9, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z9, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z9, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z9, Z8
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_9_loop
+
+turnedAVX512_9_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_9_done
+	MOVQ       DX, R10
+	MOVQ       $-1, R11
+	BZHIQ      R10, R11, R11
+	KMOVW      R11, K1
+	MOVQ       (SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z9
+	MOVQ       8(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z10
+	MOVQ       16(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z11
+	MOVQ       24(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z12
+	MOVQ       32(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z13
+	MOVQ       40(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z14
+	MOVQ       48(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z15
+	MOVQ       56(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z16
+	MOVQ       64(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z17
+	MOVQ       72(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z18
+	MOVQ       80(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z19
+	MOVQ       88(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z20
+	MOVQ       96(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z21
+	MOVQ       104(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z22
+	MOVQ       112(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z23
+	MOVQ       120(SP), R10
+	VMOVUPS.Z  (CX)(R10*1), K1, Z24
+	VUNPCKLPS  Z10, Z9, Z25
+	VUNPCKHPS  Z10, Z9, Z9
+	VUNPCKLPS  Z12, Z11, Z10
+	VUNPCKHPS  Z12, Z11, Z11
+	VUNPCKLPS  Z14, Z13, Z12
+	VUNPCKHPS  Z14, Z13, Z13
+	VUNPCKLPS  Z16, Z15, Z14
+	VUNPCKHPS  Z16, Z15, Z15
+	VUNPCKLPS  Z18, Z17, Z16
+	VUNPCKHPS  Z18, Z17, Z17
+	VUNPCKLPS  Z20, Z19, Z18
+	VUNPCKHPS  Z20, Z19, Z19
+	VUNPCKLPS  Z22, Z21, Z20
+	VUNPCKHPS  Z22, Z21, Z21
+	VUNPCKLPS  Z24, Z23, Z22
+	VUNPCKHPS  Z24, Z23, Z23
+	VUNPCKLPD  Z10, Z25, Z24
+	VUNPCKHPD  Z10, Z25, Z10
+	VUNPCKLPD  Z11, Z9, Z25
+	VUNPCKHPD  Z11, Z9, Z9
+	VUNPCKLPD  Z14, Z12, Z11
+	VUNPCKHPD  Z14, Z12, Z12
+	VUNPCKLPD  Z15, Z13, Z14
+	VUNPCKHPD  Z15, Z13, Z13
+	VUNPCKLPD  Z18, Z16, Z15
+	VUNPCKHPD  Z18, Z16, Z16
+	VUNPCKLPD  Z19, Z17, Z18
+	VUNPCKHPD  Z19, Z17, Z17
+	VUNPCKLPD  Z22, Z20, Z19
+	VUNPCKHPD  Z22, Z20, Z20
+	VUNPCKLPD  Z23, Z21, Z22
+	VUNPCKHPD  Z23, Z21, Z21
+	VSHUFF32X4 $0x88, Z11, Z24, Z23
+	VSHUFF32X4 $0xdd, Z11, Z24, Z11
+	VSHUFF32X4 $0x88, Z19, Z15, Z24
+	VSHUFF32X4 $0xdd, Z19, Z15, Z15
+	VSHUFF32X4 $0x88, Z24, Z23, Z19
+	VSHUFF32X4 $0xdd, Z24, Z23, Z24
+	VSHUFF32X4 $0x88, Z15, Z11, Z23
+	VSHUFF32X4 $0xdd, Z15, Z11, Z15
+	VSHUFF32X4 $0x88, Z12, Z10, Z11
+	VSHUFF32X4 $0xdd, Z12, Z10, Z10
+	VSHUFF32X4 $0x88, Z20, Z16, Z12
+	VSHUFF32X4 $0xdd, Z20, Z16, Z16
+	VSHUFF32X4 $0x88, Z12, Z11, Z20
+	VSHUFF32X4 $0xdd, Z12, Z11, Z12
+	VSHUFF32X4 $0x88, Z16, Z10, Z11
+	VSHUFF32X4 $0xdd, Z16, Z10, Z16
+	VSHUFF32X4 $0x88, Z14, Z25, Z10
+	VSHUFF32X4 $0xdd, Z14, Z25, Z14
+	VSHUFF32X4 $0x88, Z22, Z18, Z25
+	VSHUFF32X4 $0xdd, Z22, Z18, Z18
+	VSHUFF32X4 $0x88, Z25, Z10, Z22
+	VSHUFF32X4 $0xdd, Z25, Z10, Z25
+	VSHUFF32X4 $0x88, Z18, Z14, Z10
+	VSHUFF32X4 $0xdd, Z18, Z14, Z18
+	VSHUFF32X4 $0x88, Z13, Z9, Z14
+	VSHUFF32X4 $0xdd, Z13, Z9, Z9
+	VSHUFF32X4 $0x88, Z21, Z17, Z13
+	VSHUFF32X4 $0xdd, Z21, Z17, Z17
+	VSHUFF32X4 $0x88, Z13, Z14, Z21
+	VSHUFF32X4 $0xdd, Z13, Z14, Z14
+	VSHUFF32X4 $0x88, Z17, Z9, Z13
+	VSHUFF32X4 $0xdd, Z17, Z9, Z9
+	VMOVUPS    Z19, 256(SP)
+	VMOVUPS    Z20, 320(SP)
+	VMOVUPS    Z22, 384(SP)
+	VMOVUPS    Z21, 448(SP)
+	VMOVUPS    Z23, 512(SP)
+	VMOVUPS    Z11, 576(SP)
+	VMOVUPS    Z10, 640(SP)
+	VMOVUPS    Z13, 704(SP)
+	VMOVUPS    Z24, 768(SP)
+	VMOVUPS    Z12, 832(SP)
+	VMOVUPS    Z25, 896(SP)
+	VMOVUPS    Z14, 960(SP)
+	VMOVUPS    Z15, 1024(SP)
+	VMOVUPS    Z16, 1088(SP)
+	VMOVUPS    Z18, 1152(SP)
+	VMOVUPS    Z9, 1216(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_9_single:
+	VMOVUPS          (CX), Z9
+	VFMADD231PS.BCST (BX), Z9, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z9, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z9, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z9, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z9, Z6
+	VFMADD231PS.BCST (BX)(AX*1), Z9, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z9, Z8
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_9_single
+
+turnedAVX512_9_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z9
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z9, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z1, Z9, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z9, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z9, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z9, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z9, Z5
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z6, Z9, Z6
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z7, Z9, Z7
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z8, Z9, Z8
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX512_9_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_9_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX512_9_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX512_9_group
+	JMP  turnedAVX512_9
+
+turnedAVX512_9_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_10:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_10_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_10_zero
+	SHLQ      $0x02, DX
+	SUBQ      $0x00, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z9
+	ADDQ      DX, CX
+
+turnedAVX512_10_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x0c, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x14, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x1c, R10, R10
+	MOVQ   32(AX), AX
+	IMUL3Q $0x24, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_10_rest
+
+turnedAVX512_10_loop:
+	MOVQ             (SP), R11
+	VMOVUPS          (CX)(R11*1), Z10
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             8(SP), R11
+	VMOVUPS          (CX)(R11*1), Z11
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             16(SP), R11
+	VMOVUPS          (CX)(R11*1), Z12
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             24(SP), R11
+	VMOVUPS          (CX)(R11*1), Z13
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             32(SP), R11
+	VMOVUPS          (CX)(R11*1), Z14
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             40(SP), R11
+	VMOVUPS          (CX)(R11*1), Z15
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             48(SP), R11
+	VMOVUPS          (CX)(R11*1), Z16
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             56(SP), R11
+	VMOVUPS          (CX)(R11*1), Z17
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             64(SP), R11
+	VMOVUPS          (CX)(R11*1), Z18
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             72(SP), R11
+	VMOVUPS          (CX)(R11*1), Z19
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             80(SP), R11
+	VMOVUPS          (CX)(R11*1), Z20
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             88(SP), R11
+	VMOVUPS          (CX)(R11*1), Z21
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             96(SP), R11
+	VMOVUPS          (CX)(R11*1), Z22
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             104(SP), R11
+	VMOVUPS          (CX)(R11*1), Z23
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             112(SP), R11
+	VMOVUPS          (CX)(R11*1), Z24
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             120(SP), R11
+	VMOVUPS          (CX)(R11*1), Z25
+	PREFETCHT0       256(CX)(R11*1)
+	VUNPCKLPS        Z11, Z10, Z26
+	VUNPCKHPS        Z11, Z10, Z10
+	VUNPCKLPS        Z13, Z12, Z11
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPS        Z21, Z20, Z19
+	VUNPCKHPS        Z21, Z20, Z20
+	VUNPCKLPS        Z23, Z22, Z21
+	VUNPCKHPS        Z23, Z22, Z22
+	VUNPCKLPS        Z25, Z24, Z23
+	VUNPCKHPS        Z25, Z24, Z24
+	VUNPCKLPD        Z11, Z26, Z25
+	VUNPCKHPD        Z11, Z26, Z11
+	VUNPCKLPD        Z12, Z10, Z26
+	VUNPCKHPD        Z12, Z10, Z10
+	VUNPCKLPD        Z15, Z13, Z12
+	VUNPCKHPD        Z15, Z13, Z13
+	VUNPCKLPD        Z16, Z14, Z15
+	VUNPCKHPD        Z16, Z14, Z14
+	VUNPCKLPD        Z19, Z17, Z16
+	VUNPCKHPD        Z19, Z17, Z17
+	VUNPCKLPD        Z20, Z18, Z19
+	VUNPCKHPD        Z20, Z18, Z18
+	VUNPCKLPD        Z23, Z21, Z20
+	VUNPCKHPD        Z23, Z21, Z21
+	VUNPCKLPD        Z24, Z22, Z23
+	VUNPCKHPD        Z24, Z22, Z22
+	VSHUFF32X4       $0x88, Z12, Z25, Z24
+	VSHUFF32X4       $0xdd, Z12, Z25, Z12
+	VSHUFF32X4       $0x88, Z20, Z16, Z25
+	VSHUFF32X4       $0xdd, Z20, Z16, Z16
+	VSHUFF32X4       $0x88, Z25, Z24, Z20
+	VSHUFF32X4       $0xdd, Z25, Z24, Z25
+	VSHUFF32X4       $0x88, Z16, Z12, Z24
+	VSHUFF32X4       $0xdd, Z16, Z12, Z16
+	VSHUFF32X4       $0x88, Z13, Z11, Z12
+	VSHUFF32X4       $0xdd, Z13, Z11, Z11
+	VSHUFF32X4       $0x88, Z21, Z17, Z13
+	VSHUFF32X4       $0xdd, Z21, Z17, Z17
+	VSHUFF32X4       $0x88, Z13, Z12, Z21
+	VSHUFF32X4       $0xdd, Z13, Z12, Z13
+	VSHUFF32X4       $0x88, Z17, Z11, Z12
+	VSHUFF32X4       $0xdd, Z17, Z11, Z17
+	VSHUFF32X4       $0x88, Z15, Z26, Z11
+	VSHUFF32X4       $0xdd, Z15, Z26, Z15
+	VSHUFF32X4       $0x88, Z23, Z19, Z26
+	VSHUFF32X4       $0xdd, Z23, Z19, Z19
+	VSHUFF32X4       $0x88, Z26, Z11, Z23
+	VSHUFF32X4       $0xdd, Z26, Z11, Z26
+	VSHUFF32X4       $0x88, Z19, Z15, Z11
+	VSHUFF32X4       $0xdd, Z19, Z15, Z19
+	VSHUFF32X4       $0x88, Z14, Z10, Z15
+	VSHUFF32X4       $0xdd, Z14, Z10, Z10
+	VSHUFF32X4       $0x88, Z22, Z18, Z14
+	VSHUFF32X4       $0xdd, Z22, Z18, Z18
+	VSHUFF32X4       $0x88, Z14, Z15, Z22
+	VSHUFF32X4       $0xdd, Z14, Z15, Z15
+	VSHUFF32X4       $0x88, Z18, Z10, Z14
+	VSHUFF32X4       $0xdd, Z18, Z10, Z10
+	VFMADD231PS.BCST (BX), Z20, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z20, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z20, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z20, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z20, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z20, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z20, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z20, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z21, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z21, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z21, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z23, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z23, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z23, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z23, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z23, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z23, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z23, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z23, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z22, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z22, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z22, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z22, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z22, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z22, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z22, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z24, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z24, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z24, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z24, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z24, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z24, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z24, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z24, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z24, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z12, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z12, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z11, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z11, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z11, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z14, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z14, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z14, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z14, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z14, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z14, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z14, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z25, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z25, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z25, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z25, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z25, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z25, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z25, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z25, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z13, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z13, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z13, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z13, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z13, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z13, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z26, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z26, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z26, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z26, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z26, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z26, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z26, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z26, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z26, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z26, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z15, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z15, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z15, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z15, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z15, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z16, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z16, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z16, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z16, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z16, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z16, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z17, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z17, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z17, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z17, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z17, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z19, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z19, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z19, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z19, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z19, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z19, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z9
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z10, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z10, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z10, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z10, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z10, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z9
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_10_loop
+
+turnedAVX512_10_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_10_done
+	MOVQ       DX, R11
+	MOVQ       $-1, R12
+	BZHIQ      R11, R12, R12
+	KMOVW      R12, K1
+	MOVQ       (SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z10
+	MOVQ       8(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z11
+	MOVQ       16(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z12
+	MOVQ       24(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z13
+	MOVQ       32(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z14
+	MOVQ       40(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z15
+	MOVQ       48(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z16
+	MOVQ       56(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z17
+	MOVQ       64(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z18
+	MOVQ       72(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z19
+	MOVQ       80(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z20
+	MOVQ       88(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z21
+	MOVQ       96(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z22
+	MOVQ       104(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z23
+	MOVQ       112(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z24
+	MOVQ       120(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z25
+	VUNPCKLPS  Z11, Z10, Z26
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPS  Z21, Z20, Z19
+	VUNPCKHPS  Z21, Z20, Z20
+	VUNPCKLPS  Z23, Z22, Z21
+	VUNPCKHPS  Z23, Z22, Z22
+	VUNPCKLPS  Z25, Z24, Z23
+	VUNPCKHPS  Z25, Z24, Z24
+	VUNPCKLPD  Z11, Z26, Z25
+	VUNPCKHPD  Z11, Z26, Z11
+	VUNPCKLPD  Z12, Z10, Z26
+	VUNPCKHPD  Z12, Z10, Z10
+	VUNPCKLPD  Z15, Z13, Z12
+	VUNPCKHPD  Z15, Z13, Z13
+	VUNPCKLPD  Z16, Z14, Z15
+	VUNPCKHPD  Z16, Z14, Z14
+	VUNPCKLPD  Z19, Z17, Z16
+	VUNPCKHPD  Z19, Z17, Z17
+	VUNPCKLPD  Z20, Z18, Z19
+	VUNPCKHPD  Z20, Z18, Z18
+	VUNPCKLPD  Z23, Z21, Z20
+	VUNPCKHPD  Z23, Z21, Z21
+	VUNPCKLPD  Z24, Z22, Z23
+	VUNPCKHPD  Z24, Z22, Z22
+	VSHUFF32X4 $0x88, Z12, Z25, Z24
+	VSHUFF32X4 $0xdd, Z12, Z25, Z12
+	VSHUFF32X4 $0x88, Z20, Z16, Z25
+	VSHUFF32X4 $0xdd, Z20, Z16, Z16
+	VSHUFF32X4 $0x88, Z25, Z24, Z20
+	VSHUFF32X4 $0xdd, Z25, Z24, Z25
+	VSHUFF32X4 $0x88, Z16, Z12, Z24
+	VSHUFF32X4 $0xdd, Z16, Z12, Z16
+	VSHUFF32X4 $0x88, Z13, Z11, Z12
+	VSHUFF32X4 $0xdd, Z13, Z11, Z11
+	VSHUFF32X4 $0x88, Z21, Z17, Z13
+	VSHUFF32X4 $0xdd, Z21, Z17, Z17
+	VSHUFF32X4 $0x88, Z13, Z12, Z21
+	VSHUFF32X4 $0xdd, Z13, Z12, Z13
+	VSHUFF32X4 $0x88, Z17, Z11, Z12
+	VSHUFF32X4 $0xdd, Z17, Z11, Z17
+	VSHUFF32X4 $0x88, Z15, Z26, Z11
+	VSHUFF32X4 $0xdd, Z15, Z26, Z15
+	VSHUFF32X4 $0x88, Z23, Z19, Z26
+	VSHUFF32X4 $0xdd, Z23, Z19, Z19
+	VSHUFF32X4 $0x88, Z26, Z11, Z23
+	VSHUFF32X4 $0xdd, Z26, Z11, Z26
+	VSHUFF32X4 $0x88, Z19, Z15, Z11
+	VSHUFF32X4 $0xdd, Z19, Z15, Z19
+	VSHUFF32X4 $0x88, Z14, Z10, Z15
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z22, Z18, Z14
+	VSHUFF32X4 $0xdd, Z22, Z18, Z18
+	VSHUFF32X4 $0x88, Z14, Z15, Z22
+	VSHUFF32X4 $0xdd, Z14, Z15, Z15
+	VSHUFF32X4 $0x88, Z18, Z10, Z14
+	VSHUFF32X4 $0xdd, Z18, Z10, Z10
+	VMOVUPS    Z20, 256(SP)
+	VMOVUPS    Z21, 320(SP)
+	VMOVUPS    Z23, 384(SP)
+	VMOVUPS    Z22, 448(SP)
+	VMOVUPS    Z24, 512(SP)
+	VMOVUPS    Z12, 576(SP)
+	VMOVUPS    Z11, 640(SP)
+	VMOVUPS    Z14, 704(SP)
+	VMOVUPS    Z25, 768(SP)
+	VMOVUPS    Z13, 832(SP)
+	VMOVUPS    Z26, 896(SP)
+	VMOVUPS    Z15, 960(SP)
+	VMOVUPS    Z16, 1024(SP)
+	VMOVUPS    Z17, 1088(SP)
+	VMOVUPS    Z19, 1152(SP)
+	VMOVUPS    Z10, 1216(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_10_single:
+	VMOVUPS          (CX), Z10
+	VFMADD231PS.BCST (BX), Z10, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z10, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z10, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z10, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z10, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z10, Z9
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_10_single
+
+turnedAVX512_10_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z10
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z10, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z1, Z10, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z10, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z10, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z10, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z10, Z5
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z6, Z10, Z6
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z7, Z10, Z7
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z8, Z10, Z8
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z9, Z10, Z9
+	VMOVUPS      Z9, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX512_10_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_10_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX512_10_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX512_10_group
+	JMP  turnedAVX512_10
+
+turnedAVX512_10_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_11:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_11_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z10, Z10, Z10
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_11_zero
+	SHLQ      $0x02, DX
+	SUBQ      $0x00, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	ADDQ      DX, CX
+
+turnedAVX512_11_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x0c, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x14, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x1c, R10, R10
+	MOVQ   32(AX), AX
+	IMUL3Q $0x24, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_11_rest
+
+turnedAVX512_11_loop:
+	MOVQ             (SP), R11
+	VMOVUPS          (CX)(R11*1), Z11
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             8(SP), R11
+	VMOVUPS          (CX)(R11*1), Z12
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             16(SP), R11
+	VMOVUPS          (CX)(R11*1), Z13
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             24(SP), R11
+	VMOVUPS          (CX)(R11*1), Z14
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             32(SP), R11
+	VMOVUPS          (CX)(R11*1), Z15
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             40(SP), R11
+	VMOVUPS          (CX)(R11*1), Z16
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             48(SP), R11
+	VMOVUPS          (CX)(R11*1), Z17
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             56(SP), R11
+	VMOVUPS          (CX)(R11*1), Z18
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             64(SP), R11
+	VMOVUPS          (CX)(R11*1), Z19
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             72(SP), R11
+	VMOVUPS          (CX)(R11*1), Z20
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             80(SP), R11
+	VMOVUPS          (CX)(R11*1), Z21
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             88(SP), R11
+	VMOVUPS          (CX)(R11*1), Z22
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             96(SP), R11
+	VMOVUPS          (CX)(R11*1), Z23
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             104(SP), R11
+	VMOVUPS          (CX)(R11*1), Z24
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             112(SP), R11
+	VMOVUPS          (CX)(R11*1), Z25
+	PREFETCHT0       256(CX)(R11*1)
+	MOVQ             120(SP), R11
+	VMOVUPS          (CX)(R11*1), Z26
+	PREFETCHT0       256(CX)(R11*1)
+	VUNPCKLPS        Z12, Z11, Z27
+	VUNPCKHPS        Z12, Z11, Z11
+	VUNPCKLPS        Z14, Z13, Z12
+	VUNPCKHPS        Z14, Z13, Z13
+	VUNPCKLPS        Z16, Z15, Z14
+	VUNPCKHPS        Z16, Z15, Z15
+	VUNPCKLPS        Z18, Z17, Z16
+	VUNPCKHPS        Z18, Z17, Z17
+	VUNPCKLPS        Z20, Z19, Z18
+	VUNPCKHPS        Z20, Z19, Z19
+	VUNPCKLPS        Z22, Z21, Z20
+	VUNPCKHPS        Z22, Z21, Z21
+	VUNPCKLPS        Z24, Z23, Z22
+	VUNPCKHPS        Z24, Z23, Z23
+	VUNPCKLPS        Z26, Z25, Z24
+	VUNPCKHPS        Z26, Z25, Z25
+	VUNPCKLPD        Z12, Z27, Z26
+	VUNPCKHPD        Z12, Z27, Z12
+	VUNPCKLPD        Z13, Z11, Z27
+	VUNPCKHPD        Z13, Z11, Z11
+	VUNPCKLPD        Z16, Z14, Z13
+	VUNPCKHPD        Z16, Z14, Z14
+	VUNPCKLPD        Z17, Z15, Z16
+	VUNPCKHPD        Z17, Z15, Z15
+	VUNPCKLPD        Z20, Z18, Z17
+	VUNPCKHPD        Z20, Z18, Z18
+	VUNPCKLPD        Z21, Z19, Z20
+	VUNPCKHPD        Z21, Z19, Z19
+	VUNPCKLPD        Z24, Z22, Z21
+	VUNPCKHPD        Z24, Z22, Z22
+	VUNPCKLPD        Z25, Z23, Z24
+	VUNPCKHPD        Z25, Z23, Z23
+	VSHUFF32X4       $0x88, Z13, Z26, Z25
+	VSHUFF32X4       $0xdd, Z13, Z26, Z13
+	VSHUFF32X4       $0x88, Z21, Z17, Z26
+	VSHUFF32X4       $0xdd, Z21, Z17, Z17
+	VSHUFF32X4       $0x88, Z26, Z25, Z21
+	VSHUFF32X4       $0xdd, Z26, Z25, Z26
+	VSHUFF32X4       $0x88, Z17, Z13, Z25
+	VSHUFF32X4       $0xdd, Z17, Z13, Z17
+	VSHUFF32X4       $0x88, Z14, Z12, Z13
+	VSHUFF32X4       $0xdd, Z14, Z12, Z12
+	VSHUFF32X4       $0x88, Z22, Z18, Z14
+	VSHUFF32X4       $0xdd, Z22, Z18, Z18
+	VSHUFF32X4       $0x88, Z14, Z13, Z22
+	VSHUFF32X4       $0xdd, Z14, Z13, Z14
+	VSHUFF32X4       $0x88, Z18, Z12, Z13
+	VSHUFF32X4       $0xdd, Z18, Z12, Z18
+	VSHUFF32X4       $0x88, Z16, Z27, Z12
+	VSHUFF32X4       $0xdd, Z16, Z27, Z16
+	VSHUFF32X4       $0x88, Z24, Z20, Z27
+	VSHUFF32X4       $0xdd, Z24, Z20, Z20
+	VSHUFF32X4       $0x88, Z27, Z12, Z24
+	VSHUFF32X4       $0xdd, Z27, Z12, Z27
+	VSHUFF32X4       $0x88, Z20, Z16, Z12
+	VSHUFF32X4       $0xdd, Z20, Z16, Z20
+	VSHUFF32X4       $0x88, Z15, Z11, Z16
+	VSHUFF32X4       $0xdd, Z15, Z11, Z11
+	VSHUFF32X4       $0x88, Z23, Z19, Z15
+	VSHUFF32X4       $0xdd, Z23, Z19, Z19
+	VSHUFF32X4       $0x88, Z15, Z16, Z23
+	VSHUFF32X4       $0xdd, Z15, Z16, Z16
+	VSHUFF32X4       $0x88, Z19, Z11, Z15
+	VSHUFF32X4       $0xdd, Z19, Z11, Z11
+	VFMADD231PS.BCST (BX), Z21, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z21, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z21, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z21, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z21, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z22, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z22, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z22, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z22, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z22, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z22, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z22, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z22, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z24, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z24, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z24, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z24, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z24, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z24, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z24, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z24, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z24, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z24, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z23, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z23, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z23, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z23, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z23, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z23, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z23, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z23, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z23, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z25, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z25, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z25, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z25, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z25, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z25, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z25, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z25, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z25, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z13, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z13, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z13, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z13, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z13, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z13, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z12, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z12, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z15, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z15, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z15, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z15, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z15, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z26, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z26, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z26, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z26, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z26, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z26, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z26, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z26, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z26, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z26, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z26, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z14, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z14, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z14, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z14, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z14, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z14, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z14, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z27, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z27, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z27, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z27, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z27, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z27, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z27, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z27, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z27, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z27, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z27, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z16, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z16, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z16, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z16, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z16, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z16, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z16, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z17, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z17, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z17, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z17, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z17, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z17, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z18, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z18, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z18, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z18, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z18, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z18, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z18, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z18, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z18, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z20, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z20, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z20, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z20, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z20, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z20, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z20, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z20, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z20, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z20, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z20, Z10
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z11, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z11, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z11, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z11, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z11, Z10
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_11_loop
+
+turnedAVX512_11_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_11_done
+	MOVQ       DX, R11
+	MOVQ       $-1, R12
+	BZHIQ      R11, R12, R12
+	KMOVW      R12, K1
+	MOVQ       (SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z11
+	MOVQ       8(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z12
+	MOVQ       16(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z13
+	MOVQ       24(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z14
+	MOVQ       32(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z15
+	MOVQ       40(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z16
+	MOVQ       48(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z17
+	MOVQ       56(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z18
+	MOVQ       64(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z19
+	MOVQ       72(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z20
+	MOVQ       80(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z21
+	MOVQ       88(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z22
+	MOVQ       96(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z23
+	MOVQ       104(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z24
+	MOVQ       112(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z25
+	MOVQ       120(SP), R11
+	VMOVUPS.Z  (CX)(R11*1), K1, Z26
+	VUNPCKLPS  Z12, Z11, Z27
+	VUNPCKHPS  Z12, Z11, Z11
+	VUNPCKLPS  Z14, Z13, Z12
+	VUNPCKHPS  Z14, Z13, Z13
+	VUNPCKLPS  Z16, Z15, Z14
+	VUNPCKHPS  Z16, Z15, Z15
+	VUNPCKLPS  Z18, Z17, Z16
+	VUNPCKHPS  Z18, Z17, Z17
+	VUNPCKLPS  Z20, Z19, Z18
+	VUNPCKHPS  Z20, Z19, Z19
+	VUNPCKLPS  Z22, Z21, Z20
+	VUNPCKHPS  Z22, Z21, Z21
+	VUNPCKLPS  Z24, Z23, Z22
+	VUNPCKHPS  Z24, Z23, Z23
+	VUNPCKLPS  Z26, Z25, Z24
+	VUNPCKHPS  Z26, Z25, Z25
+	VUNPCKLPD  Z12, Z27, Z26
+	VUNPCKHPD  Z12, Z27, Z12
+	VUNPCKLPD  Z13, Z11, Z27
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z16, Z14, Z13
+	VUNPCKHPD  Z16, Z14, Z14
+	VUNPCKLPD  Z17, Z15, Z16
+	VUNPCKHPD  Z17, Z15, Z15
+	VUNPCKLPD  Z20, Z18, Z17
+	VUNPCKHPD  Z20, Z18, Z18
+	VUNPCKLPD  Z21, Z19, Z20
+	VUNPCKHPD  Z21, Z19, Z19
+	VUNPCKLPD  Z24, Z22, Z21
+	VUNPCKHPD  Z24, Z22, Z22
+	VUNPCKLPD  Z25, Z23, Z24
+	VUNPCKHPD  Z25, Z23, Z23
+	VSHUFF32X4 $0x88, Z13, Z26, Z25
+	VSHUFF32X4 $0xdd, Z13, Z26, Z13
+	VSHUFF32X4 $0x88, Z21, Z17, Z26
+	VSHUFF32X4 $0xdd, Z21, Z17, Z17
+	VSHUFF32X4 $0x88, Z26, Z25, Z21
+	VSHUFF32X4 $0xdd, Z26, Z25, Z26
+	VSHUFF32X4 $0x88, Z17, Z13, Z25
+	VSHUFF32X4 $0xdd, Z17, Z13, Z17
+	VSHUFF32X4 $0x88, Z14, Z12, Z13
+	VSHUFF32X4 $0xdd, Z14, Z12, Z12
+	VSHUFF32X4 $0x88, Z22, Z18, Z14
+	VSHUFF32X4 $0xdd, Z22, Z18, Z18
+	VSHUFF32X4 $0x88, Z14, Z13, Z22
+	VSHUFF32X4 $0xdd, Z14, Z13, Z14
+	VSHUFF32X4 $0x88, Z18, Z12, Z13
+	VSHUFF32X4 $0xdd, Z18, Z12, Z18
+	VSHUFF32X4 $0x88, Z16, Z27, Z12
+	VSHUFF32X4 $0xdd, Z16, Z27, Z16
+	VSHUFF32X4 $0x88, Z24, Z20, Z27
+	VSHUFF32X4 $0xdd, Z24, Z20, Z20
+	VSHUFF32X4 $0x88, Z27, Z12, Z24
+	VSHUFF32X4 $0xdd, Z27, Z12, Z27
+	VSHUFF32X4 $0x88, Z20, Z16, Z12
+	VSHUFF32X4 $0xdd, Z20, Z16, Z20
+	VSHUFF32X4 $0x88, Z15, Z11, Z16
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z23, Z19, Z15
+	VSHUFF32X4 $0xdd, Z23, Z19, Z19
+	VSHUFF32X4 $0x88, Z15, Z16, Z23
+	VSHUFF32X4 $0xdd, Z15, Z16, Z16
+	VSHUFF32X4 $0x88, Z19, Z11, Z15
+	VSHUFF32X4 $0xdd, Z19, Z11, Z11
+	VMOVUPS    Z21, 256(SP)
+	VMOVUPS    Z22, 320(SP)
+	VMOVUPS    Z24, 384(SP)
+	VMOVUPS    Z23, 448(SP)
+	VMOVUPS    Z25, 512(SP)
+	VMOVUPS    Z13, 576(SP)
+	VMOVUPS    Z12, 640(SP)
+	VMOVUPS    Z15, 704(SP)
+	VMOVUPS    Z26, 768(SP)
+	VMOVUPS    Z14, 832(SP)
+	VMOVUPS    Z27, 896(SP)
+	VMOVUPS    Z16, 960(SP)
+	VMOVUPS    Z17, 1024(SP)
+	VMOVUPS    Z18, 1088(SP)
+	VMOVUPS    Z20, 1152(SP)
+	VMOVUPS    Z11, 1216(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_11_single:
+	VMOVUPS          (CX), Z11
+	VFMADD231PS.BCST (BX), Z11, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z11, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z11, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z11, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z11, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z11, Z8
+	VFMADD231PS.BCST (BX)(AX*1), Z11, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z11, Z10
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_11_single
+
+turnedAVX512_11_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z11
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z11, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z1, Z11, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z11, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z11, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z11, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z11, Z5
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z6, Z11, Z6
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z7, Z11, Z7
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z8, Z11, Z8
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z9, Z11, Z9
+	VMOVUPS      Z9, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z10, Z11, Z10
+	VMOVUPS      Z10, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX512_11_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_11_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX512_11_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX512_11_group
+	JMP  turnedAVX512_11
+
+turnedAVX512_11_end:
+	VZEROUPPER
+	RET
+
+turnedAVX512_12:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX512_12_group:
+	MOVQ      t+0(FP), AX
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z10, Z10, Z10
+	VPXORD    Z11, Z11, Z11
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	MOVQ      16(AX), BX
+	TESTQ     CX, CX
+	JZ        turnedAVX512_12_zero
+	SHLQ      $0x02, DX
+	SUBQ      $0x00, BX
+	XORQ      SI, SI
+	CMPQ      BX, SI
+	CMOVQLT   SI, BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z11
+	ADDQ      DX, CX
+
+turnedAVX512_12_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x0c, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x14, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x1c, R10, R10
+	MOVQ   32(AX), R11
+	IMUL3Q $0x24, R11, R11
+	MOVQ   32(AX), AX
+	IMUL3Q $0x2c, AX, AX
+	SUBQ   $0x10, DX
+	JL     turnedAVX512_12_rest
+
+turnedAVX512_12_loop:
+	MOVQ             (SP), R12
+	VMOVUPS          (CX)(R12*1), Z12
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             8(SP), R12
+	VMOVUPS          (CX)(R12*1), Z13
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             16(SP), R12
+	VMOVUPS          (CX)(R12*1), Z14
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             24(SP), R12
+	VMOVUPS          (CX)(R12*1), Z15
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             32(SP), R12
+	VMOVUPS          (CX)(R12*1), Z16
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             40(SP), R12
+	VMOVUPS          (CX)(R12*1), Z17
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             48(SP), R12
+	VMOVUPS          (CX)(R12*1), Z18
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             56(SP), R12
+	VMOVUPS          (CX)(R12*1), Z19
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             64(SP), R12
+	VMOVUPS          (CX)(R12*1), Z20
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             72(SP), R12
+	VMOVUPS          (CX)(R12*1), Z21
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             80(SP), R12
+	VMOVUPS          (CX)(R12*1), Z22
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             88(SP), R12
+	VMOVUPS          (CX)(R12*1), Z23
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             96(SP), R12
+	VMOVUPS          (CX)(R12*1), Z24
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             104(SP), R12
+	VMOVUPS          (CX)(R12*1), Z25
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             112(SP), R12
+	VMOVUPS          (CX)(R12*1), Z26
+	PREFETCHT0       256(CX)(R12*1)
+	MOVQ             120(SP), R12
+	VMOVUPS          (CX)(R12*1), Z27
+	PREFETCHT0       256(CX)(R12*1)
+	VUNPCKLPS        Z13, Z12, Z28
+	VUNPCKHPS        Z13, Z12, Z12
+	VUNPCKLPS        Z15, Z14, Z13
+	VUNPCKHPS        Z15, Z14, Z14
+	VUNPCKLPS        Z17, Z16, Z15
+	VUNPCKHPS        Z17, Z16, Z16
+	VUNPCKLPS        Z19, Z18, Z17
+	VUNPCKHPS        Z19, Z18, Z18
+	VUNPCKLPS        Z21, Z20, Z19
+	VUNPCKHPS        Z21, Z20, Z20
+	VUNPCKLPS        Z23, Z22, Z21
+	VUNPCKHPS        Z23, Z22, Z22
+	VUNPCKLPS        Z25, Z24, Z23
+	VUNPCKHPS        Z25, Z24, Z24
+	VUNPCKLPS        Z27, Z26, Z25
+	VUNPCKHPS        Z27, Z26, Z26
+	VUNPCKLPD        Z13, Z28, Z27
+	VUNPCKHPD        Z13, Z28, Z13
+	VUNPCKLPD        Z14, Z12, Z28
+	VUNPCKHPD        Z14, Z12, Z12
+	VUNPCKLPD        Z17, Z15, Z14
+	VUNPCKHPD        Z17, Z15, Z15
+	VUNPCKLPD        Z18, Z16, Z17
+	VUNPCKHPD        Z18, Z16, Z16
+	VUNPCKLPD        Z21, Z19, Z18
+	VUNPCKHPD        Z21, Z19, Z19
+	VUNPCKLPD        Z22, Z20, Z21
+	VUNPCKHPD        Z22, Z20, Z20
+	VUNPCKLPD        Z25, Z23, Z22
+	VUNPCKHPD        Z25, Z23, Z23
+	VUNPCKLPD        Z26, Z24, Z25
+	VUNPCKHPD        Z26, Z24, Z24
+	VSHUFF32X4       $0x88, Z14, Z27, Z26
+	VSHUFF32X4       $0xdd, Z14, Z27, Z14
+	VSHUFF32X4       $0x88, Z22, Z18, Z27
+	VSHUFF32X4       $0xdd, Z22, Z18, Z18
+	VSHUFF32X4       $0x88, Z27, Z26, Z22
+	VSHUFF32X4       $0xdd, Z27, Z26, Z27
+	VSHUFF32X4       $0x88, Z18, Z14, Z26
+	VSHUFF32X4       $0xdd, Z18, Z14, Z18
+	VSHUFF32X4       $0x88, Z15, Z13, Z14
+	VSHUFF32X4       $0xdd, Z15, Z13, Z13
+	VSHUFF32X4       $0x88, Z23, Z19, Z15
+	VSHUFF32X4       $0xdd, Z23, Z19, Z19
+	VSHUFF32X4       $0x88, Z15, Z14, Z23
+	VSHUFF32X4       $0xdd, Z15, Z14, Z15
+	VSHUFF32X4       $0x88, Z19, Z13, Z14
+	VSHUFF32X4       $0xdd, Z19, Z13, Z19
+	VSHUFF32X4       $0x88, Z17, Z28, Z13
+	VSHUFF32X4       $0xdd, Z17, Z28, Z17
+	VSHUFF32X4       $0x88, Z25, Z21, Z28
+	VSHUFF32X4       $0xdd, Z25, Z21, Z21
+	VSHUFF32X4       $0x88, Z28, Z13, Z25
+	VSHUFF32X4       $0xdd, Z28, Z13, Z28
+	VSHUFF32X4       $0x88, Z21, Z17, Z13
+	VSHUFF32X4       $0xdd, Z21, Z17, Z21
+	VSHUFF32X4       $0x88, Z16, Z12, Z17
+	VSHUFF32X4       $0xdd, Z16, Z12, Z12
+	VSHUFF32X4       $0x88, Z24, Z20, Z16
+	VSHUFF32X4       $0xdd, Z24, Z20, Z20
+	VSHUFF32X4       $0x88, Z16, Z17, Z24
+	VSHUFF32X4       $0xdd, Z16, Z17, Z17
+	VSHUFF32X4       $0x88, Z20, Z12, Z16
+	VSHUFF32X4       $0xdd, Z20, Z12, Z12
+	VFMADD231PS.BCST (BX), Z22, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z22, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z22, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z22, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z22, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z22, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z22, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z22, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z22, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z22, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z22, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z23, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z23, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z23, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z23, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z23, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z23, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z23, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z23, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z23, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z23, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z25, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z25, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z25, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z25, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z25, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z25, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z25, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z25, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z25, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z25, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z24, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z24, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z24, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z24, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z24, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z24, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z24, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z24, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z24, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z24, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z24, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z26, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z26, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z26, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z26, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z26, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z26, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z26, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z26, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z26, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z26, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z26, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z26, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z14, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z14, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z14, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z14, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z14, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z14, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z14, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z14, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z14, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z13, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z13, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z13, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z13, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z13, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z13, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z13, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z13, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z13, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z16, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z16, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z16, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z16, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z16, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z16, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z16, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z16, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z16, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z27, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z27, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z27, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z27, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z27, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z27, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z27, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z27, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z27, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z27, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z27, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z27, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z15, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z15, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z15, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z15, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z15, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z15, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z15, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z15, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z15, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z28, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z28, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z28, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z28, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z28, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z28, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z28, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z28, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z28, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z28, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z28, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z28, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z17, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z17, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z17, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z17, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z17, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z17, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z17, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z17, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z17, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z17, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z18, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z18, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z18, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z18, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z18, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z18, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z18, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z18, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z18, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z18, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z18, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z18, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z19, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z19, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z19, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z19, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z19, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z19, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z19, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z19, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z19, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z19, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z19, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z21, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z21, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z21, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z21, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z21, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z21, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z21, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z21, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z21, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z21, Z11
+	ADDQ             SI, BX
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z12, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z12, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z12, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z11
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	SUBQ             $0x10, DX
+	JGE              turnedAVX512_12_loop
+
+turnedAVX512_12_rest:
+	ADDQ       $0x10, DX
+	JZ         turnedAVX512_12_done
+	MOVQ       DX, R12
+	MOVQ       $-1, R13
+	BZHIQ      R12, R13, R13
+	KMOVW      R13, K1
+	MOVQ       (SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z12
+	MOVQ       8(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z13
+	MOVQ       16(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z14
+	MOVQ       24(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z15
+	MOVQ       32(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z16
+	MOVQ       40(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z17
+	MOVQ       48(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z18
+	MOVQ       56(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z19
+	MOVQ       64(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z20
+	MOVQ       72(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z21
+	MOVQ       80(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z22
+	MOVQ       88(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z23
+	MOVQ       96(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z24
+	MOVQ       104(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z25
+	MOVQ       112(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z26
+	MOVQ       120(SP), R12
+	VMOVUPS.Z  (CX)(R12*1), K1, Z27
+	VUNPCKLPS  Z13, Z12, Z28
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPS  Z17, Z16, Z15
+	VUNPCKHPS  Z17, Z16, Z16
+	VUNPCKLPS  Z19, Z18, Z17
+	VUNPCKHPS  Z19, Z18, Z18
+	VUNPCKLPS  Z21, Z20, Z19
+	VUNPCKHPS  Z21, Z20, Z20
+	VUNPCKLPS  Z23, Z22, Z21
+	VUNPCKHPS  Z23, Z22, Z22
+	VUNPCKLPS  Z25, Z24, Z23
+	VUNPCKHPS  Z25, Z24, Z24
+	VUNPCKLPS  Z27, Z26, Z25
+	VUNPCKHPS  Z27, Z26, Z26
+	VUNPCKLPD  Z13, Z28, Z27
+	VUNPCKHPD  Z13, Z28, Z13
+	VUNPCKLPD  Z14, Z12, Z28
+	VUNPCKHPD  Z14, Z12, Z12
+	VUNPCKLPD  Z17, Z15, Z14
+	VUNPCKHPD  Z17, Z15, Z15
+	VUNPCKLPD  Z18, Z16, Z17
+	VUNPCKHPD  Z18, Z16, Z16
+	VUNPCKLPD  Z21, Z19, Z18
+	VUNPCKHPD  Z21, Z19, Z19
+	VUNPCKLPD  Z22, Z20, Z21
+	VUNPCKHPD  Z22, Z20, Z20
+	VUNPCKLPD  Z25, Z23, Z22
+	VUNPCKHPD  Z25, Z23, Z23
+	VUNPCKLPD  Z26, Z24, Z25
+	VUNPCKHPD  Z26, Z24, Z24
+	VSHUFF32X4 $0x88, Z14, Z27, Z26
+	VSHUFF32X4 $0xdd, Z14, Z27, Z14
+	VSHUFF32X4 $0x88, Z22, Z18, Z27
+	VSHUFF32X4 $0xdd, Z22, Z18, Z18
+	VSHUFF32X4 $0x88, Z27, Z26, Z22
+	VSHUFF32X4 $0xdd, Z27, Z26, Z27
+	VSHUFF32X4 $0x88, Z18, Z14, Z26
+	VSHUFF32X4 $0xdd, Z18, Z14, Z18
+	VSHUFF32X4 $0x88, Z15, Z13, Z14
+	VSHUFF32X4 $0xdd, Z15, Z13, Z13
+	VSHUFF32X4 $0x88, Z23, Z19, Z15
+	VSHUFF32X4 $0xdd, Z23, Z19, Z19
+	VSHUFF32X4 $0x88, Z15, Z14, Z23
+	VSHUFF32X4 $0xdd, Z15, Z14, Z15
+	VSHUFF32X4 $0x88, Z19, Z13, Z14
+	VSHUFF32X4 $0xdd, Z19, Z13, Z19
+	VSHUFF32X4 $0x88, Z17, Z28, Z13
+	VSHUFF32X4 $0xdd, Z17, Z28, Z17
+	VSHUFF32X4 $0x88, Z25, Z21, Z28
+	VSHUFF32X4 $0xdd, Z25, Z21, Z21
+	VSHUFF32X4 $0x88, Z28, Z13, Z25
+	VSHUFF32X4 $0xdd, Z28, Z13, Z28
+	VSHUFF32X4 $0x88, Z21, Z17, Z13
+	VSHUFF32X4 $0xdd, Z21, Z17, Z21
+	VSHUFF32X4 $0x88, Z16, Z12, Z17
+	VSHUFF32X4 $0xdd, Z16, Z12, Z12
+	VSHUFF32X4 $0x88, Z24, Z20, Z16
+	VSHUFF32X4 $0xdd, Z24, Z20, Z20
+	VSHUFF32X4 $0x88, Z16, Z17, Z24
+	VSHUFF32X4 $0xdd, Z16, Z17, Z17
+	VSHUFF32X4 $0x88, Z20, Z12, Z16
+	VSHUFF32X4 $0xdd, Z20, Z12, Z12
+	VMOVUPS    Z22, 256(SP)
+	VMOVUPS    Z23, 320(SP)
+	VMOVUPS    Z25, 384(SP)
+	VMOVUPS    Z24, 448(SP)
+	VMOVUPS    Z26, 512(SP)
+	VMOVUPS    Z14, 576(SP)
+	VMOVUPS    Z13, 640(SP)
+	VMOVUPS    Z16, 704(SP)
+	VMOVUPS    Z27, 768(SP)
+	VMOVUPS    Z15, 832(SP)
+	VMOVUPS    Z28, 896(SP)
+	VMOVUPS    Z17, 960(SP)
+	VMOVUPS    Z18, 1024(SP)
+	VMOVUPS    Z19, 1088(SP)
+	VMOVUPS    Z21, 1152(SP)
+	VMOVUPS    Z12, 1216(SP)
+	LEAQ       256(SP), CX
+
+turnedAVX512_12_single:
+	VMOVUPS          (CX), Z12
+	VFMADD231PS.BCST (BX), Z12, Z0
+	VFMADD231PS.BCST (BX)(DI*1), Z12, Z1
+	VFMADD231PS.BCST (BX)(DI*2), Z12, Z2
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z3
+	VFMADD231PS.BCST (BX)(DI*4), Z12, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z5
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z12, Z7
+	VFMADD231PS.BCST (BX)(DI*8), Z12, Z8
+	VFMADD231PS.BCST (BX)(R11*1), Z12, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z10
+	VFMADD231PS.BCST (BX)(AX*1), Z12, Z11
+	ADDQ             SI, BX
+	ADDQ             $0x40, CX
+	DECQ             DX
+	JNZ              turnedAVX512_12_single
+
+turnedAVX512_12_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Z12
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000010, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	MOVQ         CX, AX
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, K1, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, K1, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX512_12_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX512_12_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX512_12_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX512_12_group
+	JMP  turnedAVX512_12
+
+turnedAVX512_12_end:
 	VZEROUPPER
 	RET
 
@@ -2959,101 +12898,101 @@ transposeAVX512_whole:
 	VMOVUPS    (R8), Z15
 	PREFETCHT0 256(R8)
 	VUNPCKLPS  Z1, Z0, Z16
-	VUNPCKHPS  Z1, Z0, Z17
-	VUNPCKLPS  Z3, Z2, Z18
-	VUNPCKHPS  Z3, Z2, Z19
-	VUNPCKLPS  Z5, Z4, Z20
-	VUNPCKHPS  Z5, Z4, Z21
-	VUNPCKLPS  Z7, Z6, Z22
-	VUNPCKHPS  Z7, Z6, Z23
-	VUNPCKLPS  Z9, Z8, Z24
-	VUNPCKHPS  Z9, Z8, Z25
-	VUNPCKLPS  Z11, Z10, Z26
-	VUNPCKHPS  Z11, Z10, Z27
-	VUNPCKLPS  Z13, Z12, Z28
-	VUNPCKHPS  Z13, Z12, Z29
-	VUNPCKLPS  Z15, Z14, Z30
-	VUNPCKHPS  Z15, Z14, Z15
-	VUNPCKLPD  Z18, Z16, Z0
-	VUNPCKHPD  Z18, Z16, Z1
-	VUNPCKLPD  Z19, Z17, Z2
-	VUNPCKHPD  Z19, Z17, Z3
-	VUNPCKLPD  Z22, Z20, Z4
-	VUNPCKHPD  Z22, Z20, Z5
-	VUNPCKLPD  Z23, Z21, Z6
-	VUNPCKHPD  Z23, Z21, Z7
-	VUNPCKLPD  Z26, Z24, Z8
-	VUNPCKHPD  Z26, Z24, Z9
-	VUNPCKLPD  Z27, Z25, Z10
-	VUNPCKHPD  Z27, Z25, Z11
-	VUNPCKLPD  Z30, Z28, Z12
-	VUNPCKHPD  Z30, Z28, Z13
-	VUNPCKLPD  Z15, Z29, Z14
-	VUNPCKHPD  Z15, Z29, Z15
-	VSHUFF32X4 $0x88, Z4, Z0, Z16
-	VSHUFF32X4 $0xdd, Z4, Z0, Z20
-	VSHUFF32X4 $0x88, Z12, Z8, Z24
-	VSHUFF32X4 $0xdd, Z12, Z8, Z28
-	VSHUFF32X4 $0x88, Z24, Z16, Z0
-	VSHUFF32X4 $0xdd, Z24, Z16, Z8
-	VSHUFF32X4 $0x88, Z28, Z20, Z4
-	VSHUFF32X4 $0xdd, Z28, Z20, Z12
-	VSHUFF32X4 $0x88, Z5, Z1, Z17
-	VSHUFF32X4 $0xdd, Z5, Z1, Z21
-	VSHUFF32X4 $0x88, Z13, Z9, Z25
-	VSHUFF32X4 $0xdd, Z13, Z9, Z29
-	VSHUFF32X4 $0x88, Z25, Z17, Z1
-	VSHUFF32X4 $0xdd, Z25, Z17, Z9
-	VSHUFF32X4 $0x88, Z29, Z21, Z5
-	VSHUFF32X4 $0xdd, Z29, Z21, Z13
-	VSHUFF32X4 $0x88, Z6, Z2, Z18
-	VSHUFF32X4 $0xdd, Z6, Z2, Z22
-	VSHUFF32X4 $0x88, Z14, Z10, Z26
-	VSHUFF32X4 $0xdd, Z14, Z10, Z30
-	VSHUFF32X4 $0x88, Z26, Z18, Z2
-	VSHUFF32X4 $0xdd, Z26, Z18, Z10
-	VSHUFF32X4 $0x88, Z30, Z22, Z6
-	VSHUFF32X4 $0xdd, Z30, Z22, Z14
-	VSHUFF32X4 $0x88, Z7, Z3, Z19
-	VSHUFF32X4 $0xdd, Z7, Z3, Z23
-	VSHUFF32X4 $0x88, Z15, Z11, Z27
-	VSHUFF32X4 $0xdd, Z15, Z11, Z15
-	VSHUFF32X4 $0x88, Z27, Z19, Z3
-	VSHUFF32X4 $0xdd, Z27, Z19, Z11
-	VSHUFF32X4 $0x88, Z15, Z23, Z7
-	VSHUFF32X4 $0xdd, Z15, Z23, Z15
+	VUNPCKHPS  Z1, Z0, Z0
+	VUNPCKLPS  Z3, Z2, Z1
+	VUNPCKHPS  Z3, Z2, Z2
+	VUNPCKLPS  Z5, Z4, Z3
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKLPS  Z7, Z6, Z5
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPD  Z1, Z16, Z15
+	VUNPCKHPD  Z1, Z16, Z1
+	VUNPCKLPD  Z2, Z0, Z16
+	VUNPCKHPD  Z2, Z0, Z0
+	VUNPCKLPD  Z5, Z3, Z2
+	VUNPCKHPD  Z5, Z3, Z3
+	VUNPCKLPD  Z6, Z4, Z5
+	VUNPCKHPD  Z6, Z4, Z4
+	VUNPCKLPD  Z9, Z7, Z6
+	VUNPCKHPD  Z9, Z7, Z7
+	VUNPCKLPD  Z10, Z8, Z9
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z13, Z11, Z10
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z14, Z12, Z13
+	VUNPCKHPD  Z14, Z12, Z12
+	VSHUFF32X4 $0x88, Z2, Z15, Z14
+	VSHUFF32X4 $0xdd, Z2, Z15, Z2
+	VSHUFF32X4 $0x88, Z10, Z6, Z15
+	VSHUFF32X4 $0xdd, Z10, Z6, Z6
+	VSHUFF32X4 $0x88, Z15, Z14, Z10
+	VSHUFF32X4 $0xdd, Z15, Z14, Z15
+	VSHUFF32X4 $0x88, Z6, Z2, Z14
+	VSHUFF32X4 $0xdd, Z6, Z2, Z6
+	VSHUFF32X4 $0x88, Z3, Z1, Z2
+	VSHUFF32X4 $0xdd, Z3, Z1, Z1
+	VSHUFF32X4 $0x88, Z11, Z7, Z3
+	VSHUFF32X4 $0xdd, Z11, Z7, Z7
+	VSHUFF32X4 $0x88, Z3, Z2, Z11
+	VSHUFF32X4 $0xdd, Z3, Z2, Z3
+	VSHUFF32X4 $0x88, Z7, Z1, Z2
+	VSHUFF32X4 $0xdd, Z7, Z1, Z7
+	VSHUFF32X4 $0x88, Z5, Z16, Z1
+	VSHUFF32X4 $0xdd, Z5, Z16, Z5
+	VSHUFF32X4 $0x88, Z13, Z9, Z16
+	VSHUFF32X4 $0xdd, Z13, Z9, Z9
+	VSHUFF32X4 $0x88, Z16, Z1, Z13
+	VSHUFF32X4 $0xdd, Z16, Z1, Z16
+	VSHUFF32X4 $0x88, Z9, Z5, Z1
+	VSHUFF32X4 $0xdd, Z9, Z5, Z9
+	VSHUFF32X4 $0x88, Z4, Z0, Z5
+	VSHUFF32X4 $0xdd, Z4, Z0, Z0
+	VSHUFF32X4 $0x88, Z12, Z8, Z4
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z4, Z5, Z12
+	VSHUFF32X4 $0xdd, Z4, Z5, Z5
+	VSHUFF32X4 $0x88, Z8, Z0, Z4
+	VSHUFF32X4 $0xdd, Z8, Z0, Z0
 	MOVLQSX    (CX), R8
-	VMOVUPS    Z0, (AX)(R8*4)
-	MOVLQSX    4(CX), R8
-	VMOVUPS    Z1, (AX)(R8*4)
-	MOVLQSX    8(CX), R8
-	VMOVUPS    Z2, (AX)(R8*4)
-	MOVLQSX    12(CX), R8
-	VMOVUPS    Z3, (AX)(R8*4)
-	MOVLQSX    16(CX), R8
-	VMOVUPS    Z4, (AX)(R8*4)
-	MOVLQSX    20(CX), R8
-	VMOVUPS    Z5, (AX)(R8*4)
-	MOVLQSX    24(CX), R8
-	VMOVUPS    Z6, (AX)(R8*4)
-	MOVLQSX    28(CX), R8
-	VMOVUPS    Z7, (AX)(R8*4)
-	MOVLQSX    32(CX), R8
-	VMOVUPS    Z8, (AX)(R8*4)
-	MOVLQSX    36(CX), R8
-	VMOVUPS    Z9, (AX)(R8*4)
-	MOVLQSX    40(CX), R8
 	VMOVUPS    Z10, (AX)(R8*4)
-	MOVLQSX    44(CX), R8
+	MOVLQSX    4(CX), R8
 	VMOVUPS    Z11, (AX)(R8*4)
-	MOVLQSX    48(CX), R8
-	VMOVUPS    Z12, (AX)(R8*4)
-	MOVLQSX    52(CX), R8
+	MOVLQSX    8(CX), R8
 	VMOVUPS    Z13, (AX)(R8*4)
-	MOVLQSX    56(CX), R8
+	MOVLQSX    12(CX), R8
+	VMOVUPS    Z12, (AX)(R8*4)
+	MOVLQSX    16(CX), R8
 	VMOVUPS    Z14, (AX)(R8*4)
-	MOVLQSX    60(CX), R8
+	MOVLQSX    20(CX), R8
+	VMOVUPS    Z2, (AX)(R8*4)
+	MOVLQSX    24(CX), R8
+	VMOVUPS    Z1, (AX)(R8*4)
+	MOVLQSX    28(CX), R8
+	VMOVUPS    Z4, (AX)(R8*4)
+	MOVLQSX    32(CX), R8
 	VMOVUPS    Z15, (AX)(R8*4)
+	MOVLQSX    36(CX), R8
+	VMOVUPS    Z3, (AX)(R8*4)
+	MOVLQSX    40(CX), R8
+	VMOVUPS    Z16, (AX)(R8*4)
+	MOVLQSX    44(CX), R8
+	VMOVUPS    Z5, (AX)(R8*4)
+	MOVLQSX    48(CX), R8
+	VMOVUPS    Z6, (AX)(R8*4)
+	MOVLQSX    52(CX), R8
+	VMOVUPS    Z7, (AX)(R8*4)
+	MOVLQSX    56(CX), R8
+	VMOVUPS    Z9, (AX)(R8*4)
+	MOVLQSX    60(CX), R8
+	VMOVUPS    Z0, (AX)(R8*4)
 	ADDQ       $0x40, DX
 	ADDQ       $0x40, CX
 	SUBQ       $0x10, DI
@@ -3156,69 +13095,69 @@ transposeAVX512_partial:
 	CMOVQLT    R9, R10
 	ADDQ       R10, R8
 	VUNPCKLPS  Z1, Z0, Z16
-	VUNPCKHPS  Z1, Z0, Z17
-	VUNPCKLPS  Z3, Z2, Z18
-	VUNPCKHPS  Z3, Z2, Z19
-	VUNPCKLPS  Z5, Z4, Z20
-	VUNPCKHPS  Z5, Z4, Z21
-	VUNPCKLPS  Z7, Z6, Z22
-	VUNPCKHPS  Z7, Z6, Z23
-	VUNPCKLPS  Z9, Z8, Z24
-	VUNPCKHPS  Z9, Z8, Z25
-	VUNPCKLPS  Z11, Z10, Z26
-	VUNPCKHPS  Z11, Z10, Z27
-	VUNPCKLPS  Z13, Z12, Z28
-	VUNPCKHPS  Z13, Z12, Z29
-	VUNPCKLPS  Z15, Z14, Z30
-	VUNPCKHPS  Z15, Z14, Z15
-	VUNPCKLPD  Z18, Z16, Z0
-	VUNPCKHPD  Z18, Z16, Z1
-	VUNPCKLPD  Z19, Z17, Z2
-	VUNPCKHPD  Z19, Z17, Z3
-	VUNPCKLPD  Z22, Z20, Z4
-	VUNPCKHPD  Z22, Z20, Z5
-	VUNPCKLPD  Z23, Z21, Z6
-	VUNPCKHPD  Z23, Z21, Z7
-	VUNPCKLPD  Z26, Z24, Z8
-	VUNPCKHPD  Z26, Z24, Z9
-	VUNPCKLPD  Z27, Z25, Z10
-	VUNPCKHPD  Z27, Z25, Z11
-	VUNPCKLPD  Z30, Z28, Z12
-	VUNPCKHPD  Z30, Z28, Z13
-	VUNPCKLPD  Z15, Z29, Z14
-	VUNPCKHPD  Z15, Z29, Z15
-	VSHUFF32X4 $0x88, Z4, Z0, Z16
-	VSHUFF32X4 $0xdd, Z4, Z0, Z20
-	VSHUFF32X4 $0x88, Z12, Z8, Z24
-	VSHUFF32X4 $0xdd, Z12, Z8, Z28
-	VSHUFF32X4 $0x88, Z24, Z16, Z0
-	VSHUFF32X4 $0xdd, Z24, Z16, Z8
-	VSHUFF32X4 $0x88, Z28, Z20, Z4
-	VSHUFF32X4 $0xdd, Z28, Z20, Z12
-	VSHUFF32X4 $0x88, Z5, Z1, Z17
-	VSHUFF32X4 $0xdd, Z5, Z1, Z21
-	VSHUFF32X4 $0x88, Z13, Z9, Z25
-	VSHUFF32X4 $0xdd, Z13, Z9, Z29
-	VSHUFF32X4 $0x88, Z25, Z17, Z1
-	VSHUFF32X4 $0xdd, Z25, Z17, Z9
-	VSHUFF32X4 $0x88, Z29, Z21, Z5
-	VSHUFF32X4 $0xdd, Z29, Z21, Z13
-	VSHUFF32X4 $0x88, Z6, Z2, Z18
-	VSHUFF32X4 $0xdd, Z6, Z2, Z22
-	VSHUFF32X4 $0x88, Z14, Z10, Z26
-	VSHUFF32X4 $0xdd, Z14, Z10, Z30
-	VSHUFF32X4 $0x88, Z26, Z18, Z2
-	VSHUFF32X4 $0xdd, Z26, Z18, Z10
-	VSHUFF32X4 $0x88, Z30, Z22, Z6
-	VSHUFF32X4 $0xdd, Z30, Z22, Z14
-	VSHUFF32X4 $0x88, Z7, Z3, Z19
-	VSHUFF32X4 $0xdd, Z7, Z3, Z23
-	VSHUFF32X4 $0x88, Z15, Z11, Z27
-	VSHUFF32X4 $0xdd, Z15, Z11, Z15
-	VSHUFF32X4 $0x88, Z27, Z19, Z3
-	VSHUFF32X4 $0xdd, Z27, Z19, Z11
-	VSHUFF32X4 $0x88, Z15, Z23, Z7
-	VSHUFF32X4 $0xdd, Z15, Z23, Z15
+	VUNPCKHPS  Z1, Z0, Z0
+	VUNPCKLPS  Z3, Z2, Z1
+	VUNPCKHPS  Z3, Z2, Z2
+	VUNPCKLPS  Z5, Z4, Z3
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKLPS  Z7, Z6, Z5
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPD  Z1, Z16, Z15
+	VUNPCKHPD  Z1, Z16, Z1
+	VUNPCKLPD  Z2, Z0, Z16
+	VUNPCKHPD  Z2, Z0, Z0
+	VUNPCKLPD  Z5, Z3, Z2
+	VUNPCKHPD  Z5, Z3, Z3
+	VUNPCKLPD  Z6, Z4, Z5
+	VUNPCKHPD  Z6, Z4, Z4
+	VUNPCKLPD  Z9, Z7, Z6
+	VUNPCKHPD  Z9, Z7, Z7
+	VUNPCKLPD  Z10, Z8, Z9
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z13, Z11, Z10
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z14, Z12, Z13
+	VUNPCKHPD  Z14, Z12, Z12
+	VSHUFF32X4 $0x88, Z2, Z15, Z14
+	VSHUFF32X4 $0xdd, Z2, Z15, Z2
+	VSHUFF32X4 $0x88, Z10, Z6, Z15
+	VSHUFF32X4 $0xdd, Z10, Z6, Z6
+	VSHUFF32X4 $0x88, Z15, Z14, Z10
+	VSHUFF32X4 $0xdd, Z15, Z14, Z15
+	VSHUFF32X4 $0x88, Z6, Z2, Z14
+	VSHUFF32X4 $0xdd, Z6, Z2, Z6
+	VSHUFF32X4 $0x88, Z3, Z1, Z2
+	VSHUFF32X4 $0xdd, Z3, Z1, Z1
+	VSHUFF32X4 $0x88, Z11, Z7, Z3
+	VSHUFF32X4 $0xdd, Z11, Z7, Z7
+	VSHUFF32X4 $0x88, Z3, Z2, Z11
+	VSHUFF32X4 $0xdd, Z3, Z2, Z3
+	VSHUFF32X4 $0x88, Z7, Z1, Z2
+	VSHUFF32X4 $0xdd, Z7, Z1, Z7
+	VSHUFF32X4 $0x88, Z5, Z16, Z1
+	VSHUFF32X4 $0xdd, Z5, Z16, Z5
+	VSHUFF32X4 $0x88, Z13, Z9, Z16
+	VSHUFF32X4 $0xdd, Z13, Z9, Z9
+	VSHUFF32X4 $0x88, Z16, Z1, Z13
+	VSHUFF32X4 $0xdd, Z16, Z1, Z16
+	VSHUFF32X4 $0x88, Z9, Z5, Z1
+	VSHUFF32X4 $0xdd, Z9, Z5, Z9
+	VSHUFF32X4 $0x88, Z4, Z0, Z5
+	VSHUFF32X4 $0xdd, Z4, Z0, Z0
+	VSHUFF32X4 $0x88, Z12, Z8, Z4
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z4, Z5, Z12
+	VSHUFF32X4 $0xdd, Z4, Z5, Z5
+	VSHUFF32X4 $0x88, Z8, Z0, Z4
+	VSHUFF32X4 $0xdd, Z8, Z0, Z0
 	MOVQ       SI, R8
 	SUBQ       $0x00, R8
 	XORQ       R9, R9
@@ -3231,67 +13170,67 @@ transposeAVX512_partial:
 	BZHIQ      R8, R9, R9
 	KMOVW      R9, K1
 	MOVLQSX    (CX), R8
-	VMOVUPS    Z0, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    4(CX), R8
-	VMOVUPS    Z1, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    8(CX), R8
-	VMOVUPS    Z2, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    12(CX), R8
-	VMOVUPS    Z3, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    16(CX), R8
-	VMOVUPS    Z4, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    20(CX), R8
-	VMOVUPS    Z5, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    24(CX), R8
-	VMOVUPS    Z6, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    28(CX), R8
-	VMOVUPS    Z7, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    32(CX), R8
-	VMOVUPS    Z8, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    36(CX), R8
-	VMOVUPS    Z9, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    40(CX), R8
 	VMOVUPS    Z10, K1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    44(CX), R8
+	MOVLQSX    4(CX), R8
 	VMOVUPS    Z11, K1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    48(CX), R8
-	VMOVUPS    Z12, K1, (AX)(R8*4)
-	DECQ       DI
-	JZ         transposeAVX512_done
-	MOVLQSX    52(CX), R8
+	MOVLQSX    8(CX), R8
 	VMOVUPS    Z13, K1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    56(CX), R8
+	MOVLQSX    12(CX), R8
+	VMOVUPS    Z12, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    16(CX), R8
 	VMOVUPS    Z14, K1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    60(CX), R8
+	MOVLQSX    20(CX), R8
+	VMOVUPS    Z2, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    24(CX), R8
+	VMOVUPS    Z1, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    28(CX), R8
+	VMOVUPS    Z4, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    32(CX), R8
 	VMOVUPS    Z15, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    36(CX), R8
+	VMOVUPS    Z3, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    40(CX), R8
+	VMOVUPS    Z16, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    44(CX), R8
+	VMOVUPS    Z5, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    48(CX), R8
+	VMOVUPS    Z6, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    52(CX), R8
+	VMOVUPS    Z7, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    56(CX), R8
+	VMOVUPS    Z9, K1, (AX)(R8*4)
+	DECQ       DI
+	JZ         transposeAVX512_done
+	MOVLQSX    60(CX), R8
+	VMOVUPS    Z0, K1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
 	ADDQ       $0x40, DX
@@ -4726,27 +14665,43 @@ rowAffine2AVX512_loop:
 // Requires: AVX, FMA3, MMX+
 TEXT ·multiplyAVX2(SB), NOSPLIT, $0-8
 multiplyAVX2_tile:
-	MOVQ       t+0(FP), AX
-	MOVQ       56(AX), CX
-	MOVQ       64(AX), DX
-	SHLQ       $0x02, DX
-	VMOVUPS    (CX), Y0
-	VMOVUPS    32(CX), Y1
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y2
-	VMOVUPS    32(CX), Y3
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y4
-	VMOVUPS    32(CX), Y5
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y6
-	VMOVUPS    32(CX), Y7
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y8
-	VMOVUPS    32(CX), Y9
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y10
-	VMOVUPS    32(CX), Y11
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    64(AX), DX
+	SHLQ    $0x02, DX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VXORPS  Y9, Y9, Y9
+	VXORPS  Y10, Y10, Y10
+	VXORPS  Y11, Y11, Y11
+	TESTQ   CX, CX
+	JZ      multiplyAVX2_zero
+	VMOVUPS (CX), Y0
+	VMOVUPS 32(CX), Y1
+	ADDQ    DX, CX
+	VMOVUPS (CX), Y2
+	VMOVUPS 32(CX), Y3
+	ADDQ    DX, CX
+	VMOVUPS (CX), Y4
+	VMOVUPS 32(CX), Y5
+	ADDQ    DX, CX
+	VMOVUPS (CX), Y6
+	VMOVUPS 32(CX), Y7
+	ADDQ    DX, CX
+	VMOVUPS (CX), Y8
+	VMOVUPS 32(CX), Y9
+	ADDQ    DX, CX
+	VMOVUPS (CX), Y10
+	VMOVUPS 32(CX), Y11
+
+multiplyAVX2_zero:
 	CMPQ       (AX), $0x40
 	JL         multiplyAVX2_now
 	MOVQ       40(AX), CX
@@ -4918,47 +14873,51 @@ multiplyAVX2_done:
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyAVX2_write
 	VBROADCASTSS 96(AX), Y12
 	VMAXPS       Y0, Y12, Y0
-	VMOVUPS      Y0, (CX)
 	VMAXPS       Y1, Y12, Y1
-	VMOVUPS      Y1, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y2, Y12, Y2
-	VMOVUPS      Y2, (CX)
 	VMAXPS       Y3, Y12, Y3
-	VMOVUPS      Y3, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y4, Y12, Y4
-	VMOVUPS      Y4, (CX)
 	VMAXPS       Y5, Y12, Y5
-	VMOVUPS      Y5, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y6, Y12, Y6
-	VMOVUPS      Y6, (CX)
 	VMAXPS       Y7, Y12, Y7
-	VMOVUPS      Y7, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y8, Y12, Y8
-	VMOVUPS      Y8, (CX)
 	VMAXPS       Y9, Y12, Y9
-	VMOVUPS      Y9, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y10, Y12, Y10
-	VMOVUPS      Y10, (CX)
 	VMAXPS       Y11, Y12, Y11
-	VMOVUPS      Y11, 32(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyAVX2_end
-	ADDQ         $0x18, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyAVX2_tile
+
+multiplyAVX2_write:
+	VMOVUPS Y0, (CX)
+	VMOVUPS Y1, 32(CX)
+	ADDQ    DX, CX
+	VMOVUPS Y2, (CX)
+	VMOVUPS Y3, 32(CX)
+	ADDQ    DX, CX
+	VMOVUPS Y4, (CX)
+	VMOVUPS Y5, 32(CX)
+	ADDQ    DX, CX
+	VMOVUPS Y6, (CX)
+	VMOVUPS Y7, 32(CX)
+	ADDQ    DX, CX
+	VMOVUPS Y8, (CX)
+	VMOVUPS Y9, 32(CX)
+	ADDQ    DX, CX
+	VMOVUPS Y10, (CX)
+	VMOVUPS Y11, 32(CX)
+	MOVQ    t+0(FP), AX
+	DECQ    104(AX)
+	JEQ     multiplyAVX2_end
+	ADDQ    $0x18, 72(AX)
+	MOVQ    48(AX), CX
+	IMUL3Q  $0x18, CX, CX
+	ADDQ    CX, 40(AX)
+	MOVQ    64(AX), CX
+	IMUL3Q  $0x18, CX, CX
+	ADDQ    CX, 56(AX)
+	JMP     multiplyAVX2_tile
 
 multiplyAVX2_end:
 	VZEROUPPER
@@ -4970,7 +14929,7 @@ TEXT ·multiplyEdgeAVX2(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), AX
 	MOVQ 80(AX), CX
 	MOVQ 88(AX), AX
-	CMPQ AX, $0x08
+	CMPQ AX, $0x00000008
 	JGT  multiplyEdgeAVX2_0x2
 	CMPQ CX, $0x06
 	JEQ  multiplyEdgeAVX2_6x1
@@ -4999,30 +14958,35 @@ multiplyEdgeAVX2_1x1_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
-	VMASKMOVPS (CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_1x1_rest
+	VXORPS     Y1, Y1, Y1
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_1x1_zero
+	VMASKMOVPS (CX), Y0, Y1
+
+multiplyEdgeAVX2_1x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_1x1_rest
 
 multiplyEdgeAVX2_1x1_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y1
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (AX)(DI*4), Y2
-	VFMADD231PS  Y2, Y1, Y0
+	VFMADD231PS  Y2, Y0, Y1
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y1
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (AX)(DI*4), Y2
-	VFMADD231PS  Y2, Y1, Y0
+	VFMADD231PS  Y2, Y0, Y1
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_1x1_loop
@@ -5033,10 +14997,10 @@ multiplyEdgeAVX2_1x1_rest:
 
 multiplyEdgeAVX2_1x1_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y1
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (AX)(DI*4), Y2
-	VFMADD231PS  Y2, Y1, Y0
+	VFMADD231PS  Y2, Y0, Y1
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_1x1_single
@@ -5053,24 +15017,28 @@ multiplyEdgeAVX2_1x1_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y1
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_1x1_write
 	VBROADCASTSS 96(AX), Y2
-	VMAXPS       Y0, Y2, Y0
-	VMASKMOVPS   Y0, Y1, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_1x1_end
-	ADDQ         $0x04, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_1x1_tile
+	VMAXPS       Y1, Y2, Y1
+
+multiplyEdgeAVX2_1x1_write:
+	VMASKMOVPS Y1, Y0, (CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_1x1_end
+	ADDQ       $0x04, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x04, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x04, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_1x1_tile
 
 multiplyEdgeAVX2_1x1_end:
 	VZEROUPPER
@@ -5093,38 +15061,44 @@ multiplyEdgeAVX2_2x1_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_2x1_zero
 	VMASKMOVPS (CX), Y0, Y1
 	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_2x1_rest
+	VMASKMOVPS (CX), Y0, Y2
+
+multiplyEdgeAVX2_2x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_2x1_rest
 
 multiplyEdgeAVX2_2x1_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y2
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y3
-	VFMADD231PS  Y3, Y2, Y1
+	VFMADD231PS  Y3, Y0, Y1
 	VBROADCASTSS (AX)(DI*4), Y3
-	VFMADD231PS  Y3, Y2, Y0
+	VFMADD231PS  Y3, Y0, Y2
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y2
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y3
-	VFMADD231PS  Y3, Y2, Y1
+	VFMADD231PS  Y3, Y0, Y1
 	VBROADCASTSS (AX)(DI*4), Y3
-	VFMADD231PS  Y3, Y2, Y0
+	VFMADD231PS  Y3, Y0, Y2
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_2x1_loop
@@ -5135,12 +15109,12 @@ multiplyEdgeAVX2_2x1_rest:
 
 multiplyEdgeAVX2_2x1_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y2
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y3
-	VFMADD231PS  Y3, Y2, Y1
+	VFMADD231PS  Y3, Y0, Y1
 	VBROADCASTSS (AX)(DI*4), Y3
-	VFMADD231PS  Y3, Y2, Y0
+	VFMADD231PS  Y3, Y0, Y2
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_2x1_single
@@ -5157,27 +15131,31 @@ multiplyEdgeAVX2_2x1_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y2
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_2x1_write
 	VBROADCASTSS 96(AX), Y3
 	VMAXPS       Y1, Y3, Y1
-	VMASKMOVPS   Y1, Y2, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y0, Y3, Y0
-	VMASKMOVPS   Y0, Y2, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_2x1_end
-	ADDQ         $0x08, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_2x1_tile
+	VMAXPS       Y2, Y3, Y2
+
+multiplyEdgeAVX2_2x1_write:
+	VMASKMOVPS Y1, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y2, Y0, (CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_2x1_end
+	ADDQ       $0x08, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x08, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x08, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_2x1_tile
 
 multiplyEdgeAVX2_2x1_end:
 	VZEROUPPER
@@ -5200,46 +15178,53 @@ multiplyEdgeAVX2_3x1_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_3x1_zero
 	VMASKMOVPS (CX), Y0, Y1
 	ADDQ       DX, CX
 	VMASKMOVPS (CX), Y0, Y2
 	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_3x1_rest
+	VMASKMOVPS (CX), Y0, Y3
+
+multiplyEdgeAVX2_3x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_3x1_rest
 
 multiplyEdgeAVX2_3x1_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y3
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y1
+	VFMADD231PS  Y4, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y2
+	VFMADD231PS  Y4, Y0, Y2
 	VBROADCASTSS (AX)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y0
+	VFMADD231PS  Y4, Y0, Y3
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y3
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y1
+	VFMADD231PS  Y4, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y2
+	VFMADD231PS  Y4, Y0, Y2
 	VBROADCASTSS (AX)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y0
+	VFMADD231PS  Y4, Y0, Y3
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_3x1_loop
@@ -5250,14 +15235,14 @@ multiplyEdgeAVX2_3x1_rest:
 
 multiplyEdgeAVX2_3x1_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y3
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y1
+	VFMADD231PS  Y4, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y2
+	VFMADD231PS  Y4, Y0, Y2
 	VBROADCASTSS (AX)(DI*4), Y4
-	VFMADD231PS  Y4, Y3, Y0
+	VFMADD231PS  Y4, Y0, Y3
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_3x1_single
@@ -5274,30 +15259,34 @@ multiplyEdgeAVX2_3x1_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y3
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_3x1_write
 	VBROADCASTSS 96(AX), Y4
 	VMAXPS       Y1, Y4, Y1
-	VMASKMOVPS   Y1, Y3, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y2, Y4, Y2
-	VMASKMOVPS   Y2, Y3, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y0, Y4, Y0
-	VMASKMOVPS   Y0, Y3, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_3x1_end
-	ADDQ         $0x0c, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_3x1_tile
+	VMAXPS       Y3, Y4, Y3
+
+multiplyEdgeAVX2_3x1_write:
+	VMASKMOVPS Y1, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y2, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y3, Y0, (CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_3x1_end
+	ADDQ       $0x0c, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x0c, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x0c, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_3x1_tile
 
 multiplyEdgeAVX2_3x1_end:
 	VZEROUPPER
@@ -5320,54 +15309,62 @@ multiplyEdgeAVX2_4x1_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_4x1_zero
 	VMASKMOVPS (CX), Y0, Y1
 	ADDQ       DX, CX
 	VMASKMOVPS (CX), Y0, Y2
 	ADDQ       DX, CX
 	VMASKMOVPS (CX), Y0, Y3
 	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), R10
-	LEAQ       (DI)(R10*4), R10
-	MOVLQSX    12(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_4x1_rest
+	VMASKMOVPS (CX), Y0, Y4
+
+multiplyEdgeAVX2_4x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_4x1_rest
 
 multiplyEdgeAVX2_4x1_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y4
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y1
+	VFMADD231PS  Y5, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y5, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y3
+	VFMADD231PS  Y5, Y0, Y3
 	VBROADCASTSS (AX)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y0
+	VFMADD231PS  Y5, Y0, Y4
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y4
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y1
+	VFMADD231PS  Y5, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y5, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y3
+	VFMADD231PS  Y5, Y0, Y3
 	VBROADCASTSS (AX)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y0
+	VFMADD231PS  Y5, Y0, Y4
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_4x1_loop
@@ -5378,16 +15375,16 @@ multiplyEdgeAVX2_4x1_rest:
 
 multiplyEdgeAVX2_4x1_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y4
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y1
+	VFMADD231PS  Y5, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y5, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y3
+	VFMADD231PS  Y5, Y0, Y3
 	VBROADCASTSS (AX)(DI*4), Y5
-	VFMADD231PS  Y5, Y4, Y0
+	VFMADD231PS  Y5, Y0, Y4
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_4x1_single
@@ -5404,33 +15401,37 @@ multiplyEdgeAVX2_4x1_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y4
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_4x1_write
 	VBROADCASTSS 96(AX), Y5
 	VMAXPS       Y1, Y5, Y1
-	VMASKMOVPS   Y1, Y4, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y2, Y5, Y2
-	VMASKMOVPS   Y2, Y4, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y3, Y5, Y3
-	VMASKMOVPS   Y3, Y4, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y0, Y5, Y0
-	VMASKMOVPS   Y0, Y4, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_4x1_end
-	ADDQ         $0x10, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_4x1_tile
+	VMAXPS       Y4, Y5, Y4
+
+multiplyEdgeAVX2_4x1_write:
+	VMASKMOVPS Y1, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y2, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y3, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y4, Y0, (CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_4x1_end
+	ADDQ       $0x10, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x10, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x10, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_4x1_tile
 
 multiplyEdgeAVX2_4x1_end:
 	VZEROUPPER
@@ -5453,6 +15454,13 @@ multiplyEdgeAVX2_5x1_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_5x1_zero
 	VMASKMOVPS (CX), Y0, Y1
 	ADDQ       DX, CX
 	VMASKMOVPS (CX), Y0, Y2
@@ -5461,54 +15469,56 @@ multiplyEdgeAVX2_5x1_tile:
 	ADDQ       DX, CX
 	VMASKMOVPS (CX), Y0, Y4
 	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), R10
-	LEAQ       (DI)(R10*4), R10
-	MOVLQSX    12(AX), R11
-	LEAQ       (DI)(R11*4), R11
-	MOVLQSX    16(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_5x1_rest
+	VMASKMOVPS (CX), Y0, Y5
+
+multiplyEdgeAVX2_5x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_5x1_rest
 
 multiplyEdgeAVX2_5x1_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y5
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y1
+	VFMADD231PS  Y6, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y2
+	VFMADD231PS  Y6, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y3
+	VFMADD231PS  Y6, Y0, Y3
 	VBROADCASTSS (R11)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y4
+	VFMADD231PS  Y6, Y0, Y4
 	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y0
+	VFMADD231PS  Y6, Y0, Y5
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y5
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y1
+	VFMADD231PS  Y6, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y2
+	VFMADD231PS  Y6, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y3
+	VFMADD231PS  Y6, Y0, Y3
 	VBROADCASTSS (R11)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y4
+	VFMADD231PS  Y6, Y0, Y4
 	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y0
+	VFMADD231PS  Y6, Y0, Y5
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_5x1_loop
@@ -5519,18 +15529,18 @@ multiplyEdgeAVX2_5x1_rest:
 
 multiplyEdgeAVX2_5x1_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y5
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y1
+	VFMADD231PS  Y6, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y2
+	VFMADD231PS  Y6, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y3
+	VFMADD231PS  Y6, Y0, Y3
 	VBROADCASTSS (R11)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y4
+	VFMADD231PS  Y6, Y0, Y4
 	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y6, Y5, Y0
+	VFMADD231PS  Y6, Y0, Y5
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_5x1_single
@@ -5547,36 +15557,40 @@ multiplyEdgeAVX2_5x1_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y5
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_5x1_write
 	VBROADCASTSS 96(AX), Y6
 	VMAXPS       Y1, Y6, Y1
-	VMASKMOVPS   Y1, Y5, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y2, Y6, Y2
-	VMASKMOVPS   Y2, Y5, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y3, Y6, Y3
-	VMASKMOVPS   Y3, Y5, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y4, Y6, Y4
-	VMASKMOVPS   Y4, Y5, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y0, Y6, Y0
-	VMASKMOVPS   Y0, Y5, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_5x1_end
-	ADDQ         $0x14, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_5x1_tile
+	VMAXPS       Y5, Y6, Y5
+
+multiplyEdgeAVX2_5x1_write:
+	VMASKMOVPS Y1, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y2, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y3, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y4, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y5, Y0, (CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_5x1_end
+	ADDQ       $0x14, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x14, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x14, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_5x1_tile
 
 multiplyEdgeAVX2_5x1_end:
 	VZEROUPPER
@@ -5599,6 +15613,14 @@ multiplyEdgeAVX2_6x1_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_6x1_zero
 	VMASKMOVPS (CX), Y0, Y1
 	ADDQ       DX, CX
 	VMASKMOVPS (CX), Y0, Y2
@@ -5609,60 +15631,62 @@ multiplyEdgeAVX2_6x1_tile:
 	ADDQ       DX, CX
 	VMASKMOVPS (CX), Y0, Y5
 	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), R10
-	LEAQ       (DI)(R10*4), R10
-	MOVLQSX    12(AX), R11
-	LEAQ       (DI)(R11*4), R11
-	MOVLQSX    16(AX), R12
-	LEAQ       (DI)(R12*4), R12
-	MOVLQSX    20(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_6x1_rest
+	VMASKMOVPS (CX), Y0, Y6
+
+multiplyEdgeAVX2_6x1_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_6x1_rest
 
 multiplyEdgeAVX2_6x1_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y6
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y1
+	VFMADD231PS  Y7, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y2
+	VFMADD231PS  Y7, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y3
+	VFMADD231PS  Y7, Y0, Y3
 	VBROADCASTSS (R11)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y4
+	VFMADD231PS  Y7, Y0, Y4
 	VBROADCASTSS (R12)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y5
+	VFMADD231PS  Y7, Y0, Y5
 	VBROADCASTSS (AX)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y0
+	VFMADD231PS  Y7, Y0, Y6
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y6
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y1
+	VFMADD231PS  Y7, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y2
+	VFMADD231PS  Y7, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y3
+	VFMADD231PS  Y7, Y0, Y3
 	VBROADCASTSS (R11)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y4
+	VFMADD231PS  Y7, Y0, Y4
 	VBROADCASTSS (R12)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y5
+	VFMADD231PS  Y7, Y0, Y5
 	VBROADCASTSS (AX)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y0
+	VFMADD231PS  Y7, Y0, Y6
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_6x1_loop
@@ -5673,20 +15697,20 @@ multiplyEdgeAVX2_6x1_rest:
 
 multiplyEdgeAVX2_6x1_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y6
+	VMOVUPS      (DX), Y0
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y1
+	VFMADD231PS  Y7, Y0, Y1
 	VBROADCASTSS (R9)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y2
+	VFMADD231PS  Y7, Y0, Y2
 	VBROADCASTSS (R10)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y3
+	VFMADD231PS  Y7, Y0, Y3
 	VBROADCASTSS (R11)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y4
+	VFMADD231PS  Y7, Y0, Y4
 	VBROADCASTSS (R12)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y5
+	VFMADD231PS  Y7, Y0, Y5
 	VBROADCASTSS (AX)(DI*4), Y7
-	VFMADD231PS  Y7, Y6, Y0
+	VFMADD231PS  Y7, Y0, Y6
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_6x1_single
@@ -5703,39 +15727,43 @@ multiplyEdgeAVX2_6x1_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y6
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_6x1_write
 	VBROADCASTSS 96(AX), Y7
 	VMAXPS       Y1, Y7, Y1
-	VMASKMOVPS   Y1, Y6, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y2, Y7, Y2
-	VMASKMOVPS   Y2, Y6, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y3, Y7, Y3
-	VMASKMOVPS   Y3, Y6, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y4, Y7, Y4
-	VMASKMOVPS   Y4, Y6, (CX)
-	ADDQ         DX, CX
 	VMAXPS       Y5, Y7, Y5
-	VMASKMOVPS   Y5, Y6, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y0, Y7, Y0
-	VMASKMOVPS   Y0, Y6, (CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_6x1_end
-	ADDQ         $0x18, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_6x1_tile
+	VMAXPS       Y6, Y7, Y6
+
+multiplyEdgeAVX2_6x1_write:
+	VMASKMOVPS Y1, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y2, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y3, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y4, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y5, Y0, (CX)
+	ADDQ       DX, CX
+	VMASKMOVPS Y6, Y0, (CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_6x1_end
+	ADDQ       $0x18, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x18, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x18, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_6x1_tile
 
 multiplyEdgeAVX2_6x1_end:
 	VZEROUPPER
@@ -5769,35 +15797,41 @@ multiplyEdgeAVX2_1x2_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_1x2_zero
 	VMOVUPS    (CX), Y1
-	VMASKMOVPS 32(CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_1x2_rest
+	VMASKMOVPS 32(CX), Y0, Y2
+
+multiplyEdgeAVX2_1x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_1x2_rest
 
 multiplyEdgeAVX2_1x2_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y2
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y3
 	ADDQ         BX, DX
 	VBROADCASTSS (AX)(DI*4), Y4
-	VFMADD231PS  Y4, Y2, Y1
-	VFMADD231PS  Y4, Y3, Y0
+	VFMADD231PS  Y4, Y0, Y1
+	VFMADD231PS  Y4, Y3, Y2
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y2
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y3
 	ADDQ         BX, DX
 	VBROADCASTSS (AX)(DI*4), Y4
-	VFMADD231PS  Y4, Y2, Y1
-	VFMADD231PS  Y4, Y3, Y0
+	VFMADD231PS  Y4, Y0, Y1
+	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_1x2_loop
@@ -5808,12 +15842,12 @@ multiplyEdgeAVX2_1x2_rest:
 
 multiplyEdgeAVX2_1x2_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y2
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y3
 	ADDQ         BX, DX
 	VBROADCASTSS (AX)(DI*4), Y4
-	VFMADD231PS  Y4, Y2, Y1
-	VFMADD231PS  Y4, Y3, Y0
+	VFMADD231PS  Y4, Y0, Y1
+	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_1x2_single
@@ -5830,26 +15864,30 @@ multiplyEdgeAVX2_1x2_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y2
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_1x2_write
 	VBROADCASTSS 96(AX), Y3
 	VMAXPS       Y1, Y3, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y0, Y3, Y0
-	VMASKMOVPS   Y0, Y2, 32(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_1x2_end
-	ADDQ         $0x04, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_1x2_tile
+	VMAXPS       Y2, Y3, Y2
+
+multiplyEdgeAVX2_1x2_write:
+	VMOVUPS    Y1, (CX)
+	VMASKMOVPS Y2, Y0, 32(CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_1x2_end
+	ADDQ       $0x04, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x04, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x04, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_1x2_tile
 
 multiplyEdgeAVX2_1x2_end:
 	VZEROUPPER
@@ -5872,46 +15910,54 @@ multiplyEdgeAVX2_2x2_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_2x2_zero
 	VMOVUPS    (CX), Y1
 	VMASKMOVPS 32(CX), Y0, Y2
 	ADDQ       DX, CX
 	VMOVUPS    (CX), Y3
-	VMASKMOVPS 32(CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_2x2_rest
+	VMASKMOVPS 32(CX), Y0, Y4
+
+multiplyEdgeAVX2_2x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_2x2_rest
 
 multiplyEdgeAVX2_2x2_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y4
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y5
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y6
-	VFMADD231PS  Y6, Y4, Y1
+	VFMADD231PS  Y6, Y0, Y1
 	VFMADD231PS  Y6, Y5, Y2
 	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y6, Y4, Y3
-	VFMADD231PS  Y6, Y5, Y0
+	VFMADD231PS  Y6, Y0, Y3
+	VFMADD231PS  Y6, Y5, Y4
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y4
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y5
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y6
-	VFMADD231PS  Y6, Y4, Y1
+	VFMADD231PS  Y6, Y0, Y1
 	VFMADD231PS  Y6, Y5, Y2
 	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y6, Y4, Y3
-	VFMADD231PS  Y6, Y5, Y0
+	VFMADD231PS  Y6, Y0, Y3
+	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_2x2_loop
@@ -5922,15 +15968,15 @@ multiplyEdgeAVX2_2x2_rest:
 
 multiplyEdgeAVX2_2x2_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y4
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y5
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y6
-	VFMADD231PS  Y6, Y4, Y1
+	VFMADD231PS  Y6, Y0, Y1
 	VFMADD231PS  Y6, Y5, Y2
 	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y6, Y4, Y3
-	VFMADD231PS  Y6, Y5, Y0
+	VFMADD231PS  Y6, Y0, Y3
+	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_2x2_single
@@ -5947,31 +15993,35 @@ multiplyEdgeAVX2_2x2_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y4
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_2x2_write
 	VBROADCASTSS 96(AX), Y5
 	VMAXPS       Y1, Y5, Y1
-	VMOVUPS      Y1, (CX)
 	VMAXPS       Y2, Y5, Y2
-	VMASKMOVPS   Y2, Y4, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y3, Y5, Y3
-	VMOVUPS      Y3, (CX)
-	VMAXPS       Y0, Y5, Y0
-	VMASKMOVPS   Y0, Y4, 32(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_2x2_end
-	ADDQ         $0x08, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_2x2_tile
+	VMAXPS       Y4, Y5, Y4
+
+multiplyEdgeAVX2_2x2_write:
+	VMOVUPS    Y1, (CX)
+	VMASKMOVPS Y2, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y3, (CX)
+	VMASKMOVPS Y4, Y0, 32(CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_2x2_end
+	ADDQ       $0x08, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x08, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x08, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_2x2_tile
 
 multiplyEdgeAVX2_2x2_end:
 	VZEROUPPER
@@ -5994,6 +16044,14 @@ multiplyEdgeAVX2_3x2_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_3x2_zero
 	VMOVUPS    (CX), Y1
 	VMASKMOVPS 32(CX), Y0, Y2
 	ADDQ       DX, CX
@@ -6001,50 +16059,52 @@ multiplyEdgeAVX2_3x2_tile:
 	VMASKMOVPS 32(CX), Y0, Y4
 	ADDQ       DX, CX
 	VMOVUPS    (CX), Y5
-	VMASKMOVPS 32(CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_3x2_rest
+	VMASKMOVPS 32(CX), Y0, Y6
+
+multiplyEdgeAVX2_3x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_3x2_rest
 
 multiplyEdgeAVX2_3x2_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y6
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y7
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y8, Y0, Y1
 	VFMADD231PS  Y8, Y7, Y2
 	VBROADCASTSS (R9)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y8, Y0, Y3
 	VFMADD231PS  Y8, Y7, Y4
 	VBROADCASTSS (AX)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y5
-	VFMADD231PS  Y8, Y7, Y0
+	VFMADD231PS  Y8, Y0, Y5
+	VFMADD231PS  Y8, Y7, Y6
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y6
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y7
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y8, Y0, Y1
 	VFMADD231PS  Y8, Y7, Y2
 	VBROADCASTSS (R9)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y8, Y0, Y3
 	VFMADD231PS  Y8, Y7, Y4
 	VBROADCASTSS (AX)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y5
-	VFMADD231PS  Y8, Y7, Y0
+	VFMADD231PS  Y8, Y0, Y5
+	VFMADD231PS  Y8, Y7, Y6
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_3x2_loop
@@ -6055,18 +16115,18 @@ multiplyEdgeAVX2_3x2_rest:
 
 multiplyEdgeAVX2_3x2_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y6
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y7
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y8, Y0, Y1
 	VFMADD231PS  Y8, Y7, Y2
 	VBROADCASTSS (R9)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y8, Y0, Y3
 	VFMADD231PS  Y8, Y7, Y4
 	VBROADCASTSS (AX)(DI*4), Y8
-	VFMADD231PS  Y8, Y6, Y5
-	VFMADD231PS  Y8, Y7, Y0
+	VFMADD231PS  Y8, Y0, Y5
+	VFMADD231PS  Y8, Y7, Y6
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_3x2_single
@@ -6083,36 +16143,40 @@ multiplyEdgeAVX2_3x2_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y6
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_3x2_write
 	VBROADCASTSS 96(AX), Y7
 	VMAXPS       Y1, Y7, Y1
-	VMOVUPS      Y1, (CX)
 	VMAXPS       Y2, Y7, Y2
-	VMASKMOVPS   Y2, Y6, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y3, Y7, Y3
-	VMOVUPS      Y3, (CX)
 	VMAXPS       Y4, Y7, Y4
-	VMASKMOVPS   Y4, Y6, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y5, Y7, Y5
-	VMOVUPS      Y5, (CX)
-	VMAXPS       Y0, Y7, Y0
-	VMASKMOVPS   Y0, Y6, 32(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_3x2_end
-	ADDQ         $0x0c, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_3x2_tile
+	VMAXPS       Y6, Y7, Y6
+
+multiplyEdgeAVX2_3x2_write:
+	VMOVUPS    Y1, (CX)
+	VMASKMOVPS Y2, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y3, (CX)
+	VMASKMOVPS Y4, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y5, (CX)
+	VMASKMOVPS Y6, Y0, 32(CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_3x2_end
+	ADDQ       $0x0c, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x0c, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x0c, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_3x2_tile
 
 multiplyEdgeAVX2_3x2_end:
 	VZEROUPPER
@@ -6135,6 +16199,16 @@ multiplyEdgeAVX2_4x2_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_4x2_zero
 	VMOVUPS    (CX), Y1
 	VMASKMOVPS 32(CX), Y0, Y2
 	ADDQ       DX, CX
@@ -6145,58 +16219,60 @@ multiplyEdgeAVX2_4x2_tile:
 	VMASKMOVPS 32(CX), Y0, Y6
 	ADDQ       DX, CX
 	VMOVUPS    (CX), Y7
-	VMASKMOVPS 32(CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), R10
-	LEAQ       (DI)(R10*4), R10
-	MOVLQSX    12(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_4x2_rest
+	VMASKMOVPS 32(CX), Y0, Y8
+
+multiplyEdgeAVX2_4x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_4x2_rest
 
 multiplyEdgeAVX2_4x2_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y8
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y9
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y0, Y1
 	VFMADD231PS  Y10, Y9, Y2
 	VBROADCASTSS (R9)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y0, Y3
 	VFMADD231PS  Y10, Y9, Y4
 	VBROADCASTSS (R10)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y5
+	VFMADD231PS  Y10, Y0, Y5
 	VFMADD231PS  Y10, Y9, Y6
 	VBROADCASTSS (AX)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y7
-	VFMADD231PS  Y10, Y9, Y0
+	VFMADD231PS  Y10, Y0, Y7
+	VFMADD231PS  Y10, Y9, Y8
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y8
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y9
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y0, Y1
 	VFMADD231PS  Y10, Y9, Y2
 	VBROADCASTSS (R9)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y0, Y3
 	VFMADD231PS  Y10, Y9, Y4
 	VBROADCASTSS (R10)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y5
+	VFMADD231PS  Y10, Y0, Y5
 	VFMADD231PS  Y10, Y9, Y6
 	VBROADCASTSS (AX)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y7
-	VFMADD231PS  Y10, Y9, Y0
+	VFMADD231PS  Y10, Y0, Y7
+	VFMADD231PS  Y10, Y9, Y8
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_4x2_loop
@@ -6207,21 +16283,21 @@ multiplyEdgeAVX2_4x2_rest:
 
 multiplyEdgeAVX2_4x2_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y8
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y9
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y0, Y1
 	VFMADD231PS  Y10, Y9, Y2
 	VBROADCASTSS (R9)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y0, Y3
 	VFMADD231PS  Y10, Y9, Y4
 	VBROADCASTSS (R10)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y5
+	VFMADD231PS  Y10, Y0, Y5
 	VFMADD231PS  Y10, Y9, Y6
 	VBROADCASTSS (AX)(DI*4), Y10
-	VFMADD231PS  Y10, Y8, Y7
-	VFMADD231PS  Y10, Y9, Y0
+	VFMADD231PS  Y10, Y0, Y7
+	VFMADD231PS  Y10, Y9, Y8
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_4x2_single
@@ -6238,41 +16314,45 @@ multiplyEdgeAVX2_4x2_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y8
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_4x2_write
 	VBROADCASTSS 96(AX), Y9
 	VMAXPS       Y1, Y9, Y1
-	VMOVUPS      Y1, (CX)
 	VMAXPS       Y2, Y9, Y2
-	VMASKMOVPS   Y2, Y8, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y3, Y9, Y3
-	VMOVUPS      Y3, (CX)
 	VMAXPS       Y4, Y9, Y4
-	VMASKMOVPS   Y4, Y8, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y5, Y9, Y5
-	VMOVUPS      Y5, (CX)
 	VMAXPS       Y6, Y9, Y6
-	VMASKMOVPS   Y6, Y8, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y7, Y9, Y7
-	VMOVUPS      Y7, (CX)
-	VMAXPS       Y0, Y9, Y0
-	VMASKMOVPS   Y0, Y8, 32(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_4x2_end
-	ADDQ         $0x10, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_4x2_tile
+	VMAXPS       Y8, Y9, Y8
+
+multiplyEdgeAVX2_4x2_write:
+	VMOVUPS    Y1, (CX)
+	VMASKMOVPS Y2, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y3, (CX)
+	VMASKMOVPS Y4, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y5, (CX)
+	VMASKMOVPS Y6, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y7, (CX)
+	VMASKMOVPS Y8, Y0, 32(CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_4x2_end
+	ADDQ       $0x10, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x10, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x10, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_4x2_tile
 
 multiplyEdgeAVX2_4x2_end:
 	VZEROUPPER
@@ -6295,6 +16375,18 @@ multiplyEdgeAVX2_5x2_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	VXORPS     Y10, Y10, Y10
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_5x2_zero
 	VMOVUPS    (CX), Y1
 	VMASKMOVPS 32(CX), Y0, Y2
 	ADDQ       DX, CX
@@ -6308,66 +16400,68 @@ multiplyEdgeAVX2_5x2_tile:
 	VMASKMOVPS 32(CX), Y0, Y8
 	ADDQ       DX, CX
 	VMOVUPS    (CX), Y9
-	VMASKMOVPS 32(CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), R10
-	LEAQ       (DI)(R10*4), R10
-	MOVLQSX    12(AX), R11
-	LEAQ       (DI)(R11*4), R11
-	MOVLQSX    16(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_5x2_rest
+	VMASKMOVPS 32(CX), Y0, Y10
+
+multiplyEdgeAVX2_5x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_5x2_rest
 
 multiplyEdgeAVX2_5x2_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y10
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y11
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y1
+	VFMADD231PS  Y12, Y0, Y1
 	VFMADD231PS  Y12, Y11, Y2
 	VBROADCASTSS (R9)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y3
+	VFMADD231PS  Y12, Y0, Y3
 	VFMADD231PS  Y12, Y11, Y4
 	VBROADCASTSS (R10)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y5
+	VFMADD231PS  Y12, Y0, Y5
 	VFMADD231PS  Y12, Y11, Y6
 	VBROADCASTSS (R11)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y7
+	VFMADD231PS  Y12, Y0, Y7
 	VFMADD231PS  Y12, Y11, Y8
 	VBROADCASTSS (AX)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y9
-	VFMADD231PS  Y12, Y11, Y0
+	VFMADD231PS  Y12, Y0, Y9
+	VFMADD231PS  Y12, Y11, Y10
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y10
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y11
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y1
+	VFMADD231PS  Y12, Y0, Y1
 	VFMADD231PS  Y12, Y11, Y2
 	VBROADCASTSS (R9)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y3
+	VFMADD231PS  Y12, Y0, Y3
 	VFMADD231PS  Y12, Y11, Y4
 	VBROADCASTSS (R10)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y5
+	VFMADD231PS  Y12, Y0, Y5
 	VFMADD231PS  Y12, Y11, Y6
 	VBROADCASTSS (R11)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y7
+	VFMADD231PS  Y12, Y0, Y7
 	VFMADD231PS  Y12, Y11, Y8
 	VBROADCASTSS (AX)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y9
-	VFMADD231PS  Y12, Y11, Y0
+	VFMADD231PS  Y12, Y0, Y9
+	VFMADD231PS  Y12, Y11, Y10
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_5x2_loop
@@ -6378,24 +16472,24 @@ multiplyEdgeAVX2_5x2_rest:
 
 multiplyEdgeAVX2_5x2_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y10
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y11
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y1
+	VFMADD231PS  Y12, Y0, Y1
 	VFMADD231PS  Y12, Y11, Y2
 	VBROADCASTSS (R9)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y3
+	VFMADD231PS  Y12, Y0, Y3
 	VFMADD231PS  Y12, Y11, Y4
 	VBROADCASTSS (R10)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y5
+	VFMADD231PS  Y12, Y0, Y5
 	VFMADD231PS  Y12, Y11, Y6
 	VBROADCASTSS (R11)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y7
+	VFMADD231PS  Y12, Y0, Y7
 	VFMADD231PS  Y12, Y11, Y8
 	VBROADCASTSS (AX)(DI*4), Y12
-	VFMADD231PS  Y12, Y10, Y9
-	VFMADD231PS  Y12, Y11, Y0
+	VFMADD231PS  Y12, Y0, Y9
+	VFMADD231PS  Y12, Y11, Y10
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_5x2_single
@@ -6412,46 +16506,50 @@ multiplyEdgeAVX2_5x2_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y10
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_5x2_write
 	VBROADCASTSS 96(AX), Y11
 	VMAXPS       Y1, Y11, Y1
-	VMOVUPS      Y1, (CX)
 	VMAXPS       Y2, Y11, Y2
-	VMASKMOVPS   Y2, Y10, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y3, Y11, Y3
-	VMOVUPS      Y3, (CX)
 	VMAXPS       Y4, Y11, Y4
-	VMASKMOVPS   Y4, Y10, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y5, Y11, Y5
-	VMOVUPS      Y5, (CX)
 	VMAXPS       Y6, Y11, Y6
-	VMASKMOVPS   Y6, Y10, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y7, Y11, Y7
-	VMOVUPS      Y7, (CX)
 	VMAXPS       Y8, Y11, Y8
-	VMASKMOVPS   Y8, Y10, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y9, Y11, Y9
-	VMOVUPS      Y9, (CX)
-	VMAXPS       Y0, Y11, Y0
-	VMASKMOVPS   Y0, Y10, 32(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_5x2_end
-	ADDQ         $0x14, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_5x2_tile
+	VMAXPS       Y10, Y11, Y10
+
+multiplyEdgeAVX2_5x2_write:
+	VMOVUPS    Y1, (CX)
+	VMASKMOVPS Y2, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y3, (CX)
+	VMASKMOVPS Y4, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y5, (CX)
+	VMASKMOVPS Y6, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y7, (CX)
+	VMASKMOVPS Y8, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y9, (CX)
+	VMASKMOVPS Y10, Y0, 32(CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_5x2_end
+	ADDQ       $0x14, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x14, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x14, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_5x2_tile
 
 multiplyEdgeAVX2_5x2_end:
 	VZEROUPPER
@@ -6474,6 +16572,20 @@ multiplyEdgeAVX2_6x2_tile:
 	MOVQ       56(AX), CX
 	MOVQ       64(AX), DX
 	SHLQ       $0x02, DX
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	VXORPS     Y10, Y10, Y10
+	VXORPS     Y11, Y11, Y11
+	VXORPS     Y12, Y12, Y12
+	TESTQ      CX, CX
+	JZ         multiplyEdgeAVX2_6x2_zero
 	VMOVUPS    (CX), Y1
 	VMASKMOVPS 32(CX), Y0, Y2
 	ADDQ       DX, CX
@@ -6490,74 +16602,76 @@ multiplyEdgeAVX2_6x2_tile:
 	VMASKMOVPS 32(CX), Y0, Y10
 	ADDQ       DX, CX
 	VMOVUPS    (CX), Y11
-	VMASKMOVPS 32(CX), Y0, Y0
-	MOVQ       16(AX), CX
-	MOVQ       24(AX), DX
-	MOVQ       32(AX), BX
-	MOVQ       (AX), SI
-	SHLQ       $0x02, BX
-	MOVQ       8(AX), DI
-	MOVQ       72(AX), AX
-	MOVLQSX    (AX), R8
-	LEAQ       (DI)(R8*4), R8
-	MOVLQSX    4(AX), R9
-	LEAQ       (DI)(R9*4), R9
-	MOVLQSX    8(AX), R10
-	LEAQ       (DI)(R10*4), R10
-	MOVLQSX    12(AX), R11
-	LEAQ       (DI)(R11*4), R11
-	MOVLQSX    16(AX), R12
-	LEAQ       (DI)(R12*4), R12
-	MOVLQSX    20(AX), AX
-	LEAQ       (DI)(AX*4), AX
-	SUBQ       $0x02, SI
-	JL         multiplyEdgeAVX2_6x2_rest
+	VMASKMOVPS 32(CX), Y0, Y12
+
+multiplyEdgeAVX2_6x2_zero:
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    (AX), SI
+	SHLQ    $0x02, BX
+	MOVQ    8(AX), DI
+	MOVQ    72(AX), AX
+	MOVLQSX (AX), R8
+	LEAQ    (DI)(R8*4), R8
+	MOVLQSX 4(AX), R9
+	LEAQ    (DI)(R9*4), R9
+	MOVLQSX 8(AX), R10
+	LEAQ    (DI)(R10*4), R10
+	MOVLQSX 12(AX), R11
+	LEAQ    (DI)(R11*4), R11
+	MOVLQSX 16(AX), R12
+	LEAQ    (DI)(R12*4), R12
+	MOVLQSX 20(AX), AX
+	LEAQ    (DI)(AX*4), AX
+	SUBQ    $0x02, SI
+	JL      multiplyEdgeAVX2_6x2_rest
 
 multiplyEdgeAVX2_6x2_loop:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y12
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y13
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y14, Y0, Y1
 	VFMADD231PS  Y14, Y13, Y2
 	VBROADCASTSS (R9)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y14, Y0, Y3
 	VFMADD231PS  Y14, Y13, Y4
 	VBROADCASTSS (R10)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y14, Y0, Y5
 	VFMADD231PS  Y14, Y13, Y6
 	VBROADCASTSS (R11)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y14, Y0, Y7
 	VFMADD231PS  Y14, Y13, Y8
 	VBROADCASTSS (R12)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y9
+	VFMADD231PS  Y14, Y0, Y9
 	VFMADD231PS  Y14, Y13, Y10
 	VBROADCASTSS (AX)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y11
-	VFMADD231PS  Y14, Y13, Y0
+	VFMADD231PS  Y14, Y0, Y11
+	VFMADD231PS  Y14, Y13, Y12
 	MOVLQSX      4(CX), DI
-	VMOVUPS      (DX), Y12
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y13
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y14, Y0, Y1
 	VFMADD231PS  Y14, Y13, Y2
 	VBROADCASTSS (R9)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y14, Y0, Y3
 	VFMADD231PS  Y14, Y13, Y4
 	VBROADCASTSS (R10)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y14, Y0, Y5
 	VFMADD231PS  Y14, Y13, Y6
 	VBROADCASTSS (R11)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y14, Y0, Y7
 	VFMADD231PS  Y14, Y13, Y8
 	VBROADCASTSS (R12)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y9
+	VFMADD231PS  Y14, Y0, Y9
 	VFMADD231PS  Y14, Y13, Y10
 	VBROADCASTSS (AX)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y11
-	VFMADD231PS  Y14, Y13, Y0
+	VFMADD231PS  Y14, Y0, Y11
+	VFMADD231PS  Y14, Y13, Y12
 	ADDQ         $0x08, CX
 	SUBQ         $0x02, SI
 	JGE          multiplyEdgeAVX2_6x2_loop
@@ -6568,27 +16682,27 @@ multiplyEdgeAVX2_6x2_rest:
 
 multiplyEdgeAVX2_6x2_single:
 	MOVLQSX      (CX), DI
-	VMOVUPS      (DX), Y12
+	VMOVUPS      (DX), Y0
 	VMOVUPS      32(DX), Y13
 	ADDQ         BX, DX
 	VBROADCASTSS (R8)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y14, Y0, Y1
 	VFMADD231PS  Y14, Y13, Y2
 	VBROADCASTSS (R9)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y14, Y0, Y3
 	VFMADD231PS  Y14, Y13, Y4
 	VBROADCASTSS (R10)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y14, Y0, Y5
 	VFMADD231PS  Y14, Y13, Y6
 	VBROADCASTSS (R11)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y7
+	VFMADD231PS  Y14, Y0, Y7
 	VFMADD231PS  Y14, Y13, Y8
 	VBROADCASTSS (R12)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y9
+	VFMADD231PS  Y14, Y0, Y9
 	VFMADD231PS  Y14, Y13, Y10
 	VBROADCASTSS (AX)(DI*4), Y14
-	VFMADD231PS  Y14, Y12, Y11
-	VFMADD231PS  Y14, Y13, Y0
+	VFMADD231PS  Y14, Y0, Y11
+	VFMADD231PS  Y14, Y13, Y12
 	ADDQ         $0x04, CX
 	DECQ         SI
 	JNZ          multiplyEdgeAVX2_6x2_single
@@ -6605,51 +16719,55 @@ multiplyEdgeAVX2_6x2_done:
 	CMOVQGT      DX, CX
 	LEAQ         masks<>+0(SB), DX
 	NEGQ         CX
-	VMOVUPS      32(DX)(CX*4), Y12
+	VMOVUPS      32(DX)(CX*4), Y0
 	MOVQ         40(AX), CX
 	MOVQ         48(AX), DX
 	SHLQ         $0x02, DX
+	CMPL         96(AX), $0xff800000
+	JEQ          multiplyEdgeAVX2_6x2_write
 	VBROADCASTSS 96(AX), Y13
 	VMAXPS       Y1, Y13, Y1
-	VMOVUPS      Y1, (CX)
 	VMAXPS       Y2, Y13, Y2
-	VMASKMOVPS   Y2, Y12, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y3, Y13, Y3
-	VMOVUPS      Y3, (CX)
 	VMAXPS       Y4, Y13, Y4
-	VMASKMOVPS   Y4, Y12, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y5, Y13, Y5
-	VMOVUPS      Y5, (CX)
 	VMAXPS       Y6, Y13, Y6
-	VMASKMOVPS   Y6, Y12, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y7, Y13, Y7
-	VMOVUPS      Y7, (CX)
 	VMAXPS       Y8, Y13, Y8
-	VMASKMOVPS   Y8, Y12, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y9, Y13, Y9
-	VMOVUPS      Y9, (CX)
 	VMAXPS       Y10, Y13, Y10
-	VMASKMOVPS   Y10, Y12, 32(CX)
-	ADDQ         DX, CX
 	VMAXPS       Y11, Y13, Y11
-	VMOVUPS      Y11, (CX)
-	VMAXPS       Y0, Y13, Y0
-	VMASKMOVPS   Y0, Y12, 32(CX)
-	MOVQ         t+0(FP), AX
-	DECQ         104(AX)
-	JEQ          multiplyEdgeAVX2_6x2_end
-	ADDQ         $0x18, 72(AX)
-	MOVQ         48(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 40(AX)
-	MOVQ         64(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 56(AX)
-	JMP          multiplyEdgeAVX2_6x2_tile
+	VMAXPS       Y12, Y13, Y12
+
+multiplyEdgeAVX2_6x2_write:
+	VMOVUPS    Y1, (CX)
+	VMASKMOVPS Y2, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y3, (CX)
+	VMASKMOVPS Y4, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y5, (CX)
+	VMASKMOVPS Y6, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y7, (CX)
+	VMASKMOVPS Y8, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y9, (CX)
+	VMASKMOVPS Y10, Y0, 32(CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y11, (CX)
+	VMASKMOVPS Y12, Y0, 32(CX)
+	MOVQ       t+0(FP), AX
+	DECQ       104(AX)
+	JEQ        multiplyEdgeAVX2_6x2_end
+	ADDQ       $0x18, 72(AX)
+	MOVQ       48(AX), CX
+	IMUL3Q     $0x18, CX, CX
+	ADDQ       CX, 40(AX)
+	MOVQ       64(AX), CX
+	IMUL3Q     $0x18, CX, CX
+	ADDQ       CX, 56(AX)
+	JMP        multiplyEdgeAVX2_6x2_tile
 
 multiplyEdgeAVX2_6x2_end:
 	VZEROUPPER
@@ -6672,6 +16790,2004 @@ DATA masks<>+52(SB)/4, $0x00000000
 DATA masks<>+56(SB)/4, $0x00000000
 DATA masks<>+60(SB)/4, $0x00000000
 GLOBL masks<>(SB), RODATA|NOPTR, $64
+
+// func turnedAVX2(t *byte)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·turnedAVX2(SB), $640-8
+	MOVQ t+0(FP), AX
+	MOVQ 8(AX), AX
+	CMPQ AX, $0x05
+	JEQ  turnedAVX2_5
+	CMPQ AX, $0x04
+	JEQ  turnedAVX2_4
+	CMPQ AX, $0x03
+	JEQ  turnedAVX2_3
+	CMPQ AX, $0x02
+	JEQ  turnedAVX2_2
+
+turnedAVX2_1:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX2_1_group:
+	MOVQ       t+0(FP), AX
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	MOVQ       16(AX), BX
+	TESTQ      CX, CX
+	JZ         turnedAVX2_1_zero
+	SHLQ       $0x02, DX
+	MOVQ       BX, SI
+	SUBQ       $0x00, SI
+	XORQ       DI, DI
+	CMPQ       SI, DI
+	CMOVQLT    DI, SI
+	MOVQ       $0x00000008, DI
+	CMPQ       SI, DI
+	CMOVQGT    DI, SI
+	LEAQ       masks<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y0
+	MOVQ       CX, SI
+	VMASKMOVPS (SI), Y0, Y0
+	ADDQ       DX, SI
+	SUBQ       $0x08, BX
+	XORQ       SI, SI
+	CMPQ       BX, SI
+	CMOVQLT    SI, BX
+	MOVQ       $0x00000008, SI
+	CMPQ       BX, SI
+	CMOVQGT    SI, BX
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y1
+	VMASKMOVPS 32(CX), Y1, Y1
+	ADDQ       DX, CX
+
+turnedAVX2_1_zero:
+	MOVQ 48(AX), CX
+	MOVQ (AX), DX
+	MOVQ 24(AX), BX
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+	SUBQ $0x08, DX
+	JL   turnedAVX2_1_rest
+
+turnedAVX2_1_loop:
+	MOVQ         BX, SI
+	MOVQ         (SP), DI
+	VMOVUPS      (CX)(DI*1), Y2
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         8(SP), DI
+	VMOVUPS      (CX)(DI*1), Y3
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         16(SP), DI
+	VMOVUPS      (CX)(DI*1), Y4
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         24(SP), DI
+	VMOVUPS      (CX)(DI*1), Y5
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         32(SP), DI
+	VMOVUPS      (CX)(DI*1), Y6
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         40(SP), DI
+	VMOVUPS      (CX)(DI*1), Y7
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         48(SP), DI
+	VMOVUPS      (CX)(DI*1), Y8
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         56(SP), DI
+	VMOVUPS      (CX)(DI*1), Y9
+	PREFETCHT0   256(CX)(DI*1)
+	VUNPCKLPS    Y3, Y2, Y10
+	VUNPCKHPS    Y3, Y2, Y2
+	VUNPCKLPS    Y5, Y4, Y3
+	VUNPCKHPS    Y5, Y4, Y4
+	VUNPCKLPS    Y7, Y6, Y5
+	VUNPCKHPS    Y7, Y6, Y6
+	VUNPCKLPS    Y9, Y8, Y7
+	VUNPCKHPS    Y9, Y8, Y8
+	VUNPCKLPD    Y3, Y10, Y9
+	VUNPCKHPD    Y3, Y10, Y3
+	VUNPCKLPD    Y4, Y2, Y10
+	VUNPCKHPD    Y4, Y2, Y2
+	VUNPCKLPD    Y7, Y5, Y4
+	VUNPCKHPD    Y7, Y5, Y5
+	VUNPCKLPD    Y8, Y6, Y7
+	VUNPCKHPD    Y8, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y9, Y8
+	VPERM2F128   $0x31, Y4, Y9, Y9
+	VPERM2F128   $0x20, Y5, Y3, Y4
+	VPERM2F128   $0x31, Y5, Y3, Y5
+	VPERM2F128   $0x20, Y7, Y10, Y3
+	VPERM2F128   $0x31, Y7, Y10, Y10
+	VPERM2F128   $0x20, Y6, Y2, Y7
+	VPERM2F128   $0x31, Y6, Y2, Y2
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y8, Y6, Y0
+	ADDQ         AX, SI
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	ADDQ         AX, SI
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	ADDQ         AX, SI
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y7, Y3, Y0
+	ADDQ         AX, SI
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y9, Y3, Y0
+	ADDQ         AX, SI
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y5, Y3, Y0
+	ADDQ         AX, SI
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y10, Y3, Y0
+	ADDQ         AX, SI
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	ADDQ         AX, SI
+	MOVQ         64(SP), SI
+	VMOVUPS      (CX)(SI*1), Y2
+	PREFETCHT0   256(CX)(SI*1)
+	MOVQ         72(SP), SI
+	VMOVUPS      (CX)(SI*1), Y3
+	PREFETCHT0   256(CX)(SI*1)
+	MOVQ         80(SP), SI
+	VMOVUPS      (CX)(SI*1), Y4
+	PREFETCHT0   256(CX)(SI*1)
+	MOVQ         88(SP), SI
+	VMOVUPS      (CX)(SI*1), Y5
+	PREFETCHT0   256(CX)(SI*1)
+	MOVQ         96(SP), SI
+	VMOVUPS      (CX)(SI*1), Y6
+	PREFETCHT0   256(CX)(SI*1)
+	MOVQ         104(SP), SI
+	VMOVUPS      (CX)(SI*1), Y7
+	PREFETCHT0   256(CX)(SI*1)
+	MOVQ         112(SP), SI
+	VMOVUPS      (CX)(SI*1), Y8
+	PREFETCHT0   256(CX)(SI*1)
+	MOVQ         120(SP), SI
+	VMOVUPS      (CX)(SI*1), Y9
+	PREFETCHT0   256(CX)(SI*1)
+	VUNPCKLPS    Y3, Y2, Y10
+	VUNPCKHPS    Y3, Y2, Y2
+	VUNPCKLPS    Y5, Y4, Y3
+	VUNPCKHPS    Y5, Y4, Y4
+	VUNPCKLPS    Y7, Y6, Y5
+	VUNPCKHPS    Y7, Y6, Y6
+	VUNPCKLPS    Y9, Y8, Y7
+	VUNPCKHPS    Y9, Y8, Y8
+	VUNPCKLPD    Y3, Y10, Y9
+	VUNPCKHPD    Y3, Y10, Y3
+	VUNPCKLPD    Y4, Y2, Y10
+	VUNPCKHPD    Y4, Y2, Y2
+	VUNPCKLPD    Y7, Y5, Y4
+	VUNPCKHPD    Y7, Y5, Y5
+	VUNPCKLPD    Y8, Y6, Y7
+	VUNPCKHPD    Y8, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y9, Y8
+	VPERM2F128   $0x31, Y4, Y9, Y9
+	VPERM2F128   $0x20, Y5, Y3, Y4
+	VPERM2F128   $0x31, Y5, Y3, Y5
+	VPERM2F128   $0x20, Y7, Y10, Y3
+	VPERM2F128   $0x31, Y7, Y10, Y10
+	VPERM2F128   $0x20, Y6, Y2, Y7
+	VPERM2F128   $0x31, Y6, Y2, Y2
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y8, Y6, Y1
+	ADDQ         AX, BX
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y4, Y6, Y1
+	ADDQ         AX, BX
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         AX, BX
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y7, Y3, Y1
+	ADDQ         AX, BX
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y9, Y3, Y1
+	ADDQ         AX, BX
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y5, Y3, Y1
+	ADDQ         AX, BX
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y10, Y3, Y1
+	ADDQ         AX, BX
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         AX, BX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JGE          turnedAVX2_1_loop
+
+turnedAVX2_1_rest:
+	ADDQ       $0x08, DX
+	JZ         turnedAVX2_1_done
+	MOVQ       DX, SI
+	LEAQ       masks<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y2
+	MOVQ       (SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y3
+	MOVQ       8(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y4
+	MOVQ       16(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y5
+	MOVQ       24(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y6
+	MOVQ       32(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y7
+	MOVQ       40(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y8
+	MOVQ       48(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y9
+	MOVQ       56(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y10
+	VUNPCKLPS  Y4, Y3, Y11
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPS  Y10, Y9, Y8
+	VUNPCKHPS  Y10, Y9, Y9
+	VUNPCKLPD  Y4, Y11, Y10
+	VUNPCKHPD  Y4, Y11, Y4
+	VUNPCKLPD  Y5, Y3, Y11
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y8, Y6, Y5
+	VUNPCKHPD  Y8, Y6, Y6
+	VUNPCKLPD  Y9, Y7, Y8
+	VUNPCKHPD  Y9, Y7, Y7
+	VPERM2F128 $0x20, Y5, Y10, Y9
+	VPERM2F128 $0x31, Y5, Y10, Y10
+	VPERM2F128 $0x20, Y6, Y4, Y5
+	VPERM2F128 $0x31, Y6, Y4, Y6
+	VPERM2F128 $0x20, Y8, Y11, Y4
+	VPERM2F128 $0x31, Y8, Y11, Y11
+	VPERM2F128 $0x20, Y7, Y3, Y8
+	VPERM2F128 $0x31, Y7, Y3, Y3
+	VMOVUPS    Y9, 128(SP)
+	VMOVUPS    Y5, 160(SP)
+	VMOVUPS    Y4, 192(SP)
+	VMOVUPS    Y8, 224(SP)
+	VMOVUPS    Y10, 256(SP)
+	VMOVUPS    Y6, 288(SP)
+	VMOVUPS    Y11, 320(SP)
+	VMOVUPS    Y3, 352(SP)
+	MOVQ       64(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y3
+	MOVQ       72(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y4
+	MOVQ       80(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y5
+	MOVQ       88(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y6
+	MOVQ       96(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y7
+	MOVQ       104(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y8
+	MOVQ       112(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y9
+	MOVQ       120(SP), SI
+	VMASKMOVPS (CX)(SI*1), Y2, Y2
+	VUNPCKLPS  Y4, Y3, Y10
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPS  Y2, Y9, Y8
+	VUNPCKHPS  Y2, Y9, Y2
+	VUNPCKLPD  Y4, Y10, Y9
+	VUNPCKHPD  Y4, Y10, Y4
+	VUNPCKLPD  Y5, Y3, Y10
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y8, Y6, Y5
+	VUNPCKHPD  Y8, Y6, Y6
+	VUNPCKLPD  Y2, Y7, Y8
+	VUNPCKHPD  Y2, Y7, Y2
+	VPERM2F128 $0x20, Y5, Y9, Y7
+	VPERM2F128 $0x31, Y5, Y9, Y9
+	VPERM2F128 $0x20, Y6, Y4, Y5
+	VPERM2F128 $0x31, Y6, Y4, Y6
+	VPERM2F128 $0x20, Y8, Y10, Y4
+	VPERM2F128 $0x31, Y8, Y10, Y10
+	VPERM2F128 $0x20, Y2, Y3, Y8
+	VPERM2F128 $0x31, Y2, Y3, Y2
+	VMOVUPS    Y7, 384(SP)
+	VMOVUPS    Y5, 416(SP)
+	VMOVUPS    Y4, 448(SP)
+	VMOVUPS    Y8, 480(SP)
+	VMOVUPS    Y9, 512(SP)
+	VMOVUPS    Y6, 544(SP)
+	VMOVUPS    Y10, 576(SP)
+	VMOVUPS    Y2, 608(SP)
+	LEAQ       128(SP), CX
+
+turnedAVX2_1_single:
+	VMOVUPS      (CX), Y2
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VMOVUPS      256(CX), Y2
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         AX, BX
+	ADDQ         $0x20, CX
+	DECQ         DX
+	JNZ          turnedAVX2_1_single
+
+turnedAVX2_1_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y2
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         SI, SI
+	CMPQ         AX, SI
+	CMOVQLT      SI, AX
+	MOVQ         $0x00000008, SI
+	CMPQ         AX, SI
+	CMOVQGT      SI, AX
+	LEAQ         masks<>+0(SB), SI
+	NEGQ         AX
+	VMOVUPS      32(SI)(AX*4), Y3
+	MOVQ         CX, AX
+	VMAXPS       Y0, Y2, Y0
+	VMASKMOVPS   Y0, Y3, (AX)
+	ADDQ         DX, AX
+	MOVQ         BX, AX
+	SUBQ         $0x08, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000008, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	LEAQ         masks<>+0(SB), BX
+	NEGQ         AX
+	VMOVUPS      32(BX)(AX*4), Y0
+	MOVQ         CX, AX
+	VMAXPS       Y1, Y2, Y1
+	VMASKMOVPS   Y1, Y0, 32(AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX2_1_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX2_1_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX2_1_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX2_1_group
+	JMP  turnedAVX2_1
+
+turnedAVX2_1_end:
+	VZEROUPPER
+	RET
+
+turnedAVX2_2:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 64(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0a
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 72(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0b
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 80(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0c
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 88(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0d
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 96(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0e
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 104(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x0f
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 112(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x10
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 120(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x11
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX2_2_group:
+	MOVQ       t+0(FP), AX
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	MOVQ       16(AX), BX
+	TESTQ      CX, CX
+	JZ         turnedAVX2_2_zero
+	SHLQ       $0x02, DX
+	MOVQ       BX, SI
+	SUBQ       $0x00, SI
+	XORQ       DI, DI
+	CMPQ       SI, DI
+	CMOVQLT    DI, SI
+	MOVQ       $0x00000008, DI
+	CMPQ       SI, DI
+	CMOVQGT    DI, SI
+	LEAQ       masks<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y1
+	MOVQ       CX, SI
+	VMASKMOVPS (SI), Y1, Y0
+	ADDQ       DX, SI
+	VMASKMOVPS (SI), Y1, Y2
+	ADDQ       DX, SI
+	SUBQ       $0x08, BX
+	XORQ       SI, SI
+	CMPQ       BX, SI
+	CMOVQLT    SI, BX
+	MOVQ       $0x00000008, SI
+	CMPQ       BX, SI
+	CMOVQGT    SI, BX
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y3
+	VMASKMOVPS 32(CX), Y3, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS 32(CX), Y3, Y3
+	ADDQ       DX, CX
+
+turnedAVX2_2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+	SUBQ   $0x08, DX
+	JL     turnedAVX2_2_rest
+
+turnedAVX2_2_loop:
+	MOVQ         BX, DI
+	MOVQ         (SP), R8
+	VMOVUPS      (CX)(R8*1), Y4
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         8(SP), R8
+	VMOVUPS      (CX)(R8*1), Y5
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         16(SP), R8
+	VMOVUPS      (CX)(R8*1), Y6
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         24(SP), R8
+	VMOVUPS      (CX)(R8*1), Y7
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         32(SP), R8
+	VMOVUPS      (CX)(R8*1), Y8
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         40(SP), R8
+	VMOVUPS      (CX)(R8*1), Y9
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         48(SP), R8
+	VMOVUPS      (CX)(R8*1), Y10
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         56(SP), R8
+	VMOVUPS      (CX)(R8*1), Y11
+	PREFETCHT0   256(CX)(R8*1)
+	VUNPCKLPS    Y5, Y4, Y12
+	VUNPCKHPS    Y5, Y4, Y4
+	VUNPCKLPS    Y7, Y6, Y5
+	VUNPCKHPS    Y7, Y6, Y6
+	VUNPCKLPS    Y9, Y8, Y7
+	VUNPCKHPS    Y9, Y8, Y8
+	VUNPCKLPS    Y11, Y10, Y9
+	VUNPCKHPS    Y11, Y10, Y10
+	VUNPCKLPD    Y5, Y12, Y11
+	VUNPCKHPD    Y5, Y12, Y5
+	VUNPCKLPD    Y6, Y4, Y12
+	VUNPCKHPD    Y6, Y4, Y4
+	VUNPCKLPD    Y9, Y7, Y6
+	VUNPCKHPD    Y9, Y7, Y7
+	VUNPCKLPD    Y10, Y8, Y9
+	VUNPCKHPD    Y10, Y8, Y8
+	VPERM2F128   $0x20, Y6, Y11, Y10
+	VPERM2F128   $0x31, Y6, Y11, Y11
+	VPERM2F128   $0x20, Y7, Y5, Y6
+	VPERM2F128   $0x31, Y7, Y5, Y7
+	VPERM2F128   $0x20, Y9, Y12, Y5
+	VPERM2F128   $0x31, Y9, Y12, Y12
+	VPERM2F128   $0x20, Y8, Y4, Y9
+	VPERM2F128   $0x31, Y8, Y4, Y4
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y10, Y8, Y0
+	VBROADCASTSS (DI)(AX*1), Y8
+	VFMADD231PS  Y10, Y8, Y2
+	ADDQ         SI, DI
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VBROADCASTSS (DI)(AX*1), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	ADDQ         SI, DI
+	VBROADCASTSS (DI), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (DI)(AX*1), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	ADDQ         SI, DI
+	VBROADCASTSS (DI), Y5
+	VFMADD231PS  Y9, Y5, Y0
+	VBROADCASTSS (DI)(AX*1), Y5
+	VFMADD231PS  Y9, Y5, Y2
+	ADDQ         SI, DI
+	VBROADCASTSS (DI), Y5
+	VFMADD231PS  Y11, Y5, Y0
+	VBROADCASTSS (DI)(AX*1), Y5
+	VFMADD231PS  Y11, Y5, Y2
+	ADDQ         SI, DI
+	VBROADCASTSS (DI), Y5
+	VFMADD231PS  Y7, Y5, Y0
+	VBROADCASTSS (DI)(AX*1), Y5
+	VFMADD231PS  Y7, Y5, Y2
+	ADDQ         SI, DI
+	VBROADCASTSS (DI), Y5
+	VFMADD231PS  Y12, Y5, Y0
+	VBROADCASTSS (DI)(AX*1), Y5
+	VFMADD231PS  Y12, Y5, Y2
+	ADDQ         SI, DI
+	VBROADCASTSS (DI), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (DI)(AX*1), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	ADDQ         SI, DI
+	MOVQ         64(SP), DI
+	VMOVUPS      (CX)(DI*1), Y4
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         72(SP), DI
+	VMOVUPS      (CX)(DI*1), Y5
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         80(SP), DI
+	VMOVUPS      (CX)(DI*1), Y6
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         88(SP), DI
+	VMOVUPS      (CX)(DI*1), Y7
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         96(SP), DI
+	VMOVUPS      (CX)(DI*1), Y8
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         104(SP), DI
+	VMOVUPS      (CX)(DI*1), Y9
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         112(SP), DI
+	VMOVUPS      (CX)(DI*1), Y10
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         120(SP), DI
+	VMOVUPS      (CX)(DI*1), Y11
+	PREFETCHT0   256(CX)(DI*1)
+	VUNPCKLPS    Y5, Y4, Y12
+	VUNPCKHPS    Y5, Y4, Y4
+	VUNPCKLPS    Y7, Y6, Y5
+	VUNPCKHPS    Y7, Y6, Y6
+	VUNPCKLPS    Y9, Y8, Y7
+	VUNPCKHPS    Y9, Y8, Y8
+	VUNPCKLPS    Y11, Y10, Y9
+	VUNPCKHPS    Y11, Y10, Y10
+	VUNPCKLPD    Y5, Y12, Y11
+	VUNPCKHPD    Y5, Y12, Y5
+	VUNPCKLPD    Y6, Y4, Y12
+	VUNPCKHPD    Y6, Y4, Y4
+	VUNPCKLPD    Y9, Y7, Y6
+	VUNPCKHPD    Y9, Y7, Y7
+	VUNPCKLPD    Y10, Y8, Y9
+	VUNPCKHPD    Y10, Y8, Y8
+	VPERM2F128   $0x20, Y6, Y11, Y10
+	VPERM2F128   $0x31, Y6, Y11, Y11
+	VPERM2F128   $0x20, Y7, Y5, Y6
+	VPERM2F128   $0x31, Y7, Y5, Y7
+	VPERM2F128   $0x20, Y9, Y12, Y5
+	VPERM2F128   $0x31, Y9, Y12, Y12
+	VPERM2F128   $0x20, Y8, Y4, Y9
+	VPERM2F128   $0x31, Y8, Y4, Y4
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  Y10, Y8, Y1
+	VBROADCASTSS (BX)(AX*1), Y8
+	VFMADD231PS  Y10, Y8, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  Y6, Y8, Y1
+	VBROADCASTSS (BX)(AX*1), Y8
+	VFMADD231PS  Y6, Y8, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (BX)(AX*1), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y9, Y5, Y1
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y9, Y5, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y11, Y5, Y1
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y11, Y5, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y7, Y5, Y1
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y7, Y5, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y12, Y5, Y1
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y12, Y5, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JGE          turnedAVX2_2_loop
+
+turnedAVX2_2_rest:
+	ADDQ       $0x08, DX
+	JZ         turnedAVX2_2_done
+	MOVQ       DX, DI
+	LEAQ       masks<>+0(SB), R8
+	NEGQ       DI
+	VMOVUPS    32(R8)(DI*4), Y4
+	MOVQ       (SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y5
+	MOVQ       8(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y6
+	MOVQ       16(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y7
+	MOVQ       24(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y8
+	MOVQ       32(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y9
+	MOVQ       40(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y10
+	MOVQ       48(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y11
+	MOVQ       56(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y12
+	VUNPCKLPS  Y6, Y5, Y13
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPS  Y10, Y9, Y8
+	VUNPCKHPS  Y10, Y9, Y9
+	VUNPCKLPS  Y12, Y11, Y10
+	VUNPCKHPS  Y12, Y11, Y11
+	VUNPCKLPD  Y6, Y13, Y12
+	VUNPCKHPD  Y6, Y13, Y6
+	VUNPCKLPD  Y7, Y5, Y13
+	VUNPCKHPD  Y7, Y5, Y5
+	VUNPCKLPD  Y10, Y8, Y7
+	VUNPCKHPD  Y10, Y8, Y8
+	VUNPCKLPD  Y11, Y9, Y10
+	VUNPCKHPD  Y11, Y9, Y9
+	VPERM2F128 $0x20, Y7, Y12, Y11
+	VPERM2F128 $0x31, Y7, Y12, Y12
+	VPERM2F128 $0x20, Y8, Y6, Y7
+	VPERM2F128 $0x31, Y8, Y6, Y8
+	VPERM2F128 $0x20, Y10, Y13, Y6
+	VPERM2F128 $0x31, Y10, Y13, Y13
+	VPERM2F128 $0x20, Y9, Y5, Y10
+	VPERM2F128 $0x31, Y9, Y5, Y5
+	VMOVUPS    Y11, 128(SP)
+	VMOVUPS    Y7, 160(SP)
+	VMOVUPS    Y6, 192(SP)
+	VMOVUPS    Y10, 224(SP)
+	VMOVUPS    Y12, 256(SP)
+	VMOVUPS    Y8, 288(SP)
+	VMOVUPS    Y13, 320(SP)
+	VMOVUPS    Y5, 352(SP)
+	MOVQ       64(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y5
+	MOVQ       72(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y6
+	MOVQ       80(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y7
+	MOVQ       88(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y8
+	MOVQ       96(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y9
+	MOVQ       104(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y10
+	MOVQ       112(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y11
+	MOVQ       120(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y4, Y4
+	VUNPCKLPS  Y6, Y5, Y12
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPS  Y10, Y9, Y8
+	VUNPCKHPS  Y10, Y9, Y9
+	VUNPCKLPS  Y4, Y11, Y10
+	VUNPCKHPS  Y4, Y11, Y4
+	VUNPCKLPD  Y6, Y12, Y11
+	VUNPCKHPD  Y6, Y12, Y6
+	VUNPCKLPD  Y7, Y5, Y12
+	VUNPCKHPD  Y7, Y5, Y5
+	VUNPCKLPD  Y10, Y8, Y7
+	VUNPCKHPD  Y10, Y8, Y8
+	VUNPCKLPD  Y4, Y9, Y10
+	VUNPCKHPD  Y4, Y9, Y4
+	VPERM2F128 $0x20, Y7, Y11, Y9
+	VPERM2F128 $0x31, Y7, Y11, Y11
+	VPERM2F128 $0x20, Y8, Y6, Y7
+	VPERM2F128 $0x31, Y8, Y6, Y8
+	VPERM2F128 $0x20, Y10, Y12, Y6
+	VPERM2F128 $0x31, Y10, Y12, Y12
+	VPERM2F128 $0x20, Y4, Y5, Y10
+	VPERM2F128 $0x31, Y4, Y5, Y4
+	VMOVUPS    Y9, 384(SP)
+	VMOVUPS    Y7, 416(SP)
+	VMOVUPS    Y6, 448(SP)
+	VMOVUPS    Y10, 480(SP)
+	VMOVUPS    Y11, 512(SP)
+	VMOVUPS    Y8, 544(SP)
+	VMOVUPS    Y12, 576(SP)
+	VMOVUPS    Y4, 608(SP)
+	LEAQ       128(SP), CX
+
+turnedAVX2_2_single:
+	VMOVUPS      (CX), Y4
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VMOVUPS      256(CX), Y4
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	DECQ         DX
+	JNZ          turnedAVX2_2_single
+
+turnedAVX2_2_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y4
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         SI, SI
+	CMPQ         AX, SI
+	CMOVQLT      SI, AX
+	MOVQ         $0x00000008, SI
+	CMPQ         AX, SI
+	CMOVQGT      SI, AX
+	LEAQ         masks<>+0(SB), SI
+	NEGQ         AX
+	VMOVUPS      32(SI)(AX*4), Y5
+	MOVQ         CX, AX
+	VMAXPS       Y0, Y4, Y0
+	VMASKMOVPS   Y0, Y5, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y2, Y4, Y2
+	VMASKMOVPS   Y2, Y5, (AX)
+	ADDQ         DX, AX
+	MOVQ         BX, AX
+	SUBQ         $0x08, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000008, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	LEAQ         masks<>+0(SB), BX
+	NEGQ         AX
+	VMOVUPS      32(BX)(AX*4), Y0
+	MOVQ         CX, AX
+	VMAXPS       Y1, Y4, Y1
+	VMASKMOVPS   Y1, Y0, 32(AX)
+	ADDQ         DX, AX
+	VMAXPS       Y3, Y4, Y3
+	VMASKMOVPS   Y3, Y0, 32(AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x10, 16(AX)
+	JLE          turnedAVX2_2_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x40, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x40, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX2_2_moved
+	ADDQ         $0x40, 80(AX)
+
+turnedAVX2_2_moved:
+	CMPQ 16(AX), $0x10
+	JGE  turnedAVX2_2_group
+	JMP  turnedAVX2_2
+
+turnedAVX2_2_end:
+	VZEROUPPER
+	RET
+
+turnedAVX2_3:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX2_3_group:
+	MOVQ       t+0(FP), AX
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	MOVQ       16(AX), BX
+	TESTQ      CX, CX
+	JZ         turnedAVX2_3_zero
+	SHLQ       $0x02, DX
+	SUBQ       $0x00, BX
+	XORQ       SI, SI
+	CMPQ       BX, SI
+	CMOVQLT    SI, BX
+	MOVQ       $0x00000008, SI
+	CMPQ       BX, SI
+	CMOVQGT    SI, BX
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y2
+	VMASKMOVPS (CX), Y2, Y0
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y2, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y2, Y2
+	ADDQ       DX, CX
+
+turnedAVX2_3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+	SUBQ   $0x08, DX
+	JL     turnedAVX2_3_rest
+
+turnedAVX2_3_loop:
+	MOVQ         (SP), DI
+	VMOVUPS      (CX)(DI*1), Y3
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         8(SP), DI
+	VMOVUPS      (CX)(DI*1), Y4
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         16(SP), DI
+	VMOVUPS      (CX)(DI*1), Y5
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         24(SP), DI
+	VMOVUPS      (CX)(DI*1), Y6
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         32(SP), DI
+	VMOVUPS      (CX)(DI*1), Y7
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         40(SP), DI
+	VMOVUPS      (CX)(DI*1), Y8
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         48(SP), DI
+	VMOVUPS      (CX)(DI*1), Y9
+	PREFETCHT0   256(CX)(DI*1)
+	MOVQ         56(SP), DI
+	VMOVUPS      (CX)(DI*1), Y10
+	PREFETCHT0   256(CX)(DI*1)
+	VUNPCKLPS    Y4, Y3, Y11
+	VUNPCKHPS    Y4, Y3, Y3
+	VUNPCKLPS    Y6, Y5, Y4
+	VUNPCKHPS    Y6, Y5, Y5
+	VUNPCKLPS    Y8, Y7, Y6
+	VUNPCKHPS    Y8, Y7, Y7
+	VUNPCKLPS    Y10, Y9, Y8
+	VUNPCKHPS    Y10, Y9, Y9
+	VUNPCKLPD    Y4, Y11, Y10
+	VUNPCKHPD    Y4, Y11, Y4
+	VUNPCKLPD    Y5, Y3, Y11
+	VUNPCKHPD    Y5, Y3, Y3
+	VUNPCKLPD    Y8, Y6, Y5
+	VUNPCKHPD    Y8, Y6, Y6
+	VUNPCKLPD    Y9, Y7, Y8
+	VUNPCKHPD    Y9, Y7, Y7
+	VPERM2F128   $0x20, Y5, Y10, Y9
+	VPERM2F128   $0x31, Y5, Y10, Y10
+	VPERM2F128   $0x20, Y6, Y4, Y5
+	VPERM2F128   $0x31, Y6, Y4, Y6
+	VPERM2F128   $0x20, Y8, Y11, Y4
+	VPERM2F128   $0x31, Y8, Y11, Y11
+	VPERM2F128   $0x20, Y7, Y3, Y8
+	VPERM2F128   $0x31, Y7, Y3, Y3
+	VBROADCASTSS (BX), Y7
+	VFMADD231PS  Y9, Y7, Y0
+	VBROADCASTSS (BX)(AX*1), Y7
+	VFMADD231PS  Y9, Y7, Y1
+	VBROADCASTSS (BX)(AX*2), Y7
+	VFMADD231PS  Y9, Y7, Y2
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y7
+	VFMADD231PS  Y5, Y7, Y0
+	VBROADCASTSS (BX)(AX*1), Y7
+	VFMADD231PS  Y5, Y7, Y1
+	VBROADCASTSS (BX)(AX*2), Y7
+	VFMADD231PS  Y5, Y7, Y2
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (BX)(AX*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y8, Y4, Y0
+	VBROADCASTSS (BX)(AX*1), Y4
+	VFMADD231PS  Y8, Y4, Y1
+	VBROADCASTSS (BX)(AX*2), Y4
+	VFMADD231PS  Y8, Y4, Y2
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y10, Y4, Y0
+	VBROADCASTSS (BX)(AX*1), Y4
+	VFMADD231PS  Y10, Y4, Y1
+	VBROADCASTSS (BX)(AX*2), Y4
+	VFMADD231PS  Y10, Y4, Y2
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y6, Y4, Y0
+	VBROADCASTSS (BX)(AX*1), Y4
+	VFMADD231PS  Y6, Y4, Y1
+	VBROADCASTSS (BX)(AX*2), Y4
+	VFMADD231PS  Y6, Y4, Y2
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y11, Y4, Y0
+	VBROADCASTSS (BX)(AX*1), Y4
+	VFMADD231PS  Y11, Y4, Y1
+	VBROADCASTSS (BX)(AX*2), Y4
+	VFMADD231PS  Y11, Y4, Y2
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (BX)(AX*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (BX)(AX*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JGE          turnedAVX2_3_loop
+
+turnedAVX2_3_rest:
+	ADDQ       $0x08, DX
+	JZ         turnedAVX2_3_done
+	MOVQ       DX, DI
+	LEAQ       masks<>+0(SB), R8
+	NEGQ       DI
+	VMOVUPS    32(R8)(DI*4), Y3
+	MOVQ       (SP), DI
+	VMASKMOVPS (CX)(DI*1), Y3, Y4
+	MOVQ       8(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y3, Y5
+	MOVQ       16(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y3, Y6
+	MOVQ       24(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y3, Y7
+	MOVQ       32(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y3, Y8
+	MOVQ       40(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y3, Y9
+	MOVQ       48(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y3, Y10
+	MOVQ       56(SP), DI
+	VMASKMOVPS (CX)(DI*1), Y3, Y3
+	VUNPCKLPS  Y5, Y4, Y11
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPS  Y9, Y8, Y7
+	VUNPCKHPS  Y9, Y8, Y8
+	VUNPCKLPS  Y3, Y10, Y9
+	VUNPCKHPS  Y3, Y10, Y3
+	VUNPCKLPD  Y5, Y11, Y10
+	VUNPCKHPD  Y5, Y11, Y5
+	VUNPCKLPD  Y6, Y4, Y11
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y9, Y7, Y6
+	VUNPCKHPD  Y9, Y7, Y7
+	VUNPCKLPD  Y3, Y8, Y9
+	VUNPCKHPD  Y3, Y8, Y3
+	VPERM2F128 $0x20, Y6, Y10, Y8
+	VPERM2F128 $0x31, Y6, Y10, Y10
+	VPERM2F128 $0x20, Y7, Y5, Y6
+	VPERM2F128 $0x31, Y7, Y5, Y7
+	VPERM2F128 $0x20, Y9, Y11, Y5
+	VPERM2F128 $0x31, Y9, Y11, Y11
+	VPERM2F128 $0x20, Y3, Y4, Y9
+	VPERM2F128 $0x31, Y3, Y4, Y3
+	VMOVUPS    Y8, 128(SP)
+	VMOVUPS    Y6, 160(SP)
+	VMOVUPS    Y5, 192(SP)
+	VMOVUPS    Y9, 224(SP)
+	VMOVUPS    Y10, 256(SP)
+	VMOVUPS    Y7, 288(SP)
+	VMOVUPS    Y11, 320(SP)
+	VMOVUPS    Y3, 352(SP)
+	LEAQ       128(SP), CX
+
+turnedAVX2_3_single:
+	VMOVUPS      (CX), Y3
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (BX)(AX*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (BX)(AX*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	DECQ         DX
+	JNZ          turnedAVX2_3_single
+
+turnedAVX2_3_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y3
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000008, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	LEAQ         masks<>+0(SB), BX
+	NEGQ         AX
+	VMOVUPS      32(BX)(AX*4), Y4
+	MOVQ         CX, AX
+	VMAXPS       Y0, Y3, Y0
+	VMASKMOVPS   Y0, Y4, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y4, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y2, Y3, Y2
+	VMASKMOVPS   Y2, Y4, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x08, 16(AX)
+	JLE          turnedAVX2_3_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x20, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX2_3_moved
+	ADDQ         $0x20, 80(AX)
+
+turnedAVX2_3_moved:
+	CMPQ 16(AX), $0x08
+	JGE  turnedAVX2_3_group
+	JMP  turnedAVX2_3
+
+turnedAVX2_3_end:
+	VZEROUPPER
+	RET
+
+turnedAVX2_4:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX2_4_group:
+	MOVQ       t+0(FP), AX
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	MOVQ       16(AX), BX
+	TESTQ      CX, CX
+	JZ         turnedAVX2_4_zero
+	SHLQ       $0x02, DX
+	SUBQ       $0x00, BX
+	XORQ       SI, SI
+	CMPQ       BX, SI
+	CMOVQLT    SI, BX
+	MOVQ       $0x00000008, SI
+	CMPQ       BX, SI
+	CMOVQGT    SI, BX
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y3
+	VMASKMOVPS (CX), Y3, Y0
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y3, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y3, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y3, Y3
+	ADDQ       DX, CX
+
+turnedAVX2_4_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+	SUBQ   $0x08, DX
+	JL     turnedAVX2_4_rest
+
+turnedAVX2_4_loop:
+	MOVQ         (SP), R8
+	VMOVUPS      (CX)(R8*1), Y4
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         8(SP), R8
+	VMOVUPS      (CX)(R8*1), Y5
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         16(SP), R8
+	VMOVUPS      (CX)(R8*1), Y6
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         24(SP), R8
+	VMOVUPS      (CX)(R8*1), Y7
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         32(SP), R8
+	VMOVUPS      (CX)(R8*1), Y8
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         40(SP), R8
+	VMOVUPS      (CX)(R8*1), Y9
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         48(SP), R8
+	VMOVUPS      (CX)(R8*1), Y10
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         56(SP), R8
+	VMOVUPS      (CX)(R8*1), Y11
+	PREFETCHT0   256(CX)(R8*1)
+	VUNPCKLPS    Y5, Y4, Y12
+	VUNPCKHPS    Y5, Y4, Y4
+	VUNPCKLPS    Y7, Y6, Y5
+	VUNPCKHPS    Y7, Y6, Y6
+	VUNPCKLPS    Y9, Y8, Y7
+	VUNPCKHPS    Y9, Y8, Y8
+	VUNPCKLPS    Y11, Y10, Y9
+	VUNPCKHPS    Y11, Y10, Y10
+	VUNPCKLPD    Y5, Y12, Y11
+	VUNPCKHPD    Y5, Y12, Y5
+	VUNPCKLPD    Y6, Y4, Y12
+	VUNPCKHPD    Y6, Y4, Y4
+	VUNPCKLPD    Y9, Y7, Y6
+	VUNPCKHPD    Y9, Y7, Y7
+	VUNPCKLPD    Y10, Y8, Y9
+	VUNPCKHPD    Y10, Y8, Y8
+	VPERM2F128   $0x20, Y6, Y11, Y10
+	VPERM2F128   $0x31, Y6, Y11, Y11
+	VPERM2F128   $0x20, Y7, Y5, Y6
+	VPERM2F128   $0x31, Y7, Y5, Y7
+	VPERM2F128   $0x20, Y9, Y12, Y5
+	VPERM2F128   $0x31, Y9, Y12, Y12
+	VPERM2F128   $0x20, Y8, Y4, Y9
+	VPERM2F128   $0x31, Y8, Y4, Y4
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  Y10, Y8, Y0
+	VBROADCASTSS (BX)(DI*1), Y8
+	VFMADD231PS  Y10, Y8, Y1
+	VBROADCASTSS (BX)(DI*2), Y8
+	VFMADD231PS  Y10, Y8, Y2
+	VBROADCASTSS (BX)(AX*1), Y8
+	VFMADD231PS  Y10, Y8, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VBROADCASTSS (BX)(DI*1), Y8
+	VFMADD231PS  Y6, Y8, Y1
+	VBROADCASTSS (BX)(DI*2), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VBROADCASTSS (BX)(AX*1), Y8
+	VFMADD231PS  Y6, Y8, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (BX)(DI*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (BX)(DI*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (BX)(AX*1), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y9, Y5, Y0
+	VBROADCASTSS (BX)(DI*1), Y5
+	VFMADD231PS  Y9, Y5, Y1
+	VBROADCASTSS (BX)(DI*2), Y5
+	VFMADD231PS  Y9, Y5, Y2
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y9, Y5, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y11, Y5, Y0
+	VBROADCASTSS (BX)(DI*1), Y5
+	VFMADD231PS  Y11, Y5, Y1
+	VBROADCASTSS (BX)(DI*2), Y5
+	VFMADD231PS  Y11, Y5, Y2
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y11, Y5, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y7, Y5, Y0
+	VBROADCASTSS (BX)(DI*1), Y5
+	VFMADD231PS  Y7, Y5, Y1
+	VBROADCASTSS (BX)(DI*2), Y5
+	VFMADD231PS  Y7, Y5, Y2
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y7, Y5, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y12, Y5, Y0
+	VBROADCASTSS (BX)(DI*1), Y5
+	VFMADD231PS  Y12, Y5, Y1
+	VBROADCASTSS (BX)(DI*2), Y5
+	VFMADD231PS  Y12, Y5, Y2
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y12, Y5, Y3
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (BX)(DI*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (BX)(DI*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JGE          turnedAVX2_4_loop
+
+turnedAVX2_4_rest:
+	ADDQ       $0x08, DX
+	JZ         turnedAVX2_4_done
+	MOVQ       DX, R8
+	LEAQ       masks<>+0(SB), R9
+	NEGQ       R8
+	VMOVUPS    32(R9)(R8*4), Y4
+	MOVQ       (SP), R8
+	VMASKMOVPS (CX)(R8*1), Y4, Y5
+	MOVQ       8(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y4, Y6
+	MOVQ       16(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y4, Y7
+	MOVQ       24(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y4, Y8
+	MOVQ       32(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y4, Y9
+	MOVQ       40(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y4, Y10
+	MOVQ       48(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y4, Y11
+	MOVQ       56(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y4, Y4
+	VUNPCKLPS  Y6, Y5, Y12
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPS  Y10, Y9, Y8
+	VUNPCKHPS  Y10, Y9, Y9
+	VUNPCKLPS  Y4, Y11, Y10
+	VUNPCKHPS  Y4, Y11, Y4
+	VUNPCKLPD  Y6, Y12, Y11
+	VUNPCKHPD  Y6, Y12, Y6
+	VUNPCKLPD  Y7, Y5, Y12
+	VUNPCKHPD  Y7, Y5, Y5
+	VUNPCKLPD  Y10, Y8, Y7
+	VUNPCKHPD  Y10, Y8, Y8
+	VUNPCKLPD  Y4, Y9, Y10
+	VUNPCKHPD  Y4, Y9, Y4
+	VPERM2F128 $0x20, Y7, Y11, Y9
+	VPERM2F128 $0x31, Y7, Y11, Y11
+	VPERM2F128 $0x20, Y8, Y6, Y7
+	VPERM2F128 $0x31, Y8, Y6, Y8
+	VPERM2F128 $0x20, Y10, Y12, Y6
+	VPERM2F128 $0x31, Y10, Y12, Y12
+	VPERM2F128 $0x20, Y4, Y5, Y10
+	VPERM2F128 $0x31, Y4, Y5, Y4
+	VMOVUPS    Y9, 128(SP)
+	VMOVUPS    Y7, 160(SP)
+	VMOVUPS    Y6, 192(SP)
+	VMOVUPS    Y10, 224(SP)
+	VMOVUPS    Y11, 256(SP)
+	VMOVUPS    Y8, 288(SP)
+	VMOVUPS    Y12, 320(SP)
+	VMOVUPS    Y4, 352(SP)
+	LEAQ       128(SP), CX
+
+turnedAVX2_4_single:
+	VMOVUPS      (CX), Y4
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (BX)(DI*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (BX)(DI*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (BX)(AX*1), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	DECQ         DX
+	JNZ          turnedAVX2_4_single
+
+turnedAVX2_4_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y4
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000008, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	LEAQ         masks<>+0(SB), BX
+	NEGQ         AX
+	VMOVUPS      32(BX)(AX*4), Y5
+	MOVQ         CX, AX
+	VMAXPS       Y0, Y4, Y0
+	VMASKMOVPS   Y0, Y5, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y1, Y4, Y1
+	VMASKMOVPS   Y1, Y5, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y2, Y4, Y2
+	VMASKMOVPS   Y2, Y5, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y3, Y4, Y3
+	VMASKMOVPS   Y3, Y5, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x08, 16(AX)
+	JLE          turnedAVX2_4_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x20, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX2_4_moved
+	ADDQ         $0x20, 80(AX)
+
+turnedAVX2_4_moved:
+	CMPQ 16(AX), $0x08
+	JGE  turnedAVX2_4_group
+	JMP  turnedAVX2_4
+
+turnedAVX2_4_end:
+	VZEROUPPER
+	RET
+
+turnedAVX2_5:
+	MOVQ    t+0(FP), AX
+	MOVQ    56(AX), CX
+	MOVQ    16(AX), AX
+	SHLQ    $0x02, CX
+	XORQ    DX, DX
+	XORQ    SI, SI
+	MOVQ    DX, (SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x02
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 8(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x03
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 16(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x04
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 24(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x05
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 32(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x06
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 40(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x07
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 48(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x08
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+	MOVQ    DX, 56(SP)
+	MOVQ    CX, BX
+	CMPQ    AX, $0x09
+	CMOVQLT SI, BX
+	ADDQ    BX, DX
+
+turnedAVX2_5_group:
+	MOVQ       t+0(FP), AX
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	MOVQ       16(AX), BX
+	TESTQ      CX, CX
+	JZ         turnedAVX2_5_zero
+	SHLQ       $0x02, DX
+	SUBQ       $0x00, BX
+	XORQ       SI, SI
+	CMPQ       BX, SI
+	CMOVQLT    SI, BX
+	MOVQ       $0x00000008, SI
+	CMPQ       BX, SI
+	CMOVQGT    SI, BX
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y4
+	VMASKMOVPS (CX), Y4, Y0
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y4, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y4, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y4, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y4, Y4
+	ADDQ       DX, CX
+
+turnedAVX2_5_zero:
+	MOVQ   48(AX), CX
+	MOVQ   (AX), DX
+	MOVQ   24(AX), BX
+	MOVQ   40(AX), SI
+	SHLQ   $0x02, SI
+	MOVQ   32(AX), DI
+	IMUL3Q $0x04, DI, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+	SUBQ   $0x08, DX
+	JL     turnedAVX2_5_rest
+
+turnedAVX2_5_loop:
+	MOVQ         (SP), R8
+	VMOVUPS      (CX)(R8*1), Y5
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         8(SP), R8
+	VMOVUPS      (CX)(R8*1), Y6
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         16(SP), R8
+	VMOVUPS      (CX)(R8*1), Y7
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         24(SP), R8
+	VMOVUPS      (CX)(R8*1), Y8
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         32(SP), R8
+	VMOVUPS      (CX)(R8*1), Y9
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         40(SP), R8
+	VMOVUPS      (CX)(R8*1), Y10
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         48(SP), R8
+	VMOVUPS      (CX)(R8*1), Y11
+	PREFETCHT0   256(CX)(R8*1)
+	MOVQ         56(SP), R8
+	VMOVUPS      (CX)(R8*1), Y12
+	PREFETCHT0   256(CX)(R8*1)
+	VUNPCKLPS    Y6, Y5, Y13
+	VUNPCKHPS    Y6, Y5, Y5
+	VUNPCKLPS    Y8, Y7, Y6
+	VUNPCKHPS    Y8, Y7, Y7
+	VUNPCKLPS    Y10, Y9, Y8
+	VUNPCKHPS    Y10, Y9, Y9
+	VUNPCKLPS    Y12, Y11, Y10
+	VUNPCKHPS    Y12, Y11, Y11
+	VUNPCKLPD    Y6, Y13, Y12
+	VUNPCKHPD    Y6, Y13, Y6
+	VUNPCKLPD    Y7, Y5, Y13
+	VUNPCKHPD    Y7, Y5, Y5
+	VUNPCKLPD    Y10, Y8, Y7
+	VUNPCKHPD    Y10, Y8, Y8
+	VUNPCKLPD    Y11, Y9, Y10
+	VUNPCKHPD    Y11, Y9, Y9
+	VPERM2F128   $0x20, Y7, Y12, Y11
+	VPERM2F128   $0x31, Y7, Y12, Y12
+	VPERM2F128   $0x20, Y8, Y6, Y7
+	VPERM2F128   $0x31, Y8, Y6, Y8
+	VPERM2F128   $0x20, Y10, Y13, Y6
+	VPERM2F128   $0x31, Y10, Y13, Y13
+	VPERM2F128   $0x20, Y9, Y5, Y10
+	VPERM2F128   $0x31, Y9, Y5, Y5
+	VBROADCASTSS (BX), Y9
+	VFMADD231PS  Y11, Y9, Y0
+	VBROADCASTSS (BX)(DI*1), Y9
+	VFMADD231PS  Y11, Y9, Y1
+	VBROADCASTSS (BX)(DI*2), Y9
+	VFMADD231PS  Y11, Y9, Y2
+	VBROADCASTSS (BX)(AX*1), Y9
+	VFMADD231PS  Y11, Y9, Y3
+	VBROADCASTSS (BX)(DI*4), Y9
+	VFMADD231PS  Y11, Y9, Y4
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y9
+	VFMADD231PS  Y7, Y9, Y0
+	VBROADCASTSS (BX)(DI*1), Y9
+	VFMADD231PS  Y7, Y9, Y1
+	VBROADCASTSS (BX)(DI*2), Y9
+	VFMADD231PS  Y7, Y9, Y2
+	VBROADCASTSS (BX)(AX*1), Y9
+	VFMADD231PS  Y7, Y9, Y3
+	VBROADCASTSS (BX)(DI*4), Y9
+	VFMADD231PS  Y7, Y9, Y4
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (BX)(DI*1), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (BX)(DI*2), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (BX)(AX*1), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS (BX)(DI*4), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y10, Y6, Y0
+	VBROADCASTSS (BX)(DI*1), Y6
+	VFMADD231PS  Y10, Y6, Y1
+	VBROADCASTSS (BX)(DI*2), Y6
+	VFMADD231PS  Y10, Y6, Y2
+	VBROADCASTSS (BX)(AX*1), Y6
+	VFMADD231PS  Y10, Y6, Y3
+	VBROADCASTSS (BX)(DI*4), Y6
+	VFMADD231PS  Y10, Y6, Y4
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VBROADCASTSS (BX)(DI*1), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VBROADCASTSS (BX)(DI*2), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VBROADCASTSS (BX)(AX*1), Y6
+	VFMADD231PS  Y12, Y6, Y3
+	VBROADCASTSS (BX)(DI*4), Y6
+	VFMADD231PS  Y12, Y6, Y4
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VBROADCASTSS (BX)(DI*1), Y6
+	VFMADD231PS  Y8, Y6, Y1
+	VBROADCASTSS (BX)(DI*2), Y6
+	VFMADD231PS  Y8, Y6, Y2
+	VBROADCASTSS (BX)(AX*1), Y6
+	VFMADD231PS  Y8, Y6, Y3
+	VBROADCASTSS (BX)(DI*4), Y6
+	VFMADD231PS  Y8, Y6, Y4
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y13, Y6, Y0
+	VBROADCASTSS (BX)(DI*1), Y6
+	VFMADD231PS  Y13, Y6, Y1
+	VBROADCASTSS (BX)(DI*2), Y6
+	VFMADD231PS  Y13, Y6, Y2
+	VBROADCASTSS (BX)(AX*1), Y6
+	VFMADD231PS  Y13, Y6, Y3
+	VBROADCASTSS (BX)(DI*4), Y6
+	VFMADD231PS  Y13, Y6, Y4
+	ADDQ         SI, BX
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (BX)(DI*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (BX)(DI*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (BX)(AX*1), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS (BX)(DI*4), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JGE          turnedAVX2_5_loop
+
+turnedAVX2_5_rest:
+	ADDQ       $0x08, DX
+	JZ         turnedAVX2_5_done
+	MOVQ       DX, R8
+	LEAQ       masks<>+0(SB), R9
+	NEGQ       R8
+	VMOVUPS    32(R9)(R8*4), Y5
+	MOVQ       (SP), R8
+	VMASKMOVPS (CX)(R8*1), Y5, Y6
+	MOVQ       8(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y5, Y7
+	MOVQ       16(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y5, Y8
+	MOVQ       24(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y5, Y9
+	MOVQ       32(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y5, Y10
+	MOVQ       40(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y5, Y11
+	MOVQ       48(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y5, Y12
+	MOVQ       56(SP), R8
+	VMASKMOVPS (CX)(R8*1), Y5, Y5
+	VUNPCKLPS  Y7, Y6, Y13
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPS  Y9, Y8, Y7
+	VUNPCKHPS  Y9, Y8, Y8
+	VUNPCKLPS  Y11, Y10, Y9
+	VUNPCKHPS  Y11, Y10, Y10
+	VUNPCKLPS  Y5, Y12, Y11
+	VUNPCKHPS  Y5, Y12, Y5
+	VUNPCKLPD  Y7, Y13, Y12
+	VUNPCKHPD  Y7, Y13, Y7
+	VUNPCKLPD  Y8, Y6, Y13
+	VUNPCKHPD  Y8, Y6, Y6
+	VUNPCKLPD  Y11, Y9, Y8
+	VUNPCKHPD  Y11, Y9, Y9
+	VUNPCKLPD  Y5, Y10, Y11
+	VUNPCKHPD  Y5, Y10, Y5
+	VPERM2F128 $0x20, Y8, Y12, Y10
+	VPERM2F128 $0x31, Y8, Y12, Y12
+	VPERM2F128 $0x20, Y9, Y7, Y8
+	VPERM2F128 $0x31, Y9, Y7, Y9
+	VPERM2F128 $0x20, Y11, Y13, Y7
+	VPERM2F128 $0x31, Y11, Y13, Y13
+	VPERM2F128 $0x20, Y5, Y6, Y11
+	VPERM2F128 $0x31, Y5, Y6, Y5
+	VMOVUPS    Y10, 128(SP)
+	VMOVUPS    Y8, 160(SP)
+	VMOVUPS    Y7, 192(SP)
+	VMOVUPS    Y11, 224(SP)
+	VMOVUPS    Y12, 256(SP)
+	VMOVUPS    Y9, 288(SP)
+	VMOVUPS    Y13, 320(SP)
+	VMOVUPS    Y5, 352(SP)
+	LEAQ       128(SP), CX
+
+turnedAVX2_5_single:
+	VMOVUPS      (CX), Y5
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (BX)(DI*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (BX)(DI*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (BX)(AX*1), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS (BX)(DI*4), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	DECQ         DX
+	JNZ          turnedAVX2_5_single
+
+turnedAVX2_5_done:
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	MOVQ         16(AX), BX
+	SHLQ         $0x02, DX
+	VBROADCASTSS 96(AX), Y5
+	MOVQ         BX, AX
+	SUBQ         $0x00, AX
+	XORQ         BX, BX
+	CMPQ         AX, BX
+	CMOVQLT      BX, AX
+	MOVQ         $0x00000008, BX
+	CMPQ         AX, BX
+	CMOVQGT      BX, AX
+	LEAQ         masks<>+0(SB), BX
+	NEGQ         AX
+	VMOVUPS      32(BX)(AX*4), Y6
+	MOVQ         CX, AX
+	VMAXPS       Y0, Y5, Y0
+	VMASKMOVPS   Y0, Y6, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y1, Y5, Y1
+	VMASKMOVPS   Y1, Y6, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y2, Y5, Y2
+	VMASKMOVPS   Y2, Y6, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y3, Y5, Y3
+	VMASKMOVPS   Y3, Y6, (AX)
+	ADDQ         DX, AX
+	VMAXPS       Y4, Y5, Y4
+	VMASKMOVPS   Y4, Y6, (AX)
+	ADDQ         DX, AX
+	MOVQ         t+0(FP), AX
+	SUBQ         $0x08, 16(AX)
+	JLE          turnedAVX2_5_end
+	MOVQ         56(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 48(AX)
+	ADDQ         $0x20, 64(AX)
+	CMPQ         80(AX), $0x00
+	JEQ          turnedAVX2_5_moved
+	ADDQ         $0x20, 80(AX)
+
+turnedAVX2_5_moved:
+	CMPQ 16(AX), $0x08
+	JGE  turnedAVX2_5_group
+	JMP  turnedAVX2_5
+
+turnedAVX2_5_end:
+	VZEROUPPER
+	RET
 
 // func packAVX2(dst *float32, ds int, step int, src *float32, ld int, rows int, n int, ahead int)
 // Requires: AVX, CMOV, MMX+
@@ -6790,45 +18906,45 @@ transposeAVX2_whole:
 	VMOVUPS    (R8), Y7
 	PREFETCHT0 256(R8)
 	VUNPCKLPS  Y1, Y0, Y8
-	VUNPCKHPS  Y1, Y0, Y9
+	VUNPCKHPS  Y1, Y0, Y0
 	VUNPCKLPS  Y3, Y2, Y1
-	VUNPCKHPS  Y3, Y2, Y10
-	VUNPCKLPS  Y5, Y4, Y11
-	VUNPCKHPS  Y5, Y4, Y12
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
 	VUNPCKLPS  Y7, Y6, Y5
-	VUNPCKHPS  Y7, Y6, Y7
-	VUNPCKLPD  Y1, Y8, Y0
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
 	VUNPCKHPD  Y1, Y8, Y1
-	VUNPCKLPD  Y10, Y9, Y2
-	VUNPCKHPD  Y10, Y9, Y3
-	VUNPCKLPD  Y5, Y11, Y4
-	VUNPCKHPD  Y5, Y11, Y5
-	VUNPCKLPD  Y7, Y12, Y6
-	VUNPCKHPD  Y7, Y12, Y7
-	VPERM2F128 $0x20, Y4, Y0, Y8
-	VPERM2F128 $0x31, Y4, Y0, Y11
-	VPERM2F128 $0x20, Y5, Y1, Y9
-	VPERM2F128 $0x31, Y5, Y1, Y12
-	VPERM2F128 $0x20, Y6, Y2, Y1
-	VPERM2F128 $0x31, Y6, Y2, Y5
-	VPERM2F128 $0x20, Y7, Y3, Y10
-	VPERM2F128 $0x31, Y7, Y3, Y7
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y7
+	VPERM2F128 $0x20, Y3, Y1, Y2
+	VPERM2F128 $0x31, Y3, Y1, Y3
+	VPERM2F128 $0x20, Y5, Y8, Y1
+	VPERM2F128 $0x31, Y5, Y8, Y8
+	VPERM2F128 $0x20, Y4, Y0, Y5
+	VPERM2F128 $0x31, Y4, Y0, Y0
 	MOVLQSX    (CX), R8
-	VMOVUPS    Y8, (AX)(R8*4)
+	VMOVUPS    Y6, (AX)(R8*4)
 	MOVLQSX    4(CX), R8
-	VMOVUPS    Y9, (AX)(R8*4)
+	VMOVUPS    Y2, (AX)(R8*4)
 	MOVLQSX    8(CX), R8
 	VMOVUPS    Y1, (AX)(R8*4)
 	MOVLQSX    12(CX), R8
-	VMOVUPS    Y10, (AX)(R8*4)
-	MOVLQSX    16(CX), R8
-	VMOVUPS    Y11, (AX)(R8*4)
-	MOVLQSX    20(CX), R8
-	VMOVUPS    Y12, (AX)(R8*4)
-	MOVLQSX    24(CX), R8
 	VMOVUPS    Y5, (AX)(R8*4)
-	MOVLQSX    28(CX), R8
+	MOVLQSX    16(CX), R8
 	VMOVUPS    Y7, (AX)(R8*4)
+	MOVLQSX    20(CX), R8
+	VMOVUPS    Y3, (AX)(R8*4)
+	MOVLQSX    24(CX), R8
+	VMOVUPS    Y8, (AX)(R8*4)
+	MOVLQSX    28(CX), R8
+	VMOVUPS    Y0, (AX)(R8*4)
 	ADDQ       $0x20, DX
 	ADDQ       $0x20, CX
 	SUBQ       $0x08, DI
@@ -6891,29 +19007,29 @@ transposeAVX2_partial:
 	CMOVQLT    R9, R10
 	ADDQ       R10, R8
 	VUNPCKLPS  Y2, Y1, Y8
-	VUNPCKHPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
 	VUNPCKLPS  Y4, Y3, Y2
-	VUNPCKHPS  Y4, Y3, Y10
-	VUNPCKLPS  Y6, Y5, Y11
-	VUNPCKHPS  Y6, Y5, Y12
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
 	VUNPCKLPS  Y0, Y7, Y6
 	VUNPCKHPS  Y0, Y7, Y0
-	VUNPCKLPD  Y2, Y8, Y1
+	VUNPCKLPD  Y2, Y8, Y7
 	VUNPCKHPD  Y2, Y8, Y2
-	VUNPCKLPD  Y10, Y9, Y3
-	VUNPCKHPD  Y10, Y9, Y4
-	VUNPCKLPD  Y6, Y11, Y5
-	VUNPCKHPD  Y6, Y11, Y6
-	VUNPCKLPD  Y0, Y12, Y7
-	VUNPCKHPD  Y0, Y12, Y0
-	VPERM2F128 $0x20, Y5, Y1, Y8
-	VPERM2F128 $0x31, Y5, Y1, Y11
-	VPERM2F128 $0x20, Y6, Y2, Y9
-	VPERM2F128 $0x31, Y6, Y2, Y12
-	VPERM2F128 $0x20, Y7, Y3, Y2
-	VPERM2F128 $0x31, Y7, Y3, Y6
-	VPERM2F128 $0x20, Y0, Y4, Y10
-	VPERM2F128 $0x31, Y0, Y4, Y0
+	VUNPCKLPD  Y3, Y1, Y8
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y0, Y5, Y6
+	VUNPCKHPD  Y0, Y5, Y0
+	VPERM2F128 $0x20, Y3, Y7, Y5
+	VPERM2F128 $0x31, Y3, Y7, Y7
+	VPERM2F128 $0x20, Y4, Y2, Y3
+	VPERM2F128 $0x31, Y4, Y2, Y4
+	VPERM2F128 $0x20, Y6, Y8, Y2
+	VPERM2F128 $0x31, Y6, Y8, Y8
+	VPERM2F128 $0x20, Y0, Y1, Y6
+	VPERM2F128 $0x31, Y0, Y1, Y0
 	MOVQ       SI, R8
 	SUBQ       $0x00, R8
 	XORQ       R9, R9
@@ -6926,11 +19042,11 @@ transposeAVX2_partial:
 	NEGQ       R8
 	VMOVUPS    32(R9)(R8*4), Y1
 	MOVLQSX    (CX), R8
-	VMASKMOVPS Y8, Y1, (AX)(R8*4)
+	VMASKMOVPS Y5, Y1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
 	MOVLQSX    4(CX), R8
-	VMASKMOVPS Y9, Y1, (AX)(R8*4)
+	VMASKMOVPS Y3, Y1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
 	MOVLQSX    8(CX), R8
@@ -6938,19 +19054,19 @@ transposeAVX2_partial:
 	DECQ       DI
 	JZ         transposeAVX2_done
 	MOVLQSX    12(CX), R8
-	VMASKMOVPS Y10, Y1, (AX)(R8*4)
+	VMASKMOVPS Y6, Y1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
 	MOVLQSX    16(CX), R8
-	VMASKMOVPS Y11, Y1, (AX)(R8*4)
+	VMASKMOVPS Y7, Y1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
 	MOVLQSX    20(CX), R8
-	VMASKMOVPS Y12, Y1, (AX)(R8*4)
+	VMASKMOVPS Y4, Y1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
 	MOVLQSX    24(CX), R8
-	VMASKMOVPS Y6, Y1, (AX)(R8*4)
+	VMASKMOVPS Y8, Y1, (AX)(R8*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
 	MOVLQSX    28(CX), R8

@@ -25,7 +25,7 @@ func (s *stream) packTransposed(dst, src []float32, ld, width, kc int) {
 	s.scatter(dst, s.offsets.get(kc, s.k.nr), src, ld, width)
 }
 
-// transpose is dst (cols, rows) = src (rows, cols) transposed.
-func (s *stream) transpose(dst, src []float32, rows, cols int) {
-	s.scatter(dst, s.offsets.get(cols, rows), src, cols, rows)
+// transpose is dst (cols, rows), its rows ld apart, = src (rows, cols) transposed.
+func (s *stream) transpose(dst []float32, ld int, src []float32, rows, cols int) {
+	s.scatter(dst, s.offsets.get(cols, ld), src, cols, rows)
 }

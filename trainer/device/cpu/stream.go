@@ -31,11 +31,12 @@ type stream struct {
 	bound  []*memory
 
 	t       tile
+	strip   strip
 	panel   []float32                      // packed panels of B
 	block   []float32                      // a compact block of A, and
 	rows    []int32                        // where its rows are
-	zeros   [maxNR]float32                 // the start of a sum without bias
-	flip    []float32                      // a product computed transposed
+	flipped []float32                      // a product computed transposed
+	paths   map[form]path                  // of products
 	offsets                                // of matrix products
 	plans   map[device.ConvShape]*convPlan // by geometry, N = 0
 
@@ -64,6 +65,7 @@ func newStream(k *kernels) *stream {
 	return &stream{
 		k:       k,
 		offsets: offsets{},
+		paths:   map[form]path{},
 		plans:   map[device.ConvShape]*convPlan{},
 	}
 }
@@ -135,7 +137,7 @@ func (s *stream) Sync() error {
 		m.f, m.i, s.bound[i] = nil, nil, nil
 	}
 	s.bound = s.bound[:0]
-	s.t = tile{} // hold on to nobody's memory
+	s.t, s.strip = tile{}, strip{} // hold on to nobody's memory
 	err := s.err
 	if !s.closed {
 		s.err = nil

@@ -18,11 +18,13 @@ type isa struct {
 	suffix string
 	lanes  int // float32 per register
 	mr, nv int // a tile is mr rows of nv registers
+	// Of the kernel that turns B: rows at most, and of how many it takes two groups of columns at a time.
+	turnedRows, turnedPairs int
 }
 
 var (
-	avx512 = isa{suffix: "AVX512", lanes: 16, mr: 8, nv: 2}
-	avx2   = isa{suffix: "AVX2", lanes: 8, mr: 6, nv: 2}
+	avx512 = isa{suffix: "AVX512", lanes: 16, mr: 8, nv: 2, turnedRows: 12, turnedPairs: 4}
+	avx2   = isa{suffix: "AVX2", lanes: 8, mr: 6, nv: 2, turnedRows: 5, turnedPairs: 2}
 )
 
 func (v isa) reg() reg.VecVirtual {
@@ -47,6 +49,7 @@ func main() {
 	for _, v := range []isa{avx512, avx2} {
 		multiply(v)
 		multiplyEdge(v)
+		turned(v)
 		pack(v)
 		transpose(v)
 		sumRows(v)

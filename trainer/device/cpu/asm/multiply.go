@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
@@ -49,19 +50,33 @@ func multiplyEdge(v isa) {
 	t := load("t")
 	rows, width := field(t, tileRows), field(t, tileWidth)
 	program := func(rows, nv int) string { return fmt.Sprintf("%s_%dx%d", name, rows, nv) }
-	CMPQ(width, Imm(uint64(v.lanes)))
-	JGT(LabelRef(program(0, v.nv)))
-	for nv := 1; nv <= v.nv; nv++ {
+	most := v.widest(1)
+	for nv := most; nv > 1; nv-- {
+		CMPQ(width, U32(uint32((nv-1)*v.lanes)))
+		JGT(LabelRef(program(0, nv)))
+	}
+	for nv := 1; nv <= most; nv++ {
 		Label(program(0, nv))
 		for r := v.mr; r > 1; r-- {
-			CMPQ(rows, Imm(uint64(r)))
-			JEQ(LabelRef(program(r, nv)))
+			if v.widest(r) >= nv {
+				CMPQ(rows, Imm(uint64(r)))
+				JEQ(LabelRef(program(r, nv)))
+			}
 		}
-		for r := 1; r <= v.mr; r++ {
+		for r := 1; r <= v.mr && v.widest(r) >= nv; r++ {
 			Label(program(r, nv))
 			tile{isa: v, name: program(r, nv), rows: r, nv: nv, unroll: 2, masked: true}.write()
 		}
 	}
+}
+
+// widest is how many registers a row of a tile of few rows may have: as many as it takes to have eight sums, which
+// a processor needs to be busy while it waits for them. AVX2 has no registers for that, see kernels.go.
+func (v isa) widest(rows int) int {
+	if v.lanes == 8 {
+		return v.nv
+	}
+	return max(v.nv, (8+rows-1)/rows)
 }
 
 // tile is a program for a column of tiles of one size: rows*nv sums stay in registers while k runs; for each k,
@@ -75,9 +90,15 @@ type tile struct {
 }
 
 func (v tile) write() {
+	var last reg.Register
+	if v.lanes == 16 {
+		last = v.mask(load("t"))
+	}
 	Label(v.name + "_tile")
 	t := load("t")
-	last := v.mask(t)
+	if v.lanes == 8 {
+		last = v.mask(t)
+	}
 	sums := v.start(t, last)
 	if !v.masked {
 		v.prefetch(t)
@@ -129,7 +150,7 @@ func (v tile) write() {
 	DECQ(kc)
 	JNZ(LabelRef(single))
 	Label(done)
-	v.store(sums)
+	v.store(sums, last)
 	t = load("t")
 	DECQ(Mem{Base: t, Disp: tileTiles})
 	JEQ(LabelRef(v.name + "_end"))
@@ -201,15 +222,21 @@ func maskTable() Mem {
 	return maskTableAt
 }
 
-// start loads the sums from init.
+// start loads the sums from init, or begins at zero.
 func (v tile) start(t reg.GPVirtual, last reg.Register) [][]reg.VecVirtual {
 	init, ldi := field(t, tileInit), field(t, tileLDI)
 	SHLQ(Imm(2), ldi)
 	sums := make([][]reg.VecVirtual, v.rows)
 	for i := range sums {
-		sums[i] = make([]reg.VecVirtual, v.nv)
+		sums[i] = v.lanesOf(v.nv)
 		for j := range sums[i] {
-			sums[i][j] = v.reg()
+			v.zero(sums[i][j])
+		}
+	}
+	TESTQ(init, init)
+	JZ(LabelRef(v.name + "_zero"))
+	for i := range sums {
+		for j := range sums[i] {
 			from := Mem{Base: init, Disp: j * v.bytes()}
 			switch {
 			case j < v.nv-1 || !v.masked:
@@ -224,6 +251,7 @@ func (v tile) start(t reg.GPVirtual, last reg.Register) [][]reg.VecVirtual {
 			ADDQ(ldi, init)
 		}
 	}
+	Label(v.name + "_zero")
 	return sums
 }
 
@@ -259,16 +287,25 @@ func (v tile) rowPointers(t reg.GPVirtual) []reg.GPVirtual {
 }
 
 // store writes max(floor, sums) to c. The order of VMAXPS's operands lets NaN and -0 pass.
-func (v tile) store(sums [][]reg.VecVirtual) {
-	t := load("t") // again, like the mask: no register was free for it in the loop
-	last := v.mask(t)
+func (v tile) store(sums [][]reg.VecVirtual, last reg.Register) {
+	t := load("t") // again: no register was free for it in the loop
+	if v.lanes == 8 {
+		last = v.mask(t) // nor for this
+	}
 	c, ldc, floor := field(t, tileC), field(t, tileLDC), v.reg()
 	SHLQ(Imm(2), ldc)
+	CMPL(Mem{Base: t, Disp: tileFloor}, U32(math.Float32bits(float32(math.Inf(-1)))))
+	JEQ(LabelRef(v.name + "_write"))
 	VBROADCASTSS(Mem{Base: t, Disp: tileFloor}, floor)
+	for i := range sums {
+		for _, s := range sums[i] {
+			VMAXPS(s, floor, s)
+		}
+	}
+	Label(v.name + "_write")
 	for i := range sums {
 		for j, s := range sums[i] {
 			to := Mem{Base: c, Disp: j * v.bytes()}
-			VMAXPS(s, floor, s)
 			switch {
 			case j < v.nv-1 || !v.masked:
 				VMOVUPS(s, to)

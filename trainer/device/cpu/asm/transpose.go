@@ -88,35 +88,35 @@ func (v isa) lanesOf(n int) []reg.VecVirtual {
 
 // square transposes a register's worth of rows, which it uses up: 4x4 within each quarter of 128 bits, then the quarters.
 func (v isa) square(x []reg.VecVirtual) []reg.VecVirtual {
-	y := v.lanesOf(len(x))
+	y, z, u, w := v.lanesOf(len(x)), v.lanesOf(len(x)), v.lanesOf(len(x)), v.lanesOf(len(x))
 	for i := 0; i < len(x); i += 2 {
 		VUNPCKLPS(x[i+1], x[i], y[i])
 		VUNPCKHPS(x[i+1], x[i], y[i+1])
 	}
-	for i := 0; i < len(x); i += 4 { // x[i+c] has, in quarter q, column 4q+c of rows i to i+3
-		VUNPCKLPD(y[i+2], y[i], x[i])
-		VUNPCKHPD(y[i+2], y[i], x[i+1])
-		VUNPCKLPD(y[i+3], y[i+1], x[i+2])
-		VUNPCKHPD(y[i+3], y[i+1], x[i+3])
+	for i := 0; i < len(x); i += 4 { // z[i+c] has, in quarter q, column 4q+c of rows i to i+3
+		VUNPCKLPD(y[i+2], y[i], z[i])
+		VUNPCKHPD(y[i+2], y[i], z[i+1])
+		VUNPCKLPD(y[i+3], y[i+1], z[i+2])
+		VUNPCKHPD(y[i+3], y[i+1], z[i+3])
 	}
 	for c := range 4 {
 		if v.lanes == 8 {
-			VPERM2F128(Imm(0x20), x[c+4], x[c], y[c])
-			VPERM2F128(Imm(0x31), x[c+4], x[c], y[c+4])
+			VPERM2F128(Imm(0x20), z[c+4], z[c], u[c])
+			VPERM2F128(Imm(0x31), z[c+4], z[c], u[c+4])
 			continue
 		}
 		// Quarters 0 and 2, or 1 and 3, of rows 0-7 and of rows 8-15; then one of each.
-		VSHUFF32X4(Imm(0x88), x[c+4], x[c], y[c])
-		VSHUFF32X4(Imm(0xdd), x[c+4], x[c], y[c+4])
-		VSHUFF32X4(Imm(0x88), x[c+12], x[c+8], y[c+8])
-		VSHUFF32X4(Imm(0xdd), x[c+12], x[c+8], y[c+12])
-		VSHUFF32X4(Imm(0x88), y[c+8], y[c], x[c])
-		VSHUFF32X4(Imm(0xdd), y[c+8], y[c], x[c+8])
-		VSHUFF32X4(Imm(0x88), y[c+12], y[c+4], x[c+4])
-		VSHUFF32X4(Imm(0xdd), y[c+12], y[c+4], x[c+12])
+		VSHUFF32X4(Imm(0x88), z[c+4], z[c], u[c])
+		VSHUFF32X4(Imm(0xdd), z[c+4], z[c], u[c+4])
+		VSHUFF32X4(Imm(0x88), z[c+12], z[c+8], u[c+8])
+		VSHUFF32X4(Imm(0xdd), z[c+12], z[c+8], u[c+12])
+		VSHUFF32X4(Imm(0x88), u[c+8], u[c], w[c])
+		VSHUFF32X4(Imm(0xdd), u[c+8], u[c], w[c+8])
+		VSHUFF32X4(Imm(0x88), u[c+12], u[c+4], w[c+4])
+		VSHUFF32X4(Imm(0xdd), u[c+12], u[c+4], w[c+12])
 	}
 	if v.lanes == 8 {
-		return y
+		return u
 	}
-	return x
+	return w
 }
