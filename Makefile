@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs cgo, and cgo a C compiler.
 RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -qE '^(amd64|arm64|ppc64le|riscv64|s390x)$$' && echo -race)
 
-.PHONY: help build demo test soak soak-drain soak-elections lint fmt proto bench bench-ring bench-net bench-cpu bench-optim clean
+.PHONY: help build demo test soak soak-drain soak-elections lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
@@ -53,6 +53,9 @@ bench: ## every benchmark, once
 
 bench-ring: ## all-reduces beside Gloo, Open MPI and bare TCP, into bench/RESULTS-ring.md
 	bench/ring.sh
+
+bench-server: ## replicated parameter servers: rate, processor time, killed leaders, into bench/RESULTS-server.md (under 6 minutes)
+	bench/server.sh
 
 bench-cpu: ## training steps beside PyTorch, products beside OpenBLAS, into bench/RESULTS-cpu.md (under 15 minutes)
 	bench/cpu.sh

@@ -25,11 +25,30 @@
 //	                                leader --(reference, Raft)---------> followers
 //	client <--(W at step+1)-------- leader, once a majority has stored both
 //
+// It streams. The leader reads the gradient in pieces of 256 KiB into a pooled buffer and has its senders pass on
+// what there is (payload.filled, sender), so a follower receives while the leader does. Payloads are sent side by side on one
+// connection to each follower (frames begin, part, end, drop), so a client that is slow, or dies in the middle, holds up nobody. The CRC-32C
+// comes behind the bytes and is taken of each piece while it is in the cache: by the client, once by the leader for client, followers
+// and log, and by the followers (wire.go, frame.go). The optimizer reads the gradient where it was received, the answer is sent from
+// the new version's memory, and the client reads it into its caller's. In the steady state nothing of a push's size is
+// allocated: buffers come back when the log is cut, and those that only a burst needed are given up (payloads.trim).
+//
 // The log holds references of some fifty bytes; tensors go over connections of their own
 // into pooled buffers. A replica's log store returns only when it holds the payloads of
 // the new entries (logPayloads, holder), so "stored by a majority" covers the tensors, and
 // Raft's own argument carries over: whoever is elected has every committed payload. What
 // does not come by itself is fetched from the leader or any other replica.
+//
+// # What memory it takes
+//
+// Besides two versions of its blocks, and for each shard (LogLimit: 64 MiB, or the shard's state if that is more; twice that with Durable):
+//
+//   - the log's payloads: it is cut when they pass LogLimit, to half of that. Clients wait (WORKING) beyond three
+//     times LogLimit, and a follower refuses entries beyond four, when cutting does not keep up;
+//   - a leader's queue to each follower, LogLimit/2: what finds no room is not sent, and the follower fetches it. So
+//     a follower that is slow or stuck costs no time and no more than that;
+//   - a follower's payloads that no entry refers to yet, LogLimit: the oldest are dropped, and fetched if they are needed after all;
+//   - requests under way: each connection of a client has one, and Lanes of them are open to a shard.
 //
 // # Steps, or gradients as they arrive
 //

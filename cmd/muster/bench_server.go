@@ -46,7 +46,7 @@ func benchServerCommand() *cobra.Command {
   log        the leaders commit gradients that they have already: the replicated log alone
   kill       leaders are killed with SIGKILL under full load; the time to the next commit of what they led
 
-Time and rate are of rounds over the whole model, processor time is that of all processes together. A server's death is
+The trainers check the weights that come back. Time and rate are of rounds over the whole model, processor time is that of all processes together. A server's death is
 found as in a run: by gossip and lifelines.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

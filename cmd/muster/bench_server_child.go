@@ -115,12 +115,8 @@ func (o *benchServer) newServer(ctx context.Context, p *port.Port, name id.Node,
 	if err := s.gossip.Join(ctx, addrs); err != nil {
 		return nil, err
 	}
-	opt, err := optim.New(optim.Config{Name: "momentum", LR: 0.01})
-	if err != nil {
-		return nil, err
-	}
 	s.server, err = ps.NewServer(ps.ServerConfig{
-		Self: self, Layout: o.layout(), Optimizer: opt, Dir: filepath.Join(o.dir, o.role), Port: p, Log: log, Durable: o.durability == "disk",
+		Self: self, Layout: o.layout(), Optimizer: benchOptimizer(), Dir: filepath.Join(o.dir, o.role), Port: p, Log: log, Durable: o.durability == "disk",
 	})
 	if err != nil {
 		return nil, err
@@ -224,9 +220,11 @@ type benchTrainer struct {
 	grad, w     []float32 // of its part
 	steps       []id.Step // by block
 
-	mu   sync.Mutex
-	acks [][]time.Time // by shard, with mode kill
-	fail error
+	mu    sync.Mutex
+	acks  [][]time.Time // by shard, with mode kill
+	fail  error
+	right []float32 // what every weight is after so many steps
+	slots [][]float32
 }
 
 func (o *benchServer) newTrainer(ctx context.Context, p *port.Port, addrs []string, log zerolog.Logger) (*benchTrainer, error) {
@@ -248,6 +246,7 @@ func (o *benchServer) newTrainer(ctx context.Context, p *port.Port, addrs []stri
 	if err != nil {
 		return nil, err
 	}
+	t.right, t.slots = []float32{0}, [][]float32{{0}}
 	n := int(t.last-t.first) * o.layout().BlockSize
 	t.grad, t.w = make([]float32, n), make([]float32, n)
 	fillOnce(t.grad)
@@ -263,24 +262,56 @@ func (t *benchTrainer) rounds(ctx context.Context, n int) ([]float64, error) {
 		if err := t.client.Push(ctx, t.steps[t.first], t.first, t.last, t.grad, t.w); err != nil {
 			return nil, err
 		}
-		t.steps[t.first]++
 		times = append(times, time.Since(begin).Seconds()*1e3)
+		t.steps[t.first]++
+		for b := t.first; b < t.last; b++ {
+			if err := t.check(b, t.steps[t.first]); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return times, nil
+}
+
+// check holds the ends of a block to what they must be at a step: no push lost, none done twice.
+func (t *benchTrainer) check(b id.Block, step id.Step) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for opt, w := benchOptimizer(), []float32{0}; len(t.right) <= int(step); t.right = append(t.right, w[0]) {
+		w[0] = t.right[len(t.right)-1]
+		opt.Update(id.Step(len(t.right)-1), w, []float32{benchGradient}, t.slots)
+	}
+	size := t.o.layout().BlockSize
+	part := t.w[int(b-t.first)*size:][:size]
+	if want := t.right[step]; part[0] != want || part[size-1] != want {
+		return fmt.Errorf("block %d holds %v and %v at step %d, must be %v", b, part[0], part[size-1], step, want)
+	}
+	return nil
+}
+
+// benchOptimizer is that of the servers.
+func benchOptimizer() optim.Optimizer {
+	opt, err := optim.New(optim.Config{Name: "momentum", LR: 0.01})
+	if err != nil {
+		panic(err) // it is written here
+	}
+	return opt
 }
 
 func (t *benchTrainer) count() benchCount { return benchCount{CPU: cpuSeconds()} }
 
 func (t *benchTrainer) stop() error { return t.client.Close() }
 
+// benchGradient is every value of every gradient.
+const benchGradient = 1e-3
+
 // fillOnce fills a buffer that comes from the allocator; one that comes back has its values still.
 func fillOnce(g []float32) {
-	const value = 1e-3
-	if g[0] == value && g[len(g)-1] == value {
+	if g[0] == benchGradient && g[len(g)-1] == benchGradient {
 		return
 	}
 	for i := range g {
-		g[i] = value
+		g[i] = benchGradient
 	}
 }
 

@@ -90,6 +90,9 @@ func (t *benchTrainer) pushAll(ctx context.Context, shard int, blocks []id.Block
 			lo := int(b-t.first) * size
 			err := t.client.Push(ctx, t.steps[b], b, b+1, t.grad[lo:lo+size], t.w[lo:lo+size])
 			t.steps[b]++
+			if err == nil {
+				err = t.check(b, t.steps[b])
+			}
 			t.mu.Lock()
 			t.acks[shard] = append(t.acks[shard], time.Now())
 			t.fail = errors.Join(t.fail, err)
