@@ -1,12 +1,15 @@
 package node
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/musterml/muster/trainer"
+	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/nn"
 )
 
 // A loss or a gradient that is no number ends the run at that step on every node, with the same words of the one that
@@ -42,5 +45,36 @@ func TestDivergedRunEndsEverywhere(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A gradient that is no number although the loss is one ends the run as well. Here the first update makes weights so large
+// that their products with the outputs are beyond float32, which only the backward pass needs: tanh is at most 1.
+func TestBackwardPassDiverges(t *testing.T) {
+	rows := filepath.Join(t.TempDir(), "rows")
+	var text strings.Builder
+	for i := range 64 {
+		fmt.Fprintf(&text, "%d %d:1\n", i, 1+i%3)
+	}
+	if err := os.WriteFile(rows, []byte(text.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, sum := range []string{trainer.SumExact, trainer.SumFast} {
+		job := smallJob()
+		job.Sync.Sum = sum
+		job.Data = data.Source{Source: data.LIBSVM, Path: rows, Task: data.Regression}
+		job.Model = trainer.Model{Layers: []nn.Layer{nn.Linear{Size: 4}, nn.Tanh{}, nn.Linear{}}}
+		job.Optimizer = trainer.Optimizer{Name: "sgd", LR: 1e24}
+		_, errs := endCluster(t, job, 2)
+		for i, err := range errs {
+			if err == nil || err.Error() != errs[0].Error() {
+				t.Fatalf("sum %s: node %d ends with %v, node 0 with %v", sum, i, err, errs[0])
+			}
+			for _, want := range []string{"step 1 of logical shard", "appeared in the backward pass, first in the gradient of 0."} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("sum %s: %v: it does not say %q", sum, err, want)
+				}
+			}
+		}
 	}
 }
