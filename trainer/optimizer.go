@@ -65,6 +65,12 @@ func (o *Optimizer) config(steps id.Step) optim.Config {
 	}
 }
 
+// Rate is the learning rate of a step, in a run of so many steps.
+func (o Optimizer) Rate(at, steps id.Step) float64 {
+	c := o.config(steps)
+	return c.Schedule.Rate(c.LR, at)
+}
+
 // validate names everything that is wrong, for a mode and for a run of so many steps, 0 where that is not known yet.
 func (o Optimizer) validate(mode string, steps id.Step) (faults []error) {
 	fault := func(ok bool, format string, args ...any) {

@@ -65,7 +65,7 @@ func eval(c *cobra.Command, o *common, model string) error {
 		return err
 	}
 	loss, accuracy := trainer.Means(spec, r, test.Len())
-	fields := map[string]any{"model": model, "samples": test.Len(), "test_accuracy": accuracy, "test_loss": loss}
+	fields := map[string]any{"model": model, "samples": test.Len(), "test_" + scoreKey(spec.Classes() == 0): accuracy, "test_loss": loss}
 	labels, what := test.Len()*spec.Targets(), "samples"
 	if spec.Kind() == data.Tokens {
 		what = "characters"

@@ -155,13 +155,21 @@ func scoreName(regression bool) string {
 	return "accuracy"
 }
 
+// scoreKey is the same in JSON.
+func scoreKey(regression bool) string {
+	if regression {
+		return "r_squared"
+	}
+	return "accuracy"
+}
+
 func (p *progress) object(m *pb.StepMetrics) {
 	o := map[string]any{"step": m.Step, "steps": p.steps}
 	if m.Step < p.steps {
-		o["loss"], o["accuracy"] = m.Loss, m.Accuracy
+		o["loss"], o[scoreKey(m.Regression)] = m.Loss, m.Accuracy
 	}
 	if m.Evaluated {
-		o["test_loss"], o["test_accuracy"] = m.TestLoss, m.TestAccuracy
+		o["test_loss"], o["test_"+scoreKey(m.Regression)] = m.TestLoss, m.TestAccuracy
 	}
 	if r, left := p.rate(); r > 0 {
 		o["samples_per_second"], o["seconds_left"] = r, left.Seconds()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/musterml/muster/internal/node"
 	pb "github.com/musterml/muster/proto"
 )
 
@@ -21,7 +22,8 @@ type statusJSON struct {
 	Step             uint64         `json:"step"`
 	Steps            uint64         `json:"steps"`
 	Loss             *float64       `json:"loss,omitempty"`
-	Accuracy         *float64       `json:"accuracy,omitempty"`
+	Accuracy         *float64       `json:"accuracy,omitempty"`  // of classes
+	RSquared         *float64       `json:"r_squared,omitempty"` // of numbers to be found
 	Staleness        *stalenessJSON `json:"staleness,omitempty"`
 	SamplesPerSecond float64        `json:"samples_per_second"`
 	Coordinator      string         `json:"coordinator"`
@@ -98,11 +100,12 @@ type eventJSON struct {
 }
 
 type finishJSON struct {
-	Steps        uint64  `json:"steps"`
-	TestAccuracy float64 `json:"test_accuracy"`
-	TestLoss     float64 `json:"test_loss"`
-	Digest       string  `json:"digest"`
-	Failed       string  `json:"failed,omitempty"`
+	Steps        uint64   `json:"steps"`
+	TestAccuracy *float64 `json:"test_accuracy,omitempty"`
+	TestRSquared *float64 `json:"test_r_squared,omitempty"`
+	TestLoss     float64  `json:"test_loss"`
+	Digest       string   `json:"digest"`
+	Failed       string   `json:"failed,omitempty"`
 }
 
 func statusObject(st *pb.Status) statusJSON {
@@ -112,8 +115,10 @@ func statusObject(st *pb.Status) statusJSON {
 		Servers: []string{}, ServersWanted: st.ServersWanted, Nodes: []nodeJSON{}, Events: []eventJSON{},
 	}
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Step < st.Steps {
-		o.Loss, o.Accuracy = &st.Metrics[n-1].Loss, &st.Metrics[n-1].Accuracy
-		if s := st.Metrics[n-1].Staleness; s != nil {
+		m := st.Metrics[n-1]
+		o.Loss = &m.Loss
+		o.Accuracy, o.RSquared = node.Score(m.Regression, &m.Accuracy)
+		if s := m.Staleness; s != nil {
 			o.Staleness = &stalenessJSON{s.Min, s.Mean, s.Max}
 		}
 	}
@@ -136,7 +141,8 @@ func statusObject(st *pb.Status) statusJSON {
 		o.Events = append(o.Events, eventJSON{utc(e.Time), e.Kind, e.Node, e.View, e.Step, e.Text})
 	}
 	if f := st.Finish; f != nil {
-		o.Finished = &finishJSON{Steps: f.Step, TestAccuracy: f.TestAccuracy, TestLoss: f.TestLoss, Digest: f.Digest, Failed: f.Failed}
+		o.Finished = &finishJSON{Steps: f.Step, TestLoss: f.TestLoss, Digest: f.Digest, Failed: f.Failed}
+		o.Finished.TestAccuracy, o.Finished.TestRSquared = node.Score(f.Regression, &f.TestAccuracy)
 	}
 	return o
 }

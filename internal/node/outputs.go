@@ -57,7 +57,9 @@ func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
 		return "", err
 	}
 	return out, errors.Join(
-		atomicfile.WriteBytes(filepath.Join(out, MetricsFile), metricsLines(history.Metrics, f.Step)),
+		atomicfile.WriteBytes(filepath.Join(out, MetricsFile), metricsLines(history.Metrics, f.Step, func(at id.Step) float64 {
+			return n.cfg.Job.Optimizer.Rate(at, id.Step(f.Step))
+		})),
 		atomicfile.WriteBytes(filepath.Join(out, EventsFile), eventLines(history.Events)),
 		atomicfile.WriteBytes(filepath.Join(out, JobFile), job),
 	)
@@ -109,7 +111,9 @@ func (n *Node) weights(ctx context.Context, f *pb.Finish) ([]float32, error) {
 type stepLine struct {
 	Step     uint64    `json:"step"`
 	Loss     float64   `json:"loss"`
-	Accuracy float64   `json:"accuracy"`
+	Accuracy *float64  `json:"accuracy,omitempty"`  // of classes
+	RSquared *float64  `json:"r_squared,omitempty"` // of numbers to be found
+	LR       float64   `json:"lr"`                  // the learning rate of the step
 	Time     time.Time `json:"time"`
 	Unknown  bool      `json:"unknown,omitempty"` // the figures are lost, not the step
 
@@ -133,21 +137,34 @@ func newStaleness(s *pb.Staleness) *staleness {
 type evaluationLine struct {
 	StateAt      uint64    `json:"state_at"` // steps done when the held-out data was evaluated
 	TestLoss     float64   `json:"test_loss"`
-	TestAccuracy float64   `json:"test_accuracy"`
+	TestAccuracy *float64  `json:"test_accuracy,omitempty"`
+	TestRSquared *float64  `json:"test_r_squared,omitempty"`
 	Time         time.Time `json:"time"`
 }
 
+// Score is what tells how well a model does, as one of the two that it may be; the other is nil.
+func Score(regression bool, v *float64) (accuracy, rSquared *float64) {
+	if regression {
+		return nil, v
+	}
+	return v, nil
+}
+
 // metricsLines is a line for every step and one for every evaluation.
-func metricsLines(metrics []*pb.StepMetrics, steps uint64) []byte {
+func metricsLines(metrics []*pb.StepMetrics, steps uint64, rate func(at id.Step) float64) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	for _, m := range metrics {
 		at := time.Unix(0, m.Time).UTC()
 		if m.Evaluated {
-			_ = enc.Encode(evaluationLine{m.Step, m.TestLoss, m.TestAccuracy, at})
+			l := evaluationLine{StateAt: m.Step, TestLoss: m.TestLoss, Time: at}
+			l.TestAccuracy, l.TestRSquared = Score(m.Regression, &m.TestAccuracy)
+			_ = enc.Encode(l)
 		}
 		if m.Step < steps {
-			_ = enc.Encode(stepLine{m.Step, m.Loss, m.Accuracy, at, m.Unknown, newStaleness(m.Staleness)})
+			l := stepLine{Step: m.Step, Loss: m.Loss, LR: rate(id.Step(m.Step)), Time: at, Unknown: m.Unknown, Staleness: newStaleness(m.Staleness)}
+			l.Accuracy, l.RSquared = Score(m.Regression, &m.Accuracy)
+			_ = enc.Encode(l)
 		}
 	}
 	return out.Bytes()
