@@ -283,6 +283,7 @@ type ParamEntry struct {
 	Length        uint32                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"` // bytes of the payload
 	Crc           uint32                 `protobuf:"fixed32,8,opt,name=crc,proto3" json:"crc,omitempty"`      // CRC-32C of the payload
 	Parts         []byte                 `protobuf:"bytes,9,opt,name=parts,proto3" json:"parts,omitempty"`    // PUSH where gradients are applied as they arrive: the logical shards it is of, a bit each
+	Half          bool                   `protobuf:"varint,10,opt,name=half,proto3" json:"half,omitempty"`    // PUSH: the payload has values in half the bytes (ps.Half)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -380,6 +381,13 @@ func (x *ParamEntry) GetParts() []byte {
 	return nil
 }
 
+func (x *ParamEntry) GetHalf() bool {
+	if x != nil {
+		return x.Half
+	}
+	return false
+}
+
 // ParamRequest is what a client asks of one shard. The payload, if any, follows, and its CRC-32C, little-endian.
 type ParamRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -391,6 +399,7 @@ type ParamRequest struct {
 	Length        uint32                 `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`
 	State         bool                   `protobuf:"varint,8,opt,name=state,proto3" json:"state,omitempty"` // PULL: with the slots; PIN: keep them
 	Parts         []byte                 `protobuf:"bytes,9,opt,name=parts,proto3" json:"parts,omitempty"`  // PUSH: as in ParamEntry
+	Half          bool                   `protobuf:"varint,10,opt,name=half,proto3" json:"half,omitempty"`  // PUSH, PULL: values travel both ways in half the bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +488,13 @@ func (x *ParamRequest) GetParts() []byte {
 		return x.Parts
 	}
 	return nil
+}
+
+func (x *ParamRequest) GetHalf() bool {
+	if x != nil {
+		return x.Half
+	}
+	return false
 }
 
 // ParamAnswer answers a ParamRequest; bytes of an OK answer follow, and their CRC-32C, little-endian.
@@ -605,7 +621,7 @@ const file_ps_proto_rawDesc = "" +
 	"\bps.proto\x12\x06muster\"5\n" +
 	"\tPayloadID\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\x06R\x06source\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x06R\x03seq\"\xc2\x02\n" +
+	"\x03seq\x18\x02 \x01(\x06R\x03seq\"\xd6\x02\n" +
 	"\n" +
 	"ParamEntry\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.muster.ParamEntry.KindR\x04kind\x12\x12\n" +
@@ -616,13 +632,15 @@ const file_ps_proto_rawDesc = "" +
 	"\apayload\x18\x06 \x01(\v2\x11.muster.PayloadIDR\apayload\x12\x16\n" +
 	"\x06length\x18\a \x01(\rR\x06length\x12\x10\n" +
 	"\x03crc\x18\b \x01(\aR\x03crc\x12\x14\n" +
-	"\x05parts\x18\t \x01(\fR\x05parts\"H\n" +
+	"\x05parts\x18\t \x01(\fR\x05parts\x12\x12\n" +
+	"\x04half\x18\n" +
+	" \x01(\bR\x04half\"H\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +
 	"\x04PUSH\x10\x02\x12\r\n" +
 	"\tPUSH_ROWS\x10\x14\x12\r\n" +
-	"\tLOAD_ROWS\x10\x15\"\xda\x02\n" +
+	"\tLOAD_ROWS\x10\x15\"\xee\x02\n" +
 	"\fParamRequest\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.muster.ParamRequest.KindR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
@@ -631,7 +649,9 @@ const file_ps_proto_rawDesc = "" +
 	"\x04last\x18\x05 \x01(\x04R\x04last\x12\x16\n" +
 	"\x06length\x18\x06 \x01(\rR\x06length\x12\x14\n" +
 	"\x05state\x18\b \x01(\bR\x05state\x12\x14\n" +
-	"\x05parts\x18\t \x01(\fR\x05parts\"\x84\x01\n" +
+	"\x05parts\x18\t \x01(\fR\x05parts\x12\x12\n" +
+	"\x04half\x18\n" +
+	" \x01(\bR\x04half\"\x84\x01\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\b\n" +

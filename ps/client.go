@@ -29,6 +29,7 @@ type State struct {
 type ClientConfig struct {
 	Layout         Layout
 	OptimizerSlots int
+	Half           Half           // nil: values travel as float32
 	Tables         []table.Config // sparse tables, as the servers have them
 	// Replicas are the addresses to try for a shard, in any order; asked again whenever
 	// no leader is known, so that it may change.

@@ -29,6 +29,7 @@ type entry struct {
 	step, keep  id.Step
 	first, last id.Block
 	parts       partSet // of a push, whose gradient it is; where the layout has parts
+	half        bool    // the gradient of a push has half the bytes
 	ref         reference
 }
 
@@ -43,6 +44,7 @@ func (e *entry) encode() ([]byte, error) {
 		Length:  uint32(e.ref.length),
 		Crc:     e.ref.crc,
 		Parts:   e.parts,
+		Half:    e.half,
 	})
 }
 
@@ -64,7 +66,7 @@ func decodeEntry(data []byte) (entry, error) {
 	}
 	return entry{
 		kind: m.Kind, step: id.Step(m.Step), keep: id.Step(m.Keep),
-		first: id.Block(m.First), last: id.Block(m.Last), parts: m.Parts,
+		first: id.Block(m.First), last: id.Block(m.Last), parts: m.Parts, half: m.Half,
 		ref: reference{
 			id:     payloadID{m.Payload.Source, m.Payload.Seq},
 			length: int(m.Length),
@@ -90,6 +92,10 @@ func checkRequest(l Layout, shard id.ParamShard, slots int, e *entry, length int
 		return err
 	}
 	n := payloadFloats(l, shard, slots, e.kind, e.first, e.last)
+	if e.half && e.kind == pb.ParamEntry_PUSH {
+		i0, i1 := l.local(shard, e.first, e.last)
+		n = l.halves(shard, i0, i1)
+	}
 	if n == 0 {
 		return fmt.Errorf("blocks [%d, %d) have none in %v", e.first, e.last, shard)
 	}

@@ -284,6 +284,10 @@ func (l *lane) send(p piece) error {
 		l.out.add(op.rows[l.s.shard].payload)
 	} else if op.kind == pb.ParamRequest_PUT || op.kind == pb.ParamRequest_PUSH {
 		i0, i1 := layout.local(l.s.shard, p.first, p.last)
+		if l.c.half(op) {
+			l.addHalf(op, i0, i1)
+			i0 = i1
+		}
 		for i := i0; i < i1; i++ {
 			lo, hi := layout.Range(layout.block(l.s.shard, i))
 			if op.kind == pb.ParamRequest_PUSH {
@@ -300,6 +304,7 @@ func (l *lane) send(p piece) error {
 	proto.Reset(q)
 	q.Kind, q.Step, q.Keep = op.kind, uint64(op.step), uint64(op.keep)
 	q.First, q.Last, q.Parts = uint64(p.first), uint64(p.last), op.parts
+	q.Half = l.c.half(op)
 	q.Length, q.State = uint32(l.out.size), op.kind == pb.ParamRequest_PULL && op.out.Slots != nil || op.kind == pb.ParamRequest_PIN && op.pin
 	head, err := pb.AppendMessage(l.head[:0], q)
 	if err != nil {
@@ -395,6 +400,9 @@ func (l *lane) accept(p piece) error {
 	}
 	i0, i1 := layout.local(l.s.shard, p.first, p.last)
 	n := layout.floats(l.s.shard, i0, i1) * (1 + slots)
+	if l.c.half(op) {
+		n = layout.halves(l.s.shard, i0, i1)
+	}
 	if int(l.ans.Length) != 4*n {
 		return errAgain{fmt.Sprintf("answer of %d bytes, must be %d", l.ans.Length, 4*n)}
 	}
@@ -411,6 +419,9 @@ func (l *lane) accept(p piece) error {
 // spread reads an answer straight into the caller's memory. If its checksum turns out wrong, the next attempt writes over it.
 func (l *lane) spread(p piece, i0, i1, slots int) error {
 	op, layout := p.op, l.c.cfg.Layout
+	if l.c.half(op) {
+		return l.spreadHalf(op, i0, i1)
+	}
 	l.in.crc = 0
 	for i := i0; i < i1; i++ {
 		lo, hi := layout.Range(layout.block(l.s.shard, i))

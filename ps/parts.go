@@ -130,8 +130,7 @@ func (s *shardState) pushPart(e *entry, grad []float32) result {
 	rule := s.opt.Share(e.step, float64(n)/float64(s.layout.Parts))
 	for i := i0; i < i1; i++ {
 		lo, hi := s.layout.Range(s.layout.block(s.shard, i))
-		g := grad[:hi-lo]
-		grad = grad[hi-lo:]
+		g := s.cut(e, &grad, hi-lo)
 		if s.due(i, e).status == pb.ParamAnswer_OK {
 			continue // done before: exactly once
 		}

@@ -80,6 +80,7 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 		self:    cfg.Self,
 		audits:  auditor{changed: make(chan struct{})},
 	}
+	r.state.half = cfg.Half
 	if cfg.Life != nil {
 		r.self.Incarnation, r.known = cfg.Life(shard)
 	}

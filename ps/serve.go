@@ -39,6 +39,7 @@ type session struct {
 	versions []*version
 	ticker   *time.Ticker
 	rows     rowsRoom
+	halves   []float32 // words of an answer in half the bytes
 
 	// A future can only be waited for by blocking, so a goroutine of the session does.
 	futures chan raft.Future
@@ -103,7 +104,10 @@ func (s *session) write(kind pb.ParamEntry_Kind) error {
 	}
 	e := entry{
 		kind: kind, step: id.Step(q.Step), keep: id.Step(q.Keep),
-		first: id.Block(q.First), last: id.Block(q.Last), parts: bytes.Clone(q.Parts),
+		first: id.Block(q.First), last: id.Block(q.Last), parts: bytes.Clone(q.Parts), half: q.Half,
+	}
+	if q.Half && r.cfg.Half == nil {
+		return s.refuse(noHalf)
 	}
 	if err := checkRequest(r.cfg.Layout, r.shard, r.cfg.Optimizer.Slots(), &e, int(q.Length)); err != nil {
 		return s.refuse(err.Error())
@@ -313,6 +317,9 @@ func (s *session) pull() error {
 	if n := 4 * r.cfg.Layout.floats(r.shard, i0, i1) * (1 + r.cfg.Optimizer.Slots()); n > math.MaxInt32 {
 		return s.refuse(fmt.Sprintf("pull of %d bytes at once, the limit is %d", n, math.MaxInt32))
 	}
+	if q.Half && r.cfg.Half == nil {
+		return s.refuse(noHalf)
+	}
 	if err := r.fenced(); err != nil {
 		return s.answer(result{status: pb.ParamAnswer_RETRY, message: "the replica is fenced"})
 	}
@@ -369,10 +376,14 @@ func (s *session) sendVersions(state bool) error {
 	defer releaseAll(s.versions)
 	slots := s.r.cfg.Optimizer.Slots()
 	s.out.reset()
+	if s.req.Half && !state {
+		s.addHalf(slots)
+	}
 	for _, v := range s.versions {
-		if state {
+		switch {
+		case state:
 			s.out.add(floats.Bytes(v.state()))
-		} else {
+		case !s.req.Half:
 			s.out.add(floats.Bytes(v.w(slots)))
 		}
 	}

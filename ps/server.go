@@ -27,6 +27,7 @@ type ServerConfig struct {
 	Self      raftgroup.Replica
 	Layout    Layout
 	Optimizer optim.Optimizer
+	Half      Half   // speaks to clients that have one; nil refuses them
 	Dir       string // term and vote, one directory for each shard and life; with Durable the log and snapshots, too
 	Port      port.Network
 	Timing    raftgroup.Timing

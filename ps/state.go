@@ -29,6 +29,7 @@ type shardState struct {
 	shard  id.ParamShard
 	opt    optim.Optimizer
 	pool   versionPool
+	half   Half  // nil: refuses pushes in half the bytes
 	rows   *rows // the sparse tables; nil where there are none
 
 	// turn is held while an entry is applied, so that a snapshot falls between two.
@@ -42,6 +43,7 @@ type shardState struct {
 
 	// Views reused by apply, which only Raft's goroutine calls.
 	srcSlots, dstSlots [][]float32
+	whole              []float32 // a block's gradient that came in half the bytes
 }
 
 // blockState is the block's two versions in no order; nil where there is none yet. Two
@@ -97,6 +99,9 @@ func (s *shardState) apply(index uint64, e *entry, payload []float32) result {
 	}
 	if err := checkRequest(s.layout, s.shard, s.opt.Slots(), e, 4*len(payload)); err != nil {
 		return result{status: pb.ParamAnswer_BAD_REQUEST, message: err.Error()}
+	}
+	if e.half && s.half == nil {
+		return result{status: pb.ParamAnswer_BAD_REQUEST, message: noHalf}
 	}
 	if e.kind == pb.ParamEntry_PUT {
 		s.put(e, payload)
@@ -154,8 +159,7 @@ func (s *shardState) push(e *entry, grad []float32) {
 	k := s.opt.Slots()
 	for i := i0; i < i1; i++ {
 		lo, hi := s.layout.Range(s.layout.block(s.shard, i))
-		g := grad[:hi-lo]
-		grad = grad[hi-lo:]
+		g := s.cut(e, &grad, hi-lo)
 		n := s.blocks[i].newest()
 		src := s.blocks[i][n]
 		if src.step != e.step {

@@ -20,6 +20,11 @@ func Bytes(f []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(f))), 4*len(f))
 }
 
+// Words views f as whole numbers of as many bytes; it is the same memory.
+func Words(f []float32) []int32 {
+	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(f))), len(f))
+}
+
 // Checksum adds the vector to a CRC-32C; begin with 0.
 func Checksum(crc uint32, f []float32) uint32 {
 	return crc32.Update(crc, Castagnoli, Bytes(f))
