@@ -72,7 +72,7 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 		size = layout.Blocks()
 	}
 	x.buckets = buckets(layout.Blocks(), size)
-	if job.Sync.Wire == WireBF16 {
+	if job.Sync.Wire == WireBF16 && job.Sync.Mode == ModeRing {
 		for _, b := range x.buckets {
 			lo, hi := x.span(b.first, b.last)
 			x.half = append(x.half, collective.NewBF16(hi-lo))

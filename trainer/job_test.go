@@ -119,9 +119,9 @@ data: {source: glyphs, train: 0, test: -1}
 	}
 }
 
-// Rounded gradients and exact sums exclude each other, and so do they and servers that update.
+// Rounded gradients and exact sums exclude each other.
 func TestParseJobRefusesRoundedExactSums(t *testing.T) {
-	for _, text := range []string{"sync: {wire: bf16}", "sync: {wire: bf16, sum: fast, mode: server}"} {
+	for _, text := range []string{"sync: {wire: bf16}", "sync: {wire: bf16, sum: exact, mode: server}"} {
 		if _, err := ParseJob([]byte(text)); err == nil || !strings.Contains(err.Error(), "sync.wire is bf16") {
 			t.Errorf("%s: %v", text, err)
 		}

@@ -21,14 +21,14 @@ const (
 	SumFast  = "fast"  // float32 sums: the same bits only on the same trainers
 
 	WireFloat32 = "float32" // what travels (Sync.Wire) with fast sums: the gradients as they are
-	WireBF16    = "bf16"    // half the bytes, rounded, with error feedback
+	WireBF16    = "bf16"    // half the bytes, rounded
 )
 
 // Sync says how trainers work together.
 type Sync struct {
 	Mode        string `yaml:"mode"`
 	Sum         string `yaml:"sum"`
-	Wire        string `yaml:"wire"`                // the form of gradients between trainers, with fast sums
+	Wire        string `yaml:"wire"`                // what travels in mode ring between trainers, in others to and from servers, with fast sums
 	CommitEvery int    `yaml:"commit_every"`        // steps between commits to the servers in mode ring
 	Staleness   int    `yaml:"staleness,omitempty"` // ssp: steps that a trainer may be ahead of the slowest; 0 is mode server
 	Steps       int    `yaml:"steps,omitempty"`     // local: steps of a round
@@ -96,7 +96,6 @@ func (s Sync) validate() (faults []error) {
 	oneOf("wire", s.Wire, WireFloat32, WireBF16)
 	if s.Wire == WireBF16 {
 		fault(s.Sum != SumExact, "wire is bf16, which rounds, but sync.sum is exact: set sync.sum to fast, or sync.wire to float32")
-		fault(s.Mode == ModeRing, "wire is bf16, but sync.mode is %s: set sync.mode to ring, or sync.wire to float32", s.Mode)
 	}
 	fault(s.Sum != SumExact || !s.arrives(), "sum is exact, but in sync.mode %s gradients are applied in the order in which they arrive: set sync.sum to fast", s.Mode)
 	fault(s.CommitEvery >= 1, "commit_every is %d: set it to 1 step or more", s.CommitEvery)

@@ -41,7 +41,7 @@ type saver struct {
 }
 
 func (n *Node) newSaver() (*saver, error) {
-	client, err := n.newClient()
+	client, err := n.newClient(nil)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -16,7 +17,7 @@ func modesJob(sync trainer.Sync) trainer.Job {
 	job := smallJob()
 	job.Data.Train, job.Data.Test, job.Passes = 4096, 400, 2
 	job.Optimizer = trainer.Optimizer{Name: "sgd", LR: 0.1}
-	sync.CommitEvery, sync.Wire = 5, trainer.WireFloat32
+	sync.CommitEvery, sync.Wire = 5, cmp.Or(sync.Wire, trainer.WireFloat32)
 	job.Sync = sync
 	return job
 }
@@ -31,11 +32,13 @@ func TestModesLearnAsRingDoes(t *testing.T) {
 	var mu sync.Mutex
 	t.Run("modes", func(t *testing.T) {
 		for name, s := range map[string]trainer.Sync{
-			"ring":     {Mode: trainer.ModeRing, Sum: trainer.SumExact},
-			"ssp":      {Mode: trainer.ModeSSP, Sum: trainer.SumFast, Staleness: 2},
-			"async":    {Mode: trainer.ModeAsync, Sum: trainer.SumFast},
-			"diloco":   local(4, 0.5, 0.5),
-			"sparknet": local(8, 1, 0),
+			"ring":         {Mode: trainer.ModeRing, Sum: trainer.SumExact},
+			"ssp":          {Mode: trainer.ModeSSP, Sum: trainer.SumFast, Staleness: 2},
+			"async":        {Mode: trainer.ModeAsync, Sum: trainer.SumFast},
+			"server, bf16": {Mode: trainer.ModeServer, Sum: trainer.SumFast, Wire: trainer.WireBF16},
+			"ssp, bf16":    {Mode: trainer.ModeSSP, Sum: trainer.SumFast, Staleness: 2, Wire: trainer.WireBF16},
+			"diloco":       local(4, 0.5, 0.5),
+			"sparknet":     local(8, 1, 0),
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel() // they wait more than they compute

@@ -38,7 +38,7 @@ func (n *Node) serve(down *shutdown) error {
 		return err
 	}
 	layout := n.cfg.Job.Layout(n.spec.Params())
-	if n.client, err = n.newClient(); err != nil {
+	if n.client, err = n.newClient(n.cfg.Job.Half()); err != nil {
 		return err
 	}
 	down.add(n.client.Close)
@@ -46,7 +46,7 @@ func (n *Node) serve(down *shutdown) error {
 		return nil
 	}
 	n.shards, err = ps.NewServer(ps.ServerConfig{
-		Self: n.self(""), Layout: layout, Optimizer: opt, Dir: n.raftDir(), Port: n.port, Log: n.cfg.Log,
+		Self: n.self(""), Layout: layout, Optimizer: opt, Half: n.cfg.Job.Half(), Dir: n.raftDir(), Port: n.port, Log: n.cfg.Log,
 		Durable: n.durable(), Locate: n.locate,
 		Life: func(shard id.ParamShard) (id.Incarnation, bool) { return n.life(shard.String()) },
 	})
@@ -66,14 +66,14 @@ func (n *Node) diskFull(err error) error {
 	return err
 }
 
-// newClient makes a client of the parameter servers.
-func (n *Node) newClient() (*ps.Client, error) {
+// newClient makes a client of the parameter servers; without half it reads parameters as the servers have them.
+func (n *Node) newClient(half ps.Half) (*ps.Client, error) {
 	opt, err := n.cfg.Job.NewOptimizer()
 	if err != nil {
 		return nil, err
 	}
 	return ps.NewClient(ps.ClientConfig{
-		Layout: n.cfg.Job.Layout(n.spec.Params()), OptimizerSlots: opt.Slots(), Log: n.cfg.Log,
+		Layout: n.cfg.Job.Layout(n.spec.Params()), OptimizerSlots: opt.Slots(), Half: half, Log: n.cfg.Log,
 		Replicas: func(shard id.ParamShard) []string { return n.addrs(shard.String()) },
 		Dial: func(ctx context.Context, addr, topic string) (net.Conn, error) {
 			return n.port.Dial(ctx, addr, port.Params, topic)
