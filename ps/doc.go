@@ -12,7 +12,7 @@
 //     shard's replicas lives; and a client is not held up by a server that is gone or cut
 //     off, nor longer than its context: the error then names the shard and the wait.
 //   - The same bits on every replica: entries are applied in log order by arithmetic that
-//     is the same everywhere (internal/optim). Digest compares.
+//     is the same everywhere (internal/optim). Audit compares.
 //   - A block holds two versions, so readers of step s go on while s+1 is being written,
 //     and a Put can keep the version that other blocks still need (mode ring).
 //   - Any replica may answer a Pull or a repeated push that it has applied: the value of
@@ -86,6 +86,6 @@
 // # What it leaves out
 //
 //   - Sparse tables where gradients are applied as they arrive (ssp, async, local).
-//   - Comparing digests regularly and fencing a replica that differs: Digest and fence
-//     are here, the schedule is the owner's.
+//   - Comparing digests regularly and fencing a replica that differs: Audit and fence are
+//     here, the schedule is the owner's.
 package ps

@@ -124,7 +124,7 @@ func (a *asker) followDrain(ctx context.Context, out io.Writer, server string) e
 			}
 			left := keptBy(st, server)
 			if left != kept && left > 0 && kept != -1 {
-				if err := say(fmt.Sprintf("%s keeps %s more", server, plural(left, "group", "groups"))); err != nil {
+				if err := say(fmt.Sprintf("%s still keeps %s", server, plural(left, "group", "groups"))); err != nil {
 					return err
 				}
 			}
@@ -146,27 +146,18 @@ func (a *asker) followDrain(ctx context.Context, out io.Writer, server string) e
 	return err
 }
 
-// drainLines are the new events that tell of the drain.
+// drainLines are the events since the drain was ordered that have not been seen yet.
 func drainLines(st *pb.Status, server string, seen map[string]bool) []string {
 	var lines []string
-	first := len(seen) == 0
-	began := false
-	for i, e := range st.Events {
-		key := fmt.Sprint(e.Time, e.Kind, e.Text)
-		if e.Kind == "drain" && e.Node == server {
-			began = true
-			lines = nil // what was before is another story
-		}
-		if seen[key] {
+	ordered := false
+	for _, e := range st.Events {
+		ordered = ordered || e.Kind == "drain" && e.Node == server
+		key := fmt.Sprint(e.Time, e.Text)
+		if seen[key] || !ordered || !slices.Contains([]string{"drain", "placed", "leader"}, e.Kind) {
 			continue
 		}
 		seen[key] = true
-		if first && !began && i < len(st.Events) && e.Kind != "drain" {
-			continue
-		}
-		if e.Kind == "drain" && e.Node == server || e.Kind == "placed" || e.Kind == "leader" {
-			lines = append(lines, e.Text)
-		}
+		lines = append(lines, e.Text)
 	}
 	return lines
 }

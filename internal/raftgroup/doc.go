@@ -13,6 +13,8 @@
 //   - LeaderGone and Campaign: stand for election now instead of waiting for the
 //     timeout, when the process of the leader is known to be gone (2-4 ms instead
 //     of 540 on one machine: BenchmarkFailover).
+//   - HandOver: another replica is to lead now. Members says who is in the group and
+//     whether that is committed.
 //   - A Stop after which nobody waits for an entry that raft has forgotten.
 //
 // # Why a replica that lost its log is another replica
