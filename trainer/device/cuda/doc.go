@@ -1,0 +1,19 @@
+// Package cuda computes on NVIDIA GPUs: the whole of device.Device by kernels of our own (kernels/, CUDA C++ compiled ahead
+// and embedded), through the driver alone. It needs no CUDA installation where it runs.
+//
+// Three layers:
+//
+//   - kernels/: what runs on the GPU. One argument, a struct; sums in one fixed order; no atomic additions.
+//   - this package: operands are checked, tiles chosen, kernels asked for. Plain Go, built everywhere.
+//   - driver: the dozen calls of a driver that this package needs. The real one (driver_cu.go, build tag cuda) goes through
+//     gorgonia.org/cu. Without the tag Open says that this binary has none.
+//
+// The tests run the very same kernels without a GPU: emulator/ compiles them for the host, thread by thread, with the
+// address sanitizer. What that cannot show is speed, races between threads that a GPU runs at once, and the driver's own behaviour: docs/gpu.md
+// says what has run on which card.
+//
+// Orders of sums: as package device says, but where it names float32 chains over rows, columns are summed in blocks of
+// 256 rows, and the blocks in order (SumRows; of LayerNormBackward the gradients of gamma and beta). Long sums of
+// weight gradients (MatMul TN, Conv2DBackwardWeight) are cut into parts whose number is a function of the shape.
+// Arithmetic names the architecture: cards of one architecture give the same bits.
+package cuda

@@ -1,0 +1,31 @@
+package cuda
+
+import "unsafe"
+
+// pointer is an address in a GPU's memory.
+type pointer uint64
+
+// gpu is one processor, as a driver gives it. Its methods may be called by any goroutine.
+type gpu interface {
+	name() string         // "NVIDIA H200"
+	architecture() string // "sm_90"
+	processors() int      // streaming multiprocessors
+	alloc(bytes int) (pointer, error)
+	free(p pointer) error
+	// pinned makes memory of the host that the GPU reads and writes by itself; unpin gives it back.
+	pinned(bytes int) ([]byte, error)
+	unpin(b []byte) error
+	newQueue() (queue, error)
+}
+
+// queue is an ordered queue of work for a GPU, used by one goroutine at a time. What it is asked for is done some time before
+// the next sync returns, in order.
+type queue interface {
+	write(dst pointer, src []byte) error // src is pinned
+	read(dst []byte, src pointer) error  // dst is pinned
+	zero(p pointer, bytes int) error
+	// launch runs a kernel on grid blocks of so many threads. The arguments are copied before it returns.
+	launch(kernel string, grid [3]int, threads int, args unsafe.Pointer, bytes uintptr) error
+	sync() error
+	close() error
+}

@@ -1,0 +1,9 @@
+//go:build !cuda
+
+package cuda
+
+import "errors"
+
+func openGPU(int) (gpu, error) {
+	return nil, errors.New("this binary was built without CUDA; build one with: make build-cuda")
+}

@@ -1,0 +1,164 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/musterml/muster/internal/optim"
+	"github.com/musterml/muster/trainer/device"
+)
+
+// ReLUBackward implements device.Ops.
+func (s *stream) ReLUBackward(dx, dy, y device.Buffer, n int) {
+	const op = "gradient of ReLU"
+	if s.sized(op, n) {
+		launch(s, "relu_backward", each(n), blockThreads, struct {
+			dx, dy, y pointer
+			n         int64
+		}{s.floats(op, "dx", dx, n), s.floats(op, "dy", dy, n), s.floats(op, "y", y, n), int64(n)})
+	}
+}
+
+// Add implements device.Ops.
+func (s *stream) Add(y, a, b device.Buffer, n int, act device.Activation) {
+	const op = "sum"
+	if s.sized(op, n) {
+		launch(s, "add", each(n), blockThreads, struct {
+			y, a, b pointer
+			n, act  int64
+		}{s.floats(op, "y", y, n), s.floats(op, "a", a, n), s.floats(op, "b", b, n), int64(n), int64(act)})
+	}
+}
+
+// Multiply implements device.Ops.
+func (s *stream) Multiply(y, a, b device.Buffer, n int) {
+	const op = "product"
+	if s.sized(op, n) {
+		launch(s, "multiply", each(n), blockThreads, struct {
+			y, a, b pointer
+			n       int64
+		}{s.floats(op, "y", y, n), s.floats(op, "a", a, n), s.floats(op, "b", b, n), int64(n)})
+	}
+}
+
+// Scale implements device.Ops.
+func (s *stream) Scale(y, x device.Buffer, n int, a float32) {
+	const op = "scale"
+	if s.sized(op, n) {
+		launch(s, "scale", each(n), blockThreads, struct {
+			y, x   pointer
+			n      int64
+			factor float32
+		}{s.floats(op, "y", y, n), s.floats(op, "x", x, n), int64(n), a})
+	}
+}
+
+// Apply implements device.Ops.
+func (s *stream) Apply(y, x device.Buffer, n int, f device.Function) {
+	const op = "function"
+	if s.sized(op, n) && s.knows(op, f) {
+		launch(s, "apply", each(n), blockThreads, struct {
+			y, x pointer
+			n, f int64
+		}{s.floats(op, "y", y, n), s.floats(op, "x", x, n), int64(n), int64(f)})
+	}
+}
+
+// ApplyBackward implements device.Ops.
+func (s *stream) ApplyBackward(dx, dy, x device.Buffer, n int, f device.Function) {
+	const op = "gradient of a function"
+	if s.sized(op, n) && s.knows(op, f) {
+		launch(s, "apply_backward", each(n), blockThreads, struct {
+			dx, dy, x pointer
+			n, f      int64
+		}{s.floats(op, "dx", dx, n), s.floats(op, "dy", dy, n), s.floats(op, "x", x, n), int64(n), int64(f)})
+	}
+}
+
+func (s *stream) knows(op string, f device.Function) bool {
+	if f >= device.Functions {
+		s.fail(fmt.Errorf("%s: there is no function %d", op, f))
+	}
+	return s.err == nil
+}
+
+// Dropout implements device.Ops.
+func (s *stream) Dropout(p device.Dropout) {
+	const op = "dropout"
+	if !s.sized(op, p.N) {
+		return
+	}
+	if !(p.P >= 0 && p.P < 1) || p.N > 1<<34 {
+		s.fail(fmt.Errorf("%s of %d elements with probability %v: it must be in [0, 1), and elements at most 2^34", op, p.N, p.P))
+		return
+	}
+	launch(s, "dropout", each(p.N), blockThreads, struct {
+		y, x                  pointer
+		n                     int64
+		seed, step, threshold uint64
+		where                 uint32
+		factor                float32
+	}{
+		s.floats(op, "Y", p.Y, p.N), s.floats(op, "X", p.X, p.N), int64(p.N), p.Key.Seed, p.Key.Step,
+		uint64(math.RoundToEven(float64(p.P) * (1 << 32))), uint32(p.Key.Layer)<<16 | uint32(p.Key.Shard), 1 / (1 - p.P),
+	})
+}
+
+// ToNHWC implements device.Ops.
+func (s *stream) ToNHWC(y, x device.Buffer, n, c, h, w int) {
+	s.transpose("ToNHWC", y, x, n, c, h*w, 1)
+}
+
+// ToNCHW implements device.Ops.
+func (s *stream) ToNCHW(y, x device.Buffer, n, c, h, w int) {
+	s.transpose("ToNCHW", y, x, n, c, h*w, 0)
+}
+
+func (s *stream) transpose(op string, y, x device.Buffer, n, c, pixels int, toLast int64) {
+	if s.sized(op, n, c, pixels) {
+		all := n * c * pixels
+		launch(s, "transpose_images", each(all), blockThreads, struct {
+			y, x                 pointer
+			n, c, pixels, toLast int64
+		}{s.floats(op, "y", y, all), s.floats(op, "x", x, all), int64(n), int64(c), int64(pixels), toLast})
+	}
+}
+
+// Update implements device.Ops.
+func (s *stream) Update(p device.Update) {
+	const op = "update"
+	if !s.sized(op, p.N) {
+		return
+	}
+	r := &p.Rule
+	if r.Kind >= optim.Kinds {
+		s.fail(fmt.Errorf("%s: there is no rule %d", op, r.Kind))
+		return
+	}
+	w, g := s.floats(op, "W", p.W, p.N), s.floats(op, "Grad", p.Grad, p.N)
+	var slots [2]pointer
+	for i := range r.Kind.Slots() {
+		slots[i] = s.floats(op, "Slots", p.Slots[i], p.N)
+	}
+	n, norms := int64(p.N), pointer(0)
+	if r.Kind == optim.LAMB {
+		norms = s.room(0, 16)
+		launch(s, "lamb_slots", each(p.N), blockThreads, struct {
+			m, v, g             pointer
+			n                   int64
+			keep1, beta2, keep2 float32
+		}{slots[0], slots[1], g, n, r.Keep1, r.Beta2, r.Keep2})
+		launch(s, "total", one, warpThreads, totalArgs{out: norms, x: w, n: n, square: 1})
+		launch(s, "total", one, warpThreads, totalArgs{
+			out: norms + 8, x: w, n: n, square: 1, m: slots[0], v: slots[1], bias1: r.Bias1, root: r.Root, eps: r.Eps, decay: r.Decay,
+		})
+	}
+	launch(s, "update", each(p.N), blockThreads, struct {
+		w, m, v, g, norms                                                          pointer
+		n, kind                                                                    int64
+		lr, decay, shrink, mu, keep1, beta2, keep2, bias1, root, eps, l1, l2, beta float32
+	}{
+		w, slots[0], slots[1], g, norms, n, int64(r.Kind),
+		r.LR, r.Decay, r.Shrink, r.Momentum, r.Keep1, r.Beta2, r.Keep2, r.Bias1, r.Root, r.Eps, r.L1, r.L2, r.Beta,
+	})
+}

@@ -1,0 +1,54 @@
+// CUDA's language on the host: the threads of a block are fibers that take turns at barriers and shuffles (main.cc), the
+// blocks run one after another. Slow and single-threaded; for tests alone.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define __device__
+#define __global__
+#define __shared__ static // one block runs at a time
+
+struct Dimensions { unsigned x, y, z; };
+extern Dimensions threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulator {
+void awaitBlock(); // returns when all threads of the block have called it
+void awaitWarp();  // and of the warp
+extern unsigned char *slot(unsigned thread); // 8 bytes of each thread, for shuffles
+void enlist(const char *name, size_t argumentBytes, unsigned threads, void (*run)(const void *));
+
+struct Enlist {
+    Enlist(const char *name, size_t bytes, unsigned threads, void (*run)(const void *)) { enlist(name, bytes, threads, run); }
+};
+
+template <class T> T exchange(T v, unsigned from) {
+    static_assert(sizeof(T) <= 8, "too large to shuffle");
+    std::memcpy(slot(threadIdx.x), &v, sizeof v);
+    awaitWarp();
+    T other;
+    std::memcpy(&other, slot(threadIdx.x / 32 * 32 + from % 32), sizeof other);
+    awaitWarp();
+    return other;
+}
+} // namespace emulator
+
+inline void __syncthreads() { emulator::awaitBlock(); }
+template <class T> T __shfl_xor_sync(unsigned, T v, unsigned mask) { return emulator::exchange(v, threadIdx.x % 32 ^ mask); }
+template <class T> T __shfl_sync(unsigned, T v, unsigned from) { return emulator::exchange(v, from); }
+inline int __syncthreads_or(int v) {
+    static int any;
+    __syncthreads();
+    any = 0;
+    __syncthreads();
+    if (v) any = 1;
+    __syncthreads();
+    return any;
+}
+inline void atomicMin(unsigned long long *p, unsigned long long v) { *p = std::min(*p, v); }
+
+#define KERNEL(name, threads)                                                                                        \
+    static void name(const name##_args a);                                                                           \
+    static emulator::Enlist enlist_##name(#name, sizeof(name##_args), threads, [](const void *p) { name(*(const name##_args *)p); }); \
+    static void name(const name##_args a)

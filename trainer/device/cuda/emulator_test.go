@@ -1,0 +1,211 @@
+package cuda
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"unsafe"
+)
+
+// emulated is a gpu whose kernels run on the host, in a process of their own (emulator/main.cc).
+type emulated struct {
+	t   testing.TB
+	mu  sync.Mutex
+	in  io.WriteCloser
+	out *bufio.Reader
+	// fault, where it is set, is asked before every call by its name, and may fail it.
+	fault func(call string) error
+	// calls counts what has been asked for and not given back.
+	allocated, pinnedBytes int
+	sizes                  map[pointer]int
+}
+
+var emulatorProgram = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "muster-emulator-")
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "emulator")
+	// The address sanitizer finds what a kernel reads or writes beyond its memories.
+	out, err := exec.Command("g++", "-std=c++17", "-O1", "-ffp-contract=off", "-fsanitize=address", "-Wall", "-Wno-unknown-pragmas",
+		"-Wno-unused-function", "-DMUSTER_EMULATED", "-o", program, "emulator/main.cc").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("g++: %w\n%s", err, out)
+	}
+	return program, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if program, err := emulatorProgram(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(program))
+	}
+	os.Exit(code)
+}
+
+func emulator(t testing.TB) *emulated {
+	t.Helper()
+	if _, err := exec.LookPath("g++"); err != nil {
+		t.Skip("the kernels are not run: there is no g++ to compile their emulator with")
+	}
+	program, err := emulatorProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
+	var words bytes.Buffer // the sanitizer's, which warns at fibers in any case
+	cmd.Stderr = &words
+	e := &emulated{t: t, sizes: map[pointer]int{}}
+	if e.in, err = cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.out = bufio.NewReader(out)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = e.in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the emulator: %v\n%s", err, &words)
+		}
+	})
+	return e
+}
+
+// ask sends a request and reads its answer into answer.
+func (e *emulated) ask(call string, what byte, answer []byte, parts ...any) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.fault != nil {
+		if err := e.fault(call); err != nil {
+			return err
+		}
+	}
+	request := []byte{what}
+	for _, p := range parts {
+		switch p := p.(type) {
+		case []byte:
+			request = append(request, p...)
+		case pointer:
+			request = binary.LittleEndian.AppendUint64(request, uint64(p))
+		case int:
+			request = binary.LittleEndian.AppendUint64(request, uint64(p))
+		}
+	}
+	if _, err := e.in.Write(request); err != nil {
+		return err
+	}
+	status, err := e.out.ReadByte()
+	if err != nil {
+		return err
+	}
+	if status == 0 {
+		_, err = io.ReadFull(e.out, answer)
+		return err
+	}
+	var n [8]byte
+	if _, err := io.ReadFull(e.out, n[:]); err != nil {
+		return err
+	}
+	text := make([]byte, binary.LittleEndian.Uint64(n[:]))
+	if _, err := io.ReadFull(e.out, text); err != nil {
+		return err
+	}
+	return errors.New(string(text))
+}
+
+func (e *emulated) name() string         { return "emulator" }
+func (e *emulated) architecture() string { return "host" }
+func (e *emulated) processors() int      { return 4 }
+
+func (e *emulated) alloc(bytes int) (pointer, error) {
+	var answer [8]byte
+	err := e.ask("alloc", 'A', answer[:], bytes)
+	p := pointer(binary.LittleEndian.Uint64(answer[:]))
+	if err == nil {
+		e.allocated += bytes
+		e.sizes[p] = bytes
+	}
+	return p, err
+}
+
+func (e *emulated) free(p pointer) error {
+	e.allocated -= e.sizes[p]
+	delete(e.sizes, p)
+	return e.ask("free", 'F', nil, p)
+}
+
+func (e *emulated) pinned(bytes int) ([]byte, error) {
+	if e.fault != nil {
+		if err := e.fault("pinned"); err != nil {
+			return nil, err
+		}
+	}
+	e.pinnedBytes += bytes
+	return make([]byte, bytes), nil
+}
+
+func (e *emulated) unpin(b []byte) error {
+	e.pinnedBytes -= len(b)
+	return nil
+}
+
+func (e *emulated) newQueue() (queue, error) { return &emulatedQueue{e: e}, nil }
+
+// emulatedQueue does nothing before sync: who reads, or gives memory back, before that is found out.
+type emulatedQueue struct {
+	e     *emulated
+	later []func() error
+}
+
+func (q *emulatedQueue) push(f func() error) error {
+	q.later = append(q.later, f)
+	return nil
+}
+
+func (q *emulatedQueue) write(dst pointer, src []byte) error {
+	return q.push(func() error { return q.e.ask("write", 'W', nil, dst, len(src), src) })
+}
+
+func (q *emulatedQueue) read(dst []byte, src pointer) error {
+	return q.push(func() error { return q.e.ask("read", 'R', dst, src, len(dst)) })
+}
+
+func (q *emulatedQueue) zero(p pointer, bytes int) error {
+	return q.push(func() error { return q.e.ask("zero", 'Z', nil, p, bytes) })
+}
+
+func (q *emulatedQueue) launch(kernel string, grid [3]int, threads int, args unsafe.Pointer, bytes uintptr) error {
+	a := append([]byte(nil), unsafe.Slice((*byte)(args), bytes)...)
+	return q.push(func() error {
+		if err := q.e.ask("launch "+kernel, 'L', nil, len(kernel), []byte(kernel), grid[0], grid[1], grid[2], threads, len(a), a); err != nil {
+			return fmt.Errorf("kernel %s: %w", kernel, err)
+		}
+		return nil
+	})
+}
+
+func (q *emulatedQueue) sync() error {
+	later := q.later
+	q.later = nil
+	for _, f := range later {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *emulatedQueue) close() error { return nil }

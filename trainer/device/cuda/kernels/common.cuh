@@ -1,0 +1,68 @@
+// What every kernel uses. The kernels are plain CUDA C++ that also compiles for the host, where the emulator of
+// ../emulator runs them thread by thread (MUSTER_EMULATED): so all but their speed is tested without a GPU.
+//
+// A kernel takes one argument, a struct by value, whose fields the Go side packs in the same order (../kernels.go).
+// Sums have one fixed order each, a function of the operation's shape; there are no atomic additions of floats.
+
+using i64 = long long;
+using u8 = unsigned char;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+
+#ifdef MUSTER_EMULATED
+#include "../emulator/shim.h"
+#else
+#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name(const name##_args a)
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fffffff)
+#endif
+
+// A fault is something that only the data show (a label out of range). The earliest operation's lowest place is kept;
+// the host reads it at Sync.
+struct fault { u64 *word; u64 operation; };
+__device__ inline void blame(const fault &f, i64 place) { atomicMin(f.word, f.operation << 40 | (u64)place); }
+
+constexpr int warpThreads = 32;
+constexpr int blockThreads = 256; // of every kernel
+
+enum activation { identity = 0, relu = 1 };
+
+// NaN stays NaN.
+__device__ inline float activate(float x, int act) { return act == relu && x < 0 ? 0.0f : x; }
+
+__device__ inline i64 globalThread() { return (i64)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ inline i64 globalThreads() { return (i64)gridDim.x * blockDim.x; }
+
+// A value to add up, in the fixed order of a butterfly.
+template <class T> __device__ inline T warpSum(T v) {
+    for (int m = warpThreads / 2; m > 0; m /= 2) v += __shfl_xor_sync(0xffffffffu, v, m);
+    return v;
+}
+
+__device__ inline float warpMax(float v) {
+    for (int m = warpThreads / 2; m > 0; m /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, m));
+    return v;
+}
+
+// blockSum adds over the block; every thread gets the sum. All threads must call it.
+template <class T> __device__ inline T blockSum(T v) {
+    __shared__ T parts[blockThreads / warpThreads];
+    v = warpSum(v);
+    __syncthreads();
+    if (threadIdx.x % warpThreads == 0) parts[threadIdx.x / warpThreads] = v;
+    __syncthreads();
+    T sum = parts[0];
+    for (int i = 1; i < (int)blockDim.x / warpThreads; i++) sum += parts[i];
+    return sum;
+}
+
+__device__ inline float blockMax(float v) {
+    __shared__ float parts[blockThreads / warpThreads];
+    v = warpMax(v);
+    __syncthreads();
+    if (threadIdx.x % warpThreads == 0) parts[threadIdx.x / warpThreads] = v;
+    __syncthreads();
+    float m = parts[0];
+    for (int i = 1; i < (int)blockDim.x / warpThreads; i++) m = fmaxf(m, parts[i]);
+    return m;
+}

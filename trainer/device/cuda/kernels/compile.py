@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Compiles muster.cu ahead with NVRTC, which needs no GPU: muster.ptx for cards that are not named here, and
+muster_ARCH.cubin for those that are. Called by scripts/cuda-sdk.sh's make target (make cuda-kernels).
+
+    compile.py SDK OUT    SDK: the folder that scripts/cuda-sdk.sh made
+"""
+import ctypes
+import pathlib
+import sys
+
+CARDS = ["sm_80", "sm_86", "sm_89", "sm_90"]
+PTX = "compute_80"
+
+
+def compile(nvrtc, source, options, arch):
+    def check(code, program=None):
+        if code == 0:
+            return
+        size = ctypes.c_size_t()
+        text = b""
+        if program is not None:
+            nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+            log = ctypes.create_string_buffer(size.value)
+            nvrtc.nvrtcGetProgramLog(program, log)
+            text = log.value
+        sys.exit(f"nvrtc, {arch}: error {code}\n{text.decode()}")
+
+    program = ctypes.c_void_p()
+    check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None))
+    options = [o.encode() for o in options + [f"--gpu-architecture={arch}"]]
+    check(nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)), program)
+    kind = "CUBIN" if arch.startswith("sm_") else "PTX"
+    size = ctypes.c_size_t()
+    check(getattr(nvrtc, f"nvrtcGet{kind}Size")(program, ctypes.byref(size)))
+    out = ctypes.create_string_buffer(size.value)
+    check(getattr(nvrtc, f"nvrtcGet{kind}")(program, out))
+    return out.raw.rstrip(b"\0") if kind == "PTX" else out.raw
+
+
+def main():
+    sdk, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+    here = pathlib.Path(__file__).parent
+    ctypes.CDLL(str(sdk / "lib/libnvrtc-builtins.so.12.9"), mode=ctypes.RTLD_GLOBAL)
+    nvrtc = ctypes.CDLL(str(sdk / "lib/libnvrtc.so.12"))
+    options = ["--std=c++17", "-default-device", "--fmad=false", f"-I{here}", f"-I{sdk}/include"]
+    out.mkdir(parents=True, exist_ok=True)
+    for arch in CARDS + [PTX]:
+        name = f"muster_{arch}.cubin" if arch in CARDS else "muster.ptx"
+        (out / name).write_bytes(compile(nvrtc, here / "muster.cu", options, arch))
+
+
+main()

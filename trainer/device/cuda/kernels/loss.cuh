@@ -1,0 +1,69 @@
+// Losses: first each row by itself, then the rows added in order by one thread.
+
+struct row_loss { double loss; i64 correct; };
+
+struct softmax_cross_entropy_args { float *dlogits; const float *logits; const int *labels; row_loss *rows; fault at; i64 n, classes; float scale; };
+KERNEL(softmax_cross_entropy, blockThreads) {
+    for (i64 r = blockIdx.x; r < a.n; r += gridDim.x) {
+        const float *x = a.logits + r * a.classes;
+        int label = a.labels[r];
+        if (label < 0 || label >= a.classes) {
+            if (threadIdx.x == 0) blame(a.at, r);
+            label = 0;
+        }
+        float top = -INFINITY;
+        for (i64 j = threadIdx.x; j < a.classes; j += blockDim.x) top = fmaxf(top, x[j]);
+        top = blockMax(top);
+        float part = 0, first = -INFINITY, broken = 0; // first: minus the first column that has the largest logit
+        for (i64 j = threadIdx.x; j < a.classes; j += blockDim.x) {
+            part += expf(x[j] - top);
+            if (x[j] == top) first = fmaxf(first, (float)-j);
+            if (x[j] != x[j]) broken = 1;
+        }
+        float sum = blockSum(part);
+        i64 best = (i64)-blockMax(first);
+        broken = blockMax(broken);
+        float mine = x[label];
+        __syncthreads(); // dlogits may be logits
+        if (a.dlogits)
+            for (i64 j = threadIdx.x; j < a.classes; j += blockDim.x)
+                a.dlogits[r * a.classes + j] = (expf(x[j] - top) / sum - (j == label ? 1.0f : 0.0f)) * a.scale;
+        if (threadIdx.x == 0) {
+            a.rows[r].loss = broken > 0 ? (double)NAN : log((double)sum) - ((double)mine - (double)top);
+            a.rows[r].correct = broken == 0 && best == label;
+        }
+        __syncthreads();
+    }
+}
+
+// Targets are floats or integers.
+struct binary_cross_entropy_args { float *dlogits; const float *logits; const float *targets; const int *labels; row_loss *rows; fault at; i64 n; float scale; };
+KERNEL(binary_cross_entropy, blockThreads) {
+    for (i64 i = globalThread(); i < a.n; i += globalThreads()) {
+        double x = a.logits[i], t = a.labels ? (double)a.labels[i] : (double)a.targets[i];
+        if (!(t >= 0 && t <= 1)) blame(a.at, i);
+        double e = exp(-fabs(x));
+        a.rows[i].loss = (x > 0 ? x : x != x ? x : 0.0) - x * t + log1p(e);
+        a.rows[i].correct = (x > 0) == (t > 0.5);
+        double s = x >= 0 ? 1.0 / (1.0 + e) : e / (1.0 + e);
+        if (a.dlogits) a.dlogits[i] = (float)((double)a.scale * (s - t));
+    }
+}
+
+struct squared_error_args { float *dy; const float *y, *targets; row_loss *rows; i64 n; float scale; };
+KERNEL(squared_error, blockThreads) {
+    for (i64 i = globalThread(); i < a.n; i += globalThreads()) {
+        double d = (double)a.y[i] - (double)a.targets[i];
+        a.rows[i].loss = d * d, a.rows[i].correct = 0;
+        if (a.dy) a.dy[i] = (float)((double)a.scale * (2.0 * d));
+    }
+}
+
+struct total_loss_args { row_loss *out; const row_loss *rows; i64 n; };
+KERNEL(total_loss, warpThreads) {
+    if (threadIdx.x != 0) return;
+    double loss = 0;
+    i64 correct = 0;
+    for (i64 r = 0; r < a.n; r++) loss += a.rows[r].loss, correct += a.rows[r].correct;
+    a.out->loss = loss, a.out->correct = correct;
+}

@@ -1,0 +1,12 @@
+// All kernels, one module. The order counts: norm.cuh uses reduce.cuh, and all use common.cuh.
+#include "common.cuh"
+
+#include "attention.cuh"
+#include "elementwise.cuh"
+#include "embedding.cuh"
+#include "gemm.cuh"
+#include "loss.cuh"
+#include "pool.cuh"
+#include "reduce.cuh"
+
+#include "norm.cuh"

@@ -1,0 +1,142 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"unsafe"
+
+	"github.com/musterml/muster/trainer/device"
+)
+
+// report is what operations tell the host: totals of losses, sums, whether all was finite, and faults that only the data
+// show. It lies in a small memory of the GPU, which comes to the host at Sync.
+type report struct {
+	at      pointer
+	staged  []byte // pinned
+	used    int    // cells
+	answers []answer
+	blamed  []string // the operations that may blame data, by their number
+}
+
+// answer is where a cell of the report goes.
+type answer struct {
+	cell  int
+	total *device.Total
+	sum   *float64
+	ok    *bool
+}
+
+const (
+	reportCells = 4096 // of 16 bytes
+	cellBytes   = 16
+	noFault     = math.MaxUint64
+	faultShift  = 40 // of the number of the operation, above the place
+)
+
+func (s *stream) makeReport() (err error) {
+	r := &s.report
+	if r.at, err = s.d.gpu.alloc(reportCells * cellBytes); err != nil {
+		return err
+	}
+	if r.staged, err = s.d.gpu.pinned(reportCells * cellBytes); err != nil {
+		return err
+	}
+	return s.resetFault()
+}
+
+// resetFault makes cell 0, which is the fault.
+func (s *stream) resetFault() error {
+	r := &s.report
+	r.used, r.answers, r.blamed = 1, r.answers[:0], r.blamed[:0]
+	binary.LittleEndian.PutUint64(r.staged, noFault)
+	return s.q.write(r.at, r.staged[:8])
+}
+
+// cell is a new cell of the report. Where there is none left, what is there is taken first.
+func (s *stream) cell(a answer) pointer {
+	r := &s.report
+	if r.used == reportCells {
+		s.askReport()
+		if err := s.q.sync(); err != nil {
+			s.fail(err)
+			return 0
+		}
+		s.takeReport()
+	}
+	a.cell = r.used
+	r.used++
+	if a.total != nil || a.sum != nil || a.ok != nil {
+		r.answers = append(r.answers, a)
+	}
+	return r.at + pointer(a.cell*cellBytes)
+}
+
+// fault is the argument of a kernel that may blame data.
+type fault struct {
+	word      pointer
+	operation uint64
+}
+
+func (s *stream) mayBlame(op string) fault {
+	s.report.blamed = append(s.report.blamed, op)
+	return fault{s.report.at, uint64(len(s.report.blamed) - 1)}
+}
+
+func (s *stream) askReport() {
+	r := &s.report
+	if err := s.q.read(r.staged[:r.used*cellBytes], r.at); err != nil {
+		s.fail(err)
+	}
+}
+
+func (s *stream) takeReport() {
+	r := &s.report
+	for _, a := range r.answers {
+		cell := r.staged[a.cell*cellBytes:]
+		switch {
+		case a.total != nil:
+			*a.total = device.Total{Loss: math.Float64frombits(binary.LittleEndian.Uint64(cell)), Correct: int(binary.LittleEndian.Uint64(cell[8:]))}
+		case a.sum != nil:
+			*a.sum = math.Float64frombits(binary.LittleEndian.Uint64(cell))
+		default:
+			*a.ok = binary.LittleEndian.Uint32(cell) == 0
+		}
+	}
+	if word := binary.LittleEndian.Uint64(r.staged); word != noFault {
+		s.fail(fmt.Errorf("%s: what is at place %d is out of range", r.blamed[word>>faultShift], word&(1<<faultShift-1)))
+	}
+	clear(r.answers) // hold on to nobody's memory
+	if err := s.resetFault(); err != nil {
+		s.fail(err)
+	}
+}
+
+func (r *report) free(g gpu) error {
+	return errors.Join(g.free(r.at), g.unpin(r.staged))
+}
+
+// launch asks for a kernel on so many blocks; its arguments are the fields of a, in the order of the kernel's struct.
+func launch[A any](s *stream, kernel string, grid [3]int, threads int, a A) {
+	if s.err != nil {
+		return
+	}
+	p := (*A)(unsafe.Pointer(&s.args))
+	*p = a
+	if err := s.q.launch(kernel, grid, threads, unsafe.Pointer(p), unsafe.Sizeof(a)); err != nil {
+		s.fail(fmt.Errorf("%s: kernel %s on %v blocks: %w", s.d.Name(), kernel, grid, err))
+	}
+}
+
+const (
+	blockThreads = 256
+	warpThreads  = 32
+	rowsPerPart  = 256
+	mostBlocks   = 4096 // of a kernel whose threads take several elements
+)
+
+// each is the grid of a kernel with a thread per element, which may take several.
+func each(n int) [3]int { return [3]int{min(ceil(n, blockThreads), mostBlocks), 1, 1} }
+
+func ceil(a, b int) int { return (a + b - 1) / b }

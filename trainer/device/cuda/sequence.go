@@ -1,0 +1,166 @@
+package cuda
+
+import (
+	"fmt"
+
+	"github.com/musterml/muster/trainer/device"
+)
+
+const (
+	maxHeadWidth = 256
+	rowsPerBlock = blockThreads / warpThreads // a warp per row
+	mostGridZ    = 65535
+)
+
+func (s *stream) attends(g device.AttentionShape) bool {
+	if !s.valid(g) {
+		return false
+	}
+	if g.Width > maxHeadWidth || g.N > mostGridZ || g.Heads > mostGridZ {
+		s.fail(fmt.Errorf("attention %+v: heads are at most %d wide on this device, samples and heads at most %d", g, maxHeadWidth, mostGridZ))
+	}
+	return s.err == nil
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Attention implements device.Ops.
+func (s *stream) Attention(p device.Attention) {
+	const op = "attention"
+	g := p.Shape
+	if !s.attends(g) {
+		return
+	}
+	n := g.N * g.T * g.Heads * g.Width
+	launch(s, "attention", [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}, blockThreads, struct {
+		y, qkv, lse                pointer
+		n, t, heads, width, causal int64
+		scale                      float32
+	}{
+		s.floats(op, "Y", p.Y, n), s.floats(op, "QKV", p.QKV, 3*n), s.floats(op, "LSE", p.LSE, g.N*g.Heads*g.T),
+		int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
+	})
+}
+
+// AttentionBackward implements device.Ops.
+func (s *stream) AttentionBackward(p device.AttentionBackward) {
+	const op = "gradient of attention"
+	g := p.Shape
+	if !s.attends(g) {
+		return
+	}
+	n, rows := g.N*g.T*g.Heads*g.Width, g.N*g.Heads*g.T
+	args := struct {
+		dqkv, delta, qkv, dy, lse  pointer
+		n, t, heads, width, causal int64
+		scale                      float32
+	}{
+		s.floats(op, "DQKV", p.DQKV, 3*n), s.room(0, 4*rows), s.floats(op, "QKV", p.QKV, 3*n), s.floats(op, "DY", p.DY, n),
+		s.floats(op, "LSE", p.LSE, rows), int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
+	}
+	grid := [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}
+	launch(s, "attention_backward_query", grid, blockThreads, args)
+	launch(s, "attention_backward_key", grid, blockThreads, args)
+}
+
+// contextual refuses positions that are fewer than the sequence's.
+func (s *stream) contextual(op string, positions device.Buffer, t, context int) bool {
+	if !positions.IsNone() && context < t {
+		s.fail(fmt.Errorf("%s: %d positions for sequences of %d", op, context, t))
+	}
+	return s.err == nil
+}
+
+// Embedding implements device.Ops.
+func (s *stream) Embedding(p device.Embedding) {
+	const op = "embedding"
+	if !s.sized(op, p.N, p.T, p.Width, p.Vocab) || !s.contextual(op, p.Positions, p.T, p.Context) {
+		return
+	}
+	n := p.N * p.T
+	launch(s, "embedding", each(n*p.Width), blockThreads, struct {
+		y, tokens, table, positions pointer
+		at                          fault
+		n, t, width, vocab          int64
+	}{
+		s.floats(op, "Y", p.Y, n*p.Width), s.want(op, "Tokens", p.Tokens, n, device.Int32), s.floats(op, "Table", p.Table, p.Vocab*p.Width),
+		s.optional(op, "Positions", p.Positions, p.Context*p.Width), s.mayBlame(op + ": tokens"), int64(p.N), int64(p.T), int64(p.Width), int64(p.Vocab),
+	})
+}
+
+// EmbeddingBackward implements device.Ops.
+func (s *stream) EmbeddingBackward(p device.EmbeddingBackward) {
+	const op = "gradient of embedding"
+	if !s.sized(op, p.N, p.T, p.Width, p.Vocab) || !s.contextual(op, p.DPositions, p.T, p.Context) {
+		return
+	}
+	n := p.N * p.T
+	dy := s.floats(op, "DY", p.DY, n*p.Width)
+	launch(s, "embedding_backward", [3]int{min(p.Vocab, 1<<20), 1, 1}, blockThreads, struct {
+		out, dy, tokens    pointer
+		n, t, width, vocab int64
+	}{s.floats(op, "DTable", p.DTable, p.Vocab*p.Width), dy, s.want(op, "Tokens", p.Tokens, n, device.Int32), int64(p.N), int64(p.T), int64(p.Width), int64(p.Vocab)})
+	if !p.DPositions.IsNone() {
+		launch(s, "positions_backward", each(p.Context*p.Width), blockThreads, struct {
+			out, dy              pointer
+			n, t, width, context int64
+		}{s.floats(op, "DPositions", p.DPositions, p.Context*p.Width), dy, int64(p.N), int64(p.T), int64(p.Width), int64(p.Context)})
+	}
+}
+
+type sparseArgs struct {
+	out, starts, columns, values, w, bias pointer
+	at                                    fault
+	rows, cols, entries, outs, act        int64
+}
+
+func (s *stream) sparse(op string, g device.Sparse, outs int) (a sparseArgs) {
+	if !s.sized(op, g.Rows, g.Cols, outs) {
+		return a
+	}
+	if g.Entries < 0 {
+		s.fail(fmt.Errorf("%s: %d entries", op, g.Entries))
+		return a
+	}
+	a.starts = s.want(op, "Starts", g.Starts, g.Rows+1, device.Int32)
+	if g.Entries > 0 { // else the two may be none
+		a.columns, a.values = s.want(op, "Columns", g.Columns, g.Entries, device.Int32), s.floats(op, "Values", g.Values, g.Entries)
+	}
+	a.at = s.mayBlame(op + ": starts and columns of rows")
+	a.rows, a.cols, a.entries, a.outs = int64(g.Rows), int64(g.Cols), int64(g.Entries), int64(outs)
+	return a
+}
+
+// SparseMatMul implements device.Ops.
+func (s *stream) SparseMatMul(p device.SparseMatMul) {
+	const op = "sparse matrix product"
+	a := s.sparse(op, p.X, p.Out)
+	if s.err != nil {
+		return
+	}
+	a.out, a.w, a.bias = s.floats(op, "Y", p.Y, p.X.Rows*p.Out), s.floats(op, "W", p.W, p.Out*p.X.Cols), s.optional(op, "Bias", p.Bias, p.Out)
+	a.act = int64(p.Act)
+	launch(s, "sparse_matmul", each(p.X.Rows*p.Out), blockThreads, a)
+}
+
+// SparseMatMulBackwardWeight implements device.Ops.
+func (s *stream) SparseMatMulBackwardWeight(p device.SparseMatMulBackwardWeight) {
+	const op = "gradient of a sparse matrix product"
+	a := s.sparse(op, p.X, p.Out)
+	if s.err != nil {
+		return
+	}
+	a.out, a.w = s.floats(op, "DW", p.DW, p.Out*p.X.Cols), s.floats(op, "DY", p.DY, p.X.Rows*p.Out)
+	if s.err != nil {
+		return
+	}
+	if err := s.q.zero(a.out, 4*p.Out*p.X.Cols); err != nil {
+		s.fail(err)
+	}
+	launch(s, "sparse_matmul_backward_weight", [3]int{p.Out, 1, 1}, blockThreads, a)
+}
