@@ -9,13 +9,32 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs cgo, and cgo a C compiler.
 RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -qE '^(amd64|arm64|ppc64le|riscv64|s390x)$$' && echo -race)
 
-.PHONY: help build demo test soak soak-drain soak-elections lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
+# Builds with GPUs need cgo, and what scripts/cuda-sdk.sh has put in .cuda.
+CUDA = CGO_ENABLED=1 CGO_CFLAGS="-I$(CURDIR)/.cuda/include" CGO_LDFLAGS="-L$(CURDIR)/.cuda/lib -ldl"
+
+.PHONY: help build build-cuda vet-cuda cuda-kernels test-gpu demo test soak soak-drain soak-elections lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
 
 build: ## the one static binary: bin/muster
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/muster ./cmd/muster
+
+build-cuda: ## bin/muster-cuda: the same, with GPUs (fetches CUDA's headers where there are none; runs without a GPU, too)
+	scripts/cuda-sdk.sh
+	$(CUDA) go build -tags cuda -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/muster-cuda ./cmd/muster
+
+vet-cuda: ## go vet of what only the build with GPUs has
+	scripts/cuda-sdk.sh
+	$(CUDA) go vet -tags cuda ./trainer/device/cuda ./cmd/muster
+
+cuda-kernels: ## compile the GPU's kernels anew (NVRTC from PyPI, no GPU needed)
+	scripts/cuda-sdk.sh --compiler
+	python3 trainer/device/cuda/kernels/compile.py .cuda trainer/device/cuda/built
+
+test-gpu: ## every operation on this machine's GPU beside the CPU
+	scripts/cuda-sdk.sh
+	$(CUDA) go test -tags cuda -count=1 -v ./trainer/device/cuda
 
 demo: build ## three nodes train, one is killed half-way, the weights come out the same (under 2 minutes)
 	scripts/demo.sh

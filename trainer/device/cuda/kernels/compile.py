@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Compiles muster.cu ahead with NVRTC, which needs no GPU: muster.ptx for cards that are not named here, and
-muster_ARCH.cubin for those that are. Called by scripts/cuda-sdk.sh's make target (make cuda-kernels).
+muster_ARCH.cubin for those that are. With them go their sources' digest, by which
+a test sees whether they are up to date. Called by make cuda-kernels.
 
     compile.py SDK OUT    SDK: the folder that scripts/cuda-sdk.sh made
 """
 import ctypes
+import gzip
+import hashlib
 import pathlib
 import sys
 
@@ -40,13 +43,19 @@ def compile(nvrtc, source, options, arch):
 def main():
     sdk, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     here = pathlib.Path(__file__).parent
-    ctypes.CDLL(str(sdk / "lib/libnvrtc-builtins.so.12.9"), mode=ctypes.RTLD_GLOBAL)
+    for builtins in sdk.glob("lib/libnvrtc-builtins.so.*"):
+        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
     nvrtc = ctypes.CDLL(str(sdk / "lib/libnvrtc.so.12"))
     options = ["--std=c++17", "-default-device", "--fmad=false", f"-I{here}", f"-I{sdk}/include"]
     out.mkdir(parents=True, exist_ok=True)
     for arch in CARDS + [PTX]:
         name = f"muster_{arch}.cubin" if arch in CARDS else "muster.ptx"
-        (out / name).write_bytes(compile(nvrtc, here / "muster.cu", options, arch))
+        image = compile(nvrtc, here / "muster.cu", options, arch)
+        (out / (name + ".gz")).write_bytes(gzip.compress(image, 9, mtime=0))
+    digest = hashlib.sha256()
+    for source in sorted(p for p in here.iterdir() if p.is_file()):
+        digest.update(source.name.encode() + b"\n" + source.read_bytes())
+    (out / "sources.sha256").write_text(digest.hexdigest() + "\n")
 
 
 main()

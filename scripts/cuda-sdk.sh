@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# What a build with CUDA needs and a machine without CUDA lacks, into .cuda: headers, NVRTC (with --compiler), and a
+# libcuda to link with (trainer/device/cuda/stub). Nothing of it is needed where the binary runs but NVIDIA's driver.
+#
+#   scripts/cuda-sdk.sh [--compiler]
+#
+# Headers are taken from $CUDA_HOME (default /usr/local/cuda) where they are there, else NVIDIA's wheels come from PyPI.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+sdk=.cuda wheels=()
+mkdir -p "$sdk/lib"
+die() { echo "cuda-sdk: $*" >&2 && exit 1; }
+[ "$(uname -sm)" = "Linux x86_64" ] || die "builds with CUDA are made on Linux x86-64, not on $(uname -sm)"
+
+cuda=${CUDA_HOME:-/usr/local/cuda}
+if [ -f "$cuda/include/cuda.h" ] && [ ! -e "$sdk/include" ]; then
+	ln -sfn "$cuda/include" "$sdk/include"
+elif [ ! -f "$sdk/include/cuda.h" ]; then
+	wheels+=(nvidia-cuda-runtime-cu12==12.9.79)
+fi
+if [ "${1:-}" = --compiler ] && [ ! -f "$sdk/lib/libnvrtc.so.12" ]; then wheels+=(nvidia-cuda-nvrtc-cu12==12.9.86); fi
+
+if [ ${#wheels[@]} -gt 0 ]; then
+	python3 -m pip --version >/dev/null 2>&1 || die "there is no CUDA in $cuda, and to fetch it from PyPI needs python3 with pip (apt-get install python3-pip)"
+	work=$(mktemp -d)
+	trap 'rm -rf "$work"' EXIT
+	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d "$work" "${wheels[@]}" ||
+		die "could not fetch ${wheels[*]} from PyPI"
+	for w in "$work"/*.whl; do python3 -m zipfile -e "$w" "$work/x"; done
+	for part in "$work"/x/nvidia/*/; do
+		[ ! -f "$part/include/cuda.h" ] || { rm -rf "$sdk/include" && cp -r "$part/include" "$sdk/include"; }
+		[ ! -f "$part/lib/libnvrtc.so.12" ] || cp "$part"/lib/libnvrtc.so.12 "$part"/lib/libnvrtc-builtins.so.* "$sdk/lib/"
+	done
+fi
+
+cc=${CC:-gcc}
+command -v "$cc" >/dev/null || die "there is no C compiler (apt-get install gcc libc6-dev)"
+"$cc" -E -P "$sdk/include/cuda.h" | tr '\n' ' ' | grep -oE 'CUresult +cu[A-Z][A-Za-z0-9_]*' | awk '$2 != "cuInit" { print "EACH(" $2 ")" }' |
+	sort -u >"$sdk/SYMBOLS.h"
+"$cc" -O2 -fPIC -I"$sdk" -c trainer/device/cuda/stub/libcuda.c -o "$sdk/lib/libcuda.o"
+rm -f "$sdk/lib/libcuda.a"
+ar rcs "$sdk/lib/libcuda.a" "$sdk/lib/libcuda.o"
+echo "$sdk: headers of $(awk '/#define CUDA_VERSION/ { print "CUDA " int($3 / 1000) "." int($3 % 1000 / 10) }' "$sdk/include/cuda.h"), $(wc -l <"$sdk/SYMBOLS.h") functions to link with"

@@ -1,0 +1,206 @@
+//go:build cuda
+
+package cuda
+
+/*
+#include <cuda.h>
+#include <stdlib.h>
+
+int muster_cuda_status(void);
+
+// A context is current on a thread, and goroutines change threads.
+static CUresult enter(CUcontext c) {
+	CUcontext now;
+	CUresult r = cuCtxGetCurrent(&now);
+	return r != CUDA_SUCCESS || now == c ? r : cuCtxSetCurrent(c);
+}
+
+static CUresult pin(CUcontext c, size_t bytes, void **p) {
+	CUresult r = enter(c);
+	return r != CUDA_SUCCESS ? r : cuMemHostAlloc(p, bytes, CU_MEMHOSTALLOC_PORTABLE);
+}
+
+static CUresult launch(CUcontext c, CUfunction f, CUstream s, unsigned x, unsigned y, unsigned z, unsigned threads, void *args, size_t bytes) {
+	void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, args, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
+	CUresult r = enter(c);
+	return r != CUDA_SUCCESS ? r : cuLaunchKernel(f, x, y, z, threads, 1, 1, 0, s, NULL, extra);
+}
+
+static const char *text(CUresult r) {
+	const char *s = NULL;
+	return cuGetErrorString(r, &s) == CUDA_SUCCESS && s ? s : "unknown error";
+}
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"gorgonia.org/cu"
+)
+
+// card is a gpu through NVIDIA's driver.
+type card struct {
+	device    cu.Device
+	context   cu.CUContext
+	module    cu.Module
+	title     string
+	arch      string
+	image     string // which of the embedded objects was taken
+	count     int
+	mu        sync.Mutex
+	functions map[string]cu.Function
+}
+
+func openGPU(number int) (gpu, error) {
+	n, err := cu.NumDevices()
+	switch status := C.muster_cuda_status(); {
+	case status < 0:
+		return nil, errors.New("there is no NVIDIA driver on this machine (libcuda.so.1 is not found); install the driver, or compute on the CPU")
+	case status != 0:
+		return nil, fmt.Errorf("the NVIDIA driver does not start: %s", C.GoString(C.text(C.CUresult(status))))
+	case err != nil:
+		return nil, fmt.Errorf("the NVIDIA driver finds no device: %w", err)
+	case number < 0 || number >= n:
+		return nil, fmt.Errorf("the NVIDIA driver has %d devices, counted from 0", n)
+	}
+	g := &card{device: cu.Device(number), functions: map[string]cu.Function{}}
+	if g.title, err = g.device.Name(); err != nil {
+		return nil, err
+	}
+	var numbers [3]int
+	for i, a := range []cu.DeviceAttribute{cu.ComputeCapabilityMajor, cu.ComputeCapabilityMinor, cu.MultiprocessorCount} {
+		if numbers[i], err = g.device.Attribute(a); err != nil {
+			return nil, err
+		}
+	}
+	g.arch, g.count = fmt.Sprintf("sm_%d%d", numbers[0], numbers[1]), numbers[2]
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if g.context, err = g.device.MakeContext(cu.SchedAuto); err != nil {
+		return nil, err
+	}
+	var image []byte
+	if g.image, image, err = object(g.arch); err != nil {
+		return nil, err
+	}
+	if g.module, err = cu.LoadData(string(image)); err != nil {
+		return nil, fmt.Errorf("%s is not taken by %s (%s): %w; is the driver of CUDA 12 or newer?", g.image, g.title, g.arch, err)
+	}
+	return g, nil
+}
+
+func (g *card) name() string         { return g.title }
+func (g *card) architecture() string { return g.arch }
+func (g *card) processors() int      { return g.count }
+
+// within calls f on a thread on which the card's context is current.
+func (g *card) within(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cu.SetCurrentContext(g.context); err != nil {
+		return err
+	}
+	return f()
+}
+
+func (g *card) alloc(bytes int) (p pointer, err error) {
+	err = g.within(func() error {
+		d, err := cu.MemAlloc(int64(bytes))
+		p = pointer(d)
+		return err
+	})
+	return p, err
+}
+
+func (g *card) free(p pointer) error {
+	return g.within(func() error { return cu.MemFree(cu.DevicePtr(p)) })
+}
+
+func (g *card) pinned(bytes int) ([]byte, error) {
+	var p unsafe.Pointer
+	if r := C.pin(g.raw(), C.size_t(bytes), &p); r != C.CUDA_SUCCESS {
+		return nil, errors.New(C.GoString(C.text(r)))
+	}
+	return unsafe.Slice((*byte)(p), bytes), nil
+}
+
+func (g *card) unpin(b []byte) error {
+	return g.within(func() error { return cu.MemFreeHost(unsafe.Pointer(unsafe.SliceData(b))) })
+}
+
+func (g *card) newQueue() (queue, error) {
+	q := &cardQueue{g: g}
+	return q, g.within(func() (err error) {
+		q.stream, err = cu.MakeStream(cu.NonBlocking)
+		return err
+	})
+}
+
+func (g *card) function(kernel string) (cu.Function, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f, ok := g.functions[kernel]
+	if ok {
+		return f, nil
+	}
+	err := g.within(func() (err error) {
+		f, err = g.module.Function(kernel)
+		return err
+	})
+	if err == nil {
+		g.functions[kernel] = f
+	}
+	return f, err
+}
+
+// What package cu keeps to itself: a handle is the only field of its struct.
+func (g *card) raw() C.CUcontext { return *(*C.CUcontext)(unsafe.Pointer(&g.context)) }
+
+// cardQueue is a stream of the driver's.
+type cardQueue struct {
+	g      *card
+	stream cu.Stream
+}
+
+func (q *cardQueue) write(dst pointer, src []byte) error {
+	return q.g.within(func() error {
+		return cu.MemcpyHtoDAsync(cu.DevicePtr(dst), unsafe.Pointer(unsafe.SliceData(src)), int64(len(src)), q.stream)
+	})
+}
+
+func (q *cardQueue) read(dst []byte, src pointer) error {
+	return q.g.within(func() error {
+		return cu.MemcpyDtoHAsync(unsafe.Pointer(unsafe.SliceData(dst)), cu.DevicePtr(src), int64(len(dst)), q.stream)
+	})
+}
+
+func (q *cardQueue) zero(p pointer, bytes int) error {
+	return q.g.within(func() error { return cu.MemsetD8Async(cu.DevicePtr(p), 0, int64(bytes), q.stream) })
+}
+
+func (q *cardQueue) launch(kernel string, grid [3]int, threads int, args unsafe.Pointer, bytes uintptr) error {
+	f, err := q.g.function(kernel)
+	if err != nil {
+		return err
+	}
+	r := C.launch(q.g.raw(), *(*C.CUfunction)(unsafe.Pointer(&f)), *(*C.CUstream)(unsafe.Pointer(&q.stream)),
+		C.uint(grid[0]), C.uint(grid[1]), C.uint(grid[2]), C.uint(threads), args, C.size_t(bytes))
+	if r != C.CUDA_SUCCESS {
+		return errors.New(C.GoString(C.text(r)))
+	}
+	return nil
+}
+
+func (q *cardQueue) sync() error {
+	return q.g.within(func() error { return q.stream.Synchronize() })
+}
+
+func (q *cardQueue) close() error {
+	return q.g.within(func() error { return q.stream.Destroy() })
+}
