@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,7 +77,7 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
 		units: make([]unit, b.LogicalShards), flight: rec, moved: make(chan struct{}, 1), slice: b.MaxSlice(),
 	}
-	benches := min(runtime.GOMAXPROCS(0), b.LogicalShards)
+	benches := min(dev.Streams(), b.LogicalShards)
 	w.group = min(max(1, groupWeights*spec.Params()/(w.slice*spec.Outputs())), upTo(b.LogicalShards, benches))
 	if local != nil {
 		w.group = 1 // each goes by itself

@@ -15,11 +15,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/musterml/muster/trainer"
 	"github.com/musterml/muster/trainer/data"
-	"github.com/musterml/muster/trainer/device/cpu"
 	"github.com/musterml/muster/trainer/nn"
 )
 
@@ -34,6 +34,7 @@ type benchStep struct {
 	secs     float64
 	maxSteps int
 	json     bool
+	device   string
 	profile  string // file of a processor profile, "" for none
 }
 
@@ -77,6 +78,7 @@ executes, without data files, servers and other trainers.`,
 	f.IntVar(&o.batch, "batch", 0, "samples of a step; 0: 128 of mlp and lenet, 64 of resnet18, 16 of gpt")
 	f.IntVar(&o.shards, "shards", 0, "logical shards that a batch is cut into; 0: one for each thread")
 	f.StringVar(&o.sum, "sum", trainer.SumExact, "how gradients are added, as sync.sum of a job: "+trainer.SumExact+" or "+trainer.SumFast)
+	deviceFlag(f, &o.device)
 	f.Float64Var(&o.secs, "secs", 3, "measuring time aimed at, in seconds")
 	f.IntVar(&o.maxSteps, "max-steps", 400, "steps, at most")
 	f.BoolVar(&o.json, "json", false, "one JSON object")
@@ -146,7 +148,7 @@ type stepRow struct {
 func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
 	runtime.GOMAXPROCS(o.threads) // which is how many processors a trainer takes
 	m := benchModels()[o.model]
-	dev, err := cpu.New()
+	dev, err := openDevice(o.device, zerolog.Nop())
 	if err != nil {
 		return err
 	}

@@ -6,16 +6,21 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/musterml/muster/internal/node"
 	"github.com/musterml/muster/trainer"
 	"github.com/musterml/muster/trainer/data"
-	"github.com/musterml/muster/trainer/device/cpu"
 )
 
+type evalOptions struct {
+	common
+	device string
+}
+
 func evalCommand() *cobra.Command {
-	var o common
+	var o evalOptions
 	c := &cobra.Command{
 		Use:   "eval MODEL.safetensors [-f JOB]",
 		Short: "Measure a model on a job's held-out data",
@@ -26,11 +31,12 @@ the model. To measure it on other data, give a job that names them.`,
 	}
 	f := c.Flags()
 	o.jobFlag(f)
+	deviceFlag(f, &o.device)
 	f.BoolVar(&o.json, "json", false, "for machines: one JSON object")
 	return c
 }
 
-func eval(c *cobra.Command, o *common, model string) error {
+func eval(c *cobra.Command, o *evalOptions, model string) error {
 	if _, err := os.Stat(model); err != nil {
 		return fmt.Errorf("model: %w; give the path of a %s", err, node.ModelFile)
 	}
@@ -56,7 +62,7 @@ func eval(c *cobra.Command, o *common, model string) error {
 	if err != nil {
 		return err
 	}
-	dev, err := cpu.New()
+	dev, err := openDevice(o.device, zerolog.Nop())
 	if err != nil {
 		return err
 	}

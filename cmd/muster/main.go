@@ -26,7 +26,7 @@ func main() {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(trainCommand(), nodeCommand(), statusCommand(), serversCommand(), whyCommand(), evalCommand(), checkpointCommand(), benchCommand())
+	root.AddCommand(trainCommand(), nodeCommand(), statusCommand(), serversCommand(), whyCommand(), evalCommand(), checkpointCommand(), benchCommand(), doctorCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "muster:", strings.ReplaceAll(err.Error(), "\n", "\n  ")) // faults may be several
 		stop()

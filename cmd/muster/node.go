@@ -21,6 +21,7 @@ type nodeOptions struct {
 	join, roles             []string
 	dataDir, out            string
 	resume                  bool
+	device                  string
 }
 
 func nodeCommand() *cobra.Command {
@@ -46,6 +47,7 @@ when the job's number of servers and a trainer are there.`,
 	f.StringSliceVar(&o.roles, "roles", []string{"server", "trainer"}, "`ROLES` of this node: server, trainer or both")
 	f.StringVar(&o.dataDir, "data-dir", "", "`DIR` for this node's own files (default: runs/nodes/NAME)")
 	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
+	deviceFlag(f, &o.device)
 	f.BoolVar(&o.resume, "resume", false, "go on with the run that --data-dir holds, else from the newest checkpoint, else begin anew")
 	return c
 }
@@ -68,6 +70,10 @@ func (o *nodeOptions) run(c *cobra.Command) error {
 			return fmt.Errorf("--roles names %q: use server, trainer, or server,trainer", r)
 		}
 	}
+	dev, err := openDevice(o.device, log)
+	if err != nil {
+		return err
+	}
 	if o.name == "" {
 		return errors.New("--name is empty: give this node a name that is unique in the cluster")
 	}
@@ -84,7 +90,7 @@ func (o *nodeOptions) run(c *cobra.Command) error {
 	defer cancel()
 	result, err := node.Run(ctx, node.Config{
 		Job: job, Name: id.Node(o.name), Listen: o.listen, Advertise: o.advertise, Join: o.join,
-		Server: slices.Contains(o.roles, "server"), Trainer: slices.Contains(o.roles, "trainer"),
+		Server: slices.Contains(o.roles, "server"), Trainer: slices.Contains(o.roles, "trainer"), Device: dev,
 		DataDir: o.dataDir, Resume: o.resume, Out: o.out, Cluster: o.cluster, Key: key, Version: version, Log: log,
 		OnListen: func(addr string) {
 			p.say("listening", map[string]any{"node": o.name, "addr": addr},

@@ -17,6 +17,7 @@ type trainOptions struct {
 	printData bool
 	expand    bool
 	resume    bool
+	device    string
 }
 
 func trainCommand() *cobra.Command {
@@ -34,6 +35,7 @@ loopback only. The weights come out the same, bit for bit, as on a cluster.`,
 	o.outputFlags(f)
 	f.IntVar(&o.nodes, "nodes", 1, "`NUMBER` of nodes to embed, each server and trainer")
 	f.StringVar(&o.out, "out", "", "`DIR` for the outputs (default: out of the job)")
+	deviceFlag(f, &o.device)
 	f.BoolVar(&o.resume, "resume", false, "go on from the last commit (durability disk), else from the newest checkpoint, else begin anew")
 	f.BoolVar(&o.printJob, "print-job", false, "print the effective job, with every default, and end")
 	f.BoolVar(&o.printData, "print-data", false, "read the data, print what was made of it, and end")
@@ -76,8 +78,12 @@ func (o *trainOptions) run(c *cobra.Command) error {
 	if o.nodes < 1 || o.nodes > 64 {
 		return fmt.Errorf("--nodes is %d: embed 1 to 64", o.nodes)
 	}
+	dev, err := openDevice(o.device, log)
+	if err != nil {
+		return err
+	}
 	p := newProgress(c.OutOrStdout(), o.json, job)
-	result, err := node.RunEmbedded(c.Context(), node.Config{Job: job, Resume: o.resume, Version: version, Log: log, OnData: p.reading, OnSteps: p.of, OnStep: p.step, OnEvent: p.view}, o.nodes)
+	result, err := node.RunEmbedded(c.Context(), node.Config{Job: job, Device: dev, Resume: o.resume, Version: version, Log: log, OnData: p.reading, OnSteps: p.of, OnStep: p.step, OnEvent: p.view}, o.nodes)
 	p.end()
 	if err != nil {
 		return err

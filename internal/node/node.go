@@ -28,6 +28,7 @@ import (
 	"github.com/musterml/muster/ps"
 	"github.com/musterml/muster/trainer"
 	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/device/cpu"
 	"github.com/musterml/muster/trainer/nn"
 )
@@ -41,9 +42,10 @@ type Config struct {
 	Join      []string // seeds; its own address among them does no harm
 	Server    bool
 	Trainer   bool
-	DataDir   string // Raft's term, vote and snapshots, with durability disk its logs; one node at a time
-	Resume    bool   // go on with the run that DataDir holds
-	Out       string // folder for the outputs
+	Device    device.Device // that a trainer computes on; nil: this machine's processor
+	DataDir   string        // Raft's term, vote and snapshots, with durability disk its logs; one node at a time
+	Resume    bool          // go on with the run that DataDir holds
+	Out       string        // folder for the outputs
 	Cluster   string
 	Key       []byte // nil: nothing is encrypted
 	Version   string
@@ -120,12 +122,23 @@ func newNode(cfg Config) *Node {
 
 func (n *Node) run(ctx context.Context) (Result, error) {
 	var down shutdown
-	err := n.start(ctx, &down)
+	err := n.chooseDevice()
+	if err == nil {
+		err = n.start(ctx, &down)
+	}
 	var result Result
 	if err == nil {
 		result, err = n.await(ctx)
 	}
 	return result, errors.Join(err, down.run())
+}
+
+// chooseDevice takes this machine's processor where nothing else is asked for.
+func (n *Node) chooseDevice() (err error) {
+	if n.cfg.Trainer && n.cfg.Device == nil {
+		n.cfg.Device, err = cpu.New()
+	}
+	return err
 }
 
 // shutdown collects what must be undone, and does it last in, first out.
@@ -239,7 +252,7 @@ func (n *Node) listen(down *shutdown) error {
 	}
 	if n.cfg.Trainer {
 		identity := data.Identity(n.train, n.test)
-		n.meta.Data, n.meta.Arithmetic, n.meta.Samples = identity[:], cpu.Arithmetic(), n.samples
+		n.meta.Data, n.meta.Arithmetic, n.meta.Samples = identity[:], n.cfg.Device.Arithmetic(), n.samples
 	}
 	n.gossip, err = membership.StartGossip(membership.GossipConfig{
 		Port: n.port, Node: n.cfg.Name, Cluster: n.cfg.Cluster, Key: n.cfg.Key, Meta: n.meta, Log: n.cfg.Log,

@@ -17,7 +17,6 @@ import (
 	pb "github.com/musterml/muster/proto"
 	"github.com/musterml/muster/ps"
 	"github.com/musterml/muster/trainer"
-	"github.com/musterml/muster/trainer/device/cpu"
 )
 
 // self is this server's replica of a Raft group.
@@ -100,14 +99,9 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var loops sync.WaitGroup
 	if n.cfg.Trainer {
-		dev, err := cpu.New()
-		if err != nil {
-			cancel()
-			return err
-		}
 		n.trainer, err = trainer.New(trainer.Config{
 			Job: n.cfg.Job, Run: n.founding.Run, Node: n.cfg.Name, Incarnation: n.incarnation,
-			Spec: n.spec, Device: dev, Train: n.train, Test: n.test, Port: n.port, Servers: n.client,
+			Spec: n.spec, Device: n.cfg.Device, Train: n.train, Test: n.test, Port: n.port, Servers: n.client,
 			Waits: &n.waits, Flight: n.flight, Broken: n.onBroken,
 			Notify: func() { n.session.Notify() }, OnStep: n.onStep, Log: n.cfg.Log,
 		})

@@ -52,6 +52,8 @@ type Device interface {
 	// Arithmetic names the class of results: two devices with the same string
 	// give the same bits.
 	Arithmetic() string
+	// Streams is how many streams at work at once keep it busy.
+	Streams() int
 	// NewStream makes an ordered queue of operations with its own scratch memory.
 	NewStream() (Stream, error)
 }

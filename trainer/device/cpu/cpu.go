@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/musterml/muster/trainer/device"
@@ -75,6 +76,9 @@ func (d *Device) Name() string { return "cpu " + d.k.name }
 
 // Arithmetic implements device.Device: nodes with the same string give the same bits.
 func (d *Device) Arithmetic() string { return d.k.class }
+
+// Streams implements device.Device: one for each processor that Go may use.
+func (d *Device) Streams() int { return runtime.GOMAXPROCS(0) }
 
 // NewStream implements device.Device.
 func (d *Device) NewStream() (device.Stream, error) { return newStream(d.k), nil }

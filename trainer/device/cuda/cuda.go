@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/musterml/muster/trainer/device"
@@ -30,6 +31,9 @@ func (d *Device) Name() string { return "cuda " + d.gpu.name() }
 // Arithmetic implements device.Device: GPUs of one architecture give the same bits.
 func (d *Device) Arithmetic() string { return "cuda-" + d.gpu.architecture() + "-fp32-" + class }
 
+// Streams implements device.Device: an operation fills the whole GPU.
+func (d *Device) Streams() int { return 1 }
+
 // NewStream implements device.Device.
 func (d *Device) NewStream() (device.Stream, error) {
 	q, err := d.gpu.newQueue()
@@ -38,7 +42,31 @@ func (d *Device) NewStream() (device.Stream, error) {
 	}
 	s := &stream{d: d, q: q}
 	if err := s.makeReport(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", d.Name(), errors.Join(err, s.report.free(d.gpu), q.close()))
 	}
 	return s, nil
+}
+
+// Details are what a driver says of a GPU.
+type Details struct {
+	Architecture string `json:"architecture"` // "sm_90"
+	Object       string `json:"object"`       // the embedded object that was taken
+	Driver       int    `json:"driver"`       // the CUDA version of the driver: 12040 is 12.4
+	Processors   int    `json:"processors"`   // streaming multiprocessors
+	ClockMHz     int    `json:"clock_mhz"`    // the highest
+	Memory       int64  `json:"memory_bytes"`
+	Free         int64  `json:"free_bytes"`
+}
+
+// Details asks the driver.
+func (d *Device) Details() Details { return d.gpu.details() }
+
+// PeakGFLOPS is what float32 products can reach: a multiplication and an addition per clock and core, 128 cores
+// per processor (64 of sm_80).
+func (d Details) PeakGFLOPS() float64 {
+	cores := 128
+	if d.Architecture == "sm_80" {
+		cores = 64
+	}
+	return 2 * float64(cores) * float64(d.Processors) * float64(d.ClockMHz) / 1e3
 }

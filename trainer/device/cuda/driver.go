@@ -10,6 +10,7 @@ type gpu interface {
 	name() string         // "NVIDIA H200"
 	architecture() string // "sm_90"
 	processors() int      // streaming multiprocessors
+	details() Details
 	alloc(bytes int) (pointer, error)
 	free(p pointer) error
 	// pinned makes memory of the host that the GPU reads and writes by itself; unpin gives it back.

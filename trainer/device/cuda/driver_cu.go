@@ -43,6 +43,9 @@ import (
 	"gorgonia.org/cu"
 )
 
+// Built tells whether this binary can reach GPUs.
+const Built = true
+
 // card is a gpu through NVIDIA's driver.
 type card struct {
 	device    cu.Device
@@ -98,6 +101,18 @@ func openGPU(number int) (gpu, error) {
 func (g *card) name() string         { return g.title }
 func (g *card) architecture() string { return g.arch }
 func (g *card) processors() int      { return g.count }
+
+func (g *card) details() Details {
+	d := Details{Architecture: g.arch, Object: g.image, Driver: cu.Version(), Processors: g.count}
+	if khz, err := g.device.Attribute(cu.ClockRate); err == nil {
+		d.ClockMHz = khz / 1000
+	}
+	_ = g.within(func() (err error) { // what the driver does not say stays 0
+		d.Free, d.Memory, err = cu.MemInfo()
+		return err
+	})
+	return d
+}
 
 // within calls f on a thread on which the card's context is current.
 func (g *card) within(f func() error) error {

@@ -64,9 +64,7 @@ func (s *stream) Finite(x device.Buffer, n int, ok *bool) {
 	if s.err != nil {
 		return
 	}
-	if err := s.q.zero(cell, cellBytes); err != nil {
-		s.fail(err)
-	}
+	s.asked(s.q.zero(cell, cellBytes))
 	launch(s, "finite", each(n), blockThreads, struct {
 		bad, x pointer
 		n      int64

@@ -59,8 +59,7 @@ func (s *stream) cell(a answer) pointer {
 	r := &s.report
 	if r.used == reportCells {
 		s.askReport()
-		if err := s.q.sync(); err != nil {
-			s.fail(err)
+		if s.asked(s.q.sync()); s.broken != nil {
 			return 0
 		}
 		s.takeReport()
@@ -86,9 +85,7 @@ func (s *stream) mayBlame(op string) fault {
 
 func (s *stream) askReport() {
 	r := &s.report
-	if err := s.q.read(r.staged[:r.used*cellBytes], r.at); err != nil {
-		s.fail(err)
-	}
+	s.asked(s.q.read(r.staged[:r.used*cellBytes], r.at))
 }
 
 func (s *stream) takeReport() {
@@ -107,14 +104,25 @@ func (s *stream) takeReport() {
 	if word := binary.LittleEndian.Uint64(r.staged); word != noFault {
 		s.fail(fmt.Errorf("%s: what is at place %d is out of range", r.blamed[word>>faultShift], word&(1<<faultShift-1)))
 	}
-	clear(r.answers) // hold on to nobody's memory
-	if err := s.resetFault(); err != nil {
-		s.fail(err)
-	}
+	r.drop()
+	s.asked(s.resetFault())
 }
 
-func (r *report) free(g gpu) error {
-	return errors.Join(g.free(r.at), g.unpin(r.staged))
+// drop forgets what was asked, and holds on to nobody's memory.
+func (r *report) drop() {
+	clear(r.answers)
+	r.answers = r.answers[:0]
+}
+
+// free gives back what has been made.
+func (r *report) free(g gpu) (err error) {
+	if r.at != 0 {
+		err = g.free(r.at)
+	}
+	if r.staged != nil {
+		err = errors.Join(err, g.unpin(r.staged))
+	}
+	return err
 }
 
 // launch asks for a kernel on so many blocks; its arguments are the fields of a, in the order of the kernel's struct.
@@ -125,7 +133,7 @@ func launch[A any](s *stream, kernel string, grid [3]int, threads int, a A) {
 	p := (*A)(unsafe.Pointer(&s.args))
 	*p = a
 	if err := s.q.launch(kernel, grid, threads, unsafe.Pointer(p), unsafe.Sizeof(a)); err != nil {
-		s.fail(fmt.Errorf("%s: kernel %s on %v blocks: %w", s.d.Name(), kernel, grid, err))
+		s.asked(fmt.Errorf("kernel %s on %v blocks: %w", kernel, grid, err))
 	}
 }
 

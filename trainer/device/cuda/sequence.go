@@ -101,10 +101,8 @@ func (s *stream) EmbeddingBackward(p device.EmbeddingBackward) {
 	}
 	n := p.N * p.T
 	dy := s.floats(op, "DY", p.DY, n*p.Width)
-	launch(s, "embedding_backward", [3]int{min(p.Vocab, 1<<20), 1, 1}, blockThreads, struct {
-		out, dy, tokens    pointer
-		n, t, width, vocab int64
-	}{s.floats(op, "DTable", p.DTable, p.Vocab*p.Width), dy, s.want(op, "Tokens", p.Tokens, n, device.Int32), int64(p.N), int64(p.T), int64(p.Width), int64(p.Vocab)})
+	tokens := s.want(op, "Tokens", p.Tokens, n, device.Int32)
+	s.rowsBackward(rowsBackwardArgs{s.floats(op, "DTable", p.DTable, p.Vocab*p.Width), tokens, dy, int64(n), 1, int64(p.Width), int64(p.Vocab), int64(p.Width), 0})
 	if !p.DPositions.IsNone() {
 		launch(s, "positions_backward", each(p.Context*p.Width), blockThreads, struct {
 			out, dy              pointer
@@ -159,8 +157,6 @@ func (s *stream) SparseMatMulBackwardWeight(p device.SparseMatMulBackwardWeight)
 	if s.err != nil {
 		return
 	}
-	if err := s.q.zero(a.out, 4*p.Out*p.X.Cols); err != nil {
-		s.fail(err)
-	}
+	s.asked(s.q.zero(a.out, 4*p.Out*p.X.Cols))
 	launch(s, "sparse_matmul_backward_weight", [3]int{p.Out, 1, 1}, blockThreads, a)
 }

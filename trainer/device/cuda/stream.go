@@ -37,6 +37,7 @@ type stream struct {
 	d      *Device
 	q      queue
 	err    error // the first since the last Sync
+	broken error // the driver has failed: nothing can be done any more, as CUDA's errors stay
 	closed bool
 
 	memories []*memory
@@ -70,7 +71,8 @@ func (s *stream) makeMemory(kind device.Kind, n int) (*memory, error) {
 	}
 	m := &memory{owner: s, kind: kind, n: n, at: p}
 	s.memories = append(s.memories, m)
-	return m, s.q.zero(p, bytes)
+	s.asked(s.q.zero(p, bytes))
+	return m, s.broken
 }
 
 // Port implements device.Stream.
@@ -111,9 +113,7 @@ func (s *stream) BindInt32(p device.Memory, host []int32) {
 
 func (s *stream) send(m *memory, contents []byte) {
 	n := copy(m.staged, contents)
-	if err := s.q.write(m.at, m.staged[:n]); err != nil {
-		s.fail(err)
-	}
+	s.asked(s.q.write(m.at, m.staged[:n]))
 }
 
 func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {
@@ -129,9 +129,7 @@ func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {
 		s.fail(fmt.Errorf("bind: %d elements given to a port of %d", n, m.n))
 		return nil
 	case m.bound > 0: // its pinned memory may still be on its way
-		if err := s.q.sync(); err != nil {
-			s.fail(err)
-		}
+		s.asked(s.q.sync())
 	}
 	m.bound, m.out, m.flush = n, nil, false
 	s.bound = append(s.bound, m)
@@ -147,9 +145,7 @@ func (s *stream) Flush(p device.Memory) {
 	}
 	if s.err == nil && len(m.out) > 0 {
 		m.flush = true
-		if err := s.q.read(m.staged[:4*len(m.out)], m.at); err != nil {
-			s.fail(err)
-		}
+		s.asked(s.q.read(m.staged[:4*len(m.out)], m.at))
 	}
 }
 
@@ -158,11 +154,14 @@ func (s *stream) Sync() error {
 	if s.closed {
 		return errClosed
 	}
-	s.askReport()
-	if err := s.q.sync(); err != nil {
-		s.fail(fmt.Errorf("%s: %w", s.d.Name(), err))
-	} else {
+	if s.broken == nil {
+		s.askReport()
+		s.asked(s.q.sync())
+	}
+	if s.broken == nil {
 		s.takeReport()
+	} else {
+		s.report.drop()
 	}
 	for i, m := range s.bound {
 		if m.flush && s.err == nil {
@@ -172,7 +171,7 @@ func (s *stream) Sync() error {
 	}
 	s.bound = s.bound[:0]
 	err := s.err
-	s.err = nil
+	s.err = s.broken
 	return err
 }
 
@@ -204,6 +203,14 @@ func (s *stream) fail(err error) {
 	}
 }
 
+// asked keeps what the driver has answered to something that it cannot refuse while it works.
+func (s *stream) asked(err error) {
+	if err != nil && s.broken == nil {
+		s.broken = fmt.Errorf("%s: %w", s.d.Name(), err)
+		s.fail(s.broken)
+	}
+}
+
 // room is scratch memory of at least that many bytes, good until the next operation asks for the same one.
 func (s *stream) room(which, bytes int) pointer {
 	if s.sizes[which] >= bytes {
@@ -211,8 +218,7 @@ func (s *stream) room(which, bytes int) pointer {
 	}
 	if old := s.scratch[which]; old != 0 {
 		s.scratch[which], s.sizes[which] = 0, 0
-		if err := errors.Join(s.q.sync(), s.d.gpu.free(old)); err != nil {
-			s.fail(err)
+		if s.asked(errors.Join(s.q.sync(), s.d.gpu.free(old))); s.broken != nil {
 			return 0
 		}
 	}

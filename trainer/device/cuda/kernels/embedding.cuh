@@ -14,29 +14,6 @@ KERNEL(embedding, blockThreads) {
     }
 }
 
-// A block per row of the table.
-struct embedding_backward_args { float *out; const float *dy; const int *tokens; i64 n, t, width, vocab; };
-KERNEL(embedding_backward, blockThreads) {
-    __shared__ int found[blockThreads];
-    for (i64 row = blockIdx.x; row < a.vocab; row += gridDim.x)
-        for (i64 j0 = 0; j0 < a.width; j0 += blockDim.x) {
-            i64 j = j0 + threadIdx.x;
-            float sum = 0;
-            for (i64 p0 = 0; p0 < a.n * a.t; p0 += blockDim.x) {
-                i64 p = p0 + threadIdx.x;
-                bool here = p < a.n * a.t && a.tokens[p] == row;
-                if (!__syncthreads_or(here)) continue;
-                found[threadIdx.x] = here;
-                __syncthreads();
-                if (j < a.width)
-                    for (int i = 0; i < (int)blockDim.x; i++)
-                        if (found[i]) sum += a.dy[(p0 + i) * a.width + j];
-                __syncthreads();
-            }
-            if (j < a.width) a.out[row * a.width + j] = sum;
-        }
-}
-
 struct positions_backward_args { float *out; const float *dy; i64 n, t, width, context; };
 KERNEL(positions_backward, blockThreads) {
     for (i64 i = globalThread(); i < a.context * a.width; i += globalThreads()) {

@@ -8,5 +8,6 @@
 #include "loss.cuh"
 #include "pool.cuh"
 #include "reduce.cuh"
+#include "rows.cuh"
 
 #include "norm.cuh"
