@@ -37,8 +37,8 @@ speed=(
 	"--replicas 1 --rounds 40"
 	"--replicas 3 --rounds 25 --warmup 8"
 	"--replicas 3 --rounds 40 --mode log"
-	"--replicas 1 --rounds 10 --warmup 5 --durability disk"
-	"--replicas 3 --rounds 8 --warmup 4 --durability disk"
+	"--replicas 1 --rounds 10 --warmup 12 --durability disk"
+	"--replicas 3 --rounds 8 --warmup 12 --durability disk"
 )
 for part in $parts; do
 	case "$part" in

@@ -231,7 +231,8 @@ func (p *peerConn) sendState(index uint64) error {
 		return p.writer.send(p.conn, frame{kind: frameMissing}, nil, r.cfg.Patience)
 	}
 	r.sending.Add(1)
-	defer r.sending.Add(-1)
+	// Its receiver still lacks what came meanwhile.
+	defer time.AfterFunc(afterState, func() { r.sending.Add(-1) })
 	if err := p.writer.send(p.conn, frame{kind: frameState}, nil, r.cfg.Patience); err != nil {
 		return err
 	}
@@ -243,6 +244,9 @@ func (p *peerConn) sendState(index uint64) error {
 	}
 	return w.Flush()
 }
+
+// afterState is how long the log keeps more for a replica that has just received a state.
+const afterState = time.Second
 
 // impatient gives every read and write of a long transfer its own deadline.
 type impatient struct {

@@ -380,7 +380,7 @@ func (r *replica) setSenders(to []endpoint) {
 
 // compact cuts the log whenever its payloads pass the limit, down to half of it: what
 // stays lets a follower that lags a little catch up without the whole state. While a
-// state is being sent the log is let grow, or its receiver would find itself too far
+// state is being sent, and a moment longer, the log is let grow and cut by less, or its receiver would find itself too far
 // behind again.
 func (r *replica) compact() {
 	for {
@@ -393,11 +393,15 @@ func (r *replica) compact() {
 		if r.whole.Swap(false) {
 			r.log.Info().AnErr("error", r.group.Raft().Snapshot().Error()).Msg("wrote a snapshot of the state received")
 		}
-		if size <= r.logLimit || (r.sending.Load() > 0 && size <= 2*r.logLimit) {
+		limit, keep := r.logLimit, r.logLimit/2
+		if r.sending.Load() > 0 { // below what delays clients, see waitForRoom
+			limit, keep = 5*r.logLimit/2, 2*r.logLimit
+		}
+		if size <= limit {
 			continue
 		}
 		conf := r.group.Raft().ReloadableConfig()
-		conf.TrailingLogs = max(1, r.entries.Trailing(r.logLimit/2, payloadSize))
+		conf.TrailingLogs = max(1, r.entries.Trailing(keep, payloadSize))
 		err := r.group.Raft().ReloadConfig(conf)
 		if err == nil {
 			err = r.group.Raft().Snapshot().Error()
