@@ -7,14 +7,14 @@
 // drawn from a generator of our own that is a pure function of (seed, tensor, index).
 //
 // Build makes a Spec (what the model is), Spec.NewReplica a Replica (its memory on a device).
-// Replica.Gradient is a pure function of its arguments: the same bits on every device of one
-// Arithmetic, whatever ran before, and it allocates nothing.
+// Replica.Gradients is a pure function of its arguments, and each part's gradient one of the part: the same bits on every
+// device of one Arithmetic, whatever ran before and whatever else is in the batch, and it allocates nothing.
 //
 // A sample is C*H*W numbers, the entries of sparse features, or T tokens, with one label (or a number to be found), or with a
 // label for each token (Spec.Kind, Spec.Targets).
 //
 // A model is a chain of layers, some of which (residual) hold chains of their own. In training batch norm uses
-// the statistics of the samples of the call, those of a logical shard. So there is no state beside the flat
+// the statistics of the samples of a part, those of a logical shard. So there is no state beside the flat
 // vector to replicate, and a unit of work stays a function of weights and samples. Evaluation observes the statistics of
 // some training batches anew for the weights at hand (Observe, Population, Evaluate). Running means, rejected, would have
 // to be summed over the logical shards of each step and sent along with the weights, past the optimizer.
