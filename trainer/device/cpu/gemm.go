@@ -56,7 +56,7 @@ const (
 	wideB   = 512       // of at most so many columns
 	nearB   = 64 << 10  // of B: is read as it lies, all of it staying in the second-level cache,
 	fewRows = 192       // and so is any B that meets no more rows than these
-	farA    = 256 << 10 // of A stored transposed: what lies further apart is brought together
+	farA    = 64 << 10  // of A stored transposed: what lies further apart is brought together, or its lines would fall into few sets of the caches
 )
 
 // multiplyTiles computes a product block by block. For some columns and some of k, B is packed in panels, unless
