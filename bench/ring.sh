@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All-reduces of muster beside those of its peers, in turn, in one run: only ratios taken so mean anything.
 #
-#   bench/ring.sh [--trials 3] [--secs 0.3] [--worlds "2 4"] [--sizes 4,1K,...] [--forms "float32 bf16 exact memory"] [--out FILE]
+#   bench/ring.sh [--trials 3] [--secs 0.3] [--worlds "2 4"] [--sizes 4,1K,...] [--forms "float32 bf16 int8 exact memory"] [--out FILE]
 #
 # The peers' programs are those of $PEERS (default ../shared/peers); what is not there or not installed is left
 # out, and says so. Writes Markdown to FILE (default bench/RESULTS-ring.md) and the rows beside it in $TMPDIR.
@@ -14,7 +14,7 @@ if [ -z "${RING_NAMESPACE:-}" ] && unshare --net true 2>/dev/null; then
 	exec unshare --net bash -c 'ip link set lo up && sysctl -qw net.ipv4.tcp_congestion_control=reno && exec "$0" "$@"' "$PWD/bench/ring.sh" "$@"
 fi
 
-trials=3 secs=0.3 worlds="2 4" sizes=4,1K,16K,64K,256K,1M,4M,16M,64M forms="float32 bf16 exact memory" out=bench/RESULTS-ring.md
+trials=3 secs=0.3 worlds="2 4" sizes=4,1K,16K,64K,256K,1M,4M,16M,64M forms="float32 bf16 int8 exact memory" out=bench/RESULTS-ring.md
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--trials) trials=$2 ;;

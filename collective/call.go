@@ -23,6 +23,9 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 		r.giveUp(context.Cause(ctx))
 	}
 	call, open, err := r.begin(v, op, x, bounds, f)
+	if err == nil && r.world == 1 && x.form != nil {
+		r.sumAlone(x)
+	}
 	if err != nil || r.world == 1 {
 		return err
 	}
@@ -111,6 +114,14 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 		c.elems = r.world
 	}
 	c.small = c.elems <= r.whole.limit/elemSize
+	if x.form != nil {
+		c.unit = r.unit()
+		c.digest ^= x.form.digest()
+		words := c.wholeWords()
+		if c.small = words <= r.whole.limit/elemSize; c.small {
+			c.own = r.whole.frame(c.seq, r.cfg.Rank)[headerSize:][:words*elemSize]
+		}
+	}
 	if v == verbBarrier {
 		c.small = r.whole.limit >= 0
 	}

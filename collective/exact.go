@@ -27,7 +27,7 @@ import (
 //	q/2 = 2^(e-31+c) < m * 2^(c-30),
 //
 // which for 8 shards is m * 2^-27, one eighth of the rounding of a single float32 of size m. Shards contributions
-// together are off by less than Shards * m * 2^(c-30), and Value rounds once more, to float32. The bound is
+// together are off by less than Shards * m * 2^(c-30), and the result is rounded once more, to float32. The bound is
 // relative to the block's largest magnitude, not to each element: elements below q/2 count as zero.
 //
 // What is measured is exact where the data allow it: contributions that are multiples of q add up without any error.
@@ -92,27 +92,87 @@ func exponent(m uint32) int32 {
 	return e
 }
 
-// Add rounds grad to multiples of its blocks' quanta and adds them to sum. exps must cover every contribution that is
-// added (Exponents of each, and their maximum); at most Shards contributions go into one sum. Blocks without a finite
-// exponent are left alone.
-func (e Exact) Add(sum []int32, grad []float32, exps []int32) {
-	sum = sum[:len(grad)]
-	for b := 0; len(grad) > 0; b++ {
-		n := min(e.BlockSize, len(grad))
-		if exps[b] != ZeroBlock && exps[b] != NonFinite {
-			kernels.AddRounded(sum[:n], grad[:n], e.width()-int(exps[b]))
+// ExactSum is the form of a sum of a vector whose blocks' exponents all ranks have agreed on (Exponents, and an AllReduce
+// of them with MaxInt32). On the wire it is int32. A block of zeros gives zeros, a block that is not finite NaNs: a training
+// run that blows up must be seen to, on every rank alike. A sum beyond float32 gives an infinity.
+type ExactSum struct {
+	Exact
+	Exps []int32 // of the vector's blocks, the first of which begins where the vector does
+	// Parts are this rank's contributions, each as long as the vector; there may be none. A single one may be the vector
+	// itself; otherwise they are only read.
+	Parts [][]float32
+}
+
+func (s *ExactSum) reduce() Reduce  { return sumExact }
+func (s *ExactSum) digest() uint32  { return uint32(s.BlockSize)*31 + uint32(s.Shards) }
+func (s *ExactSum) words(n int) int { return n }
+
+func (s *ExactSum) check(n int) error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	if len(s.Exps) != s.Blocks(n) || len(s.Parts) > s.Shards {
+		return fmt.Errorf("%w: %d exponents and %d parts for %d blocks and %d shards", ErrArgument, len(s.Exps), len(s.Parts), s.Blocks(n), s.Shards)
+	}
+	for _, p := range s.Parts {
+		if len(p) != n {
+			return fmt.Errorf("%w: a part of %d elements of a vector of %d", ErrArgument, len(p), n)
 		}
-		sum, grad = sum[n:], grad[n:]
+	}
+	return nil
+}
+
+// block is the exponent at element lo, and how many of n elements from there on are in its block.
+func (s *ExactSum) block(lo, n int) (exp int32, k int) {
+	b := lo / s.BlockSize
+	return s.Exps[b], min(n, (b+1)*s.BlockSize-lo)
+}
+
+func (s *ExactSum) encode(_ *work, dst []int32, _ []float32, lo int) {
+	for len(dst) > 0 {
+		exp, n := s.block(lo, len(dst))
+		if exp == ZeroBlock || exp == NonFinite || len(s.Parts) == 0 {
+			clear(dst[:n])
+		} else {
+			kernels.Round(dst[:n], s.Parts[0][lo:lo+n], s.width()-int(exp))
+			s.addParts(dst[:n], s.Parts[1:], lo, exp)
+		}
+		dst, lo = dst[n:], lo+n
 	}
 }
 
-// Value turns sums into float32, with one rounding. A block of zeros gives zeros, a block that is not finite NaNs: a
-// training run that blows up must be seen to, on every rank alike. A sum beyond float32 gives an infinity.
-func (e Exact) Value(dst []float32, sum []int32, exps []int32) {
-	dst = dst[:len(sum)]
-	for b := 0; len(sum) > 0; b++ {
-		n := min(e.BlockSize, len(sum))
-		switch exps[b] {
+func (s *ExactSum) add(_ *work, dst, src []int32, _ []float32, lo int) {
+	for len(dst) > 0 {
+		exp, n := s.block(lo, len(dst))
+		if exp == ZeroBlock || exp == NonFinite || len(s.Parts) == 0 {
+			copy(dst[:n], src)
+		} else {
+			kernels.AddRounded(dst[:n], src[:n], s.Parts[0][lo:lo+n], s.width()-int(exp))
+			s.addParts(dst[:n], s.Parts[1:], lo, exp)
+		}
+		dst, src, lo = dst[n:], src[n:], lo+n
+	}
+}
+
+func (s *ExactSum) addParts(dst []int32, parts [][]float32, lo int, exp int32) {
+	for _, p := range parts {
+		kernels.AddRounded(dst, dst, p[lo:lo+len(dst)], s.width()-int(exp))
+	}
+}
+
+// Alone makes of the parts what Sum would make of them in a world of one, for a caller that has them in the cache: dst has
+// as many elements as each.
+func (s *ExactSum) Alone(dst []float32) {
+	words := asInt32(Float32s(dst).raw)
+	s.encode(nil, words, nil, 0)
+	s.decode(nil, dst, words, 0)
+}
+
+// decode rounds once, to float32.
+func (s *ExactSum) decode(_ *work, dst []float32, src []int32, lo int) {
+	for len(dst) > 0 {
+		exp, n := s.block(lo, len(dst))
+		switch exp {
 		case ZeroBlock:
 			clear(dst[:n])
 		case NonFinite:
@@ -120,8 +180,15 @@ func (e Exact) Value(dst []float32, sum []int32, exps []int32) {
 				dst[i] = math.Float32frombits(0x7fc00000) // the same NaN everywhere
 			}
 		default:
-			kernels.Unscale(dst[:n], sum[:n], int(exps[b])-e.width())
+			kernels.Unscale(dst[:n], src[:n], int(exp)-s.width())
 		}
-		sum, dst = sum[n:], dst[n:]
+		dst, src, lo = dst[n:], src[n:], lo+n
 	}
+}
+
+func (s *ExactSum) merge(w *work, dst []float32, parts [][]int32, lo int) {
+	for _, p := range parts[1:] {
+		kernels.AddInt32(parts[0], p)
+	}
+	s.decode(w, dst, parts[0], lo)
 }

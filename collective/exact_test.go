@@ -44,10 +44,9 @@ func exactSum(e Exact, grads [][]float32) (sum, exps []int32, value []float32) {
 	for _, g := range grads {
 		e.Exponents(exps, g)
 	}
-	for _, g := range grads {
-		e.Add(sum, g, exps)
-	}
-	e.Value(value, sum, exps)
+	s := &ExactSum{Exact: e, Exps: exps, Parts: grads}
+	s.encode(nil, sum, nil, 0)
+	s.decode(nil, value, sum, 0)
 	return sum, exps, value
 }
 
@@ -80,15 +79,17 @@ func TestExactDoesNotDependOnOrder(t *testing.T) {
 			}
 			for r := range world {
 				parts[r] = make([]int32, n)
-				for s := r; s < e.Shards; s += world {
-					e.Add(parts[r], grads[s], agreed)
+				s := &ExactSum{Exact: e, Exps: agreed}
+				for i := r; i < e.Shards; i += world {
+					s.Parts = append(s.Parts, grads[i])
 				}
+				s.encode(nil, parts[r], nil, 0)
 			}
 			for _, p := range parts {
 				kernels.AddInt32(total, p)
 			}
 			got := make([]float32, n)
-			e.Value(got, total, agreed)
+			(&ExactSum{Exact: e, Exps: agreed}).decode(nil, got, total, 0)
 			if !sameBits(got, want) {
 				t.Fatalf("seed %d, world %d: other bits", seed, world)
 			}
@@ -151,7 +152,7 @@ func TestExactRoundsToNearestEven(t *testing.T) {
 		grad := []float32{1, c.halves * float32(math.Ldexp(1, -31))}
 		sum, exps := make([]int32, 2), newExps(1)
 		e.Exponents(exps, grad)
-		e.Add(sum, grad, exps)
+		(&ExactSum{Exact: e, Exps: exps, Parts: [][]float32{grad}}).encode(nil, sum, nil, 0)
 		if exps[0] != 0 || sum[0] != 1<<30 || sum[1] != c.want {
 			t.Errorf("%v half quanta: exponent %d, sums %v, want %d", c.halves, exps[0], sum, c.want)
 		}
@@ -205,11 +206,12 @@ func TestExactNeverOverflows(t *testing.T) {
 		}
 		sum, exps := make([]int32, 16), newExps(1)
 		e.Exponents(exps, grad)
+		s := &ExactSum{Exact: e, Exps: exps, Parts: [][]float32{grad}}
 		for range shards {
-			e.Add(sum, grad, exps)
+			s.add(nil, sum, sum, nil, 0)
 		}
 		value := make([]float32, 16)
-		e.Value(value, sum, exps)
+		s.decode(nil, value, sum, 0)
 		if want := -1.5 * float32(shards); value[0] != want || value[15] != want {
 			t.Errorf("%d shards: %v, want %v", shards, value[0], want)
 		}

@@ -21,6 +21,7 @@ type inlet struct {
 	open  bool   // the current frame is admitted, its payload has not come to its end
 	dst   []byte // what is left of the payload's place
 	f     Reduce // how it gets there; 0: it is copied
+	elems int    // data: of the vector, in the frame
 	part  int    // bytes in Ring.scratch of an element whose rest has not come yet
 	text  []byte // an abort's payload
 	ended bool   // the peer's last frame has come
@@ -127,7 +128,7 @@ func (r *Ring) absorbAll(l *link, in *inlet) error {
 
 // admit says where the payload of the current frame goes, if the frame may come at all.
 func (r *Ring) admit(l *link, in *inlet) error {
-	in.dst, in.f, in.part = nil, 0, 0
+	in.dst, in.f, in.part, in.elems = nil, 0, 0, 0
 	bulk := in == l.bulk
 	switch k := in.h.kind; {
 	case k == kindData && bulk && l == &r.prev:

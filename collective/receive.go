@@ -134,16 +134,23 @@ func (r *Ring) admitData(in *inlet) error {
 	if seq == r.recvDone {
 		return fmt.Errorf("%w: more data than operation %d has", ErrProtocol, seq)
 	}
-	n := int(h.length) / elemSize
-	if int(h.hop) != at.hop || h.offset != uint64(at.lo) || n > at.end-at.lo || h.phase != c.phase(at.hop) ||
+	left := at.end - at.lo
+	n := c.frameElems(int(h.length), left)
+	if int(h.hop) != at.hop || h.offset != uint64(at.lo) || n < 0 || n > left || h.phase != c.phase(at.hop) ||
 		h.step != c.op.Step || h.bucket != c.op.Bucket {
 		return fmt.Errorf("%w: %v, hop %d, %d bytes at element %d of %v; expected %v, hop %d, up to %d bytes at %d of %v",
 			ErrProtocol, h.phase, h.hop, h.length, h.offset, Op{h.step, h.bucket},
-			c.phase(at.hop), at.hop, (at.end-at.lo)*elemSize, at.lo, c.op)
+			c.phase(at.hop), at.hop, c.wire(left), at.lo, c.op)
 	}
-	in.dst = c.x.bytes(at.lo, at.lo+n)
-	if c.phase(at.hop) == phaseReduce {
+	in.elems = n
+	switch {
+	case c.x.form != nil:
+		in.dst = r.scratch[:h.length]
+	case c.phase(at.hop) == phaseReduce:
 		in.f = c.reduce
+		fallthrough
+	default:
+		in.dst = c.x.bytes(at.lo, at.lo+n)
 	}
 	r.see(&r.prev, seq)
 	return nil
@@ -153,8 +160,11 @@ func (r *Ring) admitData(in *inlet) error {
 // would no longer be so.
 func (r *Ring) settleData(in *inlet) {
 	c, at := &r.call, &r.incoming
-	r.taken.Add(int64(in.h.length))
-	at.next(&c.timetable, int(in.h.length)/elemSize)
+	if c.x.form != nil {
+		r.takeUnit(in.elems)
+	}
+	r.taken.Add(int64(in.elems * elemSize))
+	at.next(&c.timetable, in.elems)
 	r.tallyFrame(r.now(), at)
 	r.hopIn.Store(int64(at.hop))
 	r.stir(true)
@@ -186,7 +196,7 @@ func (r *Ring) awaitSent(in *inlet, wait bool) error {
 		return nil // nothing that was here has been sent
 	}
 	// What has come is, lead later, what goes out, and one round before that lies the same place.
-	need := r.taken.Load() + int64(in.h.length) + int64((at.lead-at.size)*elemSize)
+	need := r.taken.Load() + int64((in.elems+at.lead-at.size)*elemSize)
 	for r.sent.Load() < need {
 		if !wait {
 			return errNotNow

@@ -173,6 +173,7 @@ type Ring struct {
 	hopOut   atomic.Int64  // where outgoing is, for those who watch
 	sendKick chan struct{} // something to do for send
 	sentKick chan struct{} // sent has grown, or will
+	sendWork work
 
 	// Owned by whoever reads from the previous rank.
 	recvSeq  atomic.Uint64
@@ -182,6 +183,7 @@ type Ring struct {
 	moved    atomic.Int64 // when the last of them came, by the ring's clock
 	recvDone uint64       // latest operation that is complete on this side
 	scratch  []byte       // what was just read and is being reduced
+	recvWork work
 
 	seat    seat          // who reads (drive.go)
 	driving bool          // the caller; owned by the holder of both links' roles
@@ -193,6 +195,7 @@ type Ring struct {
 	transport string          // how the neighbours are reached
 
 	whole      wholes        // the short way
+	parts      [][]int32     // of all ranks, while a form merges them
 	answerKick chan struct{} // the previous rank has left
 	tokens     Vector        // what a barrier gathers
 	ownBounds  []int         // of a broadcast
@@ -231,6 +234,8 @@ type call struct {
 	digest uint32 // of the bounds
 	began  int64  // by the ring's clock
 	piece  int    // bytes that are worth a frame
+	unit   int    // elements of a form's unit, at most
+	own    []byte // with a form, on the short way: this rank's contribution
 }
 
 func newRing(cfg Config) *Ring {
@@ -251,6 +256,7 @@ func newRing(cfg Config) *Ring {
 	r.tokens = Int32s(make([]int32, r.world))
 	r.whole = newWholes(cfg.SmallBytes, r.world)
 	r.scratch = make([]byte, min(cfg.ChunkBytes, scratchBytes))
+	r.parts = make([][]int32, r.world)
 	r.holders.Store(2)
 	r.prev.rank = (cfg.Rank + r.world - 1) % r.world
 	r.next.rank = (cfg.Rank + 1) % r.world

@@ -331,9 +331,24 @@ func TestNoAllocation(t *testing.T) {
 	bounds := []int{0, 100, n}
 	ctx, cancel := context.WithCancel(bg)
 	defer cancel()
+	e := Exact{BlockSize: 4096, Shards: 2}
+	var grads [2][]float32
+	var exact [2]ExactSum
+	var int8s [2]*Int8
+	for i := range grads {
+		grads[i], int8s[i] = make([]float32, n), NewInt8(n)
+		exact[i] = ExactSum{Exact: e, Exps: newExps(e.Blocks(n)), Parts: [][]float32{grads[i]}}
+	}
+	forms := func(i int, short []float32) error {
+		exact[i].Exponents(exact[i].Exps, grads[i])
+		return errors.Join(
+			rings[i].Sum(ctx, Op{}, grads[i], BF16{}), rings[i].Sum(ctx, Op{}, grads[i], int8s[i]), rings[i].Sum(ctx, Op{}, short, BF16{}),
+			rings[i].Sum(ctx, Op{}, grads[i], &exact[i]), rings[i].SumScatter(ctx, Op{}, grads[i], bounds, &exact[i]))
+	}
 	step := func(i int) error {
 		v := Int32s(x[i])
 		return errors.Join(
+			forms(i, grads[i][:1000]),
 			rings[i].AllReduce(ctx, Op{}, v, SumInt32), rings[i].ReduceScatter(ctx, Op{}, v, bounds, SumInt32),
 			rings[i].AllGather(ctx, Op{}, v, bounds), rings[i].Barrier(ctx, Op{}),
 			rings[i].AllReduce(ctx, Op{}, Int32s(x[i][:1000]), SumInt32)) // the short way, as the barrier

@@ -65,8 +65,9 @@ func (r *Ring) pump(wait bool) (run bool, err error) {
 			}
 			return false, err
 		}
-		r.sentBytes.Add(uint64(n * elemSize))
 		out := &r.outgoing
+		r.sentBytes.Add(uint64(r.call.wire(n)))
+		r.decodeSent(out.lo, n)
 		out.next(&r.call.timetable, n)
 		r.hopOut.Store(int64(out.hop))
 		r.sent.Add(int64(n * elemSize))
@@ -91,6 +92,12 @@ func (r *Ring) ready(seq uint64) int {
 	n := left
 	if out.hop > c.first { // it must have come
 		n = min(n, out.lead+int(r.taken.Load()-r.sent.Load())/elemSize)
+	}
+	if c.x.form != nil {
+		if n < min(left, c.unit) {
+			return 0
+		}
+		return min(n, c.unit)
 	}
 	if n < left && n < c.piece/elemSize {
 		return 0
@@ -118,7 +125,8 @@ func (r *Ring) sendFrame(n int, wait bool) error {
 		h := r.header(kindData)
 		h.step, h.bucket, h.seq = c.op.Step, c.op.Bucket, c.seq
 		h.phase, h.hop, h.offset = c.phase(out.hop), uint16(out.hop), uint64(out.lo)
-		o.begin(&h, c.x.bytes(out.lo, out.lo+n))
+		r.encodeUnit(out.lo, n)
+		o.begin(&h, c.x.raw[out.lo*elemSize:][:c.wire(n)])
 		r.frame = n
 	}
 	err := o.flush(wait)

@@ -14,7 +14,7 @@ var kernels = vec.Best()
 type Vector struct {
 	raw   []byte
 	float bool
-	half  bool // words of two bf16
+	form  Form // of a sum of float32; nil: what lies in raw travels
 }
 
 // Int32s lets the ring work on x.
@@ -53,8 +53,10 @@ const (
 	MaxInt32
 	// SumFloat32 adds with float32 rounding, in an order that depends on the ring; the result is the same on all ranks.
 	SumFloat32
-	// SumBF16 adds both halves of each word, with bf16 rounding; see BF16.
-	SumBF16
+	// The sums of a Form.
+	sumBF16
+	sumInt8
+	sumExact
 )
 
 func (f Reduce) String() string {
@@ -67,8 +69,12 @@ func (f Reduce) String() string {
 		return "MaxInt32"
 	case SumFloat32:
 		return "SumFloat32"
-	case SumBF16:
+	case sumBF16:
 		return "SumBF16"
+	case sumInt8:
+		return "SumInt8"
+	case sumExact:
+		return "SumExact"
 	}
 	return fmt.Sprintf("Reduce(%d)", uint8(f))
 }
@@ -76,16 +82,12 @@ func (f Reduce) String() string {
 func (f Reduce) check(x Vector) error {
 	switch f {
 	case SumInt32, MaxInt32:
-		if x.float || x.half {
+		if x.float {
 			return fmt.Errorf("%w: %v of a vector of floats", ErrArgument, f)
 		}
 	case SumFloat32:
 		if !x.float {
 			return fmt.Errorf("%w: %v of a vector that is not of float32", ErrArgument, f)
-		}
-	case SumBF16:
-		if !x.half {
-			return fmt.Errorf("%w: %v of a vector that is not of bf16", ErrArgument, f)
 		}
 	default:
 		return fmt.Errorf("%w: unknown %v", ErrArgument, f)
@@ -100,8 +102,6 @@ func (f Reduce) apply(dst, src []byte) {
 		kernels.AddInt32(asInt32(dst), asInt32(src))
 	case MaxInt32:
 		kernels.MaxInt32(asInt32(dst), asInt32(src))
-	case SumBF16:
-		kernels.AddBF16(asInt32(dst), asInt32(src))
 	case SumFloat32:
 		kernels.AddFloat32(asFloat32(dst), asFloat32(src))
 	}

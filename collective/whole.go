@@ -171,6 +171,9 @@ type exchanged struct {
 // exchange runs an operation the short way.
 func (r *Ring) exchange(ctx context.Context) error {
 	r.whole.done = exchanged{}
+	if r.call.x.form != nil {
+		r.encodeWhole()
+	}
 	r.sit(true)
 	defer r.rise()
 	for {
@@ -301,6 +304,9 @@ func (r *Ring) pass(l *link, origin, hops int, begun *bool, wait bool) error {
 func (c *call) part(rank int) []byte {
 	switch c.verb {
 	case verbAllReduce, verbReduceScatter:
+		if c.x.form != nil {
+			return c.own
+		}
 		return c.x.raw
 	case verbAllGather, verbBroadcast:
 		return c.x.bytes(c.bound(rank), c.bound(rank+1))
@@ -311,6 +317,10 @@ func (c *call) part(rank int) []byte {
 // combine makes the result out of all contributions, in the order of the ranks.
 func (r *Ring) combine() {
 	c := &r.call
+	if c.x.form != nil {
+		r.mergeWhole()
+		return
+	}
 	lo, hi := 0, len(c.x.raw)
 	switch c.verb {
 	case verbBarrier:

@@ -26,7 +26,7 @@ type Alone struct {
 	shards []id.LogicalShard
 }
 
-// NewAlone makes a trainer for the job's batch, optimizer and sync.sum; everything else comes as arguments. The
+// NewAlone makes a trainer for the job's batch, optimizer, sync.sum and sync.wire; everything else comes as arguments. The
 // weights are those that the job's seed gives.
 func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, train data.Dataset) (*Alone, error) {
 	job.Samples = train.Len()
@@ -39,7 +39,8 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	if err != nil {
 		return nil, err
 	}
-	w.samples = math.MaxInt // no pass ever ends, after which it would evaluate
+	w.samples = math.MaxInt    // no pass ever ends, after which it would evaluate
+	job.Sync.Mode = ModeServer // one bucket
 	a := &Alone{work: w, sums: newExchange(job, spec), optim: opt, state: newState(spec.Params(), opt.Slots(), ModeRing)}
 	a.sums.alone = true
 	for l := range job.Batch.LogicalShards {
@@ -62,8 +63,7 @@ func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 		return 0, err
 	}
 	all := id.Block(a.sums.layout.Blocks())
-	whole := bucket{0, all}
-	header := a.sums.prepare(whole, a.work.units, a.shards, false)
+	header := a.sums.prepare(a.sums.buckets[0], a.work.units, a.shards, false)
 	if err := a.ring.AllReduce(ctx, collective.Op{Step: at}, collective.Int32s(header), collective.MaxInt32); err != nil {
 		return 0, err
 	}
@@ -71,13 +71,14 @@ func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := a.ring.AllReduce(ctx, collective.Op{Step: at}, a.sums.gather(whole, a.work.units, a.shards), a.sums.op()); err != nil {
+	grad, form := a.sums.own(0, a.work.units, a.shards)
+	if err := a.sums.allReduce(ctx, a.ring, collective.Op{Step: at}, grad, form); err != nil {
 		return 0, err
 	}
-	grad := a.sums.value(0, all)
 	a.sums.measure(0, all)
 	a.sums.shorten(0, all)
 	a.sums.update(a.optim, at, a.state, grad)
+	a.sums.settle()
 	a.state.step++
 	return train.Loss * float64(a.work.scale), nil
 }

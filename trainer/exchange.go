@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"runtime"
@@ -29,9 +30,10 @@ type exchange struct {
 	shards int
 	sums   collective.Exact
 	header []int32            // the results of the logical shards, then block exponents
-	sum    []int32            // (params), sum exact
+	parts  [][]float32        // this trainer's own gradients of a bucket, sum exact
 	grad   []float32          // (params), the sum of gradients
-	half   []*collective.BF16 // of each bucket, with sync.wire bf16
+	int8s  []*collective.Int8 // of each bucket, with sync.wire int8
+	bf16   bool
 	clip   clipping
 
 	buckets []bucket // of the gradient, in the order in which they are summed
@@ -56,12 +58,11 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 	x := &exchange{
 		spec: spec, layout: layout, exact: job.Sync.Sum == SumExact, shards: job.Batch.LogicalShards,
 		sums: collective.Exact{BlockSize: layout.BlockSize, Shards: job.Batch.LogicalShards},
-		grad: huge.Float32s(layout.Params),
+		grad: huge.Float32s(layout.Params), bf16: job.Sync.Wire == WireBF16 && job.Sync.Mode == ModeRing,
 	}
 	blocks := 0
 	if x.exact {
 		blocks = layout.Blocks()
-		x.sum = huge.Int32s(layout.Params)
 	}
 	x.header = make([]int32, blocks+resultWords*x.shards)
 	if job.Sync.Mode != ModeLocal { // there each logical shard clips its own
@@ -72,10 +73,10 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 		size = layout.Blocks()
 	}
 	x.buckets = buckets(layout.Blocks(), size)
-	if job.Sync.Wire == WireBF16 && job.Sync.Mode == ModeRing {
+	if job.Sync.Wire == WireInt8 {
 		for _, b := range x.buckets {
 			lo, hi := x.span(b.first, b.last)
-			x.half = append(x.half, collective.NewBF16(hi-lo))
+			x.int8s = append(x.int8s, collective.NewInt8(hi-lo))
 		}
 	}
 	return x
@@ -130,8 +131,12 @@ func (x *exchange) find(b id.Block, units []unit, mine []id.LogicalShard) {
 		x.sums.Exponents(x.exponents()[b:b+1], units[l].grad[lo:hi])
 	}
 	if x.alone {
-		x.add(b, units, mine)
-		x.convert(b, b+1)
+		parts := make([][]float32, 0, len(mine))
+		for _, l := range mine {
+			parts = append(parts, units[l].grad[lo:hi])
+		}
+		form := collective.ExactSum{Exact: x.sums, Exps: x.exponents()[b : b+1], Parts: parts}
+		form.Alone(x.grad[lo:hi])
 	}
 }
 
@@ -172,62 +177,75 @@ func (x *exchange) tensor(b id.Block) string {
 	return name
 }
 
-// gather adds this trainer's own gradients of a bucket, ready for the ring, unless that is done.
-func (x *exchange) gather(b bucket, units []unit, mine []id.LogicalShard) collective.Vector {
-	if !x.exact || !x.alone {
-		x.spread(b.first, b.last, func(first, last id.Block) {
-			for b := first; b < last; b++ { // block by block: the sum stays in the cache
-				x.add(b, units, mine)
-			}
-		})
-	}
+// own makes ready what this trainer has to add to bucket i: where its sum will be, and the form in which it travels; nil:
+// as float32. Exact sums take the gradients of the units as they are, others their sum.
+func (x *exchange) own(i int, units []unit, mine []id.LogicalShard) ([]float32, collective.Form) {
+	b := x.buckets[i]
 	lo, hi := x.span(b.first, b.last)
 	if x.exact {
-		return collective.Int32s(x.sum[lo:hi])
-	}
-	return collective.Float32s(x.grad[lo:hi])
-}
-
-// add adds this trainer's own gradients of a block.
-func (x *exchange) add(b id.Block, units []unit, mine []id.LogicalShard) {
-	lo, hi := x.span(b, b+1)
-	if x.exact {
-		clear(x.sum[lo:hi])
+		x.parts = x.parts[:0]
 		for _, l := range mine {
-			x.sums.Add(x.sum[lo:hi], units[l].grad[lo:hi], x.exponents()[b:b+1])
+			x.parts = append(x.parts, units[l].grad[lo:hi])
 		}
-		return
+		return x.grad[lo:hi], &collective.ExactSum{Exact: x.sums, Exps: x.exponents()[b.first:b.last], Parts: x.parts}
 	}
-	if len(mine) == 0 {
-		clear(x.grad[lo:hi])
-		return
+	x.gather(b, units, mine)
+	switch {
+	case x.bf16:
+		return x.grad[lo:hi], collective.BF16{}
+	case x.int8s != nil:
+		return x.grad[lo:hi], x.int8s[i]
 	}
-	copy(x.grad[lo:hi], units[mine[0]].grad[lo:hi])
-	for _, l := range mine[1:] {
-		vec.Best().AddFloat32(x.grad[lo:hi], units[l].grad[lo:hi])
+	return x.grad[lo:hi], nil
+}
+
+// gather adds some units' gradients of a bucket, in float32.
+func (x *exchange) gather(b bucket, units []unit, of []id.LogicalShard) {
+	x.spread(b.first, b.last, func(first, last id.Block) {
+		for b := first; b < last; b++ { // block by block: the sum stays in the cache
+			lo, hi := x.span(b, b+1)
+			clear(x.grad[lo:hi])
+			for _, l := range of {
+				vec.Best().AddFloat32(x.grad[lo:hi], units[l].grad[lo:hi])
+			}
+		}
+	})
+}
+
+// allReduce sums a bucket over the ring; of exact sums its header is agreed.
+func (x *exchange) allReduce(ctx context.Context, ring *collective.Ring, op collective.Op, sum []float32, form collective.Form) error {
+	if x.exact && x.alone {
+		return nil // find has made it
+	}
+	if form != nil {
+		return ring.Sum(ctx, op, sum, form)
+	}
+	return ring.AllReduce(ctx, op, collective.Float32s(sum), collective.SumFloat32)
+}
+
+// scatter sums over the ring so that each rank has its share.
+func (x *exchange) scatter(ctx context.Context, ring *collective.Ring, op collective.Op, bounds []int, sum []float32, form collective.Form) error {
+	if x.exact && x.alone {
+		return nil
+	}
+	if form != nil {
+		return ring.SumScatter(ctx, op, sum, bounds, form)
+	}
+	return ring.ReduceScatter(ctx, op, collective.Float32s(sum), bounds, collective.SumFloat32)
+}
+
+// settle makes what int8 has rounded away part of the next step, when this one is complete.
+func (x *exchange) settle() {
+	for _, b := range x.int8s {
+		b.Commit()
 	}
 }
 
-func (x *exchange) op() collective.Reduce {
-	if x.exact {
-		return collective.SumInt32
+// forget drops what is still to be sent of earlier gradients, when the state they led to is given up.
+func (x *exchange) forget() {
+	for _, b := range x.int8s {
+		b.Reset()
 	}
-	return collective.SumFloat32
-}
-
-// value makes the summed gradient of the blocks [first, last) a float32 vector.
-func (x *exchange) value(first, last id.Block) []float32 {
-	if x.exact && !x.alone {
-		x.spread(first, last, x.convert)
-	}
-	lo, hi := x.span(first, last)
-	return x.grad[lo:hi]
-}
-
-// convert makes float32 of the integers of the blocks [first, last).
-func (x *exchange) convert(first, last id.Block) {
-	lo, hi := x.span(first, last)
-	x.sums.Value(x.grad[lo:hi], x.sum[lo:hi], x.exponents()[first:last])
 }
 
 // span is the range of parameters in the blocks [first, last).

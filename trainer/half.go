@@ -1,8 +1,6 @@
 package trainer
 
 import (
-	"sync"
-
 	"github.com/musterml/muster/collective/vec"
 	"github.com/musterml/muster/ps"
 )
@@ -13,26 +11,12 @@ func (j Job) Half() ps.Half {
 	if j.Sync.Wire != WireBF16 || j.Sync.Mode == ModeRing {
 		return nil
 	}
-	return &bf16{kernels: vec.Best()}
+	return &bf16{vec.Best()}
 }
 
 // bf16 rounds each value to the nearest bf16. Nothing is remembered of what rounding took: what a trainer would remember
 // would be lost with it.
-type bf16 struct {
-	kernels *vec.Set
-	rooms   sync.Pool // of *room
-}
+type bf16 struct{ kernels *vec.Set }
 
-// room is what the kernel adds to the values, which is nothing, and where it writes what rounding took, which nobody reads.
-type room struct{ zeros, took []float32 }
-
-func (h *bf16) Encode(words []int32, values []float32) {
-	r, _ := h.rooms.Get().(*room)
-	if r == nil || len(r.zeros) < len(values) {
-		r = &room{make([]float32, len(values)), make([]float32, len(values))}
-	}
-	h.kernels.EncodeBF16(words, values, r.zeros[:len(values)], r.took[:len(values)])
-	h.rooms.Put(r)
-}
-
+func (h *bf16) Encode(words []int32, values []float32) { h.kernels.EncodeBF16(words, values) }
 func (h *bf16) Decode(values []float32, words []int32) { h.kernels.DecodeBF16(values, words) }

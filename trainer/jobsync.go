@@ -21,7 +21,8 @@ const (
 	SumFast  = "fast"  // float32 sums: the same bits only on the same trainers
 
 	WireFloat32 = "float32" // what travels (Sync.Wire) with fast sums: the gradients as they are
-	WireBF16    = "bf16"    // half the bytes, rounded
+	WireBF16    = "bf16"    // half the bytes, rounded to nearest
+	WireInt8    = "int8"    // a quarter of the bytes, rounded, with error feedback
 )
 
 // Sync says how trainers work together.
@@ -93,9 +94,10 @@ func (s Sync) validate() (faults []error) {
 	}
 	oneOf("mode", s.Mode, ModeRing, ModeServer, ModeSSP, ModeAsync, ModeLocal)
 	oneOf("sum", s.Sum, SumExact, SumFast)
-	oneOf("wire", s.Wire, WireFloat32, WireBF16)
-	if s.Wire == WireBF16 {
-		fault(s.Sum != SumExact, "wire is bf16, which rounds, but sync.sum is exact: set sync.sum to fast, or sync.wire to float32")
+	oneOf("wire", s.Wire, WireFloat32, WireBF16, WireInt8)
+	fault(s.Wire != WireInt8 || s.Mode == ModeRing, "wire is int8, but sync.mode is %s: set sync.mode to ring, or sync.wire to bf16 or float32", s.Mode)
+	if s.Wire == WireBF16 || s.Wire == WireInt8 {
+		fault(s.Sum != SumExact, "wire is %s, which rounds, but sync.sum is exact: set sync.sum to fast, or sync.wire to float32", s.Wire)
 	}
 	fault(s.Sum != SumExact || !s.arrives(), "sum is exact, but in sync.mode %s gradients are applied in the order in which they arrive: set sync.sum to fast", s.Mode)
 	fault(s.CommitEvery >= 1, "commit_every is %d: set it to 1 step or more", s.CommitEvery)

@@ -15,7 +15,7 @@ import (
 // completes it. A bucket is ready when every unit of this trainer has gone back over it, so all but the last wave of
 // units (as many as there are cores) are whole by then, and it is the backward passes of that last wave that hide the
 // network. One goroutine sums bucket after bucket, each by itself: its blocks' exponents, their agreement over the ring,
-// the integers, their sum over the ring, and values. All that hangs on single blocks, so buckets change no bit of an exact
+// and the sum over the ring, which makes integers of the units' gradients piece by piece as they are sent. All that hangs on single blocks, so buckets change no bit of an exact
 // sum, and every trainer has the same buckets, as they depend on the model alone.
 //
 // The last bucket, the beginning of the vector, is summed after computing, when also the units' results are known and
@@ -86,13 +86,12 @@ func (o *overlap) end(computed error) error {
 
 // sum adds a bucket over all trainers.
 func (s *shift) sum(ctx context.Context, at id.Step, i int) error {
-	x, b := s.sums, s.sums.buckets[i]
-	if x.exact {
+	if s.sums.exact {
 		if err := s.agree(ctx, at, i, false); err != nil {
 			return err
 		}
 	}
-	return s.allReduce(ctx, at, b, i)
+	return s.allReduce(ctx, at, i)
 }
 
 // agree exchanges the header of a bucket.
@@ -106,25 +105,13 @@ func (s *shift) agree(ctx context.Context, at id.Step, i int, last bool) error {
 }
 
 // allReduce sums a bucket whose header is agreed.
-func (s *shift) allReduce(ctx context.Context, at id.Step, b bucket, i int) error {
+func (s *shift) allReduce(ctx context.Context, at id.Step, i int) error {
 	mark := s.recordSum("add up", at, i)
-	v := s.sums.gather(b, s.work.units, s.shards)
+	sum, form := s.sums.own(i, s.work.units, s.shards)
 	s.cfg.Flight.End(mark, flight.Outcome{})
 	end := s.awaitRing("the all-reduce", at)
-	op := collective.Op{Step: at, Bucket: uint32(i)}
-	var err error
-	if s.sums.half != nil {
-		// A step that is made again has sent its rest already: what rounding took the first time is lost then.
-		lo, hi := s.sums.span(b.first, b.last)
-		err = s.sums.half[i].AllReduce(ctx, s.ring, op, s.sums.grad[lo:hi])
-	} else {
-		err = s.ring.AllReduce(ctx, op, v, s.sums.op())
-	}
-	end()
-	if err == nil {
-		s.sums.value(b.first, b.last)
-	}
-	return err
+	defer end()
+	return s.sums.allReduce(ctx, s.ring, collective.Op{Step: at, Bucket: uint32(i)}, sum, form)
 }
 
 func (s *shift) recordSum(what string, at id.Step, i int) flight.Mark {

@@ -73,7 +73,7 @@ func (s ringSync) commit(ctx context.Context, at id.Step) error {
 
 func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
 	i := len(s.sums.buckets) - 1 // the others were summed while computing
-	if err := s.allReduce(ctx, at, s.sums.buckets[i], i); err != nil {
+	if err := s.allReduce(ctx, at, i); err != nil {
 		return err
 	}
 	defer s.cfg.Flight.End(s.record(flight.Step, "update", at), flight.Outcome{})
@@ -82,6 +82,7 @@ func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) err
 	s.sums.shorten(0, all)
 	return s.advance(s.view.Number, func() {
 		s.sums.update(s.optim, at, s.state, s.sums.grad)
+		s.sums.settle()
 		s.stepped(m)
 	})
 }
@@ -105,14 +106,16 @@ func (s serverSync) commit(ctx context.Context, at id.Step) error {
 }
 
 func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
+	sum, form := s.sums.own(0, s.work.units, s.shards)
 	end := s.awaitRing("the reduce-scatter", at)
 	op := collective.Op{Step: at}
-	err := s.ring.ReduceScatter(ctx, op, s.sums.gather(s.sums.buckets[0], s.work.units, s.shards), s.bounds, s.sums.op())
+	err := s.sums.scatter(ctx, s.ring, op, s.bounds, sum, form)
 	end()
 	if err != nil {
 		return err
 	}
-	grad := s.sums.value(s.first, s.last)
+	lo, hi := s.sums.span(s.first, s.last)
+	grad := sum[lo:hi]
 	s.sums.measure(s.first, s.last)
 	if s.sums.clip.limit > 0 {
 		end := s.awaitRing("the exchange of the gradient's norm", at)

@@ -47,6 +47,7 @@ func (s *shift) obtain(ctx context.Context) error {
 	}
 	s.cfg.Log.Info().Stringer("step", from).Str("from", source).Dur("took", time.Since(begin)).Msg("has the state")
 	s.work.forget()
+	s.sums.forget()
 	return s.advance(s.view.Number, func() { s.state.step, s.holds = from, true })
 }
 

@@ -35,6 +35,7 @@ type program struct{ prog, variant, transport, title string }
 var programs = []program{
 	{"muster", "float32", "tcp", "**muster**"},
 	{"muster", "bf16", "tcp", "**muster bf16**"},
+	{"muster", "int8", "tcp", "**muster int8**"},
 	{"muster", "exact", "tcp", "**muster exact**"},
 	{"ceiling", "stream", "", "ceiling"},
 	{"gloo", "default", "", "Gloo"},
@@ -117,8 +118,8 @@ the trials. Absolute figures vary from hour to hour by a factor of 1.5; only rat
   made to use TCP.
 - ceiling: what loopback TCP carries for an all-reduce of that size with nothing reduced (its stream row).
 - Open MPI spins while it waits; "yield" is with mpi_yield_when_idle. Gloo is PyTorch's.
-- bf16: from float32 to float32, with error feedback.
-- exact: all of sum: exact, from float32 to float32: exponents, their all-reduce, integers, their all-reduce, values.
+- bf16, int8: from float32 to float32; int8 with error feedback.
+- exact: all of sum: exact, from float32 to float32, in buckets of 4 MiB as in a run: exponents, their all-reduce, the sum.
 - With more ranks than cores every figure is a CPU figure.
 `, time.Now().UTC().Format("2006-01-02 15:04 UTC"), t.trials, table.Machine(), table.FirstLine("/proc/sys/net/ipv4/tcp_congestion_control"), runtime.Version())
 	for _, m := range missing {

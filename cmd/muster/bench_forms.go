@@ -22,23 +22,26 @@ type benchSum interface {
 func benchForm(name string) func(ring *collective.Ring, n int) benchSum {
 	switch name {
 	case "float32":
-		return func(ring *collective.Ring, n int) benchSum { return &plainSum{ring: ring, x: huge.Float32s(n)} }
+		return func(ring *collective.Ring, n int) benchSum { return &plainSum{ring, huge.Float32s(n)} }
 	case "bf16":
 		return func(ring *collective.Ring, n int) benchSum {
-			return &halfSum{collective.NewBF16(n), ring, huge.Float32s(n)}
+			return &formSum{plainSum{ring, huge.Float32s(n)}, collective.BF16{}, func() {}}
+		}
+	case "int8":
+		return func(ring *collective.Ring, n int) benchSum {
+			form := collective.NewInt8(n)
+			return &formSum{plainSum{ring, huge.Float32s(n)}, form, form.Commit}
 		}
 	case "exact":
 		return func(ring *collective.Ring, n int) benchSum {
-			s := &exactSum{ring: ring, x: huge.Float32s(n), sum: huge.Int32s(n)}
-			s.Exact = collective.Exact{BlockSize: 16384, Shards: 8} // as in a run
-			s.exps = make([]int32, s.Blocks(n))
-			return s
+			e := collective.Exact{BlockSize: 16384, Shards: 8} // as in a run
+			return &exactSum{plainSum{ring, huge.Float32s(n)}, e, make([]int32, e.Blocks(n)), make([][]float32, 1)}
 		}
 	}
 	return nil
 }
 
-func benchForms() []string { return []string{"float32", "bf16", "exact"} }
+func benchForms() []string { return []string{"float32", "bf16", "int8", "exact"} }
 
 // plainSum is the sum of mode sum: fast.
 type plainSum struct {
@@ -54,52 +57,46 @@ func (s *plainSum) reduce(ctx context.Context) error {
 
 func (s *plainSum) check(want float32) error { return checkAll(s.x, want) }
 
-// halfSum sends bf16, with error feedback: from float32 to float32.
-type halfSum struct {
-	*collective.BF16
-	ring *collective.Ring
-	x    []float32
+// formSum is a sum in a form of less bytes: from float32 to float32.
+type formSum struct {
+	plainSum
+	form   collective.Form
+	commit func() // ends the step
 }
 
-func (s *halfSum) fill(v float32) { fillWith(s.x, v) }
-
-func (s *halfSum) reduce(ctx context.Context) error {
-	return s.AllReduce(ctx, s.ring, collective.Op{}, s.x)
+func (s *formSum) reduce(ctx context.Context) error {
+	defer s.commit()
+	return s.ring.Sum(ctx, collective.Op{}, s.x, s.form)
 }
 
-func (s *halfSum) check(want float32) error { return checkAll(s.x, want) }
-
-// exactSum is all that sum: exact does: exponents, their maximum, integers, their sum, and float32 again.
+// exactSum is all that sum: exact does, in buckets of a run's size: exponents, their maximum, integers, their sum, and float32
+// again.
 type exactSum struct {
-	collective.Exact
-	ring *collective.Ring
-	x    []float32
-	sum  []int32
-	exps []int32
+	plainSum
+	exact collective.Exact
+	exps  []int32
+	parts [][]float32
 }
 
-func (s *exactSum) fill(v float32) {
-	fillWith(s.x, v)
-	clear(s.sum)
-	for i := range s.exps {
-		s.exps[i] = collective.ZeroBlock
-	}
-}
+const benchBucket = 1 << 20 // elements, as in a run
 
 func (s *exactSum) reduce(ctx context.Context) error {
-	s.Exponents(s.exps, s.x)
-	if err := s.ring.AllReduce(ctx, collective.Op{}, collective.Int32s(s.exps), collective.MaxInt32); err != nil {
-		return err
+	for lo := 0; lo < len(s.x); lo += benchBucket {
+		s.parts[0] = s.x[lo:min(lo+benchBucket, len(s.x))]
+		form := collective.ExactSum{Exact: s.exact, Exps: s.exps[lo/s.exact.BlockSize:][:s.exact.Blocks(len(s.parts[0]))], Parts: s.parts}
+		for i := range form.Exps {
+			form.Exps[i] = collective.ZeroBlock
+		}
+		form.Exponents(form.Exps, s.parts[0])
+		if err := s.ring.AllReduce(ctx, collective.Op{}, collective.Int32s(form.Exps), collective.MaxInt32); err != nil {
+			return err
+		}
+		if err := s.ring.Sum(ctx, collective.Op{}, s.parts[0], &form); err != nil {
+			return err
+		}
 	}
-	s.Add(s.sum, s.x, s.exps)
-	if err := s.ring.AllReduce(ctx, collective.Op{}, collective.Int32s(s.sum), collective.SumInt32); err != nil {
-		return err
-	}
-	s.Value(s.x, s.sum, s.exps)
 	return nil
 }
-
-func (s *exactSum) check(want float32) error { return checkAll(s.x, want) }
 
 func fillWith(x []float32, v float32) {
 	for i := range x {

@@ -88,22 +88,33 @@ func round(x float32, scale float64) int32 {
 	return int32(math.Float64bits(float64(float64(x)*scale) + roundMagic))
 }
 
-func addRounded(sum []int32, x []float32, scale float64) {
-	sum = sum[:len(x)]
-	for len(x) >= 8 {
-		s, g := (*[8]int32)(sum), (*[8]float32)(x)
-		s[0] += round(g[0], scale)
-		s[1] += round(g[1], scale)
-		s[2] += round(g[2], scale)
-		s[3] += round(g[3], scale)
-		s[4] += round(g[4], scale)
-		s[5] += round(g[5], scale)
-		s[6] += round(g[6], scale)
-		s[7] += round(g[7], scale)
-		sum, x = sum[8:], x[8:]
+func rounded(dst []int32, x []float32, scale float64) {
+	dst = dst[:len(x)]
+	for len(x) >= 4 {
+		d, g := (*[4]int32)(dst), (*[4]float32)(x)
+		d[0] = round(g[0], scale)
+		d[1] = round(g[1], scale)
+		d[2] = round(g[2], scale)
+		d[3] = round(g[3], scale)
+		dst, x = dst[4:], x[4:]
 	}
 	for i, g := range x {
-		sum[i] += round(g, scale)
+		dst[i] = round(g, scale)
+	}
+}
+
+func addRounded(dst, src []int32, x []float32, scale float64) {
+	dst, src = dst[:len(x)], src[:len(x)]
+	for len(x) >= 4 {
+		d, s, g := (*[4]int32)(dst), (*[4]int32)(src), (*[4]float32)(x)
+		d[0] = s[0] + round(g[0], scale)
+		d[1] = s[1] + round(g[1], scale)
+		d[2] = s[2] + round(g[2], scale)
+		d[3] = s[3] + round(g[3], scale)
+		dst, src, x = dst[4:], src[4:], x[4:]
+	}
+	for i, g := range x {
+		dst[i] = src[i] + round(g, scale)
 	}
 }
 

@@ -15,12 +15,17 @@ type Set struct {
 
 	addInt32, maxInt32 func(dst, src *int32, n int)
 	addFloat32         func(dst, src *float32, n int)
-	largest            func(x *float32, n int, out *[16]uint32)
-	addRounded         func(sum *int32, x *float32, n int, scale1, scale2 float32)
+	largest            func(x *float32, n int) uint32
+	round              func(dst *int32, x *float32, n int, scale1, scale2 float32)
+	addRounded         func(dst, src *int32, x *float32, n int, scale1, scale2 float32)
 	unscale            func(dst *float32, sum *int32, n int, quantum float32)
-	addBF16            func(dst, src *int32, n int)
-	encodeBF16         func(dst *int32, lo, hi, restLo, restHi, nextLo, nextHi *float32, n int)
+	encodeBF16         func(dst *int32, lo, hi *float32, n int)
+	addBF16            func(dst, src *int32, lo, hi *float32, n int)
 	decodeBF16         func(lo, hi *float32, src *int32, n int)
+	sumBF16            func(lo, hi *float32, src *int32, n int)
+	addInt8            func(dst *float32, src *int32, quarter, n int, scale float32)
+	decodeInt8         func(dst *float32, src *int32, quarter, n int, scale float32)
+	encodeInt8         func(dst *int32, x, rest *float32, quarter, n int, inverse, scale float32)
 }
 
 var sets = available() // the best first
@@ -77,30 +82,39 @@ func (s *Set) AddFloat32(dst, src []float32) {
 func (s *Set) Largest(x []float32) uint32 {
 	m := uint32(0)
 	if n := s.whole(len(x)); n > 0 {
-		var out [16]uint32
-		s.largest(&x[0], n, &out)
-		m, x = slices.Max(out[:]), x[n:]
+		m, x = s.largest(&x[0], n), x[n:]
 	}
 	return max(m, largest(x))
 }
 
-// AddRounded adds x * 2^k, rounded to nearest even, to sum. k is between -126 and 254, the products are at most 2^30
-// in magnitude, x is finite.
+// Round writes x * 2^k, rounded to nearest even, to dst, which may be the same memory. k is between -126 and 254, the
+// products are at most 2^30 in magnitude, x is finite.
 //
 // The assembly multiplies in float32, in two steps. That is exact where it matters: going up, a product with a power
 // of two is exact short of an overflow, which the limit on the products excludes; going down (k < 0) it is exact unless
 // it is subnormal, and then it, as the exact one, rounds to zero.
-func (s *Set) AddRounded(sum []int32, x []float32, k int) {
-	sum = sum[:len(x)]
+func (s *Set) Round(dst []int32, x []float32, k int) {
+	dst = dst[:len(x)]
 	if n := s.whole(len(x)); n > 0 {
 		first := min(k, 127)
-		s.addRounded(&sum[0], &x[0], n, power(first), power(k-first))
-		sum, x = sum[n:], x[n:]
+		s.round(&dst[0], &x[0], n, power(first), power(k-first))
+		dst, x = dst[n:], x[n:]
 	}
-	addRounded(sum, x, math.Ldexp(1, k))
+	rounded(dst, x, math.Ldexp(1, k))
 }
 
-// Unscale writes sum * 2^k, rounded once, to dst. k is between -1022 and 1022.
+// AddRounded writes src + what Round makes of x to dst, which may be the memory of either.
+func (s *Set) AddRounded(dst, src []int32, x []float32, k int) {
+	dst, src = dst[:len(x)], src[:len(x)]
+	if n := s.whole(len(x)); n > 0 {
+		first := min(k, 127)
+		s.addRounded(&dst[0], &src[0], &x[0], n, power(first), power(k-first))
+		dst, src, x = dst[n:], src[n:], x[n:]
+	}
+	addRounded(dst, src, x, math.Ldexp(1, k))
+}
+
+// Unscale writes sum * 2^k, rounded once, to dst, which may be the same memory. k is between -1022 and 1022.
 //
 // The assembly rounds the integer to float32 and then multiplies; the product is exact as long as it is not subnormal,
 // so blocks of tiny numbers go the slow way.

@@ -133,12 +133,11 @@ addFloat32AVX512_narrow_done:
 	VZEROUPPER
 	RET
 
-// func largestAVX512(x *float32, n int, out *[16]uint32)
-// Requires: AVX, AVX512F
-TEXT ·largestAVX512(SB), NOSPLIT, $0-24
+// func largestAVX512(x *float32, n int) uint32
+// Requires: AVX, AVX2, AVX512F
+TEXT ·largestAVX512(SB), NOSPLIT, $0-20
 	MOVQ       x+0(FP), AX
 	MOVQ       n+8(FP), CX
-	MOVQ       out+16(FP), DX
 	VPXORD     Z0, Z0, Z0
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSRLD     $0x01, Z0, Z0
@@ -173,62 +172,124 @@ largestAVX512_narrow:
 	JMP     largestAVX512_narrow
 
 largestAVX512_narrow_done:
-	VPMAXUD   Z2, Z1, Z1
-	VPMAXUD   Z4, Z3, Z3
-	VPMAXUD   Z3, Z1, Z1
-	VMOVDQU32 Z1, (DX)
+	VPMAXUD       Z2, Z1, Z1
+	VPMAXUD       Z4, Z3, Z3
+	VPMAXUD       Z3, Z1, Z1
+	VEXTRACTI64X4 $0x01, Z1, Y0
+	VPMAXUD       Y0, Y1, Y1
+	VEXTRACTI128  $0x01, Y1, X0
+	VPMAXUD       X0, X1, X1
+	VPSHUFD       $0x4e, X1, X0
+	VPMAXUD       X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VPMAXUD       X0, X1, X1
+	VMOVD         X1, AX
+	MOVL          AX, ret+16(FP)
 	VZEROUPPER
 	RET
 
-// func addRoundedAVX512(sum *int32, x *float32, n int, scale1 float32, scale2 float32)
+// func roundAVX512(dst *int32, x *float32, n int, scale1 float32, scale2 float32)
 // Requires: AVX, AVX512F
-TEXT ·addRoundedAVX512(SB), NOSPLIT, $0-32
-	MOVQ         sum+0(FP), AX
+TEXT ·roundAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         n+16(FP), DX
 	VBROADCASTSS scale1+24(FP), Z0
 	VBROADCASTSS scale2+28(FP), Z1
 
-addRoundedAVX512_wide:
+roundAVX512_wide:
 	CMPQ      DX, $0x40
-	JL        addRoundedAVX512_wide_done
+	JL        roundAVX512_wide_done
 	VMULPS    (CX), Z0, Z2
 	VMULPS    Z1, Z2, Z2
 	VCVTPS2DQ Z2, Z2
-	VPADDD    (AX), Z2, Z2
 	VMOVDQU32 Z2, (AX)
 	VMULPS    64(CX), Z0, Z2
 	VMULPS    Z1, Z2, Z2
 	VCVTPS2DQ Z2, Z2
-	VPADDD    64(AX), Z2, Z2
 	VMOVDQU32 Z2, 64(AX)
 	VMULPS    128(CX), Z0, Z2
 	VMULPS    Z1, Z2, Z2
 	VCVTPS2DQ Z2, Z2
-	VPADDD    128(AX), Z2, Z2
 	VMOVDQU32 Z2, 128(AX)
 	VMULPS    192(CX), Z0, Z2
 	VMULPS    Z1, Z2, Z2
 	VCVTPS2DQ Z2, Z2
-	VPADDD    192(AX), Z2, Z2
 	VMOVDQU32 Z2, 192(AX)
 	ADDQ      $0x00000100, AX
 	ADDQ      $0x00000100, CX
 	SUBQ      $0x40, DX
-	JMP       addRoundedAVX512_wide
+	JMP       roundAVX512_wide
 
-addRoundedAVX512_wide_done:
-addRoundedAVX512_narrow:
+roundAVX512_wide_done:
+roundAVX512_narrow:
 	CMPQ      DX, $0x10
-	JL        addRoundedAVX512_narrow_done
+	JL        roundAVX512_narrow_done
 	VMULPS    (CX), Z0, Z2
 	VMULPS    Z1, Z2, Z2
 	VCVTPS2DQ Z2, Z2
-	VPADDD    (AX), Z2, Z2
 	VMOVDQU32 Z2, (AX)
 	ADDQ      $0x00000040, AX
 	ADDQ      $0x00000040, CX
 	SUBQ      $0x10, DX
+	JMP       roundAVX512_narrow
+
+roundAVX512_narrow_done:
+	VZEROUPPER
+	RET
+
+// func addRoundedAVX512(dst *int32, src *int32, x *float32, n int, scale1 float32, scale2 float32)
+// Requires: AVX, AVX512F
+TEXT ·addRoundedAVX512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS scale1+32(FP), Z0
+	VBROADCASTSS scale2+36(FP), Z1
+
+addRoundedAVX512_wide:
+	CMPQ      BX, $0x40
+	JL        addRoundedAVX512_wide_done
+	VMULPS    (DX), Z0, Z2
+	VMULPS    Z1, Z2, Z2
+	VCVTPS2DQ Z2, Z2
+	VPADDD    (CX), Z2, Z2
+	VMOVDQU32 Z2, (AX)
+	VMULPS    64(DX), Z0, Z2
+	VMULPS    Z1, Z2, Z2
+	VCVTPS2DQ Z2, Z2
+	VPADDD    64(CX), Z2, Z2
+	VMOVDQU32 Z2, 64(AX)
+	VMULPS    128(DX), Z0, Z2
+	VMULPS    Z1, Z2, Z2
+	VCVTPS2DQ Z2, Z2
+	VPADDD    128(CX), Z2, Z2
+	VMOVDQU32 Z2, 128(AX)
+	VMULPS    192(DX), Z0, Z2
+	VMULPS    Z1, Z2, Z2
+	VCVTPS2DQ Z2, Z2
+	VPADDD    192(CX), Z2, Z2
+	VMOVDQU32 Z2, 192(AX)
+	ADDQ      $0x00000100, AX
+	ADDQ      $0x00000100, CX
+	ADDQ      $0x00000100, DX
+	SUBQ      $0x40, BX
+	JMP       addRoundedAVX512_wide
+
+addRoundedAVX512_wide_done:
+addRoundedAVX512_narrow:
+	CMPQ      BX, $0x10
+	JL        addRoundedAVX512_narrow_done
+	VMULPS    (DX), Z0, Z2
+	VMULPS    Z1, Z2, Z2
+	VCVTPS2DQ Z2, Z2
+	VPADDD    (CX), Z2, Z2
+	VMOVDQU32 Z2, (AX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000040, CX
+	ADDQ      $0x00000040, DX
+	SUBQ      $0x10, BX
 	JMP       addRoundedAVX512_narrow
 
 addRoundedAVX512_narrow_done:
@@ -279,419 +340,277 @@ unscaleAVX512_narrow_done:
 	VZEROUPPER
 	RET
 
-// func addBF16AVX512(dst *int32, src *int32, n int)
+// func encodeBF16AVX512(dst *int32, lo *float32, hi *float32, n int)
 // Requires: AVX, AVX512F
-TEXT ·addBF16AVX512(SB), NOSPLIT, $0-24
-	MOVQ         dst+0(FP), AX
-	MOVQ         src+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVL         $0x00007fff, BX
-	VMOVD        BX, X0
-	VPBROADCASTD X0, Z0
-	MOVL         $0x00000001, BX
-	VMOVD        BX, X1
-	VPBROADCASTD X1, Z1
-	MOVL         $0xffff0000, BX
-	VMOVD        BX, X2
-	VPBROADCASTD X2, Z2
-
-addBF16AVX512_wide:
-	CMPQ      DX, $0x40
-	JL        addBF16AVX512_wide_done
-	VMOVDQU32 (AX), Z3
-	VMOVDQU32 (CX), Z4
-	VPSLLD    $0x10, Z3, Z5
-	VPSLLD    $0x10, Z4, Z6
-	VADDPS    Z6, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPANDD    Z2, Z4, Z4
-	VADDPS    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z5, Z5
-	VPADDD    Z4, Z5, Z5
-	VPSRLD    $0x10, Z3, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z3, Z3
-	VPADDD    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPORD     Z5, Z3, Z3
-	VMOVDQU32 Z3, (AX)
-	VMOVDQU32 64(AX), Z3
-	VMOVDQU32 64(CX), Z4
-	VPSLLD    $0x10, Z3, Z5
-	VPSLLD    $0x10, Z4, Z6
-	VADDPS    Z6, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPANDD    Z2, Z4, Z4
-	VADDPS    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z5, Z5
-	VPADDD    Z4, Z5, Z5
-	VPSRLD    $0x10, Z3, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z3, Z3
-	VPADDD    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPORD     Z5, Z3, Z3
-	VMOVDQU32 Z3, 64(AX)
-	VMOVDQU32 128(AX), Z3
-	VMOVDQU32 128(CX), Z4
-	VPSLLD    $0x10, Z3, Z5
-	VPSLLD    $0x10, Z4, Z6
-	VADDPS    Z6, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPANDD    Z2, Z4, Z4
-	VADDPS    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z5, Z5
-	VPADDD    Z4, Z5, Z5
-	VPSRLD    $0x10, Z3, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z3, Z3
-	VPADDD    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPORD     Z5, Z3, Z3
-	VMOVDQU32 Z3, 128(AX)
-	VMOVDQU32 192(AX), Z3
-	VMOVDQU32 192(CX), Z4
-	VPSLLD    $0x10, Z3, Z5
-	VPSLLD    $0x10, Z4, Z6
-	VADDPS    Z6, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPANDD    Z2, Z4, Z4
-	VADDPS    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z5, Z5
-	VPADDD    Z4, Z5, Z5
-	VPSRLD    $0x10, Z3, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z3, Z3
-	VPADDD    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPORD     Z5, Z3, Z3
-	VMOVDQU32 Z3, 192(AX)
-	ADDQ      $0x00000100, AX
-	ADDQ      $0x00000100, CX
-	SUBQ      $0x40, DX
-	JMP       addBF16AVX512_wide
-
-addBF16AVX512_wide_done:
-addBF16AVX512_narrow:
-	CMPQ      DX, $0x10
-	JL        addBF16AVX512_narrow_done
-	VMOVDQU32 (AX), Z3
-	VMOVDQU32 (CX), Z4
-	VPSLLD    $0x10, Z3, Z5
-	VPSLLD    $0x10, Z4, Z6
-	VADDPS    Z6, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPANDD    Z2, Z4, Z4
-	VADDPS    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z5, Z5
-	VPADDD    Z4, Z5, Z5
-	VPSRLD    $0x10, Z3, Z4
-	VPANDD    Z1, Z4, Z4
-	VPADDD    Z0, Z3, Z3
-	VPADDD    Z4, Z3, Z3
-	VPSRLD    $0x10, Z5, Z5
-	VPANDD    Z2, Z3, Z3
-	VPORD     Z5, Z3, Z3
-	VMOVDQU32 Z3, (AX)
-	ADDQ      $0x00000040, AX
-	ADDQ      $0x00000040, CX
-	SUBQ      $0x10, DX
-	JMP       addBF16AVX512_narrow
-
-addBF16AVX512_narrow_done:
-	VZEROUPPER
-	RET
-
-// func encodeBF16AVX512(dst *int32, lo *float32, hi *float32, restLo *float32, restHi *float32, nextLo *float32, nextHi *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·encodeBF16AVX512(SB), NOSPLIT, $0-64
+TEXT ·encodeBF16AVX512(SB), NOSPLIT, $0-32
 	MOVQ         dst+0(FP), AX
 	MOVQ         lo+8(FP), CX
 	MOVQ         hi+16(FP), DX
-	MOVQ         n+56(FP), BX
-	MOVQ         restLo+24(FP), SI
-	MOVQ         restHi+32(FP), DI
-	MOVQ         nextLo+40(FP), R8
-	MOVQ         nextHi+48(FP), R9
-	MOVL         $0x00007fff, R10
-	VMOVD        R10, X0
+	MOVQ         n+24(FP), BX
+	MOVL         $0x00007fff, SI
+	VMOVD        SI, X0
 	VPBROADCASTD X0, Z0
-	MOVL         $0x00000001, R10
-	VMOVD        R10, X1
+	MOVL         $0x00000001, SI
+	VMOVD        SI, X1
 	VPBROADCASTD X1, Z1
-	MOVL         $0xffff0000, R10
-	VMOVD        R10, X2
+	MOVL         $0xffff0000, SI
+	VMOVD        SI, X2
 	VPBROADCASTD X2, Z2
-	MOVL         $0x7fffffff, R10
-	VMOVD        R10, X3
+	MOVL         $0x7fc00000, SI
+	VMOVD        SI, X3
 	VPBROADCASTD X3, Z3
-	MOVL         $0x7f800000, R10
-	VMOVD        R10, X4
-	VPBROADCASTD X4, Z4
-	MOVL         $0x7f7fffff, R10
-	VMOVD        R10, X5
-	VPBROADCASTD X5, Z5
-	MOVL         $0x7fc00000, R10
-	VMOVD        R10, X6
-	VPBROADCASTD X6, Z6
 
 encodeBF16AVX512_wide:
-	CMPQ      BX, $0x40
-	JL        encodeBF16AVX512_wide_done
-	VMOVUPS   (CX), Z7
-	VADDPS    (SI), Z7, Z7
-	VPANDD    Z3, Z7, Z9
-	VPSUBD    Z9, Z4, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VPORD     Z7, Z7, Z8
-	VPSRLD    $0x10, Z8, Z10
-	VPANDD    Z1, Z10, Z10
-	VPADDD    Z0, Z8, Z8
-	VPADDD    Z10, Z8, Z8
-	VPANDD    Z2, Z8, Z8
-	VPANDND   Z8, Z9, Z8
-	VPANDD    Z6, Z9, Z9
-	VPORD     Z9, Z8, Z8
-	VPANDD    Z3, Z8, Z9
-	VPSUBD    Z9, Z5, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VSUBPS    Z8, Z7, Z7
-	VPANDND   Z7, Z9, Z7
-	VMOVUPS   Z7, (R8)
-	VPSRLD    $0x10, Z8, Z8
-	VMOVUPS   (DX), Z7
-	VADDPS    (DI), Z7, Z7
-	VPANDD    Z3, Z7, Z10
-	VPSUBD    Z10, Z4, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VPORD     Z7, Z7, Z9
-	VPSRLD    $0x10, Z9, Z11
-	VPANDD    Z1, Z11, Z11
-	VPADDD    Z0, Z9, Z9
-	VPADDD    Z11, Z9, Z9
-	VPANDD    Z2, Z9, Z9
-	VPANDND   Z9, Z10, Z9
-	VPANDD    Z6, Z10, Z10
-	VPORD     Z10, Z9, Z9
-	VPANDD    Z3, Z9, Z10
-	VPSUBD    Z10, Z5, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VSUBPS    Z9, Z7, Z7
-	VPANDND   Z7, Z10, Z7
-	VMOVUPS   Z7, (R9)
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, (AX)
-	VMOVUPS   64(CX), Z7
-	VADDPS    64(SI), Z7, Z7
-	VPANDD    Z3, Z7, Z9
-	VPSUBD    Z9, Z4, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VPORD     Z7, Z7, Z8
-	VPSRLD    $0x10, Z8, Z10
-	VPANDD    Z1, Z10, Z10
-	VPADDD    Z0, Z8, Z8
-	VPADDD    Z10, Z8, Z8
-	VPANDD    Z2, Z8, Z8
-	VPANDND   Z8, Z9, Z8
-	VPANDD    Z6, Z9, Z9
-	VPORD     Z9, Z8, Z8
-	VPANDD    Z3, Z8, Z9
-	VPSUBD    Z9, Z5, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VSUBPS    Z8, Z7, Z7
-	VPANDND   Z7, Z9, Z7
-	VMOVUPS   Z7, 64(R8)
-	VPSRLD    $0x10, Z8, Z8
-	VMOVUPS   64(DX), Z7
-	VADDPS    64(DI), Z7, Z7
-	VPANDD    Z3, Z7, Z10
-	VPSUBD    Z10, Z4, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VPORD     Z7, Z7, Z9
-	VPSRLD    $0x10, Z9, Z11
-	VPANDD    Z1, Z11, Z11
-	VPADDD    Z0, Z9, Z9
-	VPADDD    Z11, Z9, Z9
-	VPANDD    Z2, Z9, Z9
-	VPANDND   Z9, Z10, Z9
-	VPANDD    Z6, Z10, Z10
-	VPORD     Z10, Z9, Z9
-	VPANDD    Z3, Z9, Z10
-	VPSUBD    Z10, Z5, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VSUBPS    Z9, Z7, Z7
-	VPANDND   Z7, Z10, Z7
-	VMOVUPS   Z7, 64(R9)
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 64(AX)
-	VMOVUPS   128(CX), Z7
-	VADDPS    128(SI), Z7, Z7
-	VPANDD    Z3, Z7, Z9
-	VPSUBD    Z9, Z4, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VPORD     Z7, Z7, Z8
-	VPSRLD    $0x10, Z8, Z10
-	VPANDD    Z1, Z10, Z10
-	VPADDD    Z0, Z8, Z8
-	VPADDD    Z10, Z8, Z8
-	VPANDD    Z2, Z8, Z8
-	VPANDND   Z8, Z9, Z8
-	VPANDD    Z6, Z9, Z9
-	VPORD     Z9, Z8, Z8
-	VPANDD    Z3, Z8, Z9
-	VPSUBD    Z9, Z5, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VSUBPS    Z8, Z7, Z7
-	VPANDND   Z7, Z9, Z7
-	VMOVUPS   Z7, 128(R8)
-	VPSRLD    $0x10, Z8, Z8
-	VMOVUPS   128(DX), Z7
-	VADDPS    128(DI), Z7, Z7
-	VPANDD    Z3, Z7, Z10
-	VPSUBD    Z10, Z4, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VPORD     Z7, Z7, Z9
-	VPSRLD    $0x10, Z9, Z11
-	VPANDD    Z1, Z11, Z11
-	VPADDD    Z0, Z9, Z9
-	VPADDD    Z11, Z9, Z9
-	VPANDD    Z2, Z9, Z9
-	VPANDND   Z9, Z10, Z9
-	VPANDD    Z6, Z10, Z10
-	VPORD     Z10, Z9, Z9
-	VPANDD    Z3, Z9, Z10
-	VPSUBD    Z10, Z5, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VSUBPS    Z9, Z7, Z7
-	VPANDND   Z7, Z10, Z7
-	VMOVUPS   Z7, 128(R9)
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 128(AX)
-	VMOVUPS   192(CX), Z7
-	VADDPS    192(SI), Z7, Z7
-	VPANDD    Z3, Z7, Z9
-	VPSUBD    Z9, Z4, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VPORD     Z7, Z7, Z8
-	VPSRLD    $0x10, Z8, Z10
-	VPANDD    Z1, Z10, Z10
-	VPADDD    Z0, Z8, Z8
-	VPADDD    Z10, Z8, Z8
-	VPANDD    Z2, Z8, Z8
-	VPANDND   Z8, Z9, Z8
-	VPANDD    Z6, Z9, Z9
-	VPORD     Z9, Z8, Z8
-	VPANDD    Z3, Z8, Z9
-	VPSUBD    Z9, Z5, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VSUBPS    Z8, Z7, Z7
-	VPANDND   Z7, Z9, Z7
-	VMOVUPS   Z7, 192(R8)
-	VPSRLD    $0x10, Z8, Z8
-	VMOVUPS   192(DX), Z7
-	VADDPS    192(DI), Z7, Z7
-	VPANDD    Z3, Z7, Z10
-	VPSUBD    Z10, Z4, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VPORD     Z7, Z7, Z9
-	VPSRLD    $0x10, Z9, Z11
-	VPANDD    Z1, Z11, Z11
-	VPADDD    Z0, Z9, Z9
-	VPADDD    Z11, Z9, Z9
-	VPANDD    Z2, Z9, Z9
-	VPANDND   Z9, Z10, Z9
-	VPANDD    Z6, Z10, Z10
-	VPORD     Z10, Z9, Z9
-	VPANDD    Z3, Z9, Z10
-	VPSUBD    Z10, Z5, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VSUBPS    Z9, Z7, Z7
-	VPANDND   Z7, Z10, Z7
-	VMOVUPS   Z7, 192(R9)
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 192(AX)
-	ADDQ      $0x00000100, AX
-	ADDQ      $0x00000100, CX
-	ADDQ      $0x00000100, DX
-	ADDQ      $0x00000100, SI
-	ADDQ      $0x00000100, DI
-	ADDQ      $0x00000100, R8
-	ADDQ      $0x00000100, R9
-	SUBQ      $0x40, BX
-	JMP       encodeBF16AVX512_wide
+	CMPQ       BX, $0x40
+	JL         encodeBF16AVX512_wide_done
+	VMOVDQU32  (CX), Z4
+	VMOVDQU32  (DX), Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, (AX)
+	VMOVDQU32  64(CX), Z4
+	VMOVDQU32  64(DX), Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, 64(AX)
+	VMOVDQU32  128(CX), Z4
+	VMOVDQU32  128(DX), Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, 128(AX)
+	VMOVDQU32  192(CX), Z4
+	VMOVDQU32  192(DX), Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, 192(AX)
+	ADDQ       $0x00000100, AX
+	ADDQ       $0x00000100, CX
+	ADDQ       $0x00000100, DX
+	SUBQ       $0x40, BX
+	JMP        encodeBF16AVX512_wide
 
 encodeBF16AVX512_wide_done:
 encodeBF16AVX512_narrow:
-	CMPQ      BX, $0x10
-	JL        encodeBF16AVX512_narrow_done
-	VMOVUPS   (CX), Z7
-	VADDPS    (SI), Z7, Z7
-	VPANDD    Z3, Z7, Z9
-	VPSUBD    Z9, Z4, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VPORD     Z7, Z7, Z8
-	VPSRLD    $0x10, Z8, Z10
-	VPANDD    Z1, Z10, Z10
-	VPADDD    Z0, Z8, Z8
-	VPADDD    Z10, Z8, Z8
-	VPANDD    Z2, Z8, Z8
-	VPANDND   Z8, Z9, Z8
-	VPANDD    Z6, Z9, Z9
-	VPORD     Z9, Z8, Z8
-	VPANDD    Z3, Z8, Z9
-	VPSUBD    Z9, Z5, Z9
-	VPSRAD    $0x1f, Z9, Z9
-	VSUBPS    Z8, Z7, Z7
-	VPANDND   Z7, Z9, Z7
-	VMOVUPS   Z7, (R8)
-	VPSRLD    $0x10, Z8, Z8
-	VMOVUPS   (DX), Z7
-	VADDPS    (DI), Z7, Z7
-	VPANDD    Z3, Z7, Z10
-	VPSUBD    Z10, Z4, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VPORD     Z7, Z7, Z9
-	VPSRLD    $0x10, Z9, Z11
-	VPANDD    Z1, Z11, Z11
-	VPADDD    Z0, Z9, Z9
-	VPADDD    Z11, Z9, Z9
-	VPANDD    Z2, Z9, Z9
-	VPANDND   Z9, Z10, Z9
-	VPANDD    Z6, Z10, Z10
-	VPORD     Z10, Z9, Z9
-	VPANDD    Z3, Z9, Z10
-	VPSUBD    Z10, Z5, Z10
-	VPSRAD    $0x1f, Z10, Z10
-	VSUBPS    Z9, Z7, Z7
-	VPANDND   Z7, Z10, Z7
-	VMOVUPS   Z7, (R9)
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, (AX)
-	ADDQ      $0x00000040, AX
-	ADDQ      $0x00000040, CX
-	ADDQ      $0x00000040, DX
-	ADDQ      $0x00000040, SI
-	ADDQ      $0x00000040, DI
-	ADDQ      $0x00000040, R8
-	ADDQ      $0x00000040, R9
-	SUBQ      $0x10, BX
-	JMP       encodeBF16AVX512_narrow
+	CMPQ       BX, $0x10
+	JL         encodeBF16AVX512_narrow_done
+	VMOVDQU32  (CX), Z4
+	VMOVDQU32  (DX), Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, (AX)
+	ADDQ       $0x00000040, AX
+	ADDQ       $0x00000040, CX
+	ADDQ       $0x00000040, DX
+	SUBQ       $0x10, BX
+	JMP        encodeBF16AVX512_narrow
 
 encodeBF16AVX512_narrow_done:
+	VZEROUPPER
+	RET
+
+// func addBF16AVX512(dst *int32, src *int32, lo *float32, hi *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·addBF16AVX512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         lo+16(FP), DX
+	MOVQ         hi+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVL         $0x00007fff, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00000001, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0xffff0000, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x7fc00000, DI
+	VMOVD        DI, X3
+	VPBROADCASTD X3, Z3
+
+addBF16AVX512_wide:
+	CMPQ       SI, $0x40
+	JL         addBF16AVX512_wide_done
+	VMOVDQU32  (CX), Z5
+	VPSLLD     $0x10, Z5, Z4
+	VPANDD     Z2, Z5, Z5
+	VADDPS     (DX), Z4, Z4
+	VADDPS     (BX), Z5, Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, (AX)
+	VMOVDQU32  64(CX), Z5
+	VPSLLD     $0x10, Z5, Z4
+	VPANDD     Z2, Z5, Z5
+	VADDPS     64(DX), Z4, Z4
+	VADDPS     64(BX), Z5, Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, 64(AX)
+	VMOVDQU32  128(CX), Z5
+	VPSLLD     $0x10, Z5, Z4
+	VPANDD     Z2, Z5, Z5
+	VADDPS     128(DX), Z4, Z4
+	VADDPS     128(BX), Z5, Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, 128(AX)
+	VMOVDQU32  192(CX), Z5
+	VPSLLD     $0x10, Z5, Z4
+	VPANDD     Z2, Z5, Z5
+	VADDPS     192(DX), Z4, Z4
+	VADDPS     192(BX), Z5, Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, 192(AX)
+	ADDQ       $0x00000100, AX
+	ADDQ       $0x00000100, CX
+	ADDQ       $0x00000100, DX
+	ADDQ       $0x00000100, BX
+	SUBQ       $0x40, SI
+	JMP        addBF16AVX512_wide
+
+addBF16AVX512_wide_done:
+addBF16AVX512_narrow:
+	CMPQ       SI, $0x10
+	JL         addBF16AVX512_narrow_done
+	VMOVDQU32  (CX), Z5
+	VPSLLD     $0x10, Z5, Z4
+	VPANDD     Z2, Z5, Z5
+	VADDPS     (DX), Z4, Z4
+	VADDPS     (BX), Z5, Z5
+	VPSRLD     $0x10, Z4, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z4, Z6
+	VPADDD     Z7, Z6, Z6
+	VCMPPS     $0x03, Z4, Z4, K1
+	VMOVDQA32  Z3, K1, Z6
+	VPSRLD     $0x10, Z5, Z7
+	VPANDD     Z1, Z7, Z7
+	VPADDD     Z0, Z5, Z4
+	VPADDD     Z7, Z4, Z4
+	VCMPPS     $0x03, Z5, Z5, K1
+	VMOVDQA32  Z3, K1, Z4
+	VPSRLD     $0x10, Z6, Z6
+	VPTERNLOGD $0xea, Z6, Z2, Z4
+	VMOVDQU32  Z4, (AX)
+	ADDQ       $0x00000040, AX
+	ADDQ       $0x00000040, CX
+	ADDQ       $0x00000040, DX
+	ADDQ       $0x00000040, BX
+	SUBQ       $0x10, SI
+	JMP        addBF16AVX512_narrow
+
+addBF16AVX512_narrow_done:
 	VZEROUPPER
 	RET
 
@@ -751,6 +670,618 @@ decodeBF16AVX512_narrow:
 	JMP       decodeBF16AVX512_narrow
 
 decodeBF16AVX512_narrow_done:
+	VZEROUPPER
+	RET
+
+// func sumBF16AVX512(lo *float32, hi *float32, src *int32, n int)
+// Requires: AVX, AVX512F
+TEXT ·sumBF16AVX512(SB), NOSPLIT, $0-32
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0xffff0000, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Z0
+
+sumBF16AVX512_wide:
+	CMPQ      BX, $0x40
+	JL        sumBF16AVX512_wide_done
+	VMOVDQU32 (DX), Z1
+	VPSLLD    $0x10, Z1, Z2
+	VPANDD    Z0, Z1, Z1
+	VADDPS    (AX), Z2, Z2
+	VADDPS    (CX), Z1, Z1
+	VMOVDQU32 Z2, (AX)
+	VMOVDQU32 Z1, (CX)
+	VMOVDQU32 64(DX), Z1
+	VPSLLD    $0x10, Z1, Z2
+	VPANDD    Z0, Z1, Z1
+	VADDPS    64(AX), Z2, Z2
+	VADDPS    64(CX), Z1, Z1
+	VMOVDQU32 Z2, 64(AX)
+	VMOVDQU32 Z1, 64(CX)
+	VMOVDQU32 128(DX), Z1
+	VPSLLD    $0x10, Z1, Z2
+	VPANDD    Z0, Z1, Z1
+	VADDPS    128(AX), Z2, Z2
+	VADDPS    128(CX), Z1, Z1
+	VMOVDQU32 Z2, 128(AX)
+	VMOVDQU32 Z1, 128(CX)
+	VMOVDQU32 192(DX), Z1
+	VPSLLD    $0x10, Z1, Z2
+	VPANDD    Z0, Z1, Z1
+	VADDPS    192(AX), Z2, Z2
+	VADDPS    192(CX), Z1, Z1
+	VMOVDQU32 Z2, 192(AX)
+	VMOVDQU32 Z1, 192(CX)
+	ADDQ      $0x00000100, AX
+	ADDQ      $0x00000100, CX
+	ADDQ      $0x00000100, DX
+	SUBQ      $0x40, BX
+	JMP       sumBF16AVX512_wide
+
+sumBF16AVX512_wide_done:
+sumBF16AVX512_narrow:
+	CMPQ      BX, $0x10
+	JL        sumBF16AVX512_narrow_done
+	VMOVDQU32 (DX), Z1
+	VPSLLD    $0x10, Z1, Z2
+	VPANDD    Z0, Z1, Z1
+	VADDPS    (AX), Z2, Z2
+	VADDPS    (CX), Z1, Z1
+	VMOVDQU32 Z2, (AX)
+	VMOVDQU32 Z1, (CX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000040, CX
+	ADDQ      $0x00000040, DX
+	SUBQ      $0x10, BX
+	JMP       sumBF16AVX512_narrow
+
+sumBF16AVX512_narrow_done:
+	VZEROUPPER
+	RET
+
+// func addInt8AVX512(dst *float32, src *int32, quarter int, n int, scale float32)
+// Requires: AVX, AVX512F
+TEXT ·addInt8AVX512(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         quarter+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS scale+32(FP), Z0
+	LEAQ         (AX)(DX*4), SI
+	LEAQ         (SI)(DX*4), DI
+	LEAQ         (DI)(DX*4), DX
+
+addInt8AVX512_wide:
+	CMPQ      BX, $0x40
+	JL        addInt8AVX512_wide_done
+	VMOVDQU32 (CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    (AX), Z2, Z2
+	VMOVUPS   Z2, (AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    (SI), Z2, Z2
+	VMOVUPS   Z2, (SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    (DI), Z2, Z2
+	VMOVUPS   Z2, (DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VADDPS    (DX), Z1, Z1
+	VMOVUPS   Z1, (DX)
+	VMOVDQU32 64(CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    64(AX), Z2, Z2
+	VMOVUPS   Z2, 64(AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    64(SI), Z2, Z2
+	VMOVUPS   Z2, 64(SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    64(DI), Z2, Z2
+	VMOVUPS   Z2, 64(DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VADDPS    64(DX), Z1, Z1
+	VMOVUPS   Z1, 64(DX)
+	VMOVDQU32 128(CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    128(AX), Z2, Z2
+	VMOVUPS   Z2, 128(AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    128(SI), Z2, Z2
+	VMOVUPS   Z2, 128(SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    128(DI), Z2, Z2
+	VMOVUPS   Z2, 128(DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VADDPS    128(DX), Z1, Z1
+	VMOVUPS   Z1, 128(DX)
+	VMOVDQU32 192(CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    192(AX), Z2, Z2
+	VMOVUPS   Z2, 192(AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    192(SI), Z2, Z2
+	VMOVUPS   Z2, 192(SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    192(DI), Z2, Z2
+	VMOVUPS   Z2, 192(DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VADDPS    192(DX), Z1, Z1
+	VMOVUPS   Z1, 192(DX)
+	ADDQ      $0x00000100, AX
+	ADDQ      $0x00000100, SI
+	ADDQ      $0x00000100, DI
+	ADDQ      $0x00000100, DX
+	ADDQ      $0x00000100, CX
+	SUBQ      $0x40, BX
+	JMP       addInt8AVX512_wide
+
+addInt8AVX512_wide_done:
+addInt8AVX512_narrow:
+	CMPQ      BX, $0x10
+	JL        addInt8AVX512_narrow_done
+	VMOVDQU32 (CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    (AX), Z2, Z2
+	VMOVUPS   Z2, (AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    (SI), Z2, Z2
+	VMOVUPS   Z2, (SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VADDPS    (DI), Z2, Z2
+	VMOVUPS   Z2, (DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VADDPS    (DX), Z1, Z1
+	VMOVUPS   Z1, (DX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000040, SI
+	ADDQ      $0x00000040, DI
+	ADDQ      $0x00000040, DX
+	ADDQ      $0x00000040, CX
+	SUBQ      $0x10, BX
+	JMP       addInt8AVX512_narrow
+
+addInt8AVX512_narrow_done:
+	VZEROUPPER
+	RET
+
+// func encodeInt8AVX512(dst *int32, x *float32, rest *float32, quarter int, n int, inverse float32, scale float32)
+// Requires: AVX, AVX512F
+TEXT ·encodeInt8AVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         rest+16(FP), DX
+	MOVQ         quarter+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSS inverse+40(FP), Z0
+	VBROADCASTSS scale+44(FP), Z1
+	MOVL         $0x000000ff, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Z2
+	LEAQ         (CX)(BX*4), DI
+	LEAQ         (DI)(BX*4), R8
+	LEAQ         (R8)(BX*4), R9
+	LEAQ         (DX)(BX*4), R10
+	LEAQ         (R10)(BX*4), R11
+	LEAQ         (R11)(BX*4), BX
+
+encodeInt8AVX512_wide:
+	CMPQ      SI, $0x40
+	JL        encodeInt8AVX512_wide_done
+	VMOVUPS   (CX), Z3
+	VMULPS    Z0, Z3, Z4
+	VCVTPS2DQ Z4, Z4
+	VCVTDQ2PS Z4, Z5
+	VMULPS    Z1, Z5, Z5
+	VSUBPS    Z5, Z3, Z3
+	VMOVUPS   Z3, (DX)
+	VPANDD    Z2, Z4, Z4
+	VMOVUPS   (DI), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, (R10)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x08, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   (R8), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, (R11)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x10, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   (R9), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, (BX)
+	VPSLLD    $0x18, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVDQU32 Z4, (AX)
+	VMOVUPS   64(CX), Z3
+	VMULPS    Z0, Z3, Z4
+	VCVTPS2DQ Z4, Z4
+	VCVTDQ2PS Z4, Z5
+	VMULPS    Z1, Z5, Z5
+	VSUBPS    Z5, Z3, Z3
+	VMOVUPS   Z3, 64(DX)
+	VPANDD    Z2, Z4, Z4
+	VMOVUPS   64(DI), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 64(R10)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x08, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   64(R8), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 64(R11)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x10, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   64(R9), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 64(BX)
+	VPSLLD    $0x18, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVDQU32 Z4, 64(AX)
+	VMOVUPS   128(CX), Z3
+	VMULPS    Z0, Z3, Z4
+	VCVTPS2DQ Z4, Z4
+	VCVTDQ2PS Z4, Z5
+	VMULPS    Z1, Z5, Z5
+	VSUBPS    Z5, Z3, Z3
+	VMOVUPS   Z3, 128(DX)
+	VPANDD    Z2, Z4, Z4
+	VMOVUPS   128(DI), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 128(R10)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x08, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   128(R8), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 128(R11)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x10, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   128(R9), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 128(BX)
+	VPSLLD    $0x18, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVDQU32 Z4, 128(AX)
+	VMOVUPS   192(CX), Z3
+	VMULPS    Z0, Z3, Z4
+	VCVTPS2DQ Z4, Z4
+	VCVTDQ2PS Z4, Z5
+	VMULPS    Z1, Z5, Z5
+	VSUBPS    Z5, Z3, Z3
+	VMOVUPS   Z3, 192(DX)
+	VPANDD    Z2, Z4, Z4
+	VMOVUPS   192(DI), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 192(R10)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x08, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   192(R8), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 192(R11)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x10, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   192(R9), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, 192(BX)
+	VPSLLD    $0x18, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVDQU32 Z4, 192(AX)
+	ADDQ      $0x00000100, AX
+	ADDQ      $0x00000100, CX
+	ADDQ      $0x00000100, DI
+	ADDQ      $0x00000100, R8
+	ADDQ      $0x00000100, R9
+	ADDQ      $0x00000100, DX
+	ADDQ      $0x00000100, R10
+	ADDQ      $0x00000100, R11
+	ADDQ      $0x00000100, BX
+	SUBQ      $0x40, SI
+	JMP       encodeInt8AVX512_wide
+
+encodeInt8AVX512_wide_done:
+encodeInt8AVX512_narrow:
+	CMPQ      SI, $0x10
+	JL        encodeInt8AVX512_narrow_done
+	VMOVUPS   (CX), Z3
+	VMULPS    Z0, Z3, Z4
+	VCVTPS2DQ Z4, Z4
+	VCVTDQ2PS Z4, Z5
+	VMULPS    Z1, Z5, Z5
+	VSUBPS    Z5, Z3, Z3
+	VMOVUPS   Z3, (DX)
+	VPANDD    Z2, Z4, Z4
+	VMOVUPS   (DI), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, (R10)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x08, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   (R8), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, (R11)
+	VPANDD    Z2, Z5, Z5
+	VPSLLD    $0x10, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVUPS   (R9), Z3
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VSUBPS    Z6, Z3, Z3
+	VMOVUPS   Z3, (BX)
+	VPSLLD    $0x18, Z5, Z5
+	VPORD     Z5, Z4, Z4
+	VMOVDQU32 Z4, (AX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000040, CX
+	ADDQ      $0x00000040, DI
+	ADDQ      $0x00000040, R8
+	ADDQ      $0x00000040, R9
+	ADDQ      $0x00000040, DX
+	ADDQ      $0x00000040, R10
+	ADDQ      $0x00000040, R11
+	ADDQ      $0x00000040, BX
+	SUBQ      $0x10, SI
+	JMP       encodeInt8AVX512_narrow
+
+encodeInt8AVX512_narrow_done:
+	VZEROUPPER
+	RET
+
+// func decodeInt8AVX512(dst *float32, src *int32, quarter int, n int, scale float32)
+// Requires: AVX, AVX512F
+TEXT ·decodeInt8AVX512(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         quarter+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS scale+32(FP), Z0
+	LEAQ         (AX)(DX*4), SI
+	LEAQ         (SI)(DX*4), DI
+	LEAQ         (DI)(DX*4), DX
+
+decodeInt8AVX512_wide:
+	CMPQ      BX, $0x40
+	JL        decodeInt8AVX512_wide_done
+	VMOVDQU32 (CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, (DX)
+	VMOVDQU32 64(CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 64(AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 64(SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 64(DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 64(DX)
+	VMOVDQU32 128(CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 128(AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 128(SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 128(DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 128(DX)
+	VMOVDQU32 192(CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 192(AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 192(SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, 192(DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, 192(DX)
+	ADDQ      $0x00000100, AX
+	ADDQ      $0x00000100, SI
+	ADDQ      $0x00000100, DI
+	ADDQ      $0x00000100, DX
+	ADDQ      $0x00000100, CX
+	SUBQ      $0x40, BX
+	JMP       decodeInt8AVX512_wide
+
+decodeInt8AVX512_wide_done:
+decodeInt8AVX512_narrow:
+	CMPQ      BX, $0x10
+	JL        decodeInt8AVX512_narrow_done
+	VMOVDQU32 (CX), Z1
+	VPSLLD    $0x18, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (AX)
+	VPSLLD    $0x10, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (SI)
+	VPSLLD    $0x08, Z1, Z2
+	VPSRAD    $0x18, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (DI)
+	VPSRAD    $0x18, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, (DX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000040, SI
+	ADDQ      $0x00000040, DI
+	ADDQ      $0x00000040, DX
+	ADDQ      $0x00000040, CX
+	SUBQ      $0x10, BX
+	JMP       decodeInt8AVX512_narrow
+
+decodeInt8AVX512_narrow_done:
 	VZEROUPPER
 	RET
 
@@ -883,12 +1414,11 @@ addFloat32AVX2_narrow_done:
 	VZEROUPPER
 	RET
 
-// func largestAVX2(x *float32, n int, out *[16]uint32)
+// func largestAVX2(x *float32, n int) uint32
 // Requires: AVX, AVX2
-TEXT ·largestAVX2(SB), NOSPLIT, $0-24
+TEXT ·largestAVX2(SB), NOSPLIT, $0-20
 	MOVQ     x+0(FP), AX
 	MOVQ     n+8(FP), CX
-	MOVQ     out+16(FP), DX
 	VPXOR    Y0, Y0, Y0
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLD   $0x01, Y0, Y0
@@ -923,62 +1453,122 @@ largestAVX2_narrow:
 	JMP     largestAVX2_narrow
 
 largestAVX2_narrow_done:
-	VPMAXUD Y2, Y1, Y1
-	VPMAXUD Y4, Y3, Y3
-	VPMAXUD Y3, Y1, Y1
-	VMOVDQU Y1, (DX)
+	VPMAXUD      Y2, Y1, Y1
+	VPMAXUD      Y4, Y3, Y3
+	VPMAXUD      Y3, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X0
+	VPMAXUD      X0, X1, X1
+	VPSHUFD      $0x4e, X1, X0
+	VPMAXUD      X0, X1, X1
+	VPSHUFD      $0xb1, X1, X0
+	VPMAXUD      X0, X1, X1
+	VMOVD        X1, AX
+	MOVL         AX, ret+16(FP)
 	VZEROUPPER
 	RET
 
-// func addRoundedAVX2(sum *int32, x *float32, n int, scale1 float32, scale2 float32)
-// Requires: AVX, AVX2
-TEXT ·addRoundedAVX2(SB), NOSPLIT, $0-32
-	MOVQ         sum+0(FP), AX
+// func roundAVX2(dst *int32, x *float32, n int, scale1 float32, scale2 float32)
+// Requires: AVX
+TEXT ·roundAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         n+16(FP), DX
 	VBROADCASTSS scale1+24(FP), Y0
 	VBROADCASTSS scale2+28(FP), Y1
 
-addRoundedAVX2_wide:
+roundAVX2_wide:
 	CMPQ      DX, $0x20
-	JL        addRoundedAVX2_wide_done
+	JL        roundAVX2_wide_done
 	VMULPS    (CX), Y0, Y2
 	VMULPS    Y1, Y2, Y2
 	VCVTPS2DQ Y2, Y2
-	VPADDD    (AX), Y2, Y2
 	VMOVDQU   Y2, (AX)
 	VMULPS    32(CX), Y0, Y2
 	VMULPS    Y1, Y2, Y2
 	VCVTPS2DQ Y2, Y2
-	VPADDD    32(AX), Y2, Y2
 	VMOVDQU   Y2, 32(AX)
 	VMULPS    64(CX), Y0, Y2
 	VMULPS    Y1, Y2, Y2
 	VCVTPS2DQ Y2, Y2
-	VPADDD    64(AX), Y2, Y2
 	VMOVDQU   Y2, 64(AX)
 	VMULPS    96(CX), Y0, Y2
 	VMULPS    Y1, Y2, Y2
 	VCVTPS2DQ Y2, Y2
-	VPADDD    96(AX), Y2, Y2
 	VMOVDQU   Y2, 96(AX)
 	ADDQ      $0x00000080, AX
 	ADDQ      $0x00000080, CX
 	SUBQ      $0x20, DX
-	JMP       addRoundedAVX2_wide
+	JMP       roundAVX2_wide
 
-addRoundedAVX2_wide_done:
-addRoundedAVX2_narrow:
+roundAVX2_wide_done:
+roundAVX2_narrow:
 	CMPQ      DX, $0x08
-	JL        addRoundedAVX2_narrow_done
+	JL        roundAVX2_narrow_done
 	VMULPS    (CX), Y0, Y2
 	VMULPS    Y1, Y2, Y2
 	VCVTPS2DQ Y2, Y2
-	VPADDD    (AX), Y2, Y2
 	VMOVDQU   Y2, (AX)
 	ADDQ      $0x00000020, AX
 	ADDQ      $0x00000020, CX
 	SUBQ      $0x08, DX
+	JMP       roundAVX2_narrow
+
+roundAVX2_narrow_done:
+	VZEROUPPER
+	RET
+
+// func addRoundedAVX2(dst *int32, src *int32, x *float32, n int, scale1 float32, scale2 float32)
+// Requires: AVX, AVX2
+TEXT ·addRoundedAVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS scale1+32(FP), Y0
+	VBROADCASTSS scale2+36(FP), Y1
+
+addRoundedAVX2_wide:
+	CMPQ      BX, $0x20
+	JL        addRoundedAVX2_wide_done
+	VMULPS    (DX), Y0, Y2
+	VMULPS    Y1, Y2, Y2
+	VCVTPS2DQ Y2, Y2
+	VPADDD    (CX), Y2, Y2
+	VMOVDQU   Y2, (AX)
+	VMULPS    32(DX), Y0, Y2
+	VMULPS    Y1, Y2, Y2
+	VCVTPS2DQ Y2, Y2
+	VPADDD    32(CX), Y2, Y2
+	VMOVDQU   Y2, 32(AX)
+	VMULPS    64(DX), Y0, Y2
+	VMULPS    Y1, Y2, Y2
+	VCVTPS2DQ Y2, Y2
+	VPADDD    64(CX), Y2, Y2
+	VMOVDQU   Y2, 64(AX)
+	VMULPS    96(DX), Y0, Y2
+	VMULPS    Y1, Y2, Y2
+	VCVTPS2DQ Y2, Y2
+	VPADDD    96(CX), Y2, Y2
+	VMOVDQU   Y2, 96(AX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x00000080, DX
+	SUBQ      $0x20, BX
+	JMP       addRoundedAVX2_wide
+
+addRoundedAVX2_wide_done:
+addRoundedAVX2_narrow:
+	CMPQ      BX, $0x08
+	JL        addRoundedAVX2_narrow_done
+	VMULPS    (DX), Y0, Y2
+	VMULPS    Y1, Y2, Y2
+	VCVTPS2DQ Y2, Y2
+	VPADDD    (CX), Y2, Y2
+	VMOVDQU   Y2, (AX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	SUBQ      $0x08, BX
 	JMP       addRoundedAVX2_narrow
 
 addRoundedAVX2_narrow_done:
@@ -1029,419 +1619,287 @@ unscaleAVX2_narrow_done:
 	VZEROUPPER
 	RET
 
-// func addBF16AVX2(dst *int32, src *int32, n int)
+// func encodeBF16AVX2(dst *int32, lo *float32, hi *float32, n int)
 // Requires: AVX, AVX2
-TEXT ·addBF16AVX2(SB), NOSPLIT, $0-24
-	MOVQ         dst+0(FP), AX
-	MOVQ         src+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVL         $0x00007fff, BX
-	VMOVD        BX, X0
-	VPBROADCASTD X0, Y0
-	MOVL         $0x00000001, BX
-	VMOVD        BX, X1
-	VPBROADCASTD X1, Y1
-	MOVL         $0xffff0000, BX
-	VMOVD        BX, X2
-	VPBROADCASTD X2, Y2
-
-addBF16AVX2_wide:
-	CMPQ    DX, $0x20
-	JL      addBF16AVX2_wide_done
-	VMOVDQU (AX), Y3
-	VMOVDQU (CX), Y4
-	VPSLLD  $0x10, Y3, Y5
-	VPSLLD  $0x10, Y4, Y6
-	VADDPS  Y6, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPAND   Y2, Y4, Y4
-	VADDPS  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y5, Y5
-	VPADDD  Y4, Y5, Y5
-	VPSRLD  $0x10, Y3, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y3, Y3
-	VPADDD  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPOR    Y5, Y3, Y3
-	VMOVDQU Y3, (AX)
-	VMOVDQU 32(AX), Y3
-	VMOVDQU 32(CX), Y4
-	VPSLLD  $0x10, Y3, Y5
-	VPSLLD  $0x10, Y4, Y6
-	VADDPS  Y6, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPAND   Y2, Y4, Y4
-	VADDPS  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y5, Y5
-	VPADDD  Y4, Y5, Y5
-	VPSRLD  $0x10, Y3, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y3, Y3
-	VPADDD  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPOR    Y5, Y3, Y3
-	VMOVDQU Y3, 32(AX)
-	VMOVDQU 64(AX), Y3
-	VMOVDQU 64(CX), Y4
-	VPSLLD  $0x10, Y3, Y5
-	VPSLLD  $0x10, Y4, Y6
-	VADDPS  Y6, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPAND   Y2, Y4, Y4
-	VADDPS  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y5, Y5
-	VPADDD  Y4, Y5, Y5
-	VPSRLD  $0x10, Y3, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y3, Y3
-	VPADDD  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPOR    Y5, Y3, Y3
-	VMOVDQU Y3, 64(AX)
-	VMOVDQU 96(AX), Y3
-	VMOVDQU 96(CX), Y4
-	VPSLLD  $0x10, Y3, Y5
-	VPSLLD  $0x10, Y4, Y6
-	VADDPS  Y6, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPAND   Y2, Y4, Y4
-	VADDPS  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y5, Y5
-	VPADDD  Y4, Y5, Y5
-	VPSRLD  $0x10, Y3, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y3, Y3
-	VPADDD  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPOR    Y5, Y3, Y3
-	VMOVDQU Y3, 96(AX)
-	ADDQ    $0x00000080, AX
-	ADDQ    $0x00000080, CX
-	SUBQ    $0x20, DX
-	JMP     addBF16AVX2_wide
-
-addBF16AVX2_wide_done:
-addBF16AVX2_narrow:
-	CMPQ    DX, $0x08
-	JL      addBF16AVX2_narrow_done
-	VMOVDQU (AX), Y3
-	VMOVDQU (CX), Y4
-	VPSLLD  $0x10, Y3, Y5
-	VPSLLD  $0x10, Y4, Y6
-	VADDPS  Y6, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPAND   Y2, Y4, Y4
-	VADDPS  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y5, Y5
-	VPADDD  Y4, Y5, Y5
-	VPSRLD  $0x10, Y3, Y4
-	VPAND   Y1, Y4, Y4
-	VPADDD  Y0, Y3, Y3
-	VPADDD  Y4, Y3, Y3
-	VPSRLD  $0x10, Y5, Y5
-	VPAND   Y2, Y3, Y3
-	VPOR    Y5, Y3, Y3
-	VMOVDQU Y3, (AX)
-	ADDQ    $0x00000020, AX
-	ADDQ    $0x00000020, CX
-	SUBQ    $0x08, DX
-	JMP     addBF16AVX2_narrow
-
-addBF16AVX2_narrow_done:
-	VZEROUPPER
-	RET
-
-// func encodeBF16AVX2(dst *int32, lo *float32, hi *float32, restLo *float32, restHi *float32, nextLo *float32, nextHi *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·encodeBF16AVX2(SB), NOSPLIT, $0-64
+TEXT ·encodeBF16AVX2(SB), NOSPLIT, $0-32
 	MOVQ         dst+0(FP), AX
 	MOVQ         lo+8(FP), CX
 	MOVQ         hi+16(FP), DX
-	MOVQ         n+56(FP), BX
-	MOVQ         restLo+24(FP), SI
-	MOVQ         restHi+32(FP), DI
-	MOVQ         nextLo+40(FP), R8
-	MOVQ         nextHi+48(FP), R9
-	MOVL         $0x00007fff, R10
-	VMOVD        R10, X0
+	MOVQ         n+24(FP), BX
+	MOVL         $0x00007fff, SI
+	VMOVD        SI, X0
 	VPBROADCASTD X0, Y0
-	MOVL         $0x00000001, R10
-	VMOVD        R10, X1
+	MOVL         $0x00000001, SI
+	VMOVD        SI, X1
 	VPBROADCASTD X1, Y1
-	MOVL         $0xffff0000, R10
-	VMOVD        R10, X2
+	MOVL         $0xffff0000, SI
+	VMOVD        SI, X2
 	VPBROADCASTD X2, Y2
-	MOVL         $0x7fffffff, R10
-	VMOVD        R10, X3
+	MOVL         $0x7fc00000, SI
+	VMOVD        SI, X3
 	VPBROADCASTD X3, Y3
-	MOVL         $0x7f800000, R10
-	VMOVD        R10, X4
-	VPBROADCASTD X4, Y4
-	MOVL         $0x7f7fffff, R10
-	VMOVD        R10, X5
-	VPBROADCASTD X5, Y5
-	MOVL         $0x7fc00000, R10
-	VMOVD        R10, X6
-	VPBROADCASTD X6, Y6
 
 encodeBF16AVX2_wide:
-	CMPQ    BX, $0x20
-	JL      encodeBF16AVX2_wide_done
-	VMOVUPS (CX), Y7
-	VADDPS  (SI), Y7, Y7
-	VPAND   Y3, Y7, Y9
-	VPSUBD  Y9, Y4, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VPOR    Y7, Y7, Y8
-	VPSRLD  $0x10, Y8, Y10
-	VPAND   Y1, Y10, Y10
-	VPADDD  Y0, Y8, Y8
-	VPADDD  Y10, Y8, Y8
-	VPAND   Y2, Y8, Y8
-	VPANDN  Y8, Y9, Y8
-	VPAND   Y6, Y9, Y9
-	VPOR    Y9, Y8, Y8
-	VPAND   Y3, Y8, Y9
-	VPSUBD  Y9, Y5, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VSUBPS  Y8, Y7, Y7
-	VPANDN  Y7, Y9, Y7
-	VMOVUPS Y7, (R8)
-	VPSRLD  $0x10, Y8, Y8
-	VMOVUPS (DX), Y7
-	VADDPS  (DI), Y7, Y7
-	VPAND   Y3, Y7, Y10
-	VPSUBD  Y10, Y4, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VPOR    Y7, Y7, Y9
-	VPSRLD  $0x10, Y9, Y11
-	VPAND   Y1, Y11, Y11
-	VPADDD  Y0, Y9, Y9
-	VPADDD  Y11, Y9, Y9
-	VPAND   Y2, Y9, Y9
-	VPANDN  Y9, Y10, Y9
-	VPAND   Y6, Y10, Y10
-	VPOR    Y10, Y9, Y9
-	VPAND   Y3, Y9, Y10
-	VPSUBD  Y10, Y5, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VSUBPS  Y9, Y7, Y7
-	VPANDN  Y7, Y10, Y7
-	VMOVUPS Y7, (R9)
-	VPOR    Y8, Y9, Y9
-	VMOVDQU Y9, (AX)
-	VMOVUPS 32(CX), Y7
-	VADDPS  32(SI), Y7, Y7
-	VPAND   Y3, Y7, Y9
-	VPSUBD  Y9, Y4, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VPOR    Y7, Y7, Y8
-	VPSRLD  $0x10, Y8, Y10
-	VPAND   Y1, Y10, Y10
-	VPADDD  Y0, Y8, Y8
-	VPADDD  Y10, Y8, Y8
-	VPAND   Y2, Y8, Y8
-	VPANDN  Y8, Y9, Y8
-	VPAND   Y6, Y9, Y9
-	VPOR    Y9, Y8, Y8
-	VPAND   Y3, Y8, Y9
-	VPSUBD  Y9, Y5, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VSUBPS  Y8, Y7, Y7
-	VPANDN  Y7, Y9, Y7
-	VMOVUPS Y7, 32(R8)
-	VPSRLD  $0x10, Y8, Y8
-	VMOVUPS 32(DX), Y7
-	VADDPS  32(DI), Y7, Y7
-	VPAND   Y3, Y7, Y10
-	VPSUBD  Y10, Y4, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VPOR    Y7, Y7, Y9
-	VPSRLD  $0x10, Y9, Y11
-	VPAND   Y1, Y11, Y11
-	VPADDD  Y0, Y9, Y9
-	VPADDD  Y11, Y9, Y9
-	VPAND   Y2, Y9, Y9
-	VPANDN  Y9, Y10, Y9
-	VPAND   Y6, Y10, Y10
-	VPOR    Y10, Y9, Y9
-	VPAND   Y3, Y9, Y10
-	VPSUBD  Y10, Y5, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VSUBPS  Y9, Y7, Y7
-	VPANDN  Y7, Y10, Y7
-	VMOVUPS Y7, 32(R9)
-	VPOR    Y8, Y9, Y9
-	VMOVDQU Y9, 32(AX)
-	VMOVUPS 64(CX), Y7
-	VADDPS  64(SI), Y7, Y7
-	VPAND   Y3, Y7, Y9
-	VPSUBD  Y9, Y4, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VPOR    Y7, Y7, Y8
-	VPSRLD  $0x10, Y8, Y10
-	VPAND   Y1, Y10, Y10
-	VPADDD  Y0, Y8, Y8
-	VPADDD  Y10, Y8, Y8
-	VPAND   Y2, Y8, Y8
-	VPANDN  Y8, Y9, Y8
-	VPAND   Y6, Y9, Y9
-	VPOR    Y9, Y8, Y8
-	VPAND   Y3, Y8, Y9
-	VPSUBD  Y9, Y5, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VSUBPS  Y8, Y7, Y7
-	VPANDN  Y7, Y9, Y7
-	VMOVUPS Y7, 64(R8)
-	VPSRLD  $0x10, Y8, Y8
-	VMOVUPS 64(DX), Y7
-	VADDPS  64(DI), Y7, Y7
-	VPAND   Y3, Y7, Y10
-	VPSUBD  Y10, Y4, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VPOR    Y7, Y7, Y9
-	VPSRLD  $0x10, Y9, Y11
-	VPAND   Y1, Y11, Y11
-	VPADDD  Y0, Y9, Y9
-	VPADDD  Y11, Y9, Y9
-	VPAND   Y2, Y9, Y9
-	VPANDN  Y9, Y10, Y9
-	VPAND   Y6, Y10, Y10
-	VPOR    Y10, Y9, Y9
-	VPAND   Y3, Y9, Y10
-	VPSUBD  Y10, Y5, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VSUBPS  Y9, Y7, Y7
-	VPANDN  Y7, Y10, Y7
-	VMOVUPS Y7, 64(R9)
-	VPOR    Y8, Y9, Y9
-	VMOVDQU Y9, 64(AX)
-	VMOVUPS 96(CX), Y7
-	VADDPS  96(SI), Y7, Y7
-	VPAND   Y3, Y7, Y9
-	VPSUBD  Y9, Y4, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VPOR    Y7, Y7, Y8
-	VPSRLD  $0x10, Y8, Y10
-	VPAND   Y1, Y10, Y10
-	VPADDD  Y0, Y8, Y8
-	VPADDD  Y10, Y8, Y8
-	VPAND   Y2, Y8, Y8
-	VPANDN  Y8, Y9, Y8
-	VPAND   Y6, Y9, Y9
-	VPOR    Y9, Y8, Y8
-	VPAND   Y3, Y8, Y9
-	VPSUBD  Y9, Y5, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VSUBPS  Y8, Y7, Y7
-	VPANDN  Y7, Y9, Y7
-	VMOVUPS Y7, 96(R8)
-	VPSRLD  $0x10, Y8, Y8
-	VMOVUPS 96(DX), Y7
-	VADDPS  96(DI), Y7, Y7
-	VPAND   Y3, Y7, Y10
-	VPSUBD  Y10, Y4, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VPOR    Y7, Y7, Y9
-	VPSRLD  $0x10, Y9, Y11
-	VPAND   Y1, Y11, Y11
-	VPADDD  Y0, Y9, Y9
-	VPADDD  Y11, Y9, Y9
-	VPAND   Y2, Y9, Y9
-	VPANDN  Y9, Y10, Y9
-	VPAND   Y6, Y10, Y10
-	VPOR    Y10, Y9, Y9
-	VPAND   Y3, Y9, Y10
-	VPSUBD  Y10, Y5, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VSUBPS  Y9, Y7, Y7
-	VPANDN  Y7, Y10, Y7
-	VMOVUPS Y7, 96(R9)
-	VPOR    Y8, Y9, Y9
-	VMOVDQU Y9, 96(AX)
-	ADDQ    $0x00000080, AX
-	ADDQ    $0x00000080, CX
-	ADDQ    $0x00000080, DX
-	ADDQ    $0x00000080, SI
-	ADDQ    $0x00000080, DI
-	ADDQ    $0x00000080, R8
-	ADDQ    $0x00000080, R9
-	SUBQ    $0x20, BX
-	JMP     encodeBF16AVX2_wide
+	CMPQ      BX, $0x20
+	JL        encodeBF16AVX2_wide_done
+	VMOVDQU   (CX), Y4
+	VMOVDQU   (DX), Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	VMOVDQU   32(CX), Y4
+	VMOVDQU   32(DX), Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, 32(AX)
+	VMOVDQU   64(CX), Y4
+	VMOVDQU   64(DX), Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, 64(AX)
+	VMOVDQU   96(CX), Y4
+	VMOVDQU   96(DX), Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, 96(AX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x00000080, DX
+	SUBQ      $0x20, BX
+	JMP       encodeBF16AVX2_wide
 
 encodeBF16AVX2_wide_done:
 encodeBF16AVX2_narrow:
-	CMPQ    BX, $0x08
-	JL      encodeBF16AVX2_narrow_done
-	VMOVUPS (CX), Y7
-	VADDPS  (SI), Y7, Y7
-	VPAND   Y3, Y7, Y9
-	VPSUBD  Y9, Y4, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VPOR    Y7, Y7, Y8
-	VPSRLD  $0x10, Y8, Y10
-	VPAND   Y1, Y10, Y10
-	VPADDD  Y0, Y8, Y8
-	VPADDD  Y10, Y8, Y8
-	VPAND   Y2, Y8, Y8
-	VPANDN  Y8, Y9, Y8
-	VPAND   Y6, Y9, Y9
-	VPOR    Y9, Y8, Y8
-	VPAND   Y3, Y8, Y9
-	VPSUBD  Y9, Y5, Y9
-	VPSRAD  $0x1f, Y9, Y9
-	VSUBPS  Y8, Y7, Y7
-	VPANDN  Y7, Y9, Y7
-	VMOVUPS Y7, (R8)
-	VPSRLD  $0x10, Y8, Y8
-	VMOVUPS (DX), Y7
-	VADDPS  (DI), Y7, Y7
-	VPAND   Y3, Y7, Y10
-	VPSUBD  Y10, Y4, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VPOR    Y7, Y7, Y9
-	VPSRLD  $0x10, Y9, Y11
-	VPAND   Y1, Y11, Y11
-	VPADDD  Y0, Y9, Y9
-	VPADDD  Y11, Y9, Y9
-	VPAND   Y2, Y9, Y9
-	VPANDN  Y9, Y10, Y9
-	VPAND   Y6, Y10, Y10
-	VPOR    Y10, Y9, Y9
-	VPAND   Y3, Y9, Y10
-	VPSUBD  Y10, Y5, Y10
-	VPSRAD  $0x1f, Y10, Y10
-	VSUBPS  Y9, Y7, Y7
-	VPANDN  Y7, Y10, Y7
-	VMOVUPS Y7, (R9)
-	VPOR    Y8, Y9, Y9
-	VMOVDQU Y9, (AX)
-	ADDQ    $0x00000020, AX
-	ADDQ    $0x00000020, CX
-	ADDQ    $0x00000020, DX
-	ADDQ    $0x00000020, SI
-	ADDQ    $0x00000020, DI
-	ADDQ    $0x00000020, R8
-	ADDQ    $0x00000020, R9
-	SUBQ    $0x08, BX
-	JMP     encodeBF16AVX2_narrow
+	CMPQ      BX, $0x08
+	JL        encodeBF16AVX2_narrow_done
+	VMOVDQU   (CX), Y4
+	VMOVDQU   (DX), Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	SUBQ      $0x08, BX
+	JMP       encodeBF16AVX2_narrow
 
 encodeBF16AVX2_narrow_done:
+	VZEROUPPER
+	RET
+
+// func addBF16AVX2(dst *int32, src *int32, lo *float32, hi *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·addBF16AVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         lo+16(FP), DX
+	MOVQ         hi+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVL         $0x00007fff, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00000001, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0xffff0000, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x7fc00000, DI
+	VMOVD        DI, X3
+	VPBROADCASTD X3, Y3
+
+addBF16AVX2_wide:
+	CMPQ      SI, $0x20
+	JL        addBF16AVX2_wide_done
+	VMOVDQU   (CX), Y5
+	VPSLLD    $0x10, Y5, Y4
+	VPAND     Y2, Y5, Y5
+	VADDPS    (DX), Y4, Y4
+	VADDPS    (BX), Y5, Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	VMOVDQU   32(CX), Y5
+	VPSLLD    $0x10, Y5, Y4
+	VPAND     Y2, Y5, Y5
+	VADDPS    32(DX), Y4, Y4
+	VADDPS    32(BX), Y5, Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, 32(AX)
+	VMOVDQU   64(CX), Y5
+	VPSLLD    $0x10, Y5, Y4
+	VPAND     Y2, Y5, Y5
+	VADDPS    64(DX), Y4, Y4
+	VADDPS    64(BX), Y5, Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, 64(AX)
+	VMOVDQU   96(CX), Y5
+	VPSLLD    $0x10, Y5, Y4
+	VPAND     Y2, Y5, Y5
+	VADDPS    96(DX), Y4, Y4
+	VADDPS    96(BX), Y5, Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, 96(AX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x00000080, DX
+	ADDQ      $0x00000080, BX
+	SUBQ      $0x20, SI
+	JMP       addBF16AVX2_wide
+
+addBF16AVX2_wide_done:
+addBF16AVX2_narrow:
+	CMPQ      SI, $0x08
+	JL        addBF16AVX2_narrow_done
+	VMOVDQU   (CX), Y5
+	VPSLLD    $0x10, Y5, Y4
+	VPAND     Y2, Y5, Y5
+	VADDPS    (DX), Y4, Y4
+	VADDPS    (BX), Y5, Y5
+	VPSRLD    $0x10, Y4, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y4, Y6
+	VPADDD    Y7, Y6, Y6
+	VCMPPS    $0x03, Y4, Y4, Y7
+	VBLENDVPS Y7, Y3, Y6, Y6
+	VPSRLD    $0x10, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPADDD    Y0, Y5, Y4
+	VPADDD    Y7, Y4, Y4
+	VCMPPS    $0x03, Y5, Y5, Y7
+	VBLENDVPS Y7, Y3, Y4, Y4
+	VPSRLD    $0x10, Y6, Y6
+	VPAND     Y2, Y4, Y4
+	VPOR      Y6, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	ADDQ      $0x00000020, BX
+	SUBQ      $0x08, SI
+	JMP       addBF16AVX2_narrow
+
+addBF16AVX2_narrow_done:
 	VZEROUPPER
 	RET
 
@@ -1501,5 +1959,617 @@ decodeBF16AVX2_narrow:
 	JMP     decodeBF16AVX2_narrow
 
 decodeBF16AVX2_narrow_done:
+	VZEROUPPER
+	RET
+
+// func sumBF16AVX2(lo *float32, hi *float32, src *int32, n int)
+// Requires: AVX, AVX2
+TEXT ·sumBF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0xffff0000, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+
+sumBF16AVX2_wide:
+	CMPQ    BX, $0x20
+	JL      sumBF16AVX2_wide_done
+	VMOVDQU (DX), Y1
+	VPSLLD  $0x10, Y1, Y2
+	VPAND   Y0, Y1, Y1
+	VADDPS  (AX), Y2, Y2
+	VADDPS  (CX), Y1, Y1
+	VMOVDQU Y2, (AX)
+	VMOVDQU Y1, (CX)
+	VMOVDQU 32(DX), Y1
+	VPSLLD  $0x10, Y1, Y2
+	VPAND   Y0, Y1, Y1
+	VADDPS  32(AX), Y2, Y2
+	VADDPS  32(CX), Y1, Y1
+	VMOVDQU Y2, 32(AX)
+	VMOVDQU Y1, 32(CX)
+	VMOVDQU 64(DX), Y1
+	VPSLLD  $0x10, Y1, Y2
+	VPAND   Y0, Y1, Y1
+	VADDPS  64(AX), Y2, Y2
+	VADDPS  64(CX), Y1, Y1
+	VMOVDQU Y2, 64(AX)
+	VMOVDQU Y1, 64(CX)
+	VMOVDQU 96(DX), Y1
+	VPSLLD  $0x10, Y1, Y2
+	VPAND   Y0, Y1, Y1
+	VADDPS  96(AX), Y2, Y2
+	VADDPS  96(CX), Y1, Y1
+	VMOVDQU Y2, 96(AX)
+	VMOVDQU Y1, 96(CX)
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	ADDQ    $0x00000080, DX
+	SUBQ    $0x20, BX
+	JMP     sumBF16AVX2_wide
+
+sumBF16AVX2_wide_done:
+sumBF16AVX2_narrow:
+	CMPQ    BX, $0x08
+	JL      sumBF16AVX2_narrow_done
+	VMOVDQU (DX), Y1
+	VPSLLD  $0x10, Y1, Y2
+	VPAND   Y0, Y1, Y1
+	VADDPS  (AX), Y2, Y2
+	VADDPS  (CX), Y1, Y1
+	VMOVDQU Y2, (AX)
+	VMOVDQU Y1, (CX)
+	ADDQ    $0x00000020, AX
+	ADDQ    $0x00000020, CX
+	ADDQ    $0x00000020, DX
+	SUBQ    $0x08, BX
+	JMP     sumBF16AVX2_narrow
+
+sumBF16AVX2_narrow_done:
+	VZEROUPPER
+	RET
+
+// func addInt8AVX2(dst *float32, src *int32, quarter int, n int, scale float32)
+// Requires: AVX, AVX2
+TEXT ·addInt8AVX2(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         quarter+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS scale+32(FP), Y0
+	LEAQ         (AX)(DX*4), SI
+	LEAQ         (SI)(DX*4), DI
+	LEAQ         (DI)(DX*4), DX
+
+addInt8AVX2_wide:
+	CMPQ      BX, $0x20
+	JL        addInt8AVX2_wide_done
+	VMOVDQU   (CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    (AX), Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    (SI), Y2, Y2
+	VMOVUPS   Y2, (SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    (DI), Y2, Y2
+	VMOVUPS   Y2, (DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VADDPS    (DX), Y1, Y1
+	VMOVUPS   Y1, (DX)
+	VMOVDQU   32(CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    32(AX), Y2, Y2
+	VMOVUPS   Y2, 32(AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    32(SI), Y2, Y2
+	VMOVUPS   Y2, 32(SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    32(DI), Y2, Y2
+	VMOVUPS   Y2, 32(DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VADDPS    32(DX), Y1, Y1
+	VMOVUPS   Y1, 32(DX)
+	VMOVDQU   64(CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    64(AX), Y2, Y2
+	VMOVUPS   Y2, 64(AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    64(SI), Y2, Y2
+	VMOVUPS   Y2, 64(SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    64(DI), Y2, Y2
+	VMOVUPS   Y2, 64(DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VADDPS    64(DX), Y1, Y1
+	VMOVUPS   Y1, 64(DX)
+	VMOVDQU   96(CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    96(AX), Y2, Y2
+	VMOVUPS   Y2, 96(AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    96(SI), Y2, Y2
+	VMOVUPS   Y2, 96(SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    96(DI), Y2, Y2
+	VMOVUPS   Y2, 96(DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VADDPS    96(DX), Y1, Y1
+	VMOVUPS   Y1, 96(DX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x00000080, SI
+	ADDQ      $0x00000080, DI
+	ADDQ      $0x00000080, DX
+	ADDQ      $0x00000080, CX
+	SUBQ      $0x20, BX
+	JMP       addInt8AVX2_wide
+
+addInt8AVX2_wide_done:
+addInt8AVX2_narrow:
+	CMPQ      BX, $0x08
+	JL        addInt8AVX2_narrow_done
+	VMOVDQU   (CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    (AX), Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    (SI), Y2, Y2
+	VMOVUPS   Y2, (SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VADDPS    (DI), Y2, Y2
+	VMOVUPS   Y2, (DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VADDPS    (DX), Y1, Y1
+	VMOVUPS   Y1, (DX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, SI
+	ADDQ      $0x00000020, DI
+	ADDQ      $0x00000020, DX
+	ADDQ      $0x00000020, CX
+	SUBQ      $0x08, BX
+	JMP       addInt8AVX2_narrow
+
+addInt8AVX2_narrow_done:
+	VZEROUPPER
+	RET
+
+// func encodeInt8AVX2(dst *int32, x *float32, rest *float32, quarter int, n int, inverse float32, scale float32)
+// Requires: AVX, AVX2
+TEXT ·encodeInt8AVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         rest+16(FP), DX
+	MOVQ         quarter+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSS inverse+40(FP), Y0
+	VBROADCASTSS scale+44(FP), Y1
+	MOVL         $0x000000ff, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	LEAQ         (CX)(BX*4), DI
+	LEAQ         (DI)(BX*4), R8
+	LEAQ         (R8)(BX*4), R9
+	LEAQ         (DX)(BX*4), R10
+	LEAQ         (R10)(BX*4), R11
+	LEAQ         (R11)(BX*4), BX
+
+encodeInt8AVX2_wide:
+	CMPQ      SI, $0x20
+	JL        encodeInt8AVX2_wide_done
+	VMOVUPS   (CX), Y3
+	VMULPS    Y0, Y3, Y4
+	VCVTPS2DQ Y4, Y4
+	VCVTDQ2PS Y4, Y5
+	VMULPS    Y1, Y5, Y5
+	VSUBPS    Y5, Y3, Y3
+	VMOVUPS   Y3, (DX)
+	VPAND     Y2, Y4, Y4
+	VMOVUPS   (DI), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, (R10)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x08, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   (R8), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, (R11)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x10, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   (R9), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, (BX)
+	VPSLLD    $0x18, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	VMOVUPS   32(CX), Y3
+	VMULPS    Y0, Y3, Y4
+	VCVTPS2DQ Y4, Y4
+	VCVTDQ2PS Y4, Y5
+	VMULPS    Y1, Y5, Y5
+	VSUBPS    Y5, Y3, Y3
+	VMOVUPS   Y3, 32(DX)
+	VPAND     Y2, Y4, Y4
+	VMOVUPS   32(DI), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 32(R10)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x08, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   32(R8), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 32(R11)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x10, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   32(R9), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 32(BX)
+	VPSLLD    $0x18, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVDQU   Y4, 32(AX)
+	VMOVUPS   64(CX), Y3
+	VMULPS    Y0, Y3, Y4
+	VCVTPS2DQ Y4, Y4
+	VCVTDQ2PS Y4, Y5
+	VMULPS    Y1, Y5, Y5
+	VSUBPS    Y5, Y3, Y3
+	VMOVUPS   Y3, 64(DX)
+	VPAND     Y2, Y4, Y4
+	VMOVUPS   64(DI), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 64(R10)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x08, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   64(R8), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 64(R11)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x10, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   64(R9), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 64(BX)
+	VPSLLD    $0x18, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVDQU   Y4, 64(AX)
+	VMOVUPS   96(CX), Y3
+	VMULPS    Y0, Y3, Y4
+	VCVTPS2DQ Y4, Y4
+	VCVTDQ2PS Y4, Y5
+	VMULPS    Y1, Y5, Y5
+	VSUBPS    Y5, Y3, Y3
+	VMOVUPS   Y3, 96(DX)
+	VPAND     Y2, Y4, Y4
+	VMOVUPS   96(DI), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 96(R10)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x08, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   96(R8), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 96(R11)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x10, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   96(R9), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, 96(BX)
+	VPSLLD    $0x18, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVDQU   Y4, 96(AX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x00000080, DI
+	ADDQ      $0x00000080, R8
+	ADDQ      $0x00000080, R9
+	ADDQ      $0x00000080, DX
+	ADDQ      $0x00000080, R10
+	ADDQ      $0x00000080, R11
+	ADDQ      $0x00000080, BX
+	SUBQ      $0x20, SI
+	JMP       encodeInt8AVX2_wide
+
+encodeInt8AVX2_wide_done:
+encodeInt8AVX2_narrow:
+	CMPQ      SI, $0x08
+	JL        encodeInt8AVX2_narrow_done
+	VMOVUPS   (CX), Y3
+	VMULPS    Y0, Y3, Y4
+	VCVTPS2DQ Y4, Y4
+	VCVTDQ2PS Y4, Y5
+	VMULPS    Y1, Y5, Y5
+	VSUBPS    Y5, Y3, Y3
+	VMOVUPS   Y3, (DX)
+	VPAND     Y2, Y4, Y4
+	VMOVUPS   (DI), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, (R10)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x08, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   (R8), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, (R11)
+	VPAND     Y2, Y5, Y5
+	VPSLLD    $0x10, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVUPS   (R9), Y3
+	VMULPS    Y0, Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VCVTDQ2PS Y5, Y6
+	VMULPS    Y1, Y6, Y6
+	VSUBPS    Y6, Y3, Y3
+	VMOVUPS   Y3, (BX)
+	VPSLLD    $0x18, Y5, Y5
+	VPOR      Y5, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DI
+	ADDQ      $0x00000020, R8
+	ADDQ      $0x00000020, R9
+	ADDQ      $0x00000020, DX
+	ADDQ      $0x00000020, R10
+	ADDQ      $0x00000020, R11
+	ADDQ      $0x00000020, BX
+	SUBQ      $0x08, SI
+	JMP       encodeInt8AVX2_narrow
+
+encodeInt8AVX2_narrow_done:
+	VZEROUPPER
+	RET
+
+// func decodeInt8AVX2(dst *float32, src *int32, quarter int, n int, scale float32)
+// Requires: AVX, AVX2
+TEXT ·decodeInt8AVX2(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         quarter+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS scale+32(FP), Y0
+	LEAQ         (AX)(DX*4), SI
+	LEAQ         (SI)(DX*4), DI
+	LEAQ         (DI)(DX*4), DX
+
+decodeInt8AVX2_wide:
+	CMPQ      BX, $0x20
+	JL        decodeInt8AVX2_wide_done
+	VMOVDQU   (CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (DX)
+	VMOVDQU   32(CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 32(AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 32(SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 32(DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 32(DX)
+	VMOVDQU   64(CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 64(AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 64(SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 64(DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 64(DX)
+	VMOVDQU   96(CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 96(AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 96(SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 96(DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, 96(DX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x00000080, SI
+	ADDQ      $0x00000080, DI
+	ADDQ      $0x00000080, DX
+	ADDQ      $0x00000080, CX
+	SUBQ      $0x20, BX
+	JMP       decodeInt8AVX2_wide
+
+decodeInt8AVX2_wide_done:
+decodeInt8AVX2_narrow:
+	CMPQ      BX, $0x08
+	JL        decodeInt8AVX2_narrow_done
+	VMOVDQU   (CX), Y1
+	VPSLLD    $0x18, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPSLLD    $0x10, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (SI)
+	VPSLLD    $0x08, Y1, Y2
+	VPSRAD    $0x18, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (DI)
+	VPSRAD    $0x18, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (DX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, SI
+	ADDQ      $0x00000020, DI
+	ADDQ      $0x00000020, DX
+	ADDQ      $0x00000020, CX
+	SUBQ      $0x08, BX
+	JMP       decodeInt8AVX2_narrow
+
+decodeInt8AVX2_narrow_done:
 	VZEROUPPER
 	RET

@@ -112,8 +112,13 @@ func TestAddRounded(t *testing.T) {
 			}
 			sum := ints(rng, n)
 			want := slices.Clone(sum)
-			s.AddRounded(sum, x, k)
-			addRounded(want, x, math.Ldexp(1, k))
+			s.AddRounded(sum, sum, x, k)
+			addRounded(want, want, x, math.Ldexp(1, k))
+			if !slices.Equal(sum, want) {
+				t.Fatalf("2^%d of %v: %v, want %v", k, x, sum, want)
+			}
+			s.Round(sum, x, k)
+			rounded(want, x, math.Ldexp(1, k))
 			if !slices.Equal(sum, want) {
 				t.Fatalf("2^%d of %v: %v, want %v", k, x, sum, want)
 			}
@@ -143,7 +148,10 @@ func BenchmarkKernels(b *testing.B) {
 	for _, s := range Sets() {
 		for name, do := range map[string]func(){
 			"AddInt32": func() { s.AddInt32(x, y) }, "AddFloat32": func() { s.AddFloat32(f, g) }, "MaxInt32": func() { s.MaxInt32(x, y) },
-			"Largest": func() { s.Largest(f) }, "AddRounded": func() { s.AddRounded(x, f, 3) }, "Unscale": func() { s.Unscale(f, x, -3) },
+			"Largest": func() { s.Largest(f) }, "Round": func() { s.Round(x, f, 3) }, "AddRounded": func() { s.AddRounded(x, y, f, 3) },
+			"Unscale":    func() { s.Unscale(f, x, -3) },
+			"EncodeBF16": func() { s.EncodeBF16(x[:n/2], f) }, "AddBF16": func() { s.AddBF16(x[:n/2], y[:n/2], f) }, "DecodeBF16": func() { s.DecodeBF16(f, y[:n/2]) },
+			"EncodeInt8": func() { s.EncodeInt8(x[:n/4], f, g, 1, 1) }, "AddInt8": func() { s.AddInt8(f, y[:n/4], 1) }, "DecodeInt8": func() { s.DecodeInt8(f, y[:n/4], 1) },
 		} {
 			b.Run(fmt.Sprintf("%s/%s", name, s.Name()), func(b *testing.B) {
 				b.SetBytes(4 * n)

@@ -150,6 +150,7 @@ func TestBytesIntoServersDoNotGrowWithTrainers(t *testing.T) {
 func TestFastSumsAgreeAmongTrainers(t *testing.T) {
 	for _, way := range [][2]string{
 		{trainer.ModeRing, trainer.WireFloat32}, {trainer.ModeServer, trainer.WireFloat32}, {trainer.ModeRing, trainer.WireBF16},
+		{trainer.ModeRing, trainer.WireInt8},
 	} {
 		job := smallJob()
 		job.Sync.Mode, job.Sync.Sum, job.Sync.Wire = way[0], trainer.SumFast, way[1]

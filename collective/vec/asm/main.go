@@ -46,11 +46,16 @@ func main() {
 		// The operand that was loaded comes first: of two NaNs it is the one that stays.
 		combine(v, "addFloat32", "float32", "dst[i] += src[i]", func(m, r Op) { VADDPS(m, r, r) })
 		largest(v)
+		rounded(v)
 		addRounded(v)
 		unscale(v)
-		addBF16(v)
 		encodeBF16(v)
+		addBF16(v)
 		decodeBF16(v)
+		sumBF16(v)
+		addInt8(v)
+		encodeInt8(v)
+		decodeInt8(v)
 	}
 	Generate()
 }
@@ -104,9 +109,8 @@ func combine(v isa, name, word, what string, op func(m, r Op)) {
 // largest keeps four maxima of the patterns without their sign.
 func largest(v isa) {
 	name := "largest" + v.suffix
-	begin(name, "func(x *float32, n int, out *[16]uint32)",
-		name+" writes maxima of the magnitudes' patterns of x[:n] into out; their maximum is that of all.")
-	x, n, out := load("x"), load("n"), load("out")
+	begin(name, "func(x *float32, n int) uint32", name+" returns the largest of the magnitudes' patterns of x[:n].")
+	x, n := load("x"), load("n")
 	mask := v.reg()
 	if v.lanes == 16 {
 		VPXORD(mask, mask, mask)
@@ -138,24 +142,55 @@ func largest(v isa) {
 	VPMAXUD(maxima[1], maxima[0], maxima[0])
 	VPMAXUD(maxima[3], maxima[2], maxima[2])
 	VPMAXUD(maxima[2], maxima[0], maxima[0])
-	v.load(maxima[0], Mem{Base: out})
+	m := maxima[0]
+	if v.lanes == 16 {
+		upper := YMM()
+		VEXTRACTI64X4(Imm(1), m.AsZ(), upper)
+		VPMAXUD(upper, m.AsY(), m.AsY())
+	}
+	x0, x1 := m.AsX(), XMM()
+	VEXTRACTI128(Imm(1), m.AsY(), x1)
+	for _, order := range []uint64{0x4e, 0xb1} {
+		VPMAXUD(x1, x0, x0)
+		VPSHUFD(Imm(order), x0, x1)
+	}
+	VPMAXUD(x1, x0, x0)
+	r := GP32()
+	VMOVD(x0, r)
+	Store(r, ReturnIndex(0))
 	end()
 }
 
-// addRounded scales in two steps, both exact, because one float32 cannot hold every scale.
-func addRounded(v isa) {
-	name := "addRounded" + v.suffix
-	begin(name, "func(sum *int32, x *float32, n int, scale1 float32, scale2 float32)",
-		name+" does sum[i] += x[i] * scale1 * scale2, rounded to nearest even, for i < n.")
-	sum, x, n := load("sum"), load("x"), load("n")
+// rounded multiplies in two steps, both exact, because one float32 cannot hold every scale.
+func rounded(v isa) {
+	name := "round" + v.suffix
+	begin(name, "func(dst *int32, x *float32, n int, scale1 float32, scale2 float32)",
+		name+" does dst[i] = x[i] * scale1 * scale2, rounded to nearest even, for i < n.")
+	dst, x, n := load("dst"), load("x"), load("n")
 	s1, s2 := v.broadcast("scale1"), v.broadcast("scale2")
-	v.loop(name, n, []reg.GPVirtual{sum, x}, func(disp int) {
+	v.loop(name, n, []reg.GPVirtual{dst, x}, func(disp int) {
 		r := v.reg()
 		VMULPS(Mem{Base: x, Disp: disp}, s1, r)
 		VMULPS(s2, r, r)
 		VCVTPS2DQ(r, r)
-		VPADDD(Mem{Base: sum, Disp: disp}, r, r)
-		v.load(r, Mem{Base: sum, Disp: disp})
+		v.load(r, Mem{Base: dst, Disp: disp})
+	})
+	end()
+}
+
+func addRounded(v isa) {
+	name := "addRounded" + v.suffix
+	begin(name, "func(dst *int32, src *int32, x *float32, n int, scale1 float32, scale2 float32)",
+		name+" does dst[i] = src[i] + x[i] * scale1 * scale2, rounded to nearest even, for i < n.")
+	dst, src, x, n := load("dst"), load("src"), load("x"), load("n")
+	s1, s2 := v.broadcast("scale1"), v.broadcast("scale2")
+	v.loop(name, n, []reg.GPVirtual{dst, src, x}, func(disp int) {
+		r := v.reg()
+		VMULPS(Mem{Base: x, Disp: disp}, s1, r)
+		VMULPS(s2, r, r)
+		VCVTPS2DQ(r, r)
+		VPADDD(Mem{Base: src, Disp: disp}, r, r)
+		v.load(r, Mem{Base: dst, Disp: disp})
 	})
 	end()
 }
