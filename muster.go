@@ -32,8 +32,9 @@ type Result struct {
 	Steps        uint64
 	TestLoss     float64 // on the held-out data
 	TestAccuracy float64
-	Digest       string // SHA-256 of the file of weights, in hexadecimal
-	Out          string // the folder with the outputs
+	TestAUC      float64 // the area under the ROC curve, of two classes with one output; else 0
+	Digest       string  // SHA-256 of the file of weights, in hexadecimal
+	Out          string  // the folder with the outputs
 }
 
 // Train trains a job in this process alone. onStep, if it is not nil, is called after every step. The error of a job
@@ -82,5 +83,5 @@ func config(job trainer.Job, onStep func(Step)) node.Config {
 
 func result(r node.Result) Result {
 	f := r.Finish
-	return Result{Steps: f.GetStep(), TestLoss: f.GetTestLoss(), TestAccuracy: f.GetTestAccuracy(), Digest: f.GetDigest(), Out: r.Out}
+	return Result{Steps: f.GetStep(), TestLoss: f.GetTestLoss(), TestAccuracy: f.GetTestAccuracy(), TestAUC: f.GetTestAuc(), Digest: f.GetDigest(), Out: r.Out}
 }

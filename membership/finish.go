@@ -47,9 +47,13 @@ func (d *director) finish() {
 	if m.Regression {
 		score = "R²"
 	}
+	auc := ""
+	if m.TestAuc > 0 {
+		auc = fmt.Sprintf(", AUC %.4f", m.TestAuc)
+	}
 	d.do(doPropose{&pb.Entry{
-		Finish: &pb.Finish{Step: last.Step, Digest: last.Digest, TestAccuracy: m.TestAccuracy, TestLoss: m.TestLoss, Regression: m.Regression, Time: d.now.UnixNano()},
-		Events: []*pb.Event{d.event("finished", "", "all %d steps are done; held-out %s %.2f %%; weights %s", last.Step, score, 100*m.TestAccuracy, last.Digest)},
+		Finish: &pb.Finish{Step: last.Step, Digest: last.Digest, TestAccuracy: m.TestAccuracy, TestLoss: m.TestLoss, TestAuc: m.TestAuc, Regression: m.Regression, Time: d.now.UnixNano()},
+		Events: []*pb.Event{d.event("finished", "", "all %d steps are done; held-out %s %.2f %%%s; weights %s", last.Step, score, 100*m.TestAccuracy, auc, last.Digest)},
 	}})
 }
 

@@ -80,7 +80,7 @@ func (d *director) status(history bool) *pb.Status {
 			Node: string(name), Addr: s.meta.GetAddr(), Server: s.meta.GetServer(), Trainer: s.meta.GetTrainer(),
 			Connected: true, Heard: s.heard.UnixNano(),
 			View: s.report.GetView(), Step: s.report.GetStep(), Waits: s.waits(), Leads: s.report.GetLeads(),
-			SamplesPerSecond: s.report.GetSamplesPerSecond(),
+			SamplesPerSecond: s.report.GetSamplesPerSecond(), Tables: s.report.GetTables(),
 		}
 		if m := v.member(name); s.lives(m) {
 			n.Shards = shardNumbers(m.Shards)

@@ -264,7 +264,7 @@ func (c *Client) do(ctx context.Context, fill func(*operation), after ...func(*o
 	var feeders sync.WaitGroup
 	for _, s := range c.shards {
 		i0, i1 := c.cfg.Layout.local(s.shard, op.first, op.last)
-		if op.rows != nil {
+		if op.rows != nil || op.kind == pb.ParamRequest_PIN { // shards without blocks may have rows
 			feeders.Go(func() { c.hand(op, s, piece{op, op.first, op.last}) })
 		} else if i0 < i1 {
 			feeders.Go(func() { c.feed(op, s, i0, i1) })

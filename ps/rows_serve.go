@@ -156,6 +156,9 @@ func (s *session) scanRows() error {
 	if q.First >= q.Last || q.Last > table.Slots || q.Length != 0 {
 		return s.refuse(fmt.Sprintf("scan of slots [%d, %d) of %d with %d bytes", q.First, q.Last, table.Slots, q.Length))
 	}
+	if !r.leads() { // the step may be pinned, which only the leader knows of
+		return s.notLeader()
+	}
 	step := id.Step(q.Step)
 	if ok, err := s.awaitRows(step); !ok || err != nil {
 		return err

@@ -30,6 +30,9 @@ type Alone struct {
 // weights are those that the job's seed gives.
 func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, train data.Dataset) (*Alone, error) {
 	job.Samples = train.Len()
+	if len(spec.Tables()) > 0 {
+		return nil, fmt.Errorf("model %s has sparse tables, which are on servers: it cannot be trained without", spec.Name())
+	}
 	opt, err := job.NewOptimizer()
 	if err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ func blame(r *nn.Replica, w []float32, in data.Batch, key device.DropoutKey, gra
 
 // blame says what is wrong with the unit of a shard, which a bench looks at alone.
 func (w *work) blame(b *bench, s id.Step, l id.LogicalShard, weights []float32) error {
-	return blame(b.replica, weights, w.loader.Fill(s, []id.LogicalShard{l}, b.batch), w.key(s, l), w.units[l].grad)
+	return blame(b.replica, weights, w.samplesOfGroup(b, s, []id.LogicalShard{l}), w.key(s, l), w.units[l].grad)
 }
 
 // key tells the dropouts of a unit from all others.

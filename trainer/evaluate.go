@@ -11,13 +11,14 @@ import (
 )
 
 // Evaluate measures weights on the held-out data, on all cores, as a run does at its end. The training data are for the
-// statistics of batch norms, if the model has any.
-func Evaluate(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, weights []float32, train, test data.Dataset) (sum nn.Result, err error) {
+// statistics of batch norms, if the model has any. tables are those of a model that has some.
+func Evaluate(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, weights []float32, tables *Tables, train, test data.Dataset) (sum Evaluation, err error) {
 	w, err := newWork(job, spec, dev, train, test, nil)
 	if err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
+	w.source = tables
 	var all []id.LogicalShard
 	for l := range w.units {
 		all = append(all, id.LogicalShard(l))
@@ -30,7 +31,16 @@ func Evaluate(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, we
 		sum.Loss += u.test.Loss
 		sum.Correct += u.test.Correct
 	}
+	if w.scores != nil {
+		sum.AUC = w.scores.auc()
+	}
 	return sum, nil
+}
+
+// Evaluation is the sums over samples, and the area under the ROC curve of a model with one output for two classes, else 0.
+type Evaluation struct {
+	nn.Result
+	AUC float64
 }
 
 // Means are the loss of a label and the share of them that is right, of the sums over samples.

@@ -31,9 +31,12 @@ type Job struct {
 	Data      data.Source `yaml:"data"`
 	Batch     Batch       `yaml:"batch"`
 	Optimizer Optimizer   `yaml:"optimizer"`
-	Passes    int         `yaml:"passes"` // over the training data
-	Sync      Sync        `yaml:"sync"`
-	Cluster   Cluster     `yaml:"cluster"`
+
+	Tables map[string]Table `yaml:"tables,omitempty"` // sparse tables of the model, by name
+
+	Passes  int     `yaml:"passes"` // over the training data
+	Sync    Sync    `yaml:"sync"`
+	Cluster Cluster `yaml:"cluster"`
 
 	Checkpoint Checkpoint `yaml:"checkpoint"`
 
@@ -175,6 +178,7 @@ func (j Job) Validate() error {
 		steps = j.ownSteps()
 	}
 	faults = append(faults, j.Optimizer.validate(j.Sync.Mode, steps)...)
+	faults = append(faults, j.validateTables(steps)...)
 	faults = append(faults, j.Sync.validate()...)
 	c := j.Cluster
 	fault(c.Servers >= 1 && c.Servers <= maxServers, "cluster.servers is %d: set it to 1 to %d; 3 survive the loss of one", c.Servers, maxServers)

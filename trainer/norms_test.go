@@ -24,7 +24,7 @@ func TestEvaluateIsTheRunsOwn(t *testing.T) {
 	if err := spec.Init(weights, 3); err != nil {
 		t.Fatal(err)
 	}
-	want, err := Evaluate(t.Context(), j, spec, dev, weights, train, test)
+	want, err := Evaluate(t.Context(), j, spec, dev, weights, nil, train, test)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestEvaluateIsTheRunsOwn(t *testing.T) {
 		got.Loss += w.units[l].test.Loss
 		got.Correct += w.units[l].test.Correct
 	}
-	if got != want || got.Loss == 0 {
+	if got != want.Result || got.Loss == 0 {
 		t.Errorf("the run has %+v, Evaluate %+v", got, want)
 	}
 	other := append([]float32(nil), w.norms.stats...)

@@ -131,6 +131,9 @@ func (s *shift) train(ctx context.Context) error {
 // there is nothing to sum; it measures the final state and sees it committed.
 func (s *shift) step(ctx context.Context, at id.Step) error {
 	last := at == s.steps
+	if err := s.readyRows(ctx, at); err != nil {
+		return err
+	}
 	s.work.prepare(at, s.shards)
 	sums := s.beginSums(ctx, at, last)
 	err := s.compute(ctx, at)
@@ -145,8 +148,14 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 		return s.work.explain(at, s.state.w, s.shards, err)
 	}
 	m := s.measure(at, train, test)
+	if m.TestAuc, err = s.measureAUC(ctx, at); err != nil {
+		return err
+	}
 	if last {
 		return s.finish(m)
+	}
+	if err := s.pushRows(ctx, at); err != nil {
+		return err
 	}
 	if err := s.sync.update(ctx, at, m); err != nil {
 		return err
@@ -161,11 +170,12 @@ func (s *shift) compute(ctx context.Context, at id.Step) error {
 	var committing sync.WaitGroup
 	var committed error
 	committing.Go(func() { committed = s.sync.commit(ctx, at) })
+	fetched := s.prefetch(ctx, at)
 	end := s.cfg.Waits.Work("computing", at.String())
 	err := s.work.compute(ctx, s.view.Number, at, s.state.w, s.shards)
 	end()
 	committing.Wait()
-	return errors.Join(err, committed)
+	return errors.Join(err, committed, fetched())
 }
 
 func (s *shift) measure(at id.Step, train, test nn.Result) *pb.StepMetrics {

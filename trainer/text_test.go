@@ -95,14 +95,14 @@ func TestTextIsMeasuredPerLabel(t *testing.T) {
 	}
 
 	s := &shift{Trainer: &Trainer{cfg: Config{Job: j, Spec: spec, Test: test}, work: w, steps: w.steps}}
-	held, err := Evaluate(t.Context(), j, spec, dev, weights, train, test)
+	held, err := Evaluate(t.Context(), j, spec, dev, weights, nil, train, test)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := s.measure(0, sum, held); m.Loss != sum.Loss/160 || m.Accuracy != float64(sum.Correct)/160 || m.Evaluated {
+	if m := s.measure(0, sum, held.Result); m.Loss != sum.Loss/160 || m.Accuracy != float64(sum.Correct)/160 || m.Evaluated {
 		t.Errorf("step 0 measures %v", m)
 	}
-	if m := s.measure(w.steps, sum, held); m.TestLoss != held.Loss/56 || m.TestAccuracy != float64(held.Correct)/56 {
+	if m := s.measure(w.steps, sum, held.Result); m.TestLoss != held.Loss/56 || m.TestAccuracy != float64(held.Correct)/56 {
 		t.Errorf("the last step measures %v", m)
 	}
 	if held.Loss/56 < 1 || held.Loss/56 > 10 {

@@ -46,6 +46,10 @@ type work struct {
 	rounds  *rounds // of mode local
 	units   []unit  // by logical shard
 	norms   norms
+	tables  []nn.Table // of the model
+	rows    *rows      // of them; nil where it has none, and where nothing is trained
+	source  rowSource  // of rows of held-out samples
+	scores  *scores    // of held-out samples; nil where the model has another loss
 }
 
 // bench is what one group of units at a time needs.
@@ -57,6 +61,8 @@ type bench struct {
 	parts   []nn.Part         // of it
 	span    flight.Span       // of what it does now
 	mark    flight.Mark
+	heldOut data.Rows // of samples that are evaluated
+	scores  []float32 // of the same
 }
 
 // groupWeights is how many times the memory of the weights the values may take that a group's layers put out. Every group reads
@@ -79,8 +85,9 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 	}
 	benches := min(dev.Streams(), b.LogicalShards)
 	w.group = min(max(1, groupWeights*spec.Params()/(w.slice*spec.Outputs())), upTo(b.LogicalShards, benches))
-	if local != nil {
-		w.group = 1 // each goes by itself
+	w.tables, w.scores = spec.Tables(), newScores(spec, test)
+	if local != nil || len(w.tables) > 0 {
+		w.group = 1 // each goes by itself, or has rows of its own
 	}
 	for i := range benches {
 		r, err := spec.NewReplica(dev, w.group*w.slice, w.group)
@@ -88,6 +95,9 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 			return nil, errors.Join(err, w.close())
 		}
 		bench := &bench{replica: r, batch: data.NewBatch(train, w.group*w.slice)}
+		if w.scores != nil {
+			bench.scores = make([]float32, w.slice)
+		}
 		if local != nil {
 			bench.own = newOwn(spec.Params(), local.inner.Slots())
 		}
@@ -188,7 +198,7 @@ func (w *work) do(ctx context.Context, b *bench, s id.Step, group []id.LogicalSh
 	}
 	for _, l := range group {
 		if w.evaluates(s) {
-			if err := w.evaluate(b, s, l, weights); err != nil {
+			if err := w.evaluate(ctx, b, s, l, weights); err != nil {
 				return fmt.Errorf("held-out data of %v after %v: %w", l, s, err)
 			}
 		}
@@ -209,7 +219,7 @@ func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights [
 		b.parts = append(b.parts, nn.Part{Samples: n, Key: w.key(s, l), Grad: u.grad})
 	}
 	w.begin(b, "forward", group)
-	if err := b.replica.Gradients(weights, w.loader.Fill(s, group, b.batch), w.scale, b.parts); err != nil {
+	if err := b.replica.Gradients(weights, w.samplesOfGroup(b, s, group), w.scale, b.parts); err != nil {
 		return err
 	}
 	for i, l := range group {
@@ -224,11 +234,17 @@ func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights [
 }
 
 // evaluate measures the weights on a shard's part of the held-out data.
-func (w *work) evaluate(b *bench, s id.Step, l id.LogicalShard, weights []float32) error {
+func (w *work) evaluate(ctx context.Context, b *bench, s id.Step, l id.LogicalShard, weights []float32) error {
 	u := &w.units[l]
 	w.begin(b, "evaluate", []id.LogicalShard{l})
 	defer w.end(b)
+	b.replica.Scores = b.scores
+	defer func() { b.replica.Scores = nil }()
+	from := 0
 	for in := range w.heldOut.Chunks(l, b.batch.Room(w.slice)) { // sums hang on how they are cut, so not on groups
+		if err := w.rowsOfHeldOut(ctx, b, s, &in); err != nil {
+			return err
+		}
 		r, err := b.replica.Evaluate(weights, w.norms.stats, in)
 		if err == nil && !finite(r.Loss) {
 			err = blame(b.replica, weights, in, device.DropoutKey{}, nil)
@@ -238,8 +254,20 @@ func (w *work) evaluate(b *bench, s id.Step, l id.LogicalShard, weights []float3
 		}
 		u.test.Loss += r.Loss
 		u.test.Correct += r.Correct
+		if w.scores != nil {
+			w.scores.put(l, len(w.units), from, b.scores[:in.Len()])
+		}
+		from += in.Len()
 	}
 	return nil
+}
+
+// samplesOfGroup is the samples of a group's units; those that need rows of tables have been read with them.
+func (w *work) samplesOfGroup(b *bench, s id.Step, group []id.LogicalShard) data.Batch {
+	if w.rows != nil {
+		return w.rows.now.units[group[0]].batch
+	}
+	return w.loader.Fill(s, group, b.batch)
 }
 
 // samplesOf is how many samples a step of the run takes.

@@ -33,7 +33,7 @@ type benchServer struct {
 	life               int
 }
 
-func benchServerModes() []string { return []string{"log", "roundtrip", "kill"} }
+func benchServerModes() []string { return []string{"log", "roundtrip", "kill", "sparse"} }
 
 func benchServerCommand() *cobra.Command {
 	var o benchServer
@@ -45,6 +45,7 @@ func benchServerCommand() *cobra.Command {
   roundtrip  the trainers push the gradient of every block, each its part, and get the new weights
   log        the leaders commit gradients that they have already: the replicated log alone
   kill       leaders are killed with SIGKILL under full load; the time to the next commit of what they led
+  sparse     the trainers push gradients of 4096 rows of 16 values each, of a table of a million, and pull as many rows
 
 The trainers check the weights that come back. Time and rate are of rounds over the whole model, processor time is that of all processes together. A server's death is
 found as in a run: by gossip and lifelines.`,
@@ -86,6 +87,7 @@ found as in a run: by gossip and lifelines.`,
 }
 
 func (o *benchServer) check() error {
+	o.small()
 	var errs []error
 	fault := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -130,12 +132,13 @@ type serverRow struct {
 	MedMs      float64 `json:"med_ms"` // of a round; with mode kill, of the times to the next commit
 	P90Ms      float64 `json:"p90_ms"`
 	WorstMs    float64 `json:"worst_ms"`
-	GBps       float64 `json:"GBps,omitempty"` // all rounds, from the first's begin to the last's end
-	CPUPerGB   float64 `json:"cpu_s_per_GB,omitempty"`
+	GBps       float64 `json:"GBps,omitempty"`                // all rounds, from the first's begin to the last's end
+	CPUPerGB   float64 `json:"cpu_s_per_GB,omitempty"`        // mode sparse: per million rows, as the servers' part
 	ServerCPU  float64 `json:"server_cpu_s_per_GB,omitempty"` // the servers' part of it
 	Ingress    float64 `json:"ingress_bytes_per_step,omitempty"`
 	Kills      int     `json:"kills,omitempty"`
-	Elections  int     `json:"elections"` // terms that began during the measurement without a kill
+	RowsPerS   float64 `json:"rows_per_s,omitempty"` // mode sparse: pushed, and as many pulled
+	Elections  int     `json:"elections"`            // terms that began during the measurement without a kill
 }
 
 func (o *benchServer) print(out io.Writer, r serverRow) error {
@@ -145,6 +148,11 @@ func (o *benchServer) print(out io.Writer, r serverRow) error {
 	what := fmt.Sprintf("%s, R=%d, %d trainers, %d shards, %d blocks of %s, %s", r.Mode, r.Replicas, r.Trainers, r.Shards, r.Blocks, o.blockBytes, r.Durability)
 	if r.Kills > 0 {
 		_, err := fmt.Fprintf(out, "%s: %d kills, to the next commit %.0f ms (p90 %.0f, worst %.0f)\n", what, r.Kills, r.MedMs, r.P90Ms, r.WorstMs)
+		return err
+	}
+	if r.RowsPerS > 0 {
+		_, err := fmt.Fprintf(out, "sparse, R=%d, %d trainers, %d shards, %s: %d batches of %d rows, %.2f ms (p90 %.2f, worst %.2f), %.0f rows/s pushed and pulled, CPU %.2f s per million (servers %.2f), %d elections\n",
+			r.Replicas, r.Trainers, r.Shards, r.Durability, r.Rounds, sparseRows, r.MedMs, r.P90Ms, r.WorstMs, r.RowsPerS, r.CPUPerGB, r.ServerCPU, r.Elections)
 		return err
 	}
 	_, err := fmt.Fprintf(out, "%s: %d rounds of %.1f ms (p90 %.1f, worst %.1f), %.3f GB/s, CPU %.2f s/GB (servers %.2f), %.1f MB into the servers per step, %d elections\n",
@@ -198,6 +206,11 @@ func (o *benchServer) measure(ctx context.Context) (row serverRow, err error) {
 	row.GBps = digits(bytes/seconds/1e9, 4)
 	row.CPUPerGB, row.ServerCPU = digits((after.cpu-before.cpu)/bytes*1e9, 3), digits((after.serverCPU-before.serverCPU)/bytes*1e9, 3)
 	row.Ingress = digits(float64(after.bytesIn-before.bytesIn)/float64(o.rounds), 0)
+	if o.mode == "sparse" {
+		rows := float64(o.rounds) * sparseRows * float64(o.trainers)
+		row.RowsPerS, row.GBps = digits(rows/seconds, 0), 0
+		row.CPUPerGB, row.ServerCPU = digits((after.cpu-before.cpu)/rows*1e6, 3), digits((after.serverCPU-before.serverCPU)/rows*1e6, 3)
+	}
 	row.Elections = int(after.terms - before.terms)
 	return row, nil
 }

@@ -55,6 +55,10 @@ func (o *benchServer) child(ctx context.Context, in io.Reader, out io.Writer) (e
 		w, err = o.newServer(ctx, p, name, addrs, log)
 	} else {
 		w, err = o.newTrainer(ctx, p, addrs, log)
+		if err == nil && o.mode == "sparse" {
+			rank, _ := strconv.Atoi(strings.TrimPrefix(o.role, "trainer-"))
+			w, err = newBenchSparse(ctx, w.(*benchTrainer), rank)
+		}
 	}
 	if err != nil {
 		return err
@@ -115,7 +119,12 @@ func (o *benchServer) newServer(ctx context.Context, p *port.Port, name id.Node,
 	if err := s.gossip.Join(ctx, addrs); err != nil {
 		return nil, err
 	}
+	tables, err := o.tables()
+	if err != nil {
+		return nil, err
+	}
 	s.server, err = ps.NewServer(ps.ServerConfig{
+		Tables: tables, LogicalShards: o.trainers,
 		Self: self, Layout: o.layout(), Optimizer: benchOptimizer(), Dir: filepath.Join(o.dir, o.role), Port: p, Log: log, Durable: o.durability == "disk",
 	})
 	if err != nil {
@@ -236,7 +245,12 @@ func (o *benchServer) newTrainer(ctx context.Context, p *port.Port, addrs []stri
 		o: o, first: id.Block(rank * o.blocks / o.trainers), last: id.Block((rank + 1) * o.blocks / o.trainers),
 		steps: make([]id.Step, o.blocks), acks: make([][]time.Time, o.shards),
 	}
+	tables, err := o.tables()
+	if err != nil {
+		return nil, err
+	}
 	t.client, err = ps.NewClient(ps.ClientConfig{
+		Tables: tables,
 		Layout: o.layout(), OptimizerSlots: 1, Log: log,
 		Replicas: func(id.ParamShard) []string { return addrs },
 		Dial: func(ctx context.Context, addr, topic string) (net.Conn, error) {

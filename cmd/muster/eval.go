@@ -62,15 +62,21 @@ func eval(c *cobra.Command, o *evalOptions, model string) error {
 	if err != nil {
 		return err
 	}
+	var tables *trainer.Tables
+	if len(spec.Tables()) > 0 {
+		if tables, err = trainer.ReadTables(filepath.Join(filepath.Dir(model), node.TablesFile), job, spec); err != nil {
+			return err
+		}
+	}
 	dev, err := openDevice(o.device, zerolog.Nop())
 	if err != nil {
 		return err
 	}
-	r, err := trainer.Evaluate(c.Context(), job, spec, dev, w, train, test)
+	r, err := trainer.Evaluate(c.Context(), job, spec, dev, w, tables, train, test)
 	if err != nil {
 		return err
 	}
-	loss, accuracy := trainer.Means(spec, r, test.Len())
+	loss, accuracy := trainer.Means(spec, r.Result, test.Len())
 	fields := map[string]any{"model": model, "samples": test.Len(), "test_" + scoreKey(spec.Classes() == 0): accuracy, "test_loss": loss}
 	labels, what := test.Len()*spec.Targets(), "samples"
 	if spec.Kind() == data.Tokens {
@@ -82,6 +88,14 @@ func eval(c *cobra.Command, o *evalOptions, model string) error {
 		p.say("evaluated", fields, "%s: R² %.2f %% on %d held-out samples, root mean square error %.6g, loss %.4f", model, 100*accuracy, labels, fields["rmse"], loss)
 		return nil
 	}
-	p.say("evaluated", fields, "%s: %d of %d held-out %s right, accuracy %.2f %%, loss %.4f", model, r.Correct, labels, what, 100*accuracy, loss)
+	text := aucText(r.AUC)
+	if r.AUC > 0 {
+		fields["test_auc"] = r.AUC
+		if j, ok := test.(data.Judged); ok {
+			fields["best_auc"] = j.BestAUC()
+			text += fmt.Sprintf(" (the truth has %.4f)", fields["best_auc"])
+		}
+	}
+	p.say("evaluated", fields, "%s: %d of %d held-out %s right, accuracy %.2f %%, loss %.4f%s", model, r.Correct, labels, what, 100*accuracy, loss, text)
 	return nil
 }

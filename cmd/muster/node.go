@@ -112,8 +112,8 @@ func (o *nodeOptions) run(c *cobra.Command) error {
 func (p *progress) finish(r node.Result) {
 	f := r.Finish
 	p.say("finished", map[string]any{
-		"run": r.Run, "steps": f.Step, "test_" + scoreKey(f.Regression): f.TestAccuracy, "test_loss": f.TestLoss, "digest": f.Digest, "out": r.Out,
-	}, "run %s is done: %d steps, held-out %s %.2f %%\nweights sha256 %s", r.Run, f.Step, scoreName(f.Regression), 100*f.TestAccuracy, f.Digest)
+		"run": r.Run, "steps": f.Step, "test_" + scoreKey(f.Regression): f.TestAccuracy, "test_loss": f.TestLoss, "digest": f.Digest, "out": r.Out, "test_auc": f.TestAuc,
+	}, "run %s is done: %d steps, held-out %s %.2f %%%s\nweights sha256 %s", r.Run, f.Step, scoreName(f.Regression), 100*f.TestAccuracy, aucText(f.TestAuc), f.Digest)
 	if r.Out != "" && !p.json {
 		fmt.Fprintf(p.out, "outputs in %s\n", r.Out)
 	}

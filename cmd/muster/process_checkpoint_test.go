@@ -17,9 +17,13 @@ func TestCheckpointElsewhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
-	for from, to := range map[string]string{"ring": "server", "server": "ring"} {
-		t.Run(from+" to "+to, func(t *testing.T) {
-			job := jobText{mode: from, train: 1024, passes: 6, servers: 3, replicas: 3, paramShards: 4, commitEvery: 7}
+	for _, c := range []struct {
+		from, to string
+		tables   bool
+	}{{"ring", "server", false}, {"server", "ring", false}, {"server", "ring", true}} {
+		t.Run(fmt.Sprintf("%s to %s%s", c.from, c.to, map[bool]string{true: " with tables"}[c.tables]), func(t *testing.T) {
+			from, to := c.from, c.to
+			job := jobText{tables: c.tables, mode: from, train: 1024, passes: 6, servers: 3, replicas: 3, paramShards: 4, commitEvery: 7}
 			c := newCluster(t, "")
 			folder := filepath.Join(c.dir, "checkpoints")
 			job.checkpoints = fmt.Sprintf("checkpoint: {every: 10, keep: 3, path: %s}\n", folder)

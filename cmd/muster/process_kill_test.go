@@ -71,12 +71,31 @@ func TestKillInModes(t *testing.T) {
 	}
 }
 
+// TestKillWithTables does it with a model whose sparse tables are on the servers: their rows, too, must be those of the
+// undisturbed run.
+func TestKillWithTables(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes for a minute")
+	}
+	seed := uint64(time.Now().UnixNano())
+	for i, s := range []scenario{
+		{mode: "server", layout: "apart", nodes: apart, victims: []victim{aShardLeader, aTrainer, allTrainers}, tables: true},
+		{mode: "ring", layout: "mixed", nodes: mixed, victims: []victim{allThree, aTrainer}, tables: true},
+		{mode: "ring", layout: "apart", nodes: apart, victims: []victim{allTrainers, aShardLeader}, tables: true},
+	} {
+		t.Run(s.mode+" "+s.layout, func(t *testing.T) {
+			report(t, killRun(t, s, rand.New(rand.NewPCG(seed, uint64(i))), len(s.victims)))
+		})
+	}
+}
+
 // scenario is a kind of cluster and who is killed in it, in turn.
 type scenario struct {
 	mode, layout string
 	nodes        []nodeSpec
 	victims      []victim
 	sync         string // what the mode needs in the section sync
+	tables       bool   // the model has sparse tables
 }
 
 type victim string
@@ -109,7 +128,7 @@ var (
 // left to see each node come back.
 func killRun(t *testing.T, s scenario, random *rand.Rand, most int) []killing {
 	job := killJob
-	job.mode, job.sync = s.mode, s.sync
+	job.mode, job.sync, job.tables = s.mode, s.sync, s.tables
 	if job.steady() {
 		digestOf(t, job)
 	}

@@ -27,21 +27,35 @@ type jobText struct {
 	disk                  bool
 	checkpoints           string // the section
 	sync                  string // what else is in the section sync
+	tables                bool   // a model with sparse tables instead of drawn digits
 }
+
+const (
+	digitsText = `model: {name: lenet}
+data: {source: glyphs, train: %d, test: 128, seed: 3}
+batch: {size: 64, logical_shards: 8}
+`
+	// tablesText has all that makes rows come and go.
+	tablesText = `model: {name: wide_deep, width: 8, hidden: [16]}
+data: {source: ctr, train: %d, test: 128, seed: 3}
+batch: {size: 64, logical_shards: 8}
+tables:
+  deep: {optimizer: {name: adagrad, lr: 0.05}, admit: 2, expire: 30, max_rows: 4096}
+  wide: {optimizer: {name: ftrl, lr: 0.05}}
+`
+)
 
 // steady tells that the bytes of a run do not hang on who trains it.
 func (j jobText) steady() bool { return j.mode != "ssp" && j.mode != "async" }
 
 func (j jobText) String() string {
-	return fmt.Sprintf(`name: small
-model: {name: lenet}
-data: {source: glyphs, train: %d, test: 128, seed: 3}
-batch: {size: 64, logical_shards: 8}
+	text := fmt.Sprintf(map[bool]string{true: tablesText, false: digitsText}[j.tables], j.train)
+	return text + fmt.Sprintf(`name: small
 optimizer: {name: adam, lr: 0.001}
 passes: %d
 sync: {mode: %s, sum: %s, commit_every: %d%s}
 cluster: {servers: %d, replicas: %d, parameter_shards: %d, durability: %s}
-`, j.train, j.passes, j.mode, map[bool]string{true: "exact", false: "fast"}[j.steady()], max(j.commitEvery, 1), j.sync, j.servers, max(j.replicas, 1), max(j.paramShards, 1),
+`, j.passes, j.mode, map[bool]string{true: "exact", false: "fast"}[j.steady()], max(j.commitEvery, 1), j.sync, j.servers, max(j.replicas, 1), max(j.paramShards, 1),
 		map[bool]string{true: "disk", false: "memory"}[j.disk]) + j.checkpoints
 }
 
@@ -64,7 +78,7 @@ var undisturbed = struct {
 // digestOf is the SHA-256 of the model file of an undisturbed `muster train`.
 func digestOf(t *testing.T, j jobText) string {
 	t.Helper()
-	key := fmt.Sprint(j.train, j.passes, j.sync)
+	key := fmt.Sprint(j.train, j.passes, j.sync, j.tables)
 	undisturbed.Lock()
 	defer undisturbed.Unlock()
 	if d := undisturbed.digest[key]; d != "" {
@@ -79,9 +93,18 @@ func digestOf(t *testing.T, j jobText) string {
 	if _, stderr, err := runMuster(t, nil, "train", "-f", path, "--out", dir, "--json"); err != nil {
 		t.Fatalf("muster train: %v\n%s", err, stderr)
 	}
-	d := fileDigest(t, filepath.Join(dir, node.ModelFile))
+	d := outputsDigest(t, dir, j)
 	t.Logf("undisturbed: %d steps in %v, model %.12s", j.steps(t), time.Since(begin).Round(time.Millisecond), d)
 	undisturbed.digest[key] = d
+	return d
+}
+
+// outputsDigest is that of the model and, where it has some, of its sparse tables.
+func outputsDigest(t *testing.T, dir string, j jobText) string {
+	d := fileDigest(t, filepath.Join(dir, node.ModelFile))
+	if j.tables {
+		d = d[:8] + fileDigest(t, filepath.Join(dir, node.TablesFile))
+	}
 	return d
 }
 
@@ -112,7 +135,7 @@ func (c *cluster) checkOutputs(j jobText) {
 		}
 		wrote++
 		if strings.Contains(p.roles, trainerOnly) {
-			got := fileDigest(c.t, filepath.Join(p.out, node.ModelFile))
+			got := outputsDigest(c.t, p.out, j)
 			if want == "" {
 				want = got
 			}

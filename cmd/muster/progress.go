@@ -90,7 +90,7 @@ func (p *progress) step(m *pb.StepMetrics) {
 		}
 	}
 	if m.Evaluated {
-		p.test = fmt.Sprintf("  held-out %.2f %%", 100*m.TestAccuracy)
+		p.test = fmt.Sprintf("  held-out %.2f %%%s", 100*m.TestAccuracy, aucText(m.TestAuc))
 	}
 	if m.Step < p.steps {
 		p.loss += 0.2 * (m.Loss - p.loss)
@@ -163,6 +163,14 @@ func scoreKey(regression bool) string {
 	return "accuracy"
 }
 
+// aucText is the area under the ROC curve, where there is one.
+func aucText(auc float64) string {
+	if auc == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", AUC %.4f", auc)
+}
+
 func (p *progress) object(m *pb.StepMetrics) {
 	o := map[string]any{"step": m.Step, "steps": p.steps}
 	if m.Step < p.steps {
@@ -170,6 +178,9 @@ func (p *progress) object(m *pb.StepMetrics) {
 	}
 	if m.Evaluated {
 		o["test_loss"], o["test_"+scoreKey(m.Regression)] = m.TestLoss, m.TestAccuracy
+		if m.TestAuc > 0 {
+			o["test_auc"] = m.TestAuc
+		}
 	}
 	if r, left := p.rate(); r > 0 {
 		o["samples_per_second"], o["seconds_left"] = r, left.Seconds()

@@ -65,6 +65,7 @@ func printStatus(out io.Writer, st *pb.Status) error {
 	line("now", "%s", why.Explain(st).Summary)
 	text.WriteByte('\n')
 	nodeTable(&text, st)
+	tableTable(&text, tablesOf(st))
 	if len(st.Events) > 0 {
 		text.WriteString("\nlast events\n")
 	}

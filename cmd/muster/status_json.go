@@ -32,6 +32,7 @@ type statusJSON struct {
 	View             *viewJSON      `json:"view,omitempty"`
 	Changing         *roundJSON     `json:"changing,omitempty"`
 	Nodes            []nodeJSON     `json:"nodes"`
+	Tables           []tableJSON    `json:"tables,omitempty"`
 	Events           []eventJSON    `json:"events"`
 	Finished         *finishJSON    `json:"finished,omitempty"`
 }
@@ -103,6 +104,7 @@ type finishJSON struct {
 	Steps        uint64   `json:"steps"`
 	TestAccuracy *float64 `json:"test_accuracy,omitempty"`
 	TestRSquared *float64 `json:"test_r_squared,omitempty"`
+	TestAUC      float64  `json:"test_auc,omitempty"`
 	TestLoss     float64  `json:"test_loss"`
 	Digest       string   `json:"digest"`
 	Failed       string   `json:"failed,omitempty"`
@@ -137,11 +139,12 @@ func statusObject(st *pb.Status) statusJSON {
 	for _, n := range st.Nodes {
 		o.Nodes = append(o.Nodes, nodeObject(st, n))
 	}
+	o.Tables = tablesOf(st)
 	for _, e := range st.Events {
 		o.Events = append(o.Events, eventJSON{utc(e.Time), e.Kind, e.Node, e.View, e.Step, e.Text})
 	}
 	if f := st.Finish; f != nil {
-		o.Finished = &finishJSON{Steps: f.Step, TestLoss: f.TestLoss, Digest: f.Digest, Failed: f.Failed}
+		o.Finished = &finishJSON{Steps: f.Step, TestLoss: f.TestLoss, TestAUC: f.TestAuc, Digest: f.Digest, Failed: f.Failed}
 		o.Finished.TestAccuracy, o.Finished.TestRSquared = node.Score(f.Regression, &f.TestAccuracy)
 	}
 	return o

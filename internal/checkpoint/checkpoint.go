@@ -60,6 +60,7 @@ type Manifest struct {
 	Time    time.Time `json:"time"`
 	Version string    `json:"version"` // of muster
 	Files   []File    `json:"files"`
+	Tables  []File    `json:"tables,omitempty"` // sparse tables, in layers (package table): later ones go over earlier ones
 }
 
 // File is one file of a checkpoint.
@@ -95,8 +96,9 @@ func newState(n, slots int) State {
 
 // Write writes a checkpoint in the folder root and returns its path. read gives the state
 // of the parameters [lo, hi); it is called for one file after the other, so that only
-// that much is in memory. One of the step that is there already and is whole stays.
-func Write(root string, m Manifest, tensors []nn.Tensor, files int, read func(lo, hi int) (State, error)) (path string, err error) {
+// that much is in memory. tables, if not nil, writes sparse tables into the folder that it is given. A checkpoint of
+// the step that is there already and is whole stays.
+func Write(root string, m Manifest, tensors []nn.Tensor, files int, tables func(dir string) ([]File, error), read func(lo, hi int) (State, error)) (path string, err error) {
 	path = filepath.Join(root, Name(m.Step))
 	if _, err := Read(path); err == nil {
 		return path, nil
@@ -125,6 +127,12 @@ func Write(root string, m Manifest, tensors []nn.Tensor, files int, read func(lo
 			return "", err
 		}
 		m.Files = append(m.Files, f)
+	}
+	m.Tables = nil
+	if tables != nil {
+		if m.Tables, err = tables(temp); err != nil {
+			return "", err
+		}
 	}
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -219,7 +227,7 @@ func Read(dir string) (*Manifest, error) {
 	if err != nil {
 		return nil, bad(path, "%v", err)
 	}
-	for _, f := range m.Files {
+	for _, f := range m.all() {
 		info, err := os.Stat(filepath.Join(dir, f.Name))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -246,7 +254,7 @@ func parse(b []byte) (*Manifest, error) {
 	if m.Params < 1 || m.Slots < 0 || len(m.Files) == 0 {
 		return nil, fmt.Errorf("%d parameters, %d slots and %d files make no state", m.Params, m.Slots, len(m.Files))
 	}
-	for _, f := range m.Files {
+	for _, f := range m.all() {
 		if f.Name == "" || f.Name != filepath.Base(f.Name) || strings.HasPrefix(f.Name, ".") {
 			return nil, fmt.Errorf("%q cannot be one of its files", f.Name)
 		}
@@ -307,8 +315,32 @@ func readFile(dir string, f File) (*safetensors.File, error) {
 	return got, nil
 }
 
+// all is every file.
+func (m *Manifest) all() []File { return append(slices.Clone(m.Files), m.Tables...) }
+
+func verifyFile(dir string, f File) error {
+	file, err := os.Open(filepath.Join(dir, f.Name))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, file); err != nil {
+		return err
+	}
+	if hex.EncodeToString(h.Sum(nil)) != f.SHA256 {
+		return bad(dir, "the SHA-256 of %s is not that of its manifest: the file was damaged", f.Name)
+	}
+	return nil
+}
+
 // Verify reads all files and compares their checksums.
 func (m *Manifest) Verify(dir string) error {
+	for _, f := range m.Tables {
+		if err := verifyFile(dir, f); err != nil {
+			return err
+		}
+	}
 	for _, f := range m.Files {
 		if _, err := readFile(dir, f); err != nil {
 			return err
@@ -392,7 +424,7 @@ func Prune(root, digest string, keep int) error {
 // Key is the manifest's identity, to tell two checkpoints of one step apart.
 func (m *Manifest) Key() []byte {
 	h := sha256.New()
-	for _, f := range m.Files {
+	for _, f := range m.all() {
 		fmt.Fprintln(h, f.SHA256)
 	}
 	fmt.Fprintln(h, m.Digest, uint64(m.Step))

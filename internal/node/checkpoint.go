@@ -153,7 +153,11 @@ func (s *saver) save(ctx context.Context, step id.Step) (path string, err error)
 		return "", err
 	}
 	layout := n.cfg.Job.Layout(n.spec.Params())
-	path, err = checkpoint.Write(n.checkpoints(), m, n.spec.Tensors(), layout.Shards, func(lo, hi int) (checkpoint.State, error) {
+	var tables func(dir string) ([]checkpoint.File, error)
+	if len(n.spec.Tables()) > 0 {
+		tables = func(dir string) ([]checkpoint.File, error) { return s.saveTables(ctx, step, dir) }
+	}
+	path, err = checkpoint.Write(n.checkpoints(), m, n.spec.Tensors(), layout.Shards, tables, func(lo, hi int) (checkpoint.State, error) {
 		return readState(ctx, s.client, layout, step, lo, hi, m.Slots)
 	})
 	if err != nil {
@@ -302,6 +306,9 @@ func (n *Node) loadCheckpoint(ctx context.Context) error {
 	}
 	end := n.waits.Begin("the checkpoint to be taken up", n.begin.Step.String(), "servers")
 	defer end()
+	if err := n.loadTables(ctx); err != nil { // before the vector: with that the run begins
+		return err
+	}
 	blocks := id.Block(n.cfg.Job.Layout(len(state.W)).Blocks())
 	if err := n.client.Put(ctx, n.begin.Step, 0, 0, blocks, ps.State{W: state.W, Slots: state.Slots}); err != nil {
 		return nil // only ended: a put repeats itself over any failure

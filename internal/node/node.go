@@ -195,7 +195,7 @@ func (n *Node) openData(ctx context.Context) (err error) {
 		return err
 	}
 	form := n.train.Form()
-	n.samples = &pb.Samples{Classes: uint32(form.Classes), Train: uint64(n.train.Len()), Entries: uint32(form.Entries)}
+	n.samples = &pb.Samples{Classes: uint32(form.Classes), Train: uint64(n.train.Len()), Entries: uint32(form.Entries), Fields: uint32(form.Fields)}
 	for _, d := range form.Shape {
 		n.samples.Shape = append(n.samples.Shape, uint32(d))
 	}
@@ -206,7 +206,7 @@ func (n *Node) openData(ctx context.Context) (err error) {
 func (n *Node) prepare(s *pb.Samples) (err error) {
 	job := n.cfg.Job
 	job.Samples = int(s.GetTrain())
-	form := data.Form{Kind: job.Data.Kind(), Classes: int(s.GetClasses()), Entries: int(s.GetEntries())}
+	form := data.Form{Kind: job.Data.Kind(), Classes: int(s.GetClasses()), Entries: int(s.GetEntries()), Fields: int(s.GetFields())}
 	for _, d := range s.GetShape() {
 		form.Shape = append(form.Shape, int(d))
 	}

@@ -51,6 +51,9 @@ func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
 		if err := trainer.WriteModel(filepath.Join(out, ModelFile), n.spec, w); err != nil {
 			return "", err
 		}
+		if err := n.writeTables(ctx, id.Step(f.Step), filepath.Join(out, TablesFile)); err != nil {
+			return "", err
+		}
 	}
 	job, err := n.cfg.Job.YAML()
 	if err != nil {
@@ -139,6 +142,7 @@ type evaluationLine struct {
 	TestLoss     float64   `json:"test_loss"`
 	TestAccuracy *float64  `json:"test_accuracy,omitempty"`
 	TestRSquared *float64  `json:"test_r_squared,omitempty"`
+	TestAUC      float64   `json:"test_auc,omitempty"`
 	Time         time.Time `json:"time"`
 }
 
@@ -157,7 +161,7 @@ func metricsLines(metrics []*pb.StepMetrics, steps uint64, rate func(at id.Step)
 	for _, m := range metrics {
 		at := time.Unix(0, m.Time).UTC()
 		if m.Evaluated {
-			l := evaluationLine{StateAt: m.Step, TestLoss: m.TestLoss, Time: at}
+			l := evaluationLine{StateAt: m.Step, TestLoss: m.TestLoss, TestAUC: m.TestAuc, Time: at}
 			l.TestAccuracy, l.TestRSquared = Score(m.Regression, &m.TestAccuracy)
 			_ = enc.Encode(l)
 		}

@@ -44,7 +44,12 @@ func (n *Node) serve(down *shutdown) error {
 	if !n.cfg.Server {
 		return nil
 	}
+	tables, err := n.cfg.Job.TableConfigs(n.spec)
+	if err != nil {
+		return err
+	}
 	n.shards, err = ps.NewServer(ps.ServerConfig{
+		Tables: tables, LogicalShards: n.cfg.Job.Batch.LogicalShards,
 		Self: n.self(""), Layout: layout, Optimizer: opt, Half: n.cfg.Job.Half(), Dir: n.raftDir(), Port: n.port, Log: n.cfg.Log,
 		Durable: n.durable(), Locate: n.locate,
 		Life: func(shard id.ParamShard) (id.Incarnation, bool) { return n.life(shard.String()) },
@@ -71,7 +76,12 @@ func (n *Node) newClient(half ps.Half) (*ps.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	tables, err := n.cfg.Job.TableConfigs(n.spec)
+	if err != nil {
+		return nil, err
+	}
 	return ps.NewClient(ps.ClientConfig{
+		Tables: tables,
 		Layout: n.cfg.Job.Layout(n.spec.Params()), OptimizerSlots: opt.Slots(), Half: half, Log: n.cfg.Log,
 		Replicas: func(shard id.ParamShard) []string { return n.addrs(shard.String()) },
 		Dial: func(ctx context.Context, addr, topic string) (net.Conn, error) {
@@ -258,7 +268,9 @@ func (n *Node) report() *pb.Report {
 	r.Saved = n.saved
 	n.mu.Unlock()
 	if n.shards != nil {
-		for _, s := range n.shards.Status() {
+		shards := n.shards.Status()
+		r.Tables = n.tableStatus(shards)
+		for _, s := range shards {
 			if s.Role == "leader" {
 				r.Leads = append(r.Leads, &pb.Lead{Group: s.Shard.String(), Term: s.Term, Voters: lives(s.Voters), Learners: lives(s.Learners), Settled: s.Settled})
 			}

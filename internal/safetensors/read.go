@@ -65,8 +65,15 @@ func Decode(r io.Reader, size int64) (*File, error) {
 	file := &File{Metadata: metadata, Tensors: make([]Tensor, 0, len(entries))}
 	buf := make([]byte, 256<<10)
 	for _, e := range entries { // in the order of the data
-		t := Tensor{Name: e.name, Shape: e.Shape, Data: make([]float32, (e.Offsets[1]-e.Offsets[0])/elemBytes)}
-		if err := readFloats(r, t.Data, buf); err != nil {
+		t := Tensor{Name: e.name, Shape: e.Shape}
+		if e.DType == keyType {
+			t.Keys = make([]uint64, (e.Offsets[1]-e.Offsets[0])/8)
+			err = readKeys(r, t.Keys, buf)
+		} else {
+			t.Data = make([]float32, (e.Offsets[1]-e.Offsets[0])/elemBytes)
+			err = readFloats(r, t.Data, buf)
+		}
+		if err != nil {
 			return nil, truncated(err)
 		}
 		file.Tensors = append(file.Tensors, t)
@@ -93,6 +100,20 @@ func readFloats(r io.Reader, dst []float32, buf []byte) error {
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(part[elemBytes*i:]))
 		}
 		dst = dst[len(part)/elemBytes:]
+	}
+	return nil
+}
+
+func readKeys(r io.Reader, dst []uint64, buf []byte) error {
+	for len(dst) > 0 {
+		part := buf[:min(len(buf), 8*len(dst))]
+		if _, err := io.ReadFull(r, part); err != nil {
+			return err
+		}
+		for i := range len(part) / 8 {
+			dst[i] = binary.LittleEndian.Uint64(part[8*i:])
+		}
+		dst = dst[len(part)/8:]
 	}
 	return nil
 }
@@ -165,15 +186,20 @@ func (s *span) UnmarshalJSON(b []byte) error {
 }
 
 func (e *namedEntry) check() error {
-	if e.DType != dtype {
-		return invalid("tensor %q has the element type %q; only %s is read: convert the file first", e.name, e.DType, dtype)
+	size := int64(elemBytes)
+	switch e.DType {
+	case dtype:
+	case keyType:
+		size = 8
+	default:
+		return invalid("tensor %q has the element type %q; only %s and %s are read: convert the file first", e.name, e.DType, dtype, keyType)
 	}
 	n, ok := elements(e.Shape)
 	if !ok || e.Shape == nil {
 		return invalid("tensor %q has the absurd shape %v", e.name, e.Shape)
 	}
-	if from, to := e.Offsets[0], e.Offsets[1]; from < 0 || to < from || to-from != n*elemBytes {
-		return invalid("tensor %q of shape %v needs %d bytes, but its offsets are %d to %d", e.name, e.Shape, n*elemBytes, from, to)
+	if from, to := e.Offsets[0], e.Offsets[1]; from < 0 || to < from || to-from != n*size {
+		return invalid("tensor %q of shape %v needs %d bytes, but its offsets are %d to %d", e.name, e.Shape, n*size, from, to)
 	}
 	return nil
 }

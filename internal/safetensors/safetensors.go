@@ -1,6 +1,7 @@
 package safetensors
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,11 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// Tensor is a named array of float32 in row-major order.
+// Tensor is a named array of float32, or of uint64, in row-major order.
 type Tensor struct {
 	Name  string
 	Shape []int     // each at least 0; empty for a single number
 	Data  []float32 // as many as the product of Shape
+	Keys  []uint64  // the same, in its place, of a tensor of uint64; else nil
 }
 
 // File is the content of a safetensors file.
@@ -37,10 +39,19 @@ const (
 	// maxHeader is the limit that the reference implementation sets too.
 	maxHeader = 100_000_000
 
-	// dtype is the only element type we write, and read.
+	// The element types that we write, and read.
 	dtype     = "F32"
+	keyType   = "U64"
 	elemBytes = 4
 )
+
+// kind is a tensor's element type, the bytes of an element, and how many there are.
+func (t *Tensor) kind() (name string, bytes, n int64) {
+	if t.Keys != nil {
+		return keyType, 8, int64(len(t.Keys))
+	}
+	return dtype, elemBytes, int64(len(t.Data))
+}
 
 // ErrInvalid is returned, wrapped, when tensors cannot be written as they are or a file
 // is not a safetensors file that we read.
@@ -71,14 +82,21 @@ func sorted(tensors []Tensor) ([]Tensor, error) {
 	tensors = slices.Clone(tensors)
 	slices.SortFunc(tensors, func(a, b Tensor) int { return strings.Compare(a.Name, b.Name) })
 	for i, t := range tensors {
+		_, _, have := t.kind()
 		switch n, ok := elements(t.Shape); {
 		case t.Name == "" || t.Name == metadataKey || !utf8.ValidString(t.Name):
 			return nil, invalid("a tensor cannot be named %q", t.Name)
 		case i > 0 && tensors[i-1].Name == t.Name:
 			return nil, invalid("two tensors are named %q", t.Name)
-		case !ok || n != int64(len(t.Data)):
-			return nil, invalid("tensor %q of shape %v has %d numbers", t.Name, t.Shape, len(t.Data))
+		case !ok || n != have || t.Keys != nil && t.Data != nil:
+			return nil, invalid("tensor %q of shape %v has %d numbers", t.Name, t.Shape, have)
 		}
 	}
+	// Those of the largest elements first, so that all are aligned.
+	slices.SortStableFunc(tensors, func(a, b Tensor) int {
+		_, x, _ := a.kind()
+		_, y, _ := b.kind()
+		return cmp.Compare(y, x)
+	})
 	return tensors, nil
 }

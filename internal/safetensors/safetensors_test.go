@@ -16,10 +16,10 @@ import (
 
 func model() []Tensor {
 	return []Tensor{
-		{"fc.weight", []int{2, 3}, []float32{1, -2, 3.5, 0, float32(math.Inf(1)), 1e-42}},
-		{"conv.bias", []int{2}, []float32{7, 8}},
-		{"step", []int{}, []float32{3}},
-		{"empty", []int{0, 5}, []float32{}},
+		{Name: "fc.weight", Shape: []int{2, 3}, Data: []float32{1, -2, 3.5, 0, float32(math.Inf(1)), 1e-42}},
+		{Name: "conv.bias", Shape: []int{2}, Data: []float32{7, 8}},
+		{Name: "step", Shape: []int{}, Data: []float32{3}},
+		{Name: "empty", Shape: []int{0, 5}, Data: []float32{}},
 	}
 }
 
@@ -33,11 +33,15 @@ func encode(t *testing.T, tensors []Tensor, metadata map[string]string) []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	big := Tensor{"big", []int{3, 100_000}, make([]float32, 300_000)} // more than one buffer
+	big := Tensor{Name: "big", Shape: []int{3, 100_000}, Data: make([]float32, 300_000)} // more than one buffer
 	for i := range big.Data {
 		big.Data[i] = float32(i)
 	}
-	tensors := append(model(), big)
+	keys := Tensor{Name: "z.keys", Shape: []int{50_000}, Keys: make([]uint64, 50_000)}
+	for i := range keys.Keys {
+		keys.Keys[i] = uint64(i) << 40
+	}
+	tensors := append(model(), big, keys, Tensor{Name: "no.keys", Shape: []int{0}, Keys: []uint64{}})
 	metadata := map[string]string{"format": "muster", "a<b&": "ü \" \\ \n"}
 	path := filepath.Join(t.TempDir(), "model.safetensors")
 	if err := WriteFile(path, tensors, metadata); err != nil {
@@ -87,13 +91,13 @@ func TestEqualContentGivesEqualBytes(t *testing.T) {
 func TestEncodeRefuses(t *testing.T) {
 	one := []float32{1}
 	for name, tensors := range map[string][]Tensor{
-		"two names":   {{"a", []int{1}, one}, {"a", []int{1}, one}},
-		"no name":     {{"", []int{1}, one}},
-		"reserved":    {{"__metadata__", []int{1}, one}},
-		"not UTF-8":   {{"\xff", []int{1}, one}},
-		"wrong shape": {{"a", []int{2}, one}},
-		"negative":    {{"a", []int{-1, -1}, one}},
-		"overflow":    {{"a", []int{math.MaxInt, math.MaxInt}, one}},
+		"two names":   {{Name: "a", Shape: []int{1}, Data: one}, {Name: "a", Shape: []int{1}, Data: one}},
+		"no name":     {{Name: "", Shape: []int{1}, Data: one}},
+		"reserved":    {{Name: "__metadata__", Shape: []int{1}, Data: one}},
+		"not UTF-8":   {{Name: "\xff", Shape: []int{1}, Data: one}},
+		"wrong shape": {{Name: "a", Shape: []int{2}, Data: one}},
+		"negative":    {{Name: "a", Shape: []int{-1, -1}, Data: one}},
+		"overflow":    {{Name: "a", Shape: []int{math.MaxInt, math.MaxInt}, Data: one}},
 	} {
 		if err := Encode(&bytes.Buffer{}, tensors, nil); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

@@ -46,6 +46,15 @@ func Encode(w io.Writer, tensors []Tensor, metadata map[string]string) error {
 			}
 			buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
 		}
+		for _, v := range t.Keys {
+			if len(buf) == cap(buf) {
+				if _, err := w.Write(buf); err != nil {
+					return err
+				}
+				buf = buf[:0]
+			}
+			buf = binary.LittleEndian.AppendUint64(buf, v)
+		}
 	}
 	_, err = w.Write(buf)
 	return err
@@ -83,8 +92,9 @@ func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, error) 
 		if shape == nil {
 			shape = []int{} // JSON [] and not null
 		}
-		end := at + elemBytes*int64(len(t.Data))
-		if err := line(t.Name, entry{dtype, shape, span{at, end}}); err != nil {
+		kind, size, n := t.kind()
+		end := at + size*n
+		if err := line(t.Name, entry{kind, shape, span{at, end}}); err != nil {
 			return nil, err
 		}
 		at = end

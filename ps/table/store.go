@@ -3,6 +3,7 @@ package table
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/optim"
@@ -280,4 +281,25 @@ func (s *Store) Hold() (step id.Step, release func()) {
 		delete(s.holds, n)
 		s.trim()
 	}
+}
+
+// Each calls do for every row of a table in the newest state, by key: those that are admitted.
+func (s *Store) Each(number int, do func(key uint64, values []float32)) {
+	t := s.tables[number]
+	var keys []uint64
+	for key, at := range t.index {
+		if m := &t.metas[at]; m.row != none && !t.expired(m.last, s.step) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		do(key, t.values(t.metas[t.index[key]].row)[:t.cfg.Dim])
+	}
+}
+
+// Unseen fills in what a key reads as that has no row.
+func (c *Config) Unseen(number int, key uint64, dst []float32) {
+	t := table{cfg: *c, origin: origin(c.Seed, number)}
+	t.unseen(key, dst)
 }
