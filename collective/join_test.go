@@ -332,3 +332,19 @@ func TestTLS(t *testing.T) {
 		}
 	}
 }
+
+// Chunks are small only where every rank is on one host.
+func TestDefaultChunkBytes(t *testing.T) {
+	for want, addrs := range map[int][]string{
+		DefaultChunkBytes: {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
+		FarChunkBytes:     {"10.0.0.1:7400", "10.0.0.1:7401", "10.0.0.2:7400"},
+	} {
+		var peers []Peer
+		for _, a := range addrs {
+			peers = append(peers, Peer{Addr: a})
+		}
+		if got := defaultChunkBytes(peers); got != want {
+			t.Errorf("%v: %d, want %d", addrs, got, want)
+		}
+	}
+}

@@ -9,7 +9,7 @@ package collective
 //
 // All hops are made with one chunk of every segment before the next chunks are: a round. What comes in is then
 // still in the processor's cache when it goes out again, and at the end of the round its result replaces it there. What
-// is on its way at one time is a chunk for each rank, so it must not be too small for long ways: see DefaultChunkBytes.
+// is on its way at one time is a chunk for each rank, so it must not be too small for long ways: see FarChunkBytes.
 //
 // A chunk is sent in frames, cut by the sender as it goes: while one travels, the one before it is being added.
 

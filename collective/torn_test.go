@@ -48,14 +48,16 @@ func joinPuppet(t *testing.T) (*Ring, *puppet) {
 	configs := tcpConfigs(t, 2)
 	joined := make(chan *Ring)
 	go func() {
-		r, err := Join(bg, configs(0))
+		cfg := configs(0)
+		cfg.ChunkBytes = maxChunkBytes // in one round more than sockets hold
+		r, err := Join(bg, cfg)
 		if err != nil {
 			t.Error(err)
 		}
 		joined <- r
 	}()
 	p := &puppet{t: t, cfg: configs(1)}
-	hello := header{kind: kindHello, step: id.Step(defaultSmallBytes(2)), bucket: wireVersion, seq: 2, offset: DefaultChunkBytes, digest: hashPeers(p.cfg.Peers)}
+	hello := header{kind: kindHello, step: id.Step(defaultSmallBytes(2)), bucket: wireVersion, seq: 2, offset: maxChunkBytes, digest: hashPeers(p.cfg.Peers)}
 	ready := hello
 	ready.kind = kindReady
 	var err error

@@ -20,13 +20,6 @@ func Float32s(n int) []float32 {
 	return x
 }
 
-// Int32s is make([]int32, n).
-func Int32s(n int) []int32 {
-	x := make([]int32, n)
-	ask(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x)))
-	return x
-}
-
 // ask says that what lies in b should be on huge pages. Before its first use, that is: make does not touch large slices.
 func ask(b []byte) {
 	if len(b) < least {

@@ -62,15 +62,6 @@ func InstructionSets() []string {
 	return names
 }
 
-// Arithmetic is the Arithmetic of the device that New makes, or the text of its error.
-func Arithmetic() string {
-	d, err := New()
-	if err != nil {
-		return err.Error()
-	}
-	return d.Arithmetic()
-}
-
 // Name implements device.Device.
 func (d *Device) Name() string { return "cpu " + d.k.name }
 
