@@ -73,8 +73,9 @@ proto: ## generate proto/*.pb.go anew (needs protoc; installs protoc-gen-go of g
 bench: ## every benchmark, once
 	go test -run '^$$' -bench . -benchmem ./...
 
-bench-ring: ## all-reduces beside Gloo, Open MPI and bare TCP, into bench/RESULTS-ring.md
-	bench/ring.sh
+bench-ring: ## all-reduces beside Gloo, Open MPI and bare TCP, into bench/RESULTS-ring.md, and with reno for all (10 minutes)
+	bench/ring.sh --trials 2
+	bench/ring.sh --trials 2 --control reno --out bench/RESULTS-ring-reno.md
 
 bench-server: ## replicated parameter servers: rate, processor time, killed leaders, into bench/RESULTS-server.md (under 6 minutes)
 	bench/server.sh

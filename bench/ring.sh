@@ -2,18 +2,15 @@
 # All-reduces of muster beside those of its peers, in turn, in one run: only ratios taken so mean anything.
 #
 #   bench/ring.sh [--trials 3] [--secs 0.3] [--worlds "2 4"] [--sizes 4,1K,...] [--forms "float32 bf16 int8 exact memory"] [--out FILE]
+#                 [--control machine|reno]
 #
+# --control machine leaves the congestion control of TCP as it is, reno runs all in a network namespace with reno (needs root).
 # The peers' programs are those of $PEERS (default ../shared/peers); what is not there or not installed is left
 # out, and says so. Writes Markdown to FILE (default bench/RESULTS-ring.md) and the rows beside it in $TMPDIR.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Loopback is a network namespace's own, and so is its congestion control: with reno nobody is paced.
-if [ -z "${RING_NAMESPACE:-}" ] && unshare --net true 2>/dev/null; then
-	export RING_NAMESPACE=own
-	exec unshare --net bash -c 'ip link set lo up && sysctl -qw net.ipv4.tcp_congestion_control=reno && exec "$0" "$@"' "$PWD/bench/ring.sh" "$@"
-fi
-
+arguments=("$@") control=machine
 trials=3 secs=0.3 worlds="2 4" sizes=4,1K,16K,64K,256K,1M,4M,16M,64M forms="float32 bf16 int8 exact memory" out=bench/RESULTS-ring.md
 while [ $# -gt 0 ]; do
 	case "$1" in
@@ -23,10 +20,16 @@ while [ $# -gt 0 ]; do
 	--sizes) sizes=$2 ;;
 	--forms) forms=$2 ;;
 	--out) out=$2 ;;
+	--control) control=$2 ;;
 	*) echo "unknown option $1" >&2 && exit 2 ;;
 	esac
 	shift 2
 done
+# Loopback is a network namespace's own, and so is its congestion control: with reno nobody is paced.
+if [ "$control" = reno ] && [ -z "${RING_NAMESPACE:-}" ]; then
+	export RING_NAMESPACE=own
+	exec unshare --net bash -c 'ip link set lo up && sysctl -qw net.ipv4.tcp_congestion_control=reno && exec "$0" "$@"' "$PWD/bench/ring.sh" "${arguments[@]}"
+fi
 peers=${PEERS:-../shared/peers}
 work=$(mktemp -d "${TMPDIR:-/tmp}/muster-bench-ring.XXXXXX")
 rows=$work/rows.jsonl

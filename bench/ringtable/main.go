@@ -112,8 +112,9 @@ opposite order. Real processes on loopback TCP, but for the columns called memor
 the trials. Absolute figures vary from hour to hour by a factor of 1.5; only ratios of one run count.
 
 - Machine: %s; TCP congestion control in force: %s; %s.
-- Ceiling, muster and peers have the same congestion control: bench/ring.sh runs them in a network namespace with reno,
-  where it may. Elsewhere muster alone takes reno for connections within one host (internal/pacing).
+- Where that is not reno, muster alone takes reno, for connections within one host (internal/pacing): RESULTS-ring.md is the machine
+  as it is, RESULTS-ring-reno.md all programs in a network namespace with reno.
+- muster's vectors are on huge pages (internal/huge), those of the peers where their programs have put them.
 - memory: between processes of one host muster takes shared memory by itself, as Open MPI does; all other columns are
   made to use TCP.
 - ceiling: what loopback TCP carries for an all-reduce of that size with nothing reduced (its stream row).
@@ -125,6 +126,7 @@ the trials. Absolute figures vary from hour to hour by a factor of 1.5; only rat
 	for _, m := range missing {
 		fmt.Fprintf(out, "- Left out: %s.\n", m)
 	}
+	t.verdicts(out)
 	for _, world := range t.worlds {
 		var cols []program
 		for _, p := range programs {
