@@ -232,7 +232,10 @@ func (p *peerConn) sendState(index uint64) error {
 	}
 	r.sending.Add(1)
 	// Its receiver still lacks what came meanwhile.
-	defer time.AfterFunc(afterState, func() { r.sending.Add(-1) })
+	defer time.AfterFunc(afterState, func() {
+		r.sending.Add(-1)
+		poke(r.cut) // what was kept for it goes, also when nothing more comes
+	})
 	if err := p.writer.send(p.conn, frame{kind: frameState}, nil, r.cfg.Patience); err != nil {
 		return err
 	}
