@@ -43,6 +43,7 @@ test: ## every test, with the race detector where there is a C compiler
 ifeq ($(RACE),-race)
 	CGO_ENABLED=1 go test -race -timeout 15m ./...
 	go test ./trainer/nn # once more in the plain build: what the detector makes too slow
+	go test ./internal/node -run TestModesLearnAsRingDoes
 else
 	@echo 'make test: without the race detector, which needs a C compiler (install gcc)'
 	go test -timeout 15m ./...

@@ -29,7 +29,7 @@ func TestGarbage(t *testing.T) {
 		t.Skip("starts processes")
 	}
 	job := killJob
-	job.mode, job.passes = "server", 3*job.passes // long enough to send all of it
+	job.mode, job.passes = "server", job.passes*3/2 // long enough to send all of it
 	c := newCluster(t, job.String())
 	a := c.start(nodeSpec{name: "a"})
 	c.start(nodeSpec{name: "b"})

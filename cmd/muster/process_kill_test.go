@@ -81,7 +81,6 @@ func TestKillWithTables(t *testing.T) {
 	for i, s := range []scenario{
 		{mode: "server", layout: "apart", nodes: apart, victims: []victim{aShardLeader, aTrainer, allTrainers}, tables: true},
 		{mode: "ring", layout: "mixed", nodes: mixed, victims: []victim{allThree, aTrainer}, tables: true},
-		{mode: "ring", layout: "apart", nodes: apart, victims: []victim{allTrainers, aShardLeader}, tables: true},
 	} {
 		t.Run(s.mode+" "+s.layout, func(t *testing.T) {
 			report(t, killRun(t, s, rand.New(rand.NewPCG(seed, uint64(i))), len(s.victims)))
