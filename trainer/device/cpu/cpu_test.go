@@ -514,7 +514,7 @@ func TestFaultsAreErrors(t *testing.T) {
 func TestChoice(t *testing.T) {
 	t.Setenv(Variable, "go")
 	d, err := New()
-	if err != nil || d.Name() != "cpu go" || Arithmetic() != classGo {
+	if err != nil || d.Name() != "cpu go" || d.Arithmetic() != classGo {
 		t.Fatalf("device %v, error %v", d, err)
 	}
 	t.Setenv(Variable, "mmx")
