@@ -1,0 +1,6 @@
+//go:build race
+
+package node
+
+// raced: the race detector makes training many times slower.
+const raced = true
