@@ -29,6 +29,7 @@ func TestDamagedPayloadIsHealed(t *testing.T) {
 		t.Skip("starts processes")
 	}
 	f := newFamily(t)
+	f.logLimit = 1 << 20 // also what a busy machine pushes twice stays in the log
 	f.startAll()
 	f.begin()
 	f.steps(4)

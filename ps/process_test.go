@@ -86,13 +86,14 @@ func child(config string) error {
 
 // family is a cluster of children.
 type family struct {
-	t      *testing.T
-	dir    string
-	layout Layout
-	opt    optim.Config
-	port   *port.Port
-	client *Client
-	oracle *oracle
+	logLimit int64 // of each shard
+	t        *testing.T
+	dir      string
+	layout   Layout
+	opt      optim.Config
+	port     *port.Port
+	client   *Client
+	oracle   *oracle
 
 	mu       sync.Mutex
 	all      []raftgroup.Replica
@@ -133,7 +134,7 @@ func newFamily(t *testing.T) *family {
 	t.Helper()
 	f := &family{
 		t: t, dir: t.TempDir(), layout: Layout{Params: 3000, BlockSize: 256, Shards: 2},
-		opt: optim.Config{Name: "adam", LR: 0.01}, children: map[id.Node]*childProcess{},
+		opt: optim.Config{Name: "adam", LR: 0.01}, logLimit: 64 << 10, children: map[id.Node]*childProcess{},
 	}
 	for _, name := range []id.Node{"a", "b", "c"} {
 		f.all = append(f.all, raftgroup.Replica{Node: name, Incarnation: id.Incarnation(name) + "-disk", Addr: freeAddr(t)})
@@ -208,7 +209,7 @@ func (f *family) start(node id.Node, crashAt string) {
 	f.mu.Lock()
 	again := f.children[node] != nil && f.children[node].served
 	f.mu.Unlock()
-	c := childConfig{All: f.all, Known: again, Dir: filepath.Join(f.dir, string(node)), Layout: f.layout, Opt: f.opt, LogLimit: 64 << 10}
+	c := childConfig{All: f.all, Known: again, Dir: filepath.Join(f.dir, string(node)), Layout: f.layout, Opt: f.opt, LogLimit: f.logLimit}
 	for _, r := range f.all {
 		if r.Node == node {
 			c.Self = r
