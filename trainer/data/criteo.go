@@ -2,9 +2,7 @@ package data
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 )
 
@@ -88,34 +86,24 @@ func (r *criteo) read(field, pattern string, into func(row int) *criteoRows) err
 }
 
 func (r *criteo) readFile(f *file, into func(row int) *criteoRows) error {
-	l, err := newLines(f)
-	if err != nil {
-		return err
-	}
 	before, delimiter := r.rows, byte('\t')
-	for {
-		line, err := l.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
+	err := eachLine(f, func(l *lines, line []byte) error {
 		if l.n == 1 {
 			if bytes.IndexByte(line, '\t') < 0 && bytes.IndexByte(line, ',') >= 0 {
 				delimiter = ','
 			}
 			if bytes.HasPrefix(line, []byte("label")) {
-				continue
+				return nil
 			}
-		}
-		if len(line) == 0 {
-			continue
 		}
 		if err := into(r.rows).line(l, line, delimiter); err != nil {
 			return err
 		}
 		r.rows++
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if r.rows == before {
 		return f.fail("lines of a label, 13 counts and 26 categories", "an empty file", "name a file that holds some", nil)

@@ -2,9 +2,7 @@ package data
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
@@ -92,26 +90,19 @@ func (r *libsvm) read(field, pattern string, into func(row int) *libsvmRows) err
 }
 
 func (r *libsvm) readFile(f *file, into func(row int) *libsvmRows) error {
-	l, err := newLines(f)
-	if err != nil {
-		return err
-	}
 	before := r.rows
-	for {
-		line, err := l.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
+	err := eachLine(f, func(l *lines, line []byte) error {
 		if line = content(line); len(line) == 0 {
-			continue
+			return nil
 		}
 		if err := r.line(l, line, into(r.rows)); err != nil {
 			return err
 		}
 		r.rows++
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if r.rows == before {
 		return f.fail("lines of a label and index:value pairs", "an empty file", "name a file that holds some", nil)

@@ -17,12 +17,28 @@ type lines struct {
 // maxLine bounds a line: one that is longer is no line of text.
 const maxLine = 256 << 20
 
-// newLines skips a byte order mark and refuses text of two bytes a character.
-func newLines(f *file) (*lines, error) {
+// eachLine calls do for every line of f that is not empty, without its end; line is valid during
+// the call. A byte order mark is skipped, text of two bytes a character refused.
+func eachLine(f *file, do func(l *lines, line []byte) error) error {
 	if err := skipMark(f); err != nil {
-		return nil, err
+		return err
 	}
-	return &lines{file: f}, nil
+	l := &lines{file: f}
+	for {
+		line, err := l.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(line) == 0 {
+			continue
+		}
+		if err := do(l, line); err != nil {
+			return err
+		}
+	}
 }
 
 // skipMark passes over the byte order mark that some programs write before UTF-8.
