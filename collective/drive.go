@@ -34,7 +34,8 @@ func (r *Ring) canDrive() bool {
 	return (r.prev.lane != nil || r.prev.prompt != nil) && (r.next.lane != nil || r.next.prompt != nil)
 }
 
-// sit takes the seat, unless a reader is at work and the caller does not want to wait for it.
+// sit takes the seat, unless a reader is at work and the caller does not want to wait for it, or the ring has failed: a
+// reader of a failed ring stays until the peer's last frame has come.
 func (r *Ring) sit(wait bool) {
 	if !r.canDrive() {
 		return
@@ -48,9 +49,7 @@ func (r *Ring) sit(wait bool) {
 		return
 	}
 	for i, l := range [...]*link{&r.prev, &r.next} {
-		if wait {
-			l.bulk.role.Lock()
-		} else if !l.bulk.role.TryLock() {
+		if !r.takeRole(l.bulk.role, wait) {
 			if i > 0 {
 				r.prev.bulk.role.Unlock()
 				r.prev.laneTurnLater()
@@ -63,6 +62,18 @@ func (r *Ring) sit(wait bool) {
 		}
 	}
 	s.taken, r.driving = true, true
+}
+
+func (r *Ring) takeRole(a role, wait bool) bool {
+	if !wait {
+		return a.TryLock()
+	}
+	select {
+	case a <- struct{}{}:
+		return true
+	case <-r.failed:
+		return false
+	}
 }
 
 // rise ends an operation.

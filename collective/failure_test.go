@@ -157,9 +157,7 @@ func failAt(t *testing.T, do fault, sudden, blamed, framesOnly bool, w way, worl
 		return false
 	}
 	deadline := DefaultDeadAfter + 2*DefaultHeartbeat
-	if sudden && w.kind != asked {
-		// Where callers drive, one that hands over to its readers at that very moment is now and then (1 of 5,000) the
-		// last to notice, by silence. Why is not found.
+	if sudden {
 		deadline = DefaultHeartbeat
 	}
 	if took := time.Since(when); took > deadline {
