@@ -193,7 +193,7 @@ func TestFormsOverTCP(t *testing.T) {
 	}(tcpConfigs(t, 3)))
 	defer closeAll(rings)
 	for _, c := range formCases() {
-		checkForm(t, c, rings, formInputs(4, 300_001))
+		checkForm(t, c, rings, formInputs(4, 100_001))
 	}
 }
 

@@ -124,41 +124,43 @@ func checkAll(t *testing.T, rings []*Ring, n int, seed uint64) {
 	}
 }
 
-// Every world from 1 to 8, lengths around every border, chunks of one element and more.
+// Every world from 1 to 8, lengths around every border, chunks of one element and more, dealt out over the ways.
 func TestOperationsMatchOracle(t *testing.T) {
+	turn := 0
 	everyWay(t, func(t *testing.T, w way) {
 		for world := 1; world <= 8; world++ {
-			for _, chunk := range []int{4, 12, 64} {
-				t.Run(fmt.Sprintf("world=%d/chunk=%d", world, chunk), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						net := newMemNet(100).by(w) // less than two frames: everything has to wait for everything
-						rings := joinAll(t, world, func(rank int) Config {
-							cfg := net.config(rank, world)
-							cfg.ChunkBytes = chunk
-							return cfg
-						})
-						defer closeAll(rings)
-						for _, n := range []int{0, 1, 2, 3, world - 1, world, world + 1, 31, 16 * world, 16*world + 5, 500} {
-							checkAll(t, rings, n, uint64(chunk))
-						}
+			chunk := []int{4, 12, 64}[(world+turn)%3]
+			t.Run(fmt.Sprintf("world=%d/chunk=%d", world, chunk), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					net := newMemNet(100).by(w) // less than two frames: everything has to wait for everything
+					rings := joinAll(t, world, func(rank int) Config {
+						cfg := net.config(rank, world)
+						cfg.ChunkBytes = chunk
+						return cfg
 					})
+					defer closeAll(rings)
+					for _, n := range []int{0, 1, 2, 3, world - 1, world, world + 1, 31, 16 * world, 16*world + 5, 500} {
+						checkAll(t, rings, n, uint64(chunk))
+					}
 				})
-			}
+			})
 		}
+		turn++
 	})
 }
 
 func TestWorldOf64(t *testing.T) {
-	everyWay(t, func(t *testing.T, w way) {
+	for _, c := range []struct {
+		w way
+		n int
+	}{{way{false, asked}, 1000}, {way{false, lanes}, 63}, {way{true, waited}, 1000}, {way{true, asked}, 63}} {
 		synctest.Test(t, func(t *testing.T) {
-			net := newMemNet(4096).by(w)
+			net := newMemNet(4096).by(c.w)
 			rings := joinAll(t, 64, func(rank int) Config { return net.config(rank, 64) })
 			defer closeAll(rings)
-			for _, n := range []int{0, 63, 1000} {
-				checkAll(t, rings, n, 64)
-			}
+			checkAll(t, rings, c.n, 64)
 		})
-	})
+	}
 }
 
 func TestTCP(t *testing.T) {
@@ -193,7 +195,7 @@ func TestSentBytes(t *testing.T) {
 	})
 }
 
-// A rank that computes for ten minutes is waited for, and Waiting names it.
+// A rank that computes for a minute is waited for, and Waiting names it.
 func TestSlowRankIsWaitedFor(t *testing.T) {
 	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {
@@ -212,7 +214,7 @@ func TestSlowRankIsWaitedFor(t *testing.T) {
 					results <- r.AllReduce(bg, Op{Step: 9, Bucket: 2}, Int32s(make([]int32, 1000)), SumInt32)
 				}()
 			}
-			<-time.After(10 * time.Minute)
+			<-time.After(time.Minute)
 			synctest.Wait()
 			// From any rank, following the names leads to the one that is late.
 			for i := range rings {
@@ -222,7 +224,7 @@ func TestSlowRankIsWaitedFor(t *testing.T) {
 					if !ok {
 						break
 					}
-					if !strings.Contains(what, "step 9 bucket 2") || since.Before(began) || time.Since(since) < 9*time.Minute {
+					if !strings.Contains(what, "step 9 bucket 2") || since.Before(began) || time.Since(since) < 50*time.Second {
 						t.Fatalf("rank %d waits: %q since %v", at, what, since)
 					}
 					for k := range world {
