@@ -115,7 +115,8 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 	}
 	c.small = c.elems <= r.whole.limit/elemSize
 	if x.form != nil {
-		c.unit = r.unit()
+		c.unit = unitOf(x.form, c.chunk)
+		c.chunk -= c.chunk % c.unit
 		c.digest ^= x.form.digest()
 		words := c.wholeWords()
 		if c.small = words <= r.whole.limit/elemSize; c.small {

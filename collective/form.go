@@ -37,8 +37,12 @@ type Form interface {
 	merge(w *work, dst []float32, parts [][]int32, lo int)
 }
 
-// formUnit was measured on loopback: with half of it there are more calls of the kernel, with more of it less overlap.
-const formUnit = 64 << 10
+// formUnit is how many elements a unit has at most, and 2*socketPiece how many bytes its words take. Measured on loopback: with
+// half as many there are more calls of the kernel, with more there is less overlap.
+const formUnit = 128 << 10
+
+// unitGrain is what a unit is a multiple of: whole blocks of Int8, and whole lines of the cache.
+const unitGrain = int8Block
 
 // work is scratch memory of one goroutine.
 type work struct {
@@ -63,9 +67,15 @@ func (r *Ring) SumScatter(ctx context.Context, op Op, x []float32, bounds []int,
 	return r.do(ctx, verbReduceScatter, op, Vector{raw: Float32s(x).raw, form: f}, bounds, f.reduce(), 0)
 }
 
-// unit is how many elements a unit has. They are cut from where a round's part of a segment begins, and whoever
+// unitOf is how many elements a unit of a form has, where a round takes chunk elements of a segment: as many as just fill one
+// to four of the segments that TCP cuts (socketPiece). Units are cut from where a round's part of a segment begins, and whoever
 // receives cuts as who sends.
-func (r *Ring) unit() int { return min(formUnit, r.cfg.ChunkBytes/elemSize) }
+func unitOf(f Form, chunk int) int {
+	bytes := f.words(formUnit) * elemSize
+	segments := min(max(1, (headerSize+bytes)/loopbackSegment), 4)
+	fit := formUnit * (segments*loopbackSegment - headerSize) / bytes
+	return min(min(fit, formUnit)/unitGrain*unitGrain, chunk)
+}
 
 // wire is how many bytes [lo, lo+n) of the vector take in a frame.
 func (c *call) wire(n int) int {
@@ -109,7 +119,16 @@ func (r *Ring) decodeSent(lo, n int) {
 	}
 }
 
-// takeUnit deals with a unit that has come, n elements in the ring's scratch.
+// landing is where a unit that comes is put: where it is sent on from, or else the ring's scratch.
+func (r *Ring) landing(lo, n int) []byte {
+	c, hop := &r.call, r.incoming.hop
+	if c.phase(hop) == phaseGather && hop < c.end-1 {
+		return c.place(lo, n)
+	}
+	return r.scratch[:c.wire(n)]
+}
+
+// takeUnit deals with a unit of n elements that has come.
 func (r *Ring) takeUnit(n int) {
 	c, at, w := &r.call, &r.incoming, &r.recvWork
 	f, lo := c.x.form, at.lo
@@ -123,9 +142,7 @@ func (r *Ring) takeUnit(n int) {
 		f.decode(w, c.floats(lo, n), came, lo)
 	case last:
 		f.decode(w, c.floats(lo, n), came, lo)
-	default:
-		copy(place, came)
-	}
+	} // else it has come to its place, and goes on from there
 }
 
 // eachUnit calls do for every unit of the whole vector and its place among all words: how it goes the short way.
@@ -169,7 +186,7 @@ func (r *Ring) mergeWhole() {
 
 // sumAlone is a sum in a world of one: it is rounded as any other, on all processors.
 func (r *Ring) sumAlone(x Vector) {
-	c := call{x: x, unit: r.unit()}
+	c := call{x: x, unit: unitOf(x.form, r.cfg.ChunkBytes/elemSize)}
 	units := (x.Len() + c.unit - 1) / c.unit
 	processors := min(runtime.GOMAXPROCS(0), max(1, units))
 	var others sync.WaitGroup

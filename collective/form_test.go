@@ -378,3 +378,17 @@ func TestFormsWhenAPeerIsGone(t *testing.T) {
 		}
 	}
 }
+
+// A unit's frame fills the segments that TCP cuts on loopback, within one block: a rest costs as much as a full one.
+func TestUnitsFillSegments(t *testing.T) {
+	for name, f := range map[string]Form{"bf16": BF16{}, "int8": &Int8{}, "exact": &ExactSum{}} {
+		n := unitOf(f, FarChunkBytes/elemSize)
+		segments := float64(headerSize+f.words(n)*elemSize) / loopbackSegment
+		if rest := math.Ceil(segments) - segments; rest > 0.01*segments || segments > 4 {
+			t.Errorf("%s: a unit of %d elements takes %.3f segments", name, n, segments)
+		}
+		if got := unitOf(f, 5); got != 5 {
+			t.Errorf("%s: a unit of %d elements where a round takes 5", name, got)
+		}
+	}
+}

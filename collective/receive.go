@@ -145,7 +145,7 @@ func (r *Ring) admitData(in *inlet) error {
 	in.elems = n
 	switch {
 	case c.x.form != nil:
-		in.dst = r.scratch[:h.length]
+		in.dst = r.landing(at.lo, n)
 	case c.phase(at.hop) == phaseReduce:
 		in.f = c.reduce
 		fallthrough

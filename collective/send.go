@@ -230,5 +230,6 @@ func (r *Ring) piece() int {
 // fifth segment of a few bytes went with every frame, and took as long as a full one: 16 MiB took 6 % longer.
 const (
 	loopbackSegment = 65483
-	socketPiece     = (4*loopbackSegment - headerSize) / 2 / elemSize * elemSize
+	socketPiece     = (4*loopbackSegment - headerSize) / 2 / cacheLine * cacheLine
+	cacheLine       = 64
 )
