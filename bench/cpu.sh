@@ -2,7 +2,7 @@
 # Training steps of muster beside PyTorch's, and matrix products beside OpenBLAS's, in turn, in one run: only ratios
 # taken so mean anything.
 #
-#   bench/cpu.sh [--trials 3] [--secs 2] [--models "mlp lenet resnet18 gpt"] [--gemm squares,layers] [--out FILE]
+#   bench/cpu.sh [--trials 3] [--secs 2] [--models "mlp lenet resnet18 gpt"] [--gemm squares,layers,random=1] [--out FILE]
 #
 # The models' definitions and PyTorch's steps are those of $PEERS (default ../shared/peers), run by Debian's
 # python3-torch. What is not there is left out, and the result says so. UNDER is a command to run each measurement
@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-trials=3 secs=2 models="mlp lenet resnet18 gpt" gemm=squares,layers out=bench/RESULTS-cpu.md
+trials=3 secs=2 models="mlp lenet resnet18 gpt" gemm=squares,layers,random=1 out=bench/RESULTS-cpu.md
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--trials) trials=$2 ;;
@@ -73,10 +73,12 @@ for ((trial = 1; trial <= trials; trial++)); do
 		done
 	done
 done
-if [ -n "$gemm" ]; then
-	echo "matrix products" >&2
-	MUSTER=$work/muster "${under[@]}" bench/gemm.sh --json --shapes "$gemm" | keep 1
-fi
+for shapes in ${gemm//,/ }; do # each kind takes less than a minute
+	echo "matrix products: $shapes" >&2
+	secs=0.5
+	case "$shapes" in random*) secs=0.2 ;; esac
+	MUSTER=$work/muster "${under[@]}" bench/gemm.sh --json --secs $secs --shapes "$shapes" | keep 1
+done
 go run ./bench/cputable "$rows" "${notes[@]}" >"$work/table.md"
 mv "$work/table.md" "$out"
 echo "written: $out (rows: $rows)" >&2

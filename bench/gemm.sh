@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Matrix products of muster beside those of OpenBLAS, shape by shape in turns, on one processor.
 #
-#   bench/gemm.sh [--shapes squares,layers,odd] [--rounds 5] [--secs 0.02] [--json]     see muster bench gemm --help
+#   bench/gemm.sh [--shapes squares,layers,odd,random=1] [--secs 2] [--json]     see muster bench gemm --help
 #
+# Both run on the same processor, which is not the same as another one where they are shared with other machines.
 # MUSTER is a muster already built (default: it is built here). OpenBLAS chooses its kernels itself: whatever the
 # environment says about them is left out, lest we compare with less than it can do.
 set -euo pipefail
@@ -19,4 +20,6 @@ if [ -z "${MUSTER:-}" ]; then
 	MUSTER=$work/muster
 fi
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS
-"$MUSTER" bench gemm --beside "$work/openblas" "$@"
+on=()
+if command -v taskset >/dev/null; then on=(taskset -c "$(taskset -cp $$ | sed 's/.*[ ,-]//')"); fi
+"${on[@]}" "$MUSTER" bench gemm --beside "$work/openblas" "$@"

@@ -5,9 +5,11 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -44,9 +46,6 @@ type row struct {
 	Peer      string  `json:"peer"`
 	PeerFlops float64 `json:"peer_gflops"`
 	Ratio     float64 `json:"ratio"`
-	Shapes    int     `json:"shapes"`
-	Geomean   float64 `json:"geomean"`
-	Least     float64 `json:"least"`
 }
 
 // way is one way to take steps of a model.
@@ -59,7 +58,9 @@ const (
 	ours  = "muster"
 	torch = "torch-train"
 	gemm  = "muster-gemm"
-	total = "muster-gemm-summary"
+
+	random   = "random" // the name of products that no list has
+	nearPeer = 0.85     // what a ratio should be at least
 
 	jobShards = 8 // what a job has if it does not say
 )
@@ -93,12 +94,11 @@ type key struct {
 
 // measured is all rows.
 type measured struct {
-	steps    map[key]map[int]row // by trial
-	models   []string            // in the order of their first row
-	products []row
-	sum      *row
-	trials   int
-	about    []string // what computed, one line each
+	steps            map[key]map[int]row // by trial
+	models           []string            // in the order of their first row
+	products, random []row
+	trials           int
+	about            []string // what computed, one line each
 }
 
 func read(in io.Reader) (*measured, error) {
@@ -109,12 +109,12 @@ func read(in io.Reader) (*measured, error) {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return nil, fmt.Errorf("%w in %q", err, lines.Text())
 		}
-		switch r.Prog {
-		case gemm:
+		switch {
+		case r.Prog == gemm && r.Name == random:
+			m.random = append(m.random, r)
+		case r.Prog == gemm:
 			m.products = append(m.products, r)
-		case total:
-			m.sum = &r
-		case ours, torch:
+		case r.Prog == ours || r.Prog == torch:
 			m.take(r)
 		}
 	}
@@ -251,13 +251,36 @@ that of a run's trainer, with sum: exact. On two threads muster cuts the same ba
 }
 
 func (m *measured) gemmTable(out io.Writer) {
-	if m.sum == nil {
-		return
+	if len(m.products) > 0 {
+		fmt.Fprintf(out, "\n## Matrix products on one thread\n\nBeside %s, shape by shape in turns on the same processor. %s.\n\n",
+			m.products[0].Peer, summary(m.products))
+		products(out, m.products)
 	}
-	fmt.Fprintf(out, "\n## Matrix products on one thread\n\nBeside %s, shape by shape in turns. %d shapes: geometric mean of the ratios **%.3f**, least %.3f.\n\n",
-		m.sum.Peer, m.sum.Shapes, m.sum.Geomean, m.sum.Least)
+	if len(m.random) > 0 {
+		const worst = 10
+		slices.SortStableFunc(m.random, func(a, b row) int { return cmp.Compare(a.Ratio, b.Ratio) })
+		fmt.Fprintf(out, "\n## Random products\n\nSizes from 1 to 300, one of them often from 1 to 16. %s. The %d least:\n\n", summary(m.random), worst)
+		products(out, m.random[:min(worst, len(m.random))])
+	}
+}
+
+// summary is of the ratios.
+func summary(rows []row) string {
+	logs, least, near := 0.0, math.Inf(1), 0
+	for _, r := range rows {
+		logs += math.Log(r.Ratio)
+		least = min(least, r.Ratio)
+		if r.Ratio >= nearPeer {
+			near++
+		}
+	}
+	n := float64(len(rows))
+	return fmt.Sprintf("%d shapes: geometric mean of the ratios **%.3f**, least %.3f, %.1f%% at least %v", len(rows), math.Exp(logs/n), least, 100*float64(near)/n, nearPeer)
+}
+
+func products(out io.Writer, rows []row) {
 	fmt.Fprintf(out, "| | form | M | N | K | muster GF/s | OpenBLAS GF/s | ratio |\n| :--- |%s\n", strings.Repeat(" ---: |", 7))
-	for _, r := range m.products {
+	for _, r := range rows {
 		fmt.Fprintf(out, "| %s | %s | %d | %d | %d | %s | %s | %.2f |\n", r.Name, r.Form, r.M, r.N, r.K, table.Digits(r.GFlops), table.Digits(r.PeerFlops), r.Ratio)
 	}
 }

@@ -15,7 +15,10 @@ func TestReport(t *testing.T) {
 {"trial": 1, "prog": "torch-train", "version": "1.13", "blas": "OpenBLAS Zen", "model": "mlp", "world": 1, "threads": 2, "samples_per_s": 400}
 {"trial": 1, "prog": "torch-train", "version": "1.13", "blas": "OpenBLAS Zen", "model": "mlp", "world": 2, "threads": 1, "samples_per_s": 500}
 {"trial": 1, "prog": "muster-gemm", "name": "square", "form": "NT", "m": 64, "n": 65, "k": 66, "gflops": 100, "peer_gflops": 50, "ratio": 2}
-{"trial": 1, "prog": "muster-gemm-summary", "shapes": 1, "peer": "OpenBLAS 0.3", "geomean": 2, "least": 2}
+{"trial": 1, "prog": "muster-gemm", "name": "square", "form": "NN", "m": 64, "n": 65, "k": 66, "gflops": 50, "peer_gflops": 100, "ratio": 0.5}
+{"trial": 1, "prog": "muster-gemm", "name": "random", "form": "NN", "m": 1, "n": 2, "k": 3, "gflops": 9, "peer_gflops": 3, "ratio": 3}
+{"trial": 1, "prog": "muster-gemm", "name": "random", "form": "TN", "m": 4, "n": 5, "k": 6, "gflops": 8, "peer_gflops": 10, "ratio": 0.8}
+{"trial": 1, "prog": "muster-gemm-summary", "shapes": 1}
 `
 	var out strings.Builder
 	if err := report(&out, strings.NewReader(rows), []string{"a note"}); err != nil {
@@ -27,7 +30,9 @@ func TestReport(t *testing.T) {
 		"| mlp | 800 | 400 | 500 | **1.60** (1.60-1.60) |",
 		"| mlp | 600 | 2000 |",
 		"| mlp | 21.0 | 250 |",
-		"geometric mean of the ratios **2.000**, least 2.000",
+		"2 shapes: geometric mean of the ratios **1.000**, least 0.500, 50.0% at least 0.85",
+		"2 shapes: geometric mean of the ratios **1.549**, least 0.800, 50.0% at least 0.85",
+		"---: |\n| random | TN | 4 | 5 | 6 | 8.00 | 10.0 | 0.80 |\n| random | NN",
 		"| square | NT | 64 | 65 | 66 | 100 | 50.0 | 2.00 |",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -6,7 +6,7 @@
  *   ./sgemm [LIBRARY]      Debian: apt-get install libopenblas0-serial
  *
  * It says its name in one line. Then, for each line "NN|NT|TN M N K SECONDS" of its input, it makes
- * one product to warm up and as many as fit into that time, and answers with the nanoseconds of one.
+ * products for that time to warm up, as many as fit into it once more, and answers with the nanoseconds of one.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -43,29 +43,48 @@ static float *filled(size_t n)
 	return v;
 }
 
-static double measure(sgemm_fn *sgemm, const char *form, int m, int n, int k, double secs)
+/* product is C (m, n) = A B of a form, whose operands are kept while its sizes stay. */
+static struct product {
+	sgemm_fn *sgemm;
+	char form[3];
+	int m, n, k;
+	float *a, *b, *c;
+} p;
+
+static void take(const char *form, int m, int n, int k)
 {
-	float *a = filled((size_t)m * k), *b = filled((size_t)k * n), *c = filled((size_t)m * n);
-	int ta = form[0] == 'T', tb = form[1] == 'T';
-	double begin = 0, took = 0;
+	memcpy(p.form, form, sizeof p.form);
+	if (p.m == m && p.n == n && p.k == k)
+		return;
+	free(p.a);
+	free(p.b);
+	free(p.c);
+	p.m = m;
+	p.n = n;
+	p.k = k;
+	p.a = filled((size_t)m * k);
+	p.b = filled((size_t)k * n);
+	p.c = filled((size_t)m * n);
+}
+
+/* repeat returns the seconds of one product, of as many as fit into that time. */
+static double repeat(double secs)
+{
+	int ta = p.form[0] == 'T', tb = p.form[1] == 'T';
+	double begin = now(), took;
 	long calls = 0, batch = 1;
 
-	for (int warm = 1; took < secs; warm = 0) {
-		begin = warm ? 0 : begin ? begin : now();
+	for (;;) {
 		for (long i = 0; i < batch; i++)
-			sgemm(ROW_MAJOR, ta ? TRANS : NO_TRANS, tb ? TRANS : NO_TRANS, m, n, k, 1, a, ta ? m : k, b,
-			      tb ? k : n, 0, c, n);
-		if (warm)
-			continue;
+			p.sgemm(ROW_MAJOR, ta ? TRANS : NO_TRANS, tb ? TRANS : NO_TRANS, p.m, p.n, p.k, 1, p.a,
+				ta ? p.m : p.k, p.b, tb ? p.k : p.n, 0, p.c, p.n);
 		calls += batch;
 		took = now() - begin;
+		if (took >= secs)
+			return took / calls;
 		if (took < secs / 8) /* the clock is not to be asked after each small one */
 			batch *= 2;
 	}
-	free(a);
-	free(b);
-	free(c);
-	return took / calls;
 }
 
 int main(int argc, char **argv)
@@ -73,10 +92,9 @@ int main(int argc, char **argv)
 	const char *names[] = {argc > 1 ? argv[1] : "/usr/lib/x86_64-linux-gnu/openblas-serial/libopenblas.so.0",
 			       "/usr/lib/aarch64-linux-gnu/openblas-serial/libopenblas.so.0"};
 	void *lib = dlopen(names[0], RTLD_NOW);
-	char form[3], *(*config)(void);
+	char form[3], *(*config)(void), *(*corename)(void);
 	int m, n, k;
 	double secs;
-	sgemm_fn *sgemm;
 
 	if (!lib && argc < 2)
 		lib = dlopen(names[1], RTLD_NOW);
@@ -84,16 +102,19 @@ int main(int argc, char **argv)
 		fprintf(stderr, "sgemm: %s (Debian: apt-get install libopenblas0-serial)\n", dlerror());
 		return 1;
 	}
-	sgemm = (sgemm_fn *)dlsym(lib, "cblas_sgemm");
+	p.sgemm = (sgemm_fn *)dlsym(lib, "cblas_sgemm");
 	config = (char *(*)(void))dlsym(lib, "openblas_get_config");
-	if (!sgemm || !config) {
+	corename = (char *(*)(void))dlsym(lib, "openblas_get_corename");
+	if (!p.sgemm || !config || !corename) {
 		fprintf(stderr, "sgemm: not a library of OpenBLAS: %s\n", dlerror());
 		return 1;
 	}
-	printf("%s\n", config());
+	printf("%s with its kernels for %s\n", config(), corename());
 	fflush(stdout);
 	while (scanf("%2s %d %d %d %lf", form, &m, &n, &k, &secs) == 5) {
-		printf("%.1f\n", measure(sgemm, form, m, n, k, secs) * 1e9);
+		take(form, m, n, k);
+		repeat(secs); /* to warm up */
+		printf("%.2f\n", repeat(secs) * 1e9);
 		fflush(stdout);
 	}
 	return 0;

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 
@@ -33,6 +34,14 @@ func parseShapes(text string) ([]gemmShape, error) {
 		case "layers":
 			all = append(all, layerShapes()...)
 		default:
+			if seed, random := strings.CutPrefix(item, "random="); random {
+				n, err := strconv.ParseUint(seed, 10, 64)
+				if err != nil {
+					return nil, fmt.Errorf("%q: a seed is a number from 0 to 2^64-1", item)
+				}
+				all = append(all, randomShapes(n)...)
+				continue
+			}
 			shapes, err := parseShape(item)
 			if err != nil {
 				return nil, err
@@ -41,6 +50,27 @@ func parseShapes(text string) ([]gemmShape, error) {
 		}
 	}
 	return all, nil
+}
+
+// randomShapes are 240 small products that no list has, most of them with few rows, columns or products an element: those
+// cost more to begin and to end than large ones.
+func randomShapes(seed uint64) (all []gemmShape) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	for i := range 240 {
+		s := gemmShape{name: "random", form: device.Trans(i / 6 % 3), m: 1 + r.IntN(300), n: 1 + r.IntN(300), k: 1 + r.IntN(300)}
+		switch few := 1 + r.IntN(16); i % 6 {
+		case 0:
+			s.m = 1
+		case 1:
+			s.m = few
+		case 2:
+			s.n = few
+		case 3:
+			s.k = few
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 func threeForms(s gemmShape) []gemmShape {
@@ -52,7 +82,7 @@ func threeForms(s gemmShape) []gemmShape {
 }
 
 func parseShape(item string) ([]gemmShape, error) {
-	fault := fmt.Errorf(`%q is no product: use squares, odd, layers, a size like 1000, MxNxK, or with its form NN:MxNxK, NT:MxNxK, TN:MxNxK (sizes from 1 to 65536)`, item)
+	fault := fmt.Errorf(`%q is no product: use squares, odd, layers, random=SEED, a size like 1000, MxNxK, or with its form NN:MxNxK, NT:MxNxK, TN:MxNxK (sizes from 1 to 65536)`, item)
 	form, sizes, formed := strings.Cut(item, ":")
 	if !formed {
 		sizes = item

@@ -12,11 +12,11 @@ import (
 )
 
 func TestParseShapes(t *testing.T) {
-	got, err := parseShapes("100, TN:1x2x3,layers")
+	got, err := parseShapes("100, TN:1x2x3,layers,random=1")
 	if err != nil || len(got) < 4 || got[1] != (gemmShape{"given", device.NT, 100, 100, 100}) || got[3] != (gemmShape{"given", device.TN, 1, 2, 3}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, bad := range []string{"", "x", "0", "1x2", "1x2x3x4", "TT:1x2x3", "NN:1x-2x3", "70000", "1,,2"} {
+	for _, bad := range []string{"", "x", "0", "1x2", "1x2x3x4", "TT:1x2x3", "NN:1x-2x3", "random=", "70000", "1,,2"} {
 		if got, err := parseShapes(bad); err == nil {
 			t.Errorf("%q passes as %v", bad, got)
 		}
@@ -37,7 +37,7 @@ func TestBenchGemm(t *testing.T) {
 	bench := func(args ...string) *exec.Cmd {
 		return exec.CommandContext(t.Context(), bin, append([]string{"bench", "gemm"}, args...)...)
 	}
-	out, err := bench("--beside", peer, "--shapes", "8,NT:3x5x7", "--secs", "0.0001", "--rounds", "2", "--json").Output()
+	out, err := bench("--beside", peer, "--shapes", "8,NT:3x5x7", "--secs", "0.0001", "--json").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestBenchGemm(t *testing.T) {
 	if err := json.Unmarshal([]byte(lines[4]), &sum); err != nil || sum.Shapes != 4 || !(sum.Geomean >= sum.Least) {
 		t.Errorf("%v: %s", err, lines[4])
 	}
-	if out, err := bench("--shapes", "x", "--rounds", "0").CombinedOutput(); err == nil || !strings.Contains(string(out), "--shapes") || !strings.Contains(string(out), "--rounds") {
+	if out, err := bench("--shapes", "x", "--secs", "0").CombinedOutput(); err == nil || !strings.Contains(string(out), "--shapes") || !strings.Contains(string(out), "--secs") {
 		t.Errorf("%v: %s", err, out)
 	}
 	if out, err := bench("--shapes", "8", "--beside", "/nonexistent").CombinedOutput(); err == nil || !strings.Contains(string(out), "--beside") {
