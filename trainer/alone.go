@@ -42,8 +42,8 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	if err != nil {
 		return nil, err
 	}
-	w.samples = math.MaxInt    // no pass ever ends, after which it would evaluate
-	job.Sync.Mode = ModeServer // one bucket
+	w.samples = math.MaxInt // no pass ever ends, after which it would evaluate
+	job.Sync.Mode = ModeRing
 	a := &Alone{work: w, sums: newExchange(job, spec), optim: opt, state: newState(spec.Params(), opt.Slots(), ModeRing)}
 	a.sums.alone = true
 	for l := range job.Batch.LogicalShards {
@@ -65,22 +65,24 @@ func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 	if err := a.work.compute(ctx, 1, at, a.state.w, a.shards); err != nil {
 		return 0, err
 	}
-	all := id.Block(a.sums.layout.Blocks())
-	header := a.sums.prepare(a.sums.buckets[0], a.work.units, a.shards, false)
-	if err := a.ring.AllReduce(ctx, collective.Op{Step: at}, collective.Int32s(header), collective.MaxInt32); err != nil {
-		return 0, err
+	for i, b := range a.sums.buckets {
+		op := collective.Op{Step: at, Bucket: uint32(i)}
+		header := a.sums.prepare(b, a.work.units, a.shards, false)
+		if err := a.ring.AllReduce(ctx, op, collective.Int32s(header), collective.MaxInt32); err != nil {
+			return 0, err
+		}
+		grad, form := a.sums.own(i, a.work.units, a.shards)
+		if err := a.sums.allReduce(ctx, a.ring, op, grad, form); err != nil {
+			return 0, err
+		}
 	}
 	train, _, err := a.sums.results(at)
 	if err != nil {
 		return 0, err
 	}
-	grad, form := a.sums.own(0, a.work.units, a.shards)
-	if err := a.sums.allReduce(ctx, a.ring, collective.Op{Step: at}, grad, form); err != nil {
-		return 0, err
-	}
-	a.sums.measure(0, all)
-	a.sums.shorten(0, all)
-	a.sums.update(a.optim, at, a.state, grad)
+	a.sums.measure(a.sums.all())
+	a.sums.shorten(a.sums.all())
+	a.sums.update(a.optim, at, a.state, a.sums.grad)
 	a.sums.settle()
 	a.state.step++
 	return train.Loss * float64(a.work.scale), nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/optim"
 	pb "github.com/musterml/muster/proto"
@@ -73,9 +74,12 @@ func (s *shift) due() (at id.Step, of []id.LogicalShard) {
 // enter finds out how far the logical shards are, and gives the servers the state to begin with if they have none.
 func (s *shift) enter(ctx context.Context) error {
 	a := &s.arrivals
-	end := s.awaitServers("the clocks of the logical shards", s.view.From)
-	clocks, ok, err := s.cfg.Servers.Clocks(ctx)
-	end()
+	var clocks []id.Step
+	var ok bool
+	err := s.ask("the clocks of the logical shards", s.view.From, func() (err error) {
+		clocks, ok, err = s.cfg.Servers.Clocks(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -84,7 +88,7 @@ func (s *shift) enter(ctx context.Context) error {
 		if err := s.state.begin(s.cfg.Spec, s.cfg.Job.Seed); err != nil {
 			return err
 		}
-		if err := (serverSync{s}).commit(ctx, 0); err != nil {
+		if err := s.putFirst(ctx); err != nil {
 			return err
 		}
 	}
@@ -129,9 +133,11 @@ func hasPart(m *pb.StepMetrics, l id.LogicalShard) bool {
 
 // pull reads the newest weights, once all steps below least are in them.
 func (s *shift) pull(ctx context.Context, least id.Step) error {
-	end := s.awaitServers("the slowest logical shard", least)
-	defer end()
-	seen, err := s.cfg.Servers.PullNewest(ctx, least, s.state.w)
+	var seen ps.Seen
+	err := s.ask("the slowest logical shard", least, func() (err error) {
+		seen, err = s.cfg.Servers.PullNewest(ctx, least, s.state.w)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -148,6 +154,7 @@ func (s *shift) saw(seen ps.Seen) error {
 
 // stepApart does one step of some logical shards.
 func (s *shift) stepApart(ctx context.Context, at id.Step, of []id.LogicalShard) error {
+	defer s.cfg.Flight.End(s.record(flight.Step, "step", at), flight.Outcome{})
 	a := &s.arrivals
 	if ahead := id.Step(min(s.cfg.Job.Sync.ahead(), int(at))); a.seen.Clock+ahead < at {
 		if err := s.pull(ctx, at-ahead); err != nil {
@@ -184,34 +191,36 @@ func (s *shift) computeApart(ctx context.Context, at id.Step, of []id.LogicalSha
 
 // pushApart gives the servers the gradient of the units together or, where some blocks have some of them already, each by itself.
 func (s *shift) pushApart(ctx context.Context, at id.Step, of []id.LogicalShard) (ps.Seen, error) {
-	end := s.awaitServers("the update by the servers", at)
-	defer end()
-	seen, err := s.cfg.Servers.PushPart(ctx, at, of, s.sums.together(s.work.units, of), s.state.w)
-	if !errors.Is(err, ps.ErrSplit) {
-		return seen, err
+	var seen ps.Seen
+	push := func(of []id.LogicalShard) error {
+		return s.ask("the update by the servers", at, func() (err error) {
+			seen, err = s.cfg.Servers.PushPart(ctx, at, of, s.sums.together(s.work.units, of), s.state.w)
+			return err
+		})
 	}
-	for i := range of {
-		one := of[i : i+1]
-		if seen, err = s.cfg.Servers.PushPart(ctx, at, one, s.sums.together(s.work.units, one), s.state.w); err != nil {
-			return seen, err
+	err := push(of)
+	if errors.Is(err, ps.ErrSplit) {
+		err = nil
+		for i := 0; err == nil && i < len(of); i++ {
+			err = push(of[i : i+1])
 		}
 	}
-	return seen, nil
+	return seen, err
 }
 
 // together is the mean gradient over the samples of some units, clipped.
 func (x *exchange) together(units []unit, of []id.LogicalShard) []float32 {
-	all := id.Block(x.layout.Blocks())
-	x.gather(bucket{0, all}, units, of)
+	all := x.all()
+	x.gather(all, units, of)
 	if len(of) < x.shards {
 		factor := float32(x.shards) / float32(len(of))
-		x.spread(0, all, func(first, last id.Block) {
+		x.spread(all.first, all.last, func(first, last id.Block) {
 			lo, hi := x.span(first, last)
 			optim.Scale(x.grad[lo:hi], factor)
 		})
 	}
-	x.measure(0, all)
-	x.shorten(0, all)
+	x.measure(all)
+	x.shorten(all)
 	return x.grad
 }
 

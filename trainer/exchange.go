@@ -9,17 +9,16 @@ import (
 
 	"github.com/musterml/muster/collective"
 	"github.com/musterml/muster/collective/vec"
+	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/huge"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/ps"
 	"github.com/musterml/muster/trainer/nn"
 )
 
-// The numbers of operations on the ring that are of no bucket of the gradient.
-const (
-	bucketSquares = math.MaxUint32 - iota // of the sum's blocks, where gradients are clipped in mode server
-	bucketWeights                         // new weights, in mode server
-)
+// bucketSquares is the number of an operation on the ring that is of no bucket of the gradient: on the squares of the sum's
+// blocks, where gradients are clipped in mode server.
+const bucketSquares = flight.NoBucket
 
 // exchange holds the buffers for adding up gradients over the ring.
 type exchange struct {
@@ -69,7 +68,7 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 		x.clip = newClipping(job.Optimizer.ClipNorm, layout.Blocks())
 	}
 	size := bucketBlocks
-	if job.Sync.Mode != ModeRing {
+	if job.Sync.Mode == ModeLocal { // a round's outer gradient is complete at its end, all of it
 		size = layout.Blocks()
 	}
 	x.buckets = buckets(layout.Blocks(), size)
@@ -223,7 +222,7 @@ func (x *exchange) allReduce(ctx context.Context, ring *collective.Ring, op coll
 	return ring.AllReduce(ctx, op, collective.Float32s(sum), collective.SumFloat32)
 }
 
-// scatter sums over the ring so that each rank has its share.
+// scatter sums a bucket over the ring so that each rank has its share, within bounds.
 func (x *exchange) scatter(ctx context.Context, ring *collective.Ring, op collective.Op, bounds []int, sum []float32, form collective.Form) error {
 	if x.exact && x.alone {
 		return nil
@@ -253,10 +252,13 @@ func (x *exchange) span(first, last id.Block) (lo, hi int) {
 	return int(first) * x.layout.BlockSize, min(int(last)*x.layout.BlockSize, x.layout.Params)
 }
 
-// share is the range of blocks that belong to a rank; shares cover the model in order.
-func (x *exchange) share(rank, world int) (first, last id.Block) {
-	n := x.layout.Blocks()
-	return id.Block(rank * n / world), id.Block((rank + 1) * n / world)
+// all is every block of the model.
+func (x *exchange) all() bucket { return bucket{0, id.Block(x.layout.Blocks())} }
+
+// share is the blocks of b that belong to a rank; shares cover it in order.
+func (b bucket) share(rank, world int) bucket {
+	n := int(b.last - b.first)
+	return bucket{b.first + id.Block(rank*n/world), b.first + id.Block((rank+1)*n/world)}
 }
 
 // spread runs f for ranges that cover the blocks [first, last), one on each processor.
@@ -276,12 +278,14 @@ func (x *exchange) spread(first, last id.Block, f func(first, last id.Block)) {
 	others.Wait()
 }
 
-// bounds are the shares as offsets of parameters, for the ring.
-func (x *exchange) bounds(world int) []int {
+// bounds are the shares of a bucket as offsets in it, for the ring.
+func (x *exchange) bounds(b bucket, world int) []int {
+	from, _ := x.span(b.first, b.last)
 	bounds := make([]int, world+1)
 	for rank := range world {
-		first, last := x.share(rank, world)
-		bounds[rank], bounds[rank+1] = x.span(first, last)
+		share := b.share(rank, world)
+		_, hi := x.span(share.first, share.last)
+		bounds[rank+1] = hi - from
 	}
 	return bounds
 }

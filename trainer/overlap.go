@@ -9,7 +9,7 @@ import (
 	"github.com/musterml/muster/internal/id"
 )
 
-// How summing overlaps computing, in mode ring.
+// How summing overlaps computing, in modes ring and server.
 //
 // The gradient is cut into buckets of consecutive blocks, from its end to its beginning: the order in which a backward pass
 // completes it. A bucket is ready when every unit of this trainer has gone back over it, so all but the last wave of
@@ -22,8 +22,10 @@ import (
 // this step's commit is complete; its header carries the results. So a step is complete on any trainer only when
 // all have come that far, as without buckets.
 //
-// Mode server has one bucket: a trainer's share, which it pushes to the servers, is one range of the whole vector, and a
-// bucket that lies in one share would go to one trainer only, over links that otherwise work side by side.
+// In mode server each trainer has a share of every bucket. It pushes it to the servers when the bucket is summed; while they update
+// it, the ring sums the next bucket; and then their new weights go round (serverSync.sum). All of that writes to what becomes the state
+// at the next step when it is complete. A step that is given up leaves some blocks on the servers a step ahead, with the one
+// before beside it, and whoever does the step again pushes them again to no effect: as it was when a push of the whole was interrupted.
 //
 // Rejected: to sum every unit's gradient by itself, so that there is something to send from the first wave on. It
 // multiplies the bytes by the units of a trainer.
@@ -52,7 +54,8 @@ type overlap struct {
 	err    error
 }
 
-// beginSums begins to sum all buckets but the last as they become ready. At the step after the last there are none.
+// beginSums begins to sum all buckets but the last as they become ready. At the step after the last there are none. What sums begin
+// (pushes) goes on after them, so their context ends with ctx, the step's, unless end gives them up.
 func (s *shift) beginSums(ctx context.Context, at id.Step, last bool) *overlap {
 	ctx, cancel := context.WithCancel(ctx)
 	o := &overlap{cancel: cancel}
@@ -66,7 +69,7 @@ func (s *shift) beginSums(ctx context.Context, at id.Step, last bool) *overlap {
 			if !s.work.await(ctx, s.shards, lo) {
 				return
 			}
-			o.err = s.sum(ctx, at, o.summed)
+			o.err = s.addUp(ctx, at, o.summed)
 		}
 	})
 	return o
@@ -80,18 +83,17 @@ func (o *overlap) end(computed error) error {
 		return nil // what became of them is only a consequence
 	}
 	o.done.Wait()
-	o.cancel()
 	return o.err
 }
 
-// sum adds a bucket over all trainers.
-func (s *shift) sum(ctx context.Context, at id.Step, i int) error {
+// addUp sums a bucket over all trainers; of exact sums its header is agreed first.
+func (s *shift) addUp(ctx context.Context, at id.Step, i int) error {
 	if s.sums.exact {
 		if err := s.agree(ctx, at, i, false); err != nil {
 			return err
 		}
 	}
-	return s.allReduce(ctx, at, i)
+	return s.sync.sum(ctx, at, i)
 }
 
 // agree exchanges the header of a bucket.
@@ -104,14 +106,12 @@ func (s *shift) agree(ctx context.Context, at id.Step, i int, last bool) error {
 	return s.ring.AllReduce(ctx, collective.Op{Step: at, Bucket: uint32(i)}, collective.Int32s(header), collective.MaxInt32)
 }
 
-// allReduce sums a bucket whose header is agreed.
-func (s *shift) allReduce(ctx context.Context, at id.Step, i int) error {
-	mark := s.recordSum("add up", at, i)
-	sum, form := s.sums.own(i, s.work.units, s.shards)
-	s.cfg.Flight.End(mark, flight.Outcome{})
-	end := s.awaitRing("the all-reduce", at)
-	defer end()
-	return s.sums.allReduce(ctx, s.ring, collective.Op{Step: at, Bucket: uint32(i)}, sum, form)
+// own makes ready what this trainer adds to a bucket, see exchange.own.
+func (s *shift) own(at id.Step, i int) ([]float32, collective.Form) {
+	if !s.sums.exact { // those are added up as they are sent
+		defer s.cfg.Flight.End(s.recordSum("add up", at, i), flight.Outcome{})
+	}
+	return s.sums.own(i, s.work.units, s.shards)
 }
 
 func (s *shift) recordSum(what string, at id.Step, i int) flight.Mark {

@@ -114,19 +114,27 @@ func TestComputeStopsWhenTheViewIsOver(t *testing.T) {
 	}
 }
 
-// Shares cover every parameter once, in order, on block borders, for any world.
-func TestSharesCoverTheModel(t *testing.T) {
+// Shares cover every parameter of a bucket once, in order, on block borders, for any world.
+func TestSharesCoverBuckets(t *testing.T) {
 	j, spec, _, _ := tiny(t)
 	x := newExchange(j, spec)
 	x.layout.BlockSize = 64
 	for world := 1; world <= 40; world++ {
-		bounds := x.bounds(world)
-		if bounds[0] != 0 || bounds[world] != x.layout.Params {
-			t.Fatalf("world %d: bounds %v do not cover %d parameters", world, bounds, x.layout.Params)
-		}
-		for r := range world {
-			if bounds[r] > bounds[r+1] || bounds[r]%64 != 0 {
-				t.Fatalf("world %d: bounds %v", world, bounds)
+		for _, b := range buckets(x.layout.Blocks(), 9) {
+			lo, hi := x.span(b.first, b.last)
+			bounds := x.bounds(b, world)
+			if bounds[0] != 0 || bounds[world] != hi-lo {
+				t.Fatalf("world %d: bounds %v do not cover %d parameters", world, bounds, hi-lo)
+			}
+			for r := range world {
+				if bounds[r] > bounds[r+1] || bounds[r]%64 != 0 {
+					t.Fatalf("world %d: bounds %v", world, bounds)
+				}
+				if own := b.share(r, world); own.first < own.last {
+					if first, last := x.span(own.first, own.last); first != lo+bounds[r] || last != lo+bounds[r+1] {
+						t.Fatalf("world %d, bucket %v: share %v of rank %d is not what lies within bounds %v", world, b, own, r, bounds)
+					}
+				}
 			}
 		}
 	}

@@ -222,12 +222,10 @@ func (s *shift) readyRows(ctx context.Context, at id.Step) error {
 	if s.work.rows == nil || at == s.steps {
 		return nil
 	}
-	end := s.awaitServers("the rows of tables", at)
-	defer end()
 	if s.work.rows.now.step != at {
 		s.work.forget() // what units have done of the step, the gradients of their rows are lost
 	}
-	return s.work.rows.ready(ctx, at, s.shards)
+	return s.ask("the rows of tables", at, func() error { return s.work.rows.ready(ctx, at, s.shards) })
 }
 
 // pushRows does the step in the tables.
@@ -242,7 +240,5 @@ func (s *shift) pushRows(ctx context.Context, at id.Step) error {
 		}
 		keep = ring.committedBefore(keep)
 	}
-	end := s.awaitServers("the update of rows by the servers", at)
-	defer end()
-	return s.work.rows.push(ctx, keep, s.shards)
+	return s.ask("the update of rows by the servers", at, func() error { return s.work.rows.push(ctx, keep, s.shards) })
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/musterml/muster/collective"
+	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
 	"github.com/musterml/muster/membership"
@@ -35,9 +36,7 @@ type shift struct {
 	rank   int
 	shards []id.LogicalShard
 	ring   *collective.Ring
-	bounds []int
-	first  id.Block // the blocks that this trainer stands for: [first, last)
-	last   id.Block
+	share  bucket // the blocks of the state that this trainer gives to the servers
 	sync   synchroniser
 }
 
@@ -51,9 +50,8 @@ func (t *Trainer) shift(ctx context.Context, v membership.View) error {
 	}
 	s := &shift{Trainer: t, view: v, rank: v.Rank(t.cfg.Node, t.cfg.Incarnation)}
 	s.shards = v.Members[s.rank].Shards
-	s.bounds = t.sums.bounds(len(v.Members))
 	s.sums.alone = len(v.Members) == 1
-	s.first, s.last = t.sums.share(s.rank, len(v.Members))
+	s.share = t.sums.all().share(s.rank, len(v.Members))
 	t.cfg.Log.Info().Stringer("view", v.Number).Stringer("from", v.From).Int("trainers", len(v.Members)).
 		Ints("shards", ints(s.shards)).Msg("entering a view")
 
@@ -131,6 +129,10 @@ func (s *shift) train(ctx context.Context) error {
 // there is nothing to sum; it measures the final state and sees it committed.
 func (s *shift) step(ctx context.Context, at id.Step) error {
 	last := at == s.steps
+	defer s.cfg.Flight.End(s.record(flight.Step, "step", at), flight.Outcome{})
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.sync.rest()
+	defer cancel()
 	if err := s.readyRows(ctx, at); err != nil {
 		return err
 	}

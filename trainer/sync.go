@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/musterml/muster/collective"
 	"github.com/musterml/muster/internal/flight"
@@ -13,18 +14,21 @@ import (
 )
 
 // synchroniser is one way to keep the trainers' weights one. commit runs beside the
-// computing of the step and only reads the state; update makes the state at the next
-// step, all of it or nothing.
+// computing of the step and only reads the state. sum adds up a bucket whose header is agreed, which is
+// any but the last, and may run beside computing, too. update adds up the last and makes the state at the next
+// step, all of it or nothing. rest waits, when the step's context has ended, until nothing of it is under way.
 type synchroniser interface {
 	commit(ctx context.Context, at id.Step) error
+	sum(ctx context.Context, at id.Step, bucket int) error
 	update(ctx context.Context, at id.Step, m *pb.StepMetrics) error
+	rest()
 }
 
 func newSynchroniser(s *shift) synchroniser {
 	if s.cfg.Job.Sync.Mode == ModeRing {
 		return ringSync{s}
 	}
-	return serverSync{s}
+	return newServerSync(s)
 }
 
 // ringSync: gradients are all-reduced and every trainer has an optimizer of its own.
@@ -64,22 +68,30 @@ func (s ringSync) committedBefore(at id.Step) id.Step {
 // a commit makes it again, because the one before may not have completed it; servers
 // that hold it already change nothing.
 func (s ringSync) commit(ctx context.Context, at id.Step) error {
-	if !s.commits(at) || s.first == s.last {
+	if !s.commits(at) || s.share.first == s.share.last {
 		return nil
 	}
-	lo, hi := s.sums.span(s.first, s.last)
+	lo, hi := s.sums.span(s.share.first, s.share.last)
 	return s.put(ctx, at, s.committedBefore(at), s.state.part(lo, hi))
 }
 
+func (s ringSync) sum(ctx context.Context, at id.Step, i int) error {
+	sum, form := s.own(at, i)
+	end := s.awaitRing("the all-reduce", at)
+	defer end()
+	return s.sums.allReduce(ctx, s.ring, collective.Op{Step: at, Bucket: uint32(i)}, sum, form)
+}
+
+func (s ringSync) rest() {}
+
 func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
 	i := len(s.sums.buckets) - 1 // the others were summed while computing
-	if err := s.allReduce(ctx, at, i); err != nil {
+	if err := s.sum(ctx, at, i); err != nil {
 		return err
 	}
 	defer s.cfg.Flight.End(s.record(flight.Step, "update", at), flight.Outcome{})
-	all := id.Block(s.sums.layout.Blocks())
-	s.sums.measure(0, all)
-	s.sums.shorten(0, all)
+	s.sums.measure(s.sums.all())
+	s.sums.shorten(s.sums.all())
 	return s.advance(s.view.Number, func() {
 		s.sums.update(s.optim, at, s.state, s.sums.grad)
 		s.sums.settle()
@@ -90,56 +102,69 @@ func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) err
 // serverSync: each trainer gives its share of the summed gradient to the servers and
 // takes its share of the new weights from them. A parameter's gradient enters a server
 // once per step, however many trainers there are; optimizer state lives there only.
-type serverSync struct{ *shift }
-
-// commit gives the servers the state to begin with; later ones they make themselves.
-func (s serverSync) commit(ctx context.Context, at id.Step) error {
-	if at != 0 || s.first == s.last {
-		return nil
-	}
-	lo, hi := s.sums.span(s.first, s.last)
-	part := ps.State{W: s.state.w[lo:hi]}
-	for range s.optim.Slots() { // every optimizer begins with zeros
-		part.Slots = append(part.Slots, make([]float32, hi-lo))
-	}
-	return s.put(ctx, at, at, part)
+//
+// A share is of every bucket, so a bucket is pushed when it is summed; how that overlaps computing, overlap.go says.
+type serverSync struct {
+	*shift
+	shares  []bucket // this trainer's, of each bucket
+	bounds  [][]int  // of all shares, in each bucket
+	pushes  []chan error
+	pushing sync.WaitGroup
 }
 
-func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
-	sum, form := s.sums.own(0, s.work.units, s.shards)
-	end := s.awaitRing("the reduce-scatter", at)
-	op := collective.Op{Step: at}
-	err := s.sums.scatter(ctx, s.ring, op, s.bounds, sum, form)
-	end()
-	if err != nil {
+func newServerSync(s *shift) *serverSync {
+	y := &serverSync{shift: s}
+	world := len(s.view.Members)
+	for _, b := range s.sums.buckets {
+		y.shares = append(y.shares, b.share(s.rank, world))
+		y.bounds = append(y.bounds, s.sums.bounds(b, world))
+		y.pushes = append(y.pushes, make(chan error, 1))
+	}
+	return y
+}
+
+// commit gives the servers the state to begin with; later ones they make themselves.
+func (s *serverSync) commit(ctx context.Context, at id.Step) error {
+	if at != 0 {
+		return nil
+	}
+	return s.putFirst(ctx)
+}
+
+// early tells that a bucket is pushed as soon as it is summed. Not where the norm of the whole gradient is wanted before, and not at step
+// 0: only when all headers are agreed have all trainers given the servers the state to begin with.
+func (s *serverSync) early(at id.Step) bool { return at > 0 && s.sums.clip.limit == 0 }
+
+func (s *serverSync) sum(ctx context.Context, at id.Step, i int) error {
+	if err := s.scatter(ctx, at, i); err != nil || !s.early(at) {
 		return err
 	}
-	lo, hi := s.sums.span(s.first, s.last)
-	grad := sum[lo:hi]
-	s.sums.measure(s.first, s.last)
-	if s.sums.clip.limit > 0 {
-		end := s.awaitRing("the exchange of the gradient's norm", at)
-		err := s.sums.agreeNorm(ctx, s.ring, at, s.first, s.last)
-		end()
-		if err != nil {
+	s.push(ctx, at, i)
+	if i == 0 {
+		return nil
+	}
+	return s.gather(ctx, at, i-1) // which the servers have updated meanwhile
+}
+
+func (s *serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
+	last := len(s.shares) - 1 // the others were summed while computing
+	if err := s.sum(ctx, at, last); err != nil {
+		return err
+	}
+	if !s.early(at) {
+		if err := s.shorten(ctx, at); err != nil {
 			return err
 		}
-	}
-	s.sums.shorten(s.first, s.last)
-	if s.first < s.last {
-		lo, hi := s.sums.span(s.first, s.last)
-		end := s.awaitServers("the update by the servers", at)
-		err := s.cfg.Servers.Push(ctx, at, s.first, s.last, grad, s.state.next[lo:hi])
-		end()
-		if err != nil {
-			return err
+		for i := range s.shares {
+			s.push(ctx, at, i)
+		}
+		for i := range last {
+			if err := s.gather(ctx, at, i); err != nil {
+				return err
+			}
 		}
 	}
-	end = s.awaitRing("the all-gather", at)
-	op.Bucket = bucketWeights
-	err = s.ring.AllGather(ctx, op, collective.Float32s(s.state.next), s.bounds)
-	end()
-	if err != nil {
+	if err := s.gather(ctx, at, last); err != nil {
 		return err
 	}
 	return s.advance(s.view.Number, func() {
@@ -148,10 +173,89 @@ func (s serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) e
 	})
 }
 
-func (s *shift) put(ctx context.Context, at, keep id.Step, part ps.State) error {
-	end := s.awaitServers("the commit to the servers", at)
+// scatter sums a bucket, whose header is agreed, so that each trainer has its share.
+func (s *serverSync) scatter(ctx context.Context, at id.Step, i int) error {
+	sum, form := s.own(at, i)
+	end := s.awaitRing("the reduce-scatter", at)
 	defer end()
-	return s.cfg.Servers.Put(ctx, at, keep, s.first, s.last, part)
+	return s.sums.scatter(ctx, s.ring, collective.Op{Step: at, Bucket: uint32(i)}, s.bounds[i], sum, form)
+}
+
+// shorten clips this trainer's shares of the gradient.
+func (s *serverSync) shorten(ctx context.Context, at id.Step) error {
+	if s.sums.clip.limit == 0 {
+		return nil
+	}
+	for _, b := range s.shares {
+		s.sums.measure(b)
+	}
+	end := s.awaitRing("the exchange of the gradient's norm", at)
+	err := s.sums.agreeNorm(ctx, s.ring, at, s.shares)
+	end()
+	if err != nil {
+		return err
+	}
+	for _, b := range s.shares {
+		s.sums.shorten(b)
+	}
+	return nil
+}
+
+// push begins to give the servers this trainer's share of a bucket; they answer with its new weights.
+func (s *serverSync) push(ctx context.Context, at id.Step, i int) {
+	b := s.shares[i]
+	if b.first == b.last {
+		s.pushes[i] <- nil
+		return
+	}
+	lo, hi := s.sums.span(b.first, b.last)
+	s.pushing.Go(func() {
+		span := flight.Span{Track: flight.Push, Step: at, Bucket: uint32(i), Bytes: 4 * (hi - lo)}
+		s.pushes[i] <- s.request("the update by the servers", span, func() error {
+			return s.cfg.Servers.Push(ctx, at, b.first, b.last, s.sums.grad[lo:hi], s.state.next[lo:hi])
+		})
+	})
+}
+
+// gather waits for the push of a bucket, and gives every trainer the bucket's new weights.
+func (s *serverSync) gather(ctx context.Context, at id.Step, i int) error {
+	if err := <-s.pushes[i]; err != nil {
+		return err
+	}
+	end := s.awaitRing("the all-gather", at)
+	defer end()
+	lo, hi := s.sums.span(s.sums.buckets[i].first, s.sums.buckets[i].last)
+	return s.ring.AllGather(ctx, collective.Op{Step: at, Bucket: uint32(i)}, collective.Float32s(s.state.next[lo:hi]), s.bounds[i])
+}
+
+// rest drops what pushes were made for a step that has come to nothing.
+func (s *serverSync) rest() {
+	s.pushing.Wait()
+	for _, p := range s.pushes {
+		select {
+		case <-p:
+		default:
+		}
+	}
+}
+
+// putFirst gives the servers this trainer's share of the state at step 0.
+func (s *shift) putFirst(ctx context.Context) error {
+	if s.share.first == s.share.last {
+		return nil
+	}
+	lo, hi := s.sums.span(s.share.first, s.share.last)
+	part := ps.State{W: s.state.w[lo:hi]}
+	for range s.optim.Slots() { // every optimizer begins with zeros
+		part.Slots = append(part.Slots, make([]float32, hi-lo))
+	}
+	return s.put(ctx, 0, 0, part)
+}
+
+func (s *shift) put(ctx context.Context, at, keep id.Step, part ps.State) error {
+	return s.ask("the commit to the servers", at, func() error {
+		return s.cfg.Servers.Put(ctx, at, keep, s.share.first, s.share.last, part)
+	})
 }
 
 // awaitRing registers a wait on the ring, which tells of which node while it lasts.
@@ -163,18 +267,22 @@ func (s *shift) awaitRing(what string, at id.Step) (end func()) {
 	})
 }
 
-// awaitServers registers and records a wait on the parameter servers; the client tells
-// which request is the oldest.
-func (s *shift) awaitServers(what string, at id.Step) (end func()) {
-	mark := s.record(flight.Servers, strings.TrimPrefix(what, "the "), at)
-	done := s.cfg.Waits.Follow(what, at.String(), "servers", func() (detail, on string, ok bool) {
+// ask registers and records a request to the parameter servers.
+func (s *shift) ask(what string, at id.Step, do func() error) error {
+	return s.request(what, flight.Span{Track: flight.Servers, Step: at}, do)
+}
+
+// request does so with a span of its own. The client tells which of its requests is the oldest.
+func (s *shift) request(what string, span flight.Span, do func() error) error {
+	span.What, span.View = strings.TrimPrefix(what, "the "), s.view.Number
+	mark := s.cfg.Flight.Begin(span)
+	defer s.cfg.Waits.Follow(what, span.Step.String(), "servers", func() (detail, on string, ok bool) {
 		detail, _, _, ok = s.cfg.Servers.Waiting()
 		return detail, "servers", ok
-	})
-	return func() {
-		done()
-		s.cfg.Flight.End(mark, flight.Outcome{})
-	}
+	})()
+	err := do()
+	s.cfg.Flight.End(mark, flight.Outcome{Err: err})
+	return err
 }
 
 // record tells the flight recorder that something begins.

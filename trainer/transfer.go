@@ -86,11 +86,11 @@ func (s *shift) fetch(ctx context.Context, from id.Step) (source string, err err
 			s.cfg.Log.Warn().Err(err).Msg("a holder did not give the state; asking the next")
 		}
 	}
-	end := s.awaitServers("the state from the servers", from)
-	defer end()
 	s.abandon()
-	blocks := id.Block(s.sums.layout.Blocks())
-	err = s.cfg.Servers.Pull(ctx, from, 0, blocks, s.state.part(0, len(s.state.w)))
+	err = s.ask("the state from the servers", from, func() error {
+		all := s.sums.all()
+		return s.cfg.Servers.Pull(ctx, from, all.first, all.last, s.state.part(0, len(s.state.w)))
+	})
 	return "the parameter servers", err
 }
 

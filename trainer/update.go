@@ -34,12 +34,12 @@ func newClipping(limit float64, blocks int) clipping {
 	return clipping{limit: limit, squares: make([]float64, blocks), words: make([]int32, 2*blocks)}
 }
 
-// measure adds the squares of the blocks [first, last) of the summed gradient.
-func (x *exchange) measure(first, last id.Block) {
+// measure adds the squares of some blocks of the summed gradient.
+func (x *exchange) measure(of bucket) {
 	if x.clip.limit == 0 {
 		return
 	}
-	x.spread(first, last, func(first, last id.Block) {
+	x.spread(of.first, of.last, func(first, last id.Block) {
 		for b := first; b < last; b++ {
 			lo, hi := x.span(b, b+1)
 			x.clip.squares[b] = optim.SumSquares(x.grad[lo:hi])
@@ -47,15 +47,16 @@ func (x *exchange) measure(first, last id.Block) {
 	})
 }
 
-// agreeNorm gives every trainer the squares of all blocks, of which each has measured [first, last). As in the header,
-// a word is the largest of all trainers', and only one has something to say.
-func (x *exchange) agreeNorm(ctx context.Context, ring *collective.Ring, at id.Step, first, last id.Block) error {
+// agreeNorm gives every trainer the squares of all blocks, of which each has measured its own. As in the header, a word is the largest of all trainers', and only one has something to say.
+func (x *exchange) agreeNorm(ctx context.Context, ring *collective.Ring, at id.Step, own []bucket) error {
 	c := &x.clip
 	for i := range c.words {
 		c.words[i] = none
 	}
-	for b := first; b < last; b++ {
-		putFloat64(c.words[2*b:], c.squares[b])
+	for _, share := range own {
+		for b := share.first; b < share.last; b++ {
+			putFloat64(c.words[2*b:], c.squares[b])
+		}
 	}
 	op := collective.Op{Step: at, Bucket: bucketSquares}
 	if err := ring.AllReduce(ctx, op, collective.Int32s(c.words), collective.MaxInt32); err != nil {
@@ -67,8 +68,8 @@ func (x *exchange) agreeNorm(ctx context.Context, ring *collective.Ring, at id.S
 	return nil
 }
 
-// shorten clips the blocks [first, last) of the gradient, once the squares of all are known.
-func (x *exchange) shorten(first, last id.Block) {
+// shorten clips some blocks of the gradient, once the squares of all are known.
+func (x *exchange) shorten(of bucket) {
 	if x.clip.limit == 0 {
 		return
 	}
@@ -80,7 +81,7 @@ func (x *exchange) shorten(first, last id.Block) {
 	if factor == 1 {
 		return
 	}
-	x.spread(first, last, func(first, last id.Block) {
+	x.spread(of.first, of.last, func(first, last id.Block) {
 		lo, hi := x.span(first, last)
 		optim.Scale(x.grad[lo:hi], factor)
 	})

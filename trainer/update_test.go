@@ -33,13 +33,12 @@ func (x *exchange) norm() float64 {
 }
 
 func TestClipping(t *testing.T) {
-	all := id.Block(6)
 	free := clipper(t, 0)
 	norm := free.norm()
 	for _, limit := range []float64{0, norm * 2, norm / 3} {
 		x := clipper(t, limit)
-		x.measure(0, all)
-		x.shorten(0, all)
+		x.measure(x.all())
+		x.shorten(x.all())
 		if want := norm; limit == norm/3 {
 			if got := x.norm(); math.Abs(got-want/3) > 1e-6*want {
 				t.Errorf("a gradient of norm %v clipped at %v has %v", norm, limit, got)
@@ -53,16 +52,16 @@ func TestClipping(t *testing.T) {
 // Shares that are measured apart and agreed upon clip to the same bits as the whole.
 func TestClippingInShares(t *testing.T) {
 	whole, ring := clipper(t, 0.1), ringOfOne(t)
-	whole.measure(0, 6)
-	whole.shorten(0, 6)
+	whole.measure(whole.all())
+	whole.shorten(whole.all())
 	for world := 1; world <= 7; world++ {
 		x := clipper(t, 0.1)
 		var words []int32 // what a ring of them all would come to
 		for rank := range world {
-			first, last := x.share(rank, world)
+			share := x.all().share(rank, world)
 			clear(x.clip.squares)
-			x.measure(first, last)
-			if err := x.agreeNorm(t.Context(), ring, id.Step(world*10+rank), first, last); err != nil {
+			x.measure(share)
+			if err := x.agreeNorm(t.Context(), ring, id.Step(world*10+rank), []bucket{share}); err != nil {
 				t.Fatal(err)
 			}
 			if words == nil {
@@ -76,7 +75,7 @@ func TestClippingInShares(t *testing.T) {
 			x.clip.squares[b] = float64FromWords(words[2*b:])
 		}
 		for rank := range world {
-			x.shorten(x.share(rank, world))
+			x.shorten(x.all().share(rank, world))
 		}
 		if !slices.Equal(x.grad, whole.grad) {
 			t.Errorf("%d shares clip to other values than the whole", world)

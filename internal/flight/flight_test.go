@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -105,26 +106,61 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// A trace must satisfy what viewers ask of it: JSON, spans of one thread nested or apart, names for all threads.
-func TestTrace(t *testing.T) {
+// traceOf is the events of a trace, without the names of processes and threads. It checks what the Perfetto trace processor asks
+// of a trace, which drops silently what is otherwise: a name for every process and thread, times that it reads without
+// rounding, spans of one thread nested or apart, flows that begin, go on and end.
+func traceOf(t *testing.T, records []Record) (spans []event, threads map[string]string) {
+	t.Helper()
 	var out bytes.Buffer
-	if err := Trace(&out, sample()); err != nil {
+	if err := Trace(&out, records); err != nil {
 		t.Fatal(err)
 	}
 	var trace struct{ TraceEvents []event }
 	if err := json.Unmarshal(out.Bytes(), &trace); err != nil {
 		t.Fatal(err)
 	}
-	seen, threads := map[string]event{}, map[string]bool{}
+	threads = map[string]string{}
+	open, flows := map[string][]event{}, map[string]event{}
 	for _, e := range trace.TraceEvents {
 		at := fmt.Sprint(e.PID, "/", e.TID)
 		if e.Phase == "M" {
-			threads[at] = true
+			threads[at] = fmt.Sprint(e.Args["name"])
 			continue
 		}
-		if !threads[at] {
-			t.Errorf("%s is on a thread without a name", e.Name)
+		spans = append(spans, e)
+		if threads[at] == "" || threads[fmt.Sprint(e.PID, "/0")] == "" {
+			t.Errorf("%s is on a thread without a name, or in a process without", e.Name)
 		}
+		if e.Phase != "X" || e.Took <= 0 || e.Time*8 != math.Trunc(e.Time*8) || e.Took*8 != math.Trunc(e.Took*8) {
+			t.Errorf("%s is a span at %v for %v", e.Name, e.Time, e.Took)
+		}
+		for n := len(open[at]); n > 0 && open[at][n-1].Time+open[at][n-1].Took <= e.Time; n-- {
+			open[at] = open[at][:n-1]
+		}
+		if n := len(open[at]); n > 0 && e.Time+e.Took > open[at][n-1].Time+open[at][n-1].Took {
+			t.Errorf("%s begins within %s and ends after it", e.Name, open[at][n-1].Name)
+		}
+		open[at] = append(open[at], e)
+		if e.Flow != "" {
+			before, known := flows[e.Flow]
+			if known != e.FlowIn || known && (!before.FlowOut || before.Time > e.Time) {
+				t.Errorf("the flow into %s comes from %+v", e.Name, before)
+			}
+			flows[e.Flow] = e
+		}
+	}
+	for _, e := range flows {
+		if e.FlowOut {
+			t.Errorf("the flow out of %s goes nowhere", e.Name)
+		}
+	}
+	return spans, threads
+}
+
+func TestTrace(t *testing.T) {
+	seen := map[string]event{}
+	spans, _ := traceOf(t, sample())
+	for _, e := range spans {
 		seen[fmt.Sprint(e.PID, " ", e.Name)] = e
 	}
 	whole := seen["1 AllReduce SumInt32, bucket 0"]
@@ -139,6 +175,34 @@ func TestTrace(t *testing.T) {
 	}
 	if f, u := seen["1 forward, shard 4"], seen["1 update"]; f.Time != 0 || f.TID == u.TID {
 		t.Errorf("forward is %+v, update %+v", f, u)
+	}
+}
+
+// What overlaps on one track lies on threads of its own, what is within another span below it, and a bucket is followed.
+func TestTraceOfWhatOverlaps(t *testing.T) {
+	zero, one := uint32(0), uint32(1)
+	spans, threads := traceOf(t, []Record{{Node: "a", Run: "r", Time: 9e6, Spans: []Line{
+		{What: "step", Track: "step", Step: 7, Begin: 1000001, Took: 8e6 - 1},
+		{What: "AllReduce", Track: "ring", Step: 7, Bucket: &zero, Begin: 1e6, Took: 999999, Data: 3, Reduced: 999998},
+		{What: "update", Track: "push", Step: 7, Bucket: &zero, Begin: 2e6, Took: 3e6},
+		{What: "update", Track: "push", Step: 7, Bucket: &one, Begin: 3e6, Took: 3e6},
+		{What: "update", Track: "push", Step: 8, Bucket: &zero, Begin: 5e6, Took: 1e6},
+		{What: "update", Track: "step", Step: 7, Begin: 4e6, Took: 5e6 - 1},
+	}}})
+	got := ""
+	for _, e := range spans {
+		got += fmt.Sprintf("%s: %s %v %v\n", threads[fmt.Sprint(e.PID, "/", e.TID)], e.Name, e.FlowIn, e.FlowOut)
+	}
+	const want = `ring: AllReduce, bucket 0 false true
+ring: reduce-scatter false false
+step: step 7 false false
+push: update, bucket 0 true false
+push (2): update, bucket 1 false false
+step: update false false
+push: update, bucket 0 false false
+`
+	if got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
 

@@ -20,7 +20,7 @@ type Record struct {
 // Line is a Span as it is written. Times are nanoseconds, Begin by the clock of Record.Time.
 type Line struct {
 	What      string  `json:"what"`
-	Track     string  `json:"track"` // "step", "sum", "ring", "servers", "compute 0"
+	Track     string  `json:"track"` // "step", "sum", "ring", "push", "servers", "compute 0"
 	View      uint64  `json:"view"`
 	Step      uint64  `json:"step"`
 	Shard     *int    `json:"shard,omitempty"`  // the first of
@@ -61,6 +61,8 @@ func (t Track) String() string {
 		return "sum"
 	case t == Ring:
 		return "ring"
+	case t == Push:
+		return "push"
 	case t == Servers:
 		return "servers"
 	}
@@ -77,7 +79,7 @@ func (s *Span) line(now int64) Line {
 		l.Open, l.Took = true, now-s.Begin
 	}
 	switch {
-	case s.Track == Ring || s.Track == Sum:
+	case (s.Track == Ring || s.Track == Sum || s.Track == Push) && s.Bucket != NoBucket:
 		l.Bucket = &s.Bucket
 	case s.Track >= Compute:
 		shard := int(s.Shard)

@@ -1,6 +1,7 @@
 package flight
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -8,7 +9,7 @@ import (
 	"github.com/musterml/muster/internal/id"
 )
 
-// Track is the line of a trace that a span is drawn on; spans of one track do not overlap, those of two may.
+// Track is the line of a trace that a span is drawn on; spans of one track do not overlap, except on Push and Servers, those of two may.
 type Track uint8
 
 // The tracks of a node.
@@ -16,9 +17,13 @@ const (
 	Step    Track = iota // the step loop itself
 	Sum                  // adding up gradients here, for the ring
 	Ring                 // operations on the ring
-	Servers              // requests to the parameter servers
+	Push                 // buckets given to the parameter servers, several at a time
+	Servers              // other requests to them
 	Compute              // the first of those that compute, one logical shard at a time; the next is Compute+1
 )
+
+// NoBucket is the Bucket of an operation on the ring that is of none.
+const NoBucket = math.MaxUint32
 
 // Span is one thing that a node did.
 type Span struct {
@@ -31,7 +36,7 @@ type Span struct {
 
 	// Of operations on the ring:
 	Of        string // how elements become one: "SumInt32"; "" where they do not
-	Bucket    uint32 // of the gradient; on the Sum track as well
+	Bucket    uint32 // of the gradient; on the Sum and Push tracks as well
 	Bytes     int    // of the vector
 	Transport string
 

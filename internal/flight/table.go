@@ -40,6 +40,9 @@ func Table(out io.Writer, records []Record, last int) error {
 // name is what a span is called in a table and a trace: "AllReduce SumInt32, bucket 2".
 func (l *Line) name() string {
 	name := l.What
+	if l.Track == Step.String() && l.What == "step" {
+		name = fmt.Sprintf("step %d", l.Step)
+	}
 	if l.Of != "" {
 		name += " " + l.Of
 	}

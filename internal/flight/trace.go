@@ -1,22 +1,25 @@
 package flight
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math"
+	"slices"
 )
 
 // Trace writes records as a trace in Chrome's Trace Event Format (JSON; "Trace Event Format", Google, 2016), which
-// ui.perfetto.dev and chrome://tracing open: a process for each node, a thread for each of its tracks. An operation on
-// the ring has its phases below it: wait (until data comes), reduce-scatter, all-gather.
+// ui.perfetto.dev and chrome://tracing open: a process for each node, a thread for each of its tracks, and more of them for what
+// overlaps. An operation on the ring has its phases below it: wait (until data comes), reduce-scatter, all-gather. Arrows (flows) lead
+// along what is done to a bucket of a step: its exponents, its sum, its push, its new weights.
 func Trace(out io.Writer, records []Record) error {
-	zero := int64(math.MaxInt64)
+	t := tracer{zero: math.MaxInt64, events: []event{}}
 	for _, r := range records {
 		for _, l := range r.Spans {
-			zero = min(zero, l.Begin)
+			t.zero = min(t.zero, l.Begin)
 		}
 	}
-	t := tracer{zero: zero, events: []event{}}
 	for i, r := range records {
 		t.add(i+1, &r)
 	}
@@ -25,33 +28,103 @@ func Trace(out io.Writer, records []Record) error {
 
 // event is one line of the format. Times are microseconds.
 type event struct {
-	Name  string         `json:"name"`
-	Phase string         `json:"ph"` // X: a span; M: a name
-	Cat   string         `json:"cat,omitempty"`
-	Time  float64        `json:"ts"`
-	Took  float64        `json:"dur,omitempty"`
-	PID   int            `json:"pid"`
-	TID   int            `json:"tid"`
-	Args  map[string]any `json:"args,omitempty"`
+	Name    string         `json:"name"`
+	Phase   string         `json:"ph"` // X: a span; M: a name
+	Cat     string         `json:"cat,omitempty"`
+	Time    float64        `json:"ts"`
+	Took    float64        `json:"dur,omitempty"`
+	PID     int            `json:"pid"`
+	TID     int            `json:"tid"`
+	Flow    string         `json:"bind_id,omitempty"`
+	FlowIn  bool           `json:"flow_in,omitempty"`
+	FlowOut bool           `json:"flow_out,omitempty"`
+	Args    map[string]any `json:"args,omitempty"`
 }
 
 type tracer struct {
 	zero   int64
+	flows  int
 	events []event
+}
+
+// thread is a line of a trace. Viewers drop a span that begins within another one and ends after it.
+type thread struct {
+	tid  int
+	ends []int64 // of the spans that are open where the next begins, each within the one before
+}
+
+// fits tells whether a span may be drawn there; none began after it.
+func (th *thread) fits(l *Line) bool {
+	for len(th.ends) > 0 && th.ends[len(th.ends)-1] <= l.Begin {
+		th.ends = th.ends[:len(th.ends)-1]
+	}
+	return len(th.ends) == 0 || l.Begin+l.Took <= th.ends[len(th.ends)-1]
 }
 
 func (t *tracer) add(pid int, r *Record) {
 	t.name("process_name", pid, 0, string(r.Node))
-	threads := map[string]int{}
-	for i := range r.Spans {
-		l := &r.Spans[i]
-		tid := threads[l.Track]
-		if tid == 0 {
-			tid = len(threads) + 1
-			threads[l.Track] = tid
-			t.name("thread_name", pid, tid, l.Track)
+	spans := slices.Clone(r.Spans)
+	slices.SortStableFunc(spans, func(a, b Line) int { return cmp.Compare(a.Begin, b.Begin) })
+	threads, count := map[string][]*thread{}, 0
+	var flows flows
+	for i := range spans {
+		l := &spans[i]
+		of := threads[l.Track]
+		at := slices.IndexFunc(of, func(th *thread) bool { return th.fits(l) })
+		if at < 0 {
+			count++
+			at, of = len(of), append(of, &thread{tid: count})
+			threads[l.Track] = of
+			name := l.Track
+			if at > 0 {
+				name = fmt.Sprintf("%s (%d)", l.Track, at+1)
+			}
+			t.name("thread_name", pid, count, name)
 		}
-		t.span(pid, tid, l)
+		of[at].ends = append(of[at].ends, l.Begin+l.Took)
+		if n := len(t.events); t.span(pid, of[at].tid, l) {
+			flows.add(l, n)
+		}
+	}
+	t.connect(&flows)
+}
+
+// flows are the events of each bucket of each step, in the order in which they began.
+type flows struct {
+	keys   []flowKey
+	events map[flowKey][]int
+}
+
+type flowKey struct {
+	view, step uint64
+	bucket     uint32
+}
+
+func (f *flows) add(l *Line, event int) {
+	if l.Bucket == nil {
+		return
+	}
+	key := flowKey{l.View, l.Step, *l.Bucket}
+	if f.events == nil {
+		f.events = map[flowKey][]int{}
+	}
+	if f.events[key] == nil {
+		f.keys = append(f.keys, key)
+	}
+	f.events[key] = append(f.events[key], event)
+}
+
+func (t *tracer) connect(f *flows) {
+	for _, key := range f.keys {
+		of := f.events[key]
+		if len(of) == 1 {
+			continue
+		}
+		t.flows++
+		for i, at := range of {
+			e := &t.events[at]
+			e.Flow, e.FlowIn, e.FlowOut = fmt.Sprintf("0x%x", t.flows), i > 0, i < len(of)-1
+		}
 	}
 }
 
@@ -59,7 +132,12 @@ func (t *tracer) name(what string, pid, tid int, name string) {
 	t.events = append(t.events, event{Name: what, Phase: "M", PID: pid, TID: tid, Args: map[string]any{"name": name}})
 }
 
-func (t *tracer) span(pid, tid int, l *Line) {
+// micros are whole eighths of a microsecond: what is exact in binary stays so in a viewer, which would drop a span that
+// ends a nanosecond after the one around it.
+func (t *tracer) micros(ns int64) float64 { return float64((ns-t.zero)/125) / 8 }
+
+// span adds what a line says, and its phases; false if it has taken no time that a trace can show.
+func (t *tracer) span(pid, tid int, l *Line) bool {
 	args := map[string]any{"view": l.View, "step": l.Step}
 	for key, value := range map[string]any{"bytes": l.Bytes, "transport": l.Transport, "waited for": string(l.Peer), "error": l.Error} {
 		if value != 0 && value != "" {
@@ -72,16 +150,20 @@ func (t *tracer) span(pid, tid int, l *Line) {
 	if l.Open {
 		args["under way"] = true
 	}
-	slice := func(name string, from, to int64, args map[string]any) {
-		if to > from {
-			t.events = append(t.events, event{Name: name, Phase: "X", Cat: l.Track, PID: pid, TID: tid, Args: args,
-				Time: float64(from-t.zero) / 1e3, Took: float64(to-from) / 1e3})
+	slice := func(name string, from, to int64, args map[string]any) bool {
+		begin, end := t.micros(from), t.micros(to)
+		if end <= begin {
+			return false
 		}
+		t.events = append(t.events, event{Name: name, Phase: "X", Cat: l.Track, PID: pid, TID: tid, Args: args, Time: begin, Took: end - begin})
+		return true
 	}
 	begin, end := l.Begin, l.Begin+l.Took
-	slice(l.name(), begin, end, args)
+	if !slice(l.name(), begin, end, args) {
+		return false
+	}
 	if l.Track != Ring.String() {
-		return
+		return true
 	}
 	// The phases lie within the operation whatever a record says, or a viewer would draw them anywhere.
 	data, reduced := end, end
@@ -94,4 +176,5 @@ func (t *tracer) span(pid, tid int, l *Line) {
 		slice("reduce-scatter", data, reduced, nil)
 		slice("all-gather", reduced, end, nil)
 	}
+	return true
 }
