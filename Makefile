@@ -55,8 +55,8 @@ soak: ## kill nodes of running clusters, 100 times or MUSTER_SOAK=n
 soak-drain: ## drain servers of running clusters; no step may wait for more than MUSTER_DRAIN_PAUSE=200ms
 	MUSTER_DRAIN_PAUSE=$(or $(MUSTER_DRAIN_PAUSE),200ms) go test -count=5 -timeout 1h -run '^TestServersMove$$' -v ./cmd/muster
 
-soak-elections: ## train while other processes take all cores: no group may elect a leader; then kill 20 leaders
-	MUSTER_ELECTIONS=$(or $(MUSTER_ELECTIONS),5m) go test -count=1 -timeout 2h -run '^TestElections$$' -v ./cmd/muster
+soak-elections: ## train while other processes take all cores: no group may elect a leader; then kill, stop and cut off 20 leaders each (root)
+	MUSTER_ELECTIONS=$(or $(MUSTER_ELECTIONS),5m) MUSTER_LEADERS=$(or $(MUSTER_LEADERS),20) go test -count=1 -timeout 2h -run '^Test(Elections|LeadersLost)$$' -v ./cmd/muster
 
 lint: ## gofmt, go vet, staticcheck, and shellcheck where it is installed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted; run: make fmt"; exit 1; }

@@ -184,6 +184,9 @@ func (c *Coordinator) Gone(node id.Node, inc id.Incarnation) {
 	}
 }
 
+// Silent hears that some server hears another no more; deaf answers which.
+func (c *Coordinator) Silent(deaf func(who, to id.Node) bool) { c.group.LeaderSilent(deaf) }
+
 // run reigns whenever this server leads.
 func (c *Coordinator) run(ctx context.Context) {
 	for {

@@ -13,7 +13,7 @@ import (
 
 func (h *host) watch() (gone chan id.Incarnation) {
 	gone = make(chan id.Incarnation, 16)
-	l := NewLifelines(h.port, h.gossip, h.meta, func(_ id.Node, inc id.Incarnation) { gone <- inc })
+	l := NewLifelines(h.port, h.gossip, h.meta, func(_ id.Node, inc id.Incarnation) { gone <- inc }, func(func(who, to id.Node) bool) {})
 	h.life.wg.Go(func() { l.Run(h.life.ctx) })
 	return gone
 }

@@ -182,6 +182,16 @@ func (s *Server) LeaderGone(gone ...id.Node) {
 	}
 }
 
+// LeaderSilent says that some server hears another no more; deaf answers which. Where a majority of a shard's voters
+// does not hear the leader, the survivors go on as after LeaderGone.
+func (s *Server) LeaderSilent(deaf func(who, to id.Node) bool) {
+	for _, r := range s.all() {
+		if r.group.LeaderSilent(deaf) {
+			r.holder.leaderGone()
+		}
+	}
+}
+
 // ShardStatus is one replica as it sees itself.
 type ShardStatus struct {
 	Shard            id.ParamShard

@@ -130,7 +130,7 @@ func (o *benchServer) newServer(ctx context.Context, p *port.Port, name id.Node,
 	if err != nil {
 		return nil, err
 	}
-	lines := membership.NewLifelines(p, s.gossip, meta, func(gone id.Node, _ id.Incarnation) { s.server.LeaderGone(gone) })
+	lines := membership.NewLifelines(p, s.gossip, meta, func(gone id.Node, _ id.Incarnation) { s.server.LeaderGone(gone) }, s.server.LeaderSilent)
 	for shard := range id.ParamShard(o.shards) {
 		found := s.lives(shard, nil)
 		if o.life > 1 {

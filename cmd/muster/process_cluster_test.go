@@ -70,6 +70,8 @@ type cluster struct {
 	name string // of the cluster
 	env  []string
 
+	tools []string // what goes before the commands that ask the cluster, to run them on another host
+
 	mu    sync.Mutex
 	nodes []*process // in the order of their starts; one name may be there several times
 }

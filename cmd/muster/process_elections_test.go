@@ -1,18 +1,15 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 )
 
 // TestElections has a cluster train while other processes take all cores, for as long as
-// MUSTER_ELECTIONS says, and demands that no group elects a leader meanwhile. Then it kills
-// leaders, 20 of them or MUSTER_ELECTIONS_KILLS, and tells how long the groups had none.
+// MUSTER_ELECTIONS says, and demands that no group elects a leader meanwhile.
 func TestElections(t *testing.T) {
 	load, err := time.ParseDuration(os.Getenv("MUSTER_ELECTIONS"))
 	if err != nil {
@@ -39,13 +36,6 @@ func TestElections(t *testing.T) {
 	if before != after {
 		t.Errorf("there were elections that nobody needed")
 	}
-	kills := 20
-	if text := os.Getenv("MUSTER_ELECTIONS_KILLS"); text != "" {
-		if _, err := fmt.Sscan(text, &kills); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.killLeaders(now, kills)
 }
 
 // burn runs processes that do nothing but take time from others, until it is told to stop.
@@ -68,48 +58,4 @@ func burn(t *testing.T, n int) (stop func()) {
 	}
 	t.Cleanup(stop)
 	return stop
-}
-
-// killLeaders kills the leader of a shard again and again; when the next one leads is in the run's events.
-func (c *cluster) killLeaders(now map[string]*process, kills int) {
-	c.t.Helper()
-	var took []time.Duration
-	for i := range kills {
-		group := fmt.Sprintf("shard-%d", i%3)
-		victim, at := "", time.Time{}
-		c.untilServers("all is healthy before a kill", func(v *serversJSON) bool {
-			if i := slices.IndexFunc(v.Groups, func(g groupJSON) bool { return g.Group == group }); i >= 0 {
-				victim = v.Groups[i].Leader
-			}
-			return victim != "" && !slices.ContainsFunc(v.Servers, func(s serverJSON) bool { return s.State != "serving" })
-		})
-		at = time.Now()
-		now[victim].kill()
-		c.until(group+" has another leader", func() bool {
-			st := c.status("")
-			if st == nil {
-				return false
-			}
-			for _, e := range st.Events {
-				if when := time.Unix(0, e.Time); e.Kind == "leader" && e.Node != victim && when.After(at) && leads(e.Text, group) {
-					took = append(took, when.Sub(at))
-					return true
-				}
-			}
-			return false
-		})
-		now[victim] = c.again(now[victim])
-	}
-	if len(took) > 0 {
-		slices.Sort(took)
-		c.t.Logf("%d leaders of shards killed: the coordinator heard of the next one after median %v, max %v",
-			len(took), took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
-	}
-}
-
-// leads says whether an event tells that somebody leads the group.
-func leads(text, group string) bool {
-	var who, name string
-	_, err := fmt.Sscanf(text, "%s leads %s in", &who, &name)
-	return err == nil && name == group
 }

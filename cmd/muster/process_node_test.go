@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -197,11 +198,18 @@ func (p *process) tail(lines int) string {
 // runMuster runs the binary to its end.
 func runMuster(t *testing.T, env []string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
+	return runMusterOn(t, nil, env, args...)
+}
+
+// runMusterOn is runMuster with what goes before the command, to run it on another host.
+func runMusterOn(t *testing.T, launch, env []string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
 	bin, err := musterBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), bin, args...)
+	words := append(append(slices.Clone(launch), bin), args...)
+	cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &errs, append(append(os.Environ(), asMuster), env...)
 	err = cmd.Run()

@@ -119,7 +119,7 @@ func (c *cluster) startDrain(name, addr string) error {
 // servers asks any node what all servers keep; nil when none answers for all.
 func (c *cluster) servers() *serversJSON {
 	for _, p := range c.living() {
-		out, _, err := runMuster(c.t, nil, "servers", "--json", "--addr", p.addr)
+		out, _, err := runMusterOn(c.t, c.tools, nil, "servers", "--json", "--addr", p.addr)
 		v := &serversJSON{}
 		if err == nil && json.Unmarshal([]byte(out), v) == nil && v.Error == "" {
 			return v

@@ -127,7 +127,7 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 	n.mu.Lock()
 	n.session = session
 	n.mu.Unlock()
-	lifelines := membership.NewLifelines(n.port, n.gossip, n.meta, n.onGone)
+	lifelines := membership.NewLifelines(n.port, n.gossip, n.meta, n.onGone, n.onSilent)
 	loops.Go(func() { n.session.Run(ctx) })
 	loops.Go(func() { lifelines.Run(ctx) })
 	loops.Go(func() { n.watchLoss(ctx) })
@@ -185,6 +185,16 @@ func (n *Node) onGone(node id.Node, inc id.Incarnation) {
 	}
 	if c := n.coord(); c != nil {
 		c.Gone(node, inc)
+	}
+}
+
+// onSilent hears that some server hears another no more.
+func (n *Node) onSilent(deaf func(who, to id.Node) bool) {
+	if n.shards != nil {
+		n.shards.LeaderSilent(deaf)
+	}
+	if c := n.coord(); c != nil {
+		c.Silent(deaf)
 	}
 }
 

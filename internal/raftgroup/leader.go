@@ -112,7 +112,34 @@ func (g *Group) LeaderGone(gone ...Replica) {
 	if again {
 		return
 	}
+	g.log.Info().Uint64("term", since).Int("turn", turn).Msg("the leader is gone or silent; the others stand for election")
 	g.background(func() { g.standInTurn(turn, since, gone) })
+}
+
+// LeaderSilent does as LeaderGone when a majority of the voters does not hear the leader any more, though
+// nobody knows its process to be gone. deaf answers for a voter whether it does not hear another.
+// One voter alone would be no reason: it may be the one that is cut off. It reports whether the leader
+// is given up.
+func (g *Group) LeaderSilent(deaf func(who, to id.Node) bool) bool {
+	leader, known := g.Leader()
+	if !known || g.IsLeader() {
+		return false
+	}
+	voters, _, _ := g.Members()
+	silent := slices.DeleteFunc(slices.Clone(voters), func(of Replica) bool {
+		say := 0
+		for _, v := range voters {
+			if deaf(v.Node, of.Node) {
+				say++
+			}
+		}
+		return say < len(voters)/2+1
+	})
+	if !covered(leader, silent) {
+		return false
+	}
+	g.LeaderGone(silent...)
+	return true
 }
 
 // standInTurn stands for election after turn turns, unless there is a leader by
