@@ -70,9 +70,8 @@ func TestHeartbeat(t *testing.T) {
 			synctest.Wait()
 		}
 		for range 20 {
-			answer(silence-time.Millisecond, "")
+			answer(silence*beatEvery-time.Millisecond, "")
 		}
-		answer(silence+secondLook-time.Millisecond, "")
 		e.expect(t)
 		answer(0, "c")
 		e.expect(t, "b/c")
