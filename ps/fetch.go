@@ -66,6 +66,7 @@ func (f *fetcher) from(ctx context.Context, to endpoint, refs []reference) (got 
 	if err != nil {
 		return 0, err
 	}
+	defer context.AfterFunc(ctx, func() { f.drop(to, conn) })()
 	for len(refs) > 0 {
 		n := min(len(refs), fetchBatch)
 		g, err := f.ask(conn, refs[:n])

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -27,7 +28,9 @@ type holder struct {
 	fetch   func(ctx context.Context, refs []reference) error
 	timeout time.Duration
 	stall   time.Duration
-	gone    chan struct{} // capacity 1: the leader's process is known to be gone
+
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // of the hold under way
 
 	missing, absent []reference // reused
 }
@@ -36,10 +39,11 @@ func (h *holder) hold(ctx context.Context, refs []reference) error {
 	if len(refs) == 0 {
 		return nil
 	}
-	select { // a leader that went earlier is not the one whose entries these are
-	case <-h.gone:
-	default:
-	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	h.mu.Lock()
+	h.cancel = cancel
+	h.mu.Unlock()
 	last, seen, count := time.Now(), h.payloads.received(), len(refs)+1
 	moved := last
 	for {
@@ -86,21 +90,22 @@ func (h *holder) pause(ctx context.Context) error {
 	select {
 	case <-h.payloads.wake:
 	case <-timer.C:
-	case <-h.gone:
-		return fmt.Errorf("%w: the leader is gone", ErrPayload)
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrPayload, context.Cause(ctx))
 	}
 	return nil
 }
 
-// leaderGone ends a wait for what the leader was sending.
+// leaderGone ends a wait for what the leader was sending, be it on a connection to it.
 func (h *holder) leaderGone() {
-	select {
-	case h.gone <- struct{}{}:
-	default:
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cancel != nil {
+		h.cancel(errLeaderGone)
 	}
 }
+
+var errLeaderGone = errors.New("the leader is gone")
 
 // contains tells whether refs has the payload.
 func contains(refs []reference, id payloadID) bool {

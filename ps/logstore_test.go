@@ -17,7 +17,7 @@ func testStore(t *testing.T, fetch func([]reference) error) (*raftlog.Store, *ho
 	t.Helper()
 	p := newPayloads(1, 1<<20)
 	h := &holder{
-		payloads: p, timeout: 2 * time.Second, stall: 50 * time.Millisecond, gone: make(chan struct{}, 1),
+		payloads: p, timeout: 2 * time.Second, stall: 50 * time.Millisecond,
 		fetch: func(_ context.Context, refs []reference) error { return fetch(refs) },
 	}
 	return raftlog.NewMemory(&logPayloads{payloads: p, hold: func(refs []reference) error { return h.hold(context.Background(), refs) }}), h
@@ -128,9 +128,21 @@ func TestStoreFetches(t *testing.T) {
 }
 
 func TestStoreEndsWhenLeaderIsGone(t *testing.T) {
-	s, h := testStore(t, func([]reference) error { return errNotFound })
+	for name, coming := range map[string]bool{"while it comes": true, "while it is fetched": false} {
+		t.Run(name, func(t *testing.T) { storeEndsWhenLeaderIsGone(t, coming) })
+	}
+}
+
+func storeEndsWhenLeaderIsGone(t *testing.T, coming bool) {
+	s, h := testStore(t, nil)
 	h.stall = time.Hour
-	h.payloads.opened(9)
+	h.fetch = func(ctx context.Context, _ []reference) error { // the leader does not answer
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	if coming {
+		h.payloads.opened(9)
+	}
 	stored := make(chan error, 1)
 	go func() { stored <- s.StoreLog(logOf(t, 1, 1, ref(9, 1))) }()
 	tick := time.NewTicker(time.Millisecond)

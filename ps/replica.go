@@ -111,7 +111,6 @@ func newReplica(cfg *ServerConfig, shard id.ParamShard, bytesIn *atomic.Uint64) 
 	r.holder = &holder{
 		payloads: r.payloads, fetch: r.fetcher.fetch, timeout: cfg.PayloadTimeout,
 		stall: min(250*time.Millisecond, cfg.PayloadTimeout/4),
-		gone:  make(chan struct{}, 1),
 	}
 	r.logged = &logPayloads{payloads: r.payloads, hold: r.hold}
 	r.entries = raftlog.NewMemory(r.logged)

@@ -92,7 +92,10 @@ func (o *benchServer) child(ctx context.Context, in io.Reader, out io.Writer) (e
 	return lines.Err()
 }
 
-func benchLife(life int) id.Incarnation { return id.Incarnation(fmt.Sprintf("life-%d", life)) }
+// benchLife is the incarnation of a node in one of its lives; no two nodes have the same.
+func benchLife(node id.Node, life int) id.Incarnation {
+	return id.Incarnation(fmt.Sprintf("%s-life-%d", node, life))
+}
 
 // benchReplicas is a server as a run has it, but for the coordinator: gossip, lifelines, and a replica of each shard.
 type benchReplicas struct {
@@ -107,9 +110,10 @@ type benchReplicas struct {
 func (o *benchServer) newServer(ctx context.Context, p *port.Port, name id.Node, addrs []string, log zerolog.Logger) (*benchReplicas, error) {
 	s := &benchReplicas{o: o}
 	for i, addr := range addrs {
-		s.found = append(s.found, raftgroup.Replica{Node: id.Node(fmt.Sprintf("server-%d", i)), Incarnation: benchLife(1), Addr: addr})
+		node := id.Node(fmt.Sprintf("server-%d", i))
+		s.found = append(s.found, raftgroup.Replica{Node: node, Incarnation: benchLife(node, 1), Addr: addr})
 	}
-	self := raftgroup.Replica{Node: name, Incarnation: benchLife(o.life), Addr: p.Addr()}
+	self := raftgroup.Replica{Node: name, Incarnation: benchLife(name, o.life), Addr: p.Addr()}
 	meta := &pb.NodeMeta{Incarnation: string(self.Incarnation), Addr: self.Addr, Server: true}
 	var err error
 	s.gossip, err = membership.StartGossip(membership.GossipConfig{Port: p, Node: name, Cluster: "bench", Meta: meta, Log: zerolog.Nop()})

@@ -2,11 +2,13 @@ package raftgroup
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/musterml/muster/internal/id"
 	"github.com/rs/zerolog"
 )
 
@@ -90,5 +92,56 @@ func TestConfusedCandidateForgets(t *testing.T) {
 			t.Fatal(err)
 		}
 		return response.Granted
+	})
+}
+
+// When votes are split those who stood do so again long before Raft's timeout.
+func TestSplitVotes(t *testing.T) {
+	asks := &counter{text: "entering candidate state"}
+	c, a, _ := alone(t, func(cfg *Config) {
+		cfg.Timing.HeartbeatTimeout, cfg.Timing.RPCTimeout, cfg.Log = time.Hour, time.Hour, zerolog.New(asks)
+	})
+	eventually(t, "it has stood as founder", func() bool { return asks.count() == 1 })
+	request := &raft.AppendEntriesRequest{RPCHeader: header(a), Term: c.Raft().CurrentTerm() + 1}
+	var response raft.AppendEntriesResponse
+	if err := c.transport.AppendEntries(c.self.ServerID(), c.self.ServerAddress(), request, &response); err != nil {
+		t.Fatal(err)
+	}
+	c.LeaderGone(a)
+	eventually(t, "it has stood again, and again", func() bool { return asks.count() >= 4 })
+}
+
+// A leader is given up when a majority of the voters does not hear it, and not for one voter's word.
+func TestLeaderSilent(t *testing.T) {
+	all := founded(t, nil)
+	caughtUp(t, all)
+	lead, first, second := all[0], all[1], all[2]
+	eventually(t, "all follow", func() bool {
+		a, _ := first.Leader()
+		b, _ := second.Leader()
+		return a == lead.self && b == lead.self
+	})
+	words := func(of ...*replica) func(who, to id.Node) bool {
+		return func(who, to id.Node) bool {
+			return to == lead.self.Node && slices.ContainsFunc(of, func(r *replica) bool { return r.self.Node == who })
+		}
+	}
+	for _, r := range all {
+		if r.LeaderSilent(words()) || r.LeaderSilent(words(first)) {
+			t.Errorf("%s gives its leader up for one voter's word", r.self)
+		}
+	}
+	if lead.LeaderSilent(words(first, second)) {
+		t.Error("the leader gives itself up")
+	}
+	term := lead.Raft().CurrentTerm()
+	for _, r := range all[1:] {
+		if !r.LeaderSilent(words(first, second)) {
+			t.Errorf("%s does not give up a leader that nobody hears", r.self)
+		}
+	}
+	eventually(t, "another one leads", func() bool {
+		leader, known := lead.Leader()
+		return known && leader != lead.self && lead.Raft().CurrentTerm() > term
 	})
 }

@@ -113,7 +113,10 @@ func (g *Group) LeaderGone(gone ...Replica) {
 		return
 	}
 	g.log.Info().Uint64("term", since).Int("turn", turn).Msg("the leader is gone or silent; the others stand for election")
-	g.background(func() { g.standInTurn(turn, since, gone) })
+	g.background(func() {
+		g.standInTurn(turn, since, gone)
+		g.insist(turn, gone)
+	})
 }
 
 // LeaderSilent does as LeaderGone when a majority of the voters does not hear the leader any more, though
@@ -161,6 +164,24 @@ func (g *Group) standInTurn(turn int, since uint64, gone []Replica) {
 			g.stand()
 			return
 		}
+	}
+}
+
+// insist stands again, if there is still no leader some turns after this replica could have won: votes were split, because
+// replicas that were busy stood at the same time. Raft would wait for its timeout. Replicas wait for different times, between the turns of
+// others, so that now one wins.
+func (g *Group) insist(turn int, gone []Replica) {
+	for range 3 {
+		select {
+		case <-time.After(time.Duration(2*turn+3) * oneTurn / 2):
+		case <-g.ctx.Done():
+			return
+		}
+		if g.hasLeader(gone) {
+			return
+		}
+		g.abdicate() // a candidate does not stand twice
+		g.stand()
 	}
 }
 

@@ -53,7 +53,7 @@ func (g *Group) settle() {
 	}
 }
 
-// abdicate makes the leader a follower at once, by a message to itself from a
+// abdicate makes the leader, or a candidate, a follower at once, by a message to itself from a
 // term that nobody leads. (Left alone without connections it would take the
 // lease to step down, and never where it is the only voter.)
 func (g *Group) abdicate() {
