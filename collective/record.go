@@ -43,7 +43,7 @@ func (r *Ring) recordBegin() flight.Mark {
 	c := &r.call
 	s := flight.Span{
 		What: c.verb.String(), Track: flight.Ring, View: r.cfg.View, Step: c.op.Step, Bucket: c.op.Bucket,
-		Bytes: len(c.x.raw), Transport: r.transport,
+		Bytes: len(c.x.raw), Transport: r.transport, Waits: r.waits,
 	}
 	if c.reduce != 0 {
 		s.Of = c.reduce.String()

@@ -210,9 +210,10 @@ type Ring struct {
 	crowded bool          // there may be more ranks here than cores
 	stirred chan struct{} // for a caller that waits: something has moved
 
-	called    [2]atomic.Int64 // when the next rank's call came, by the ring's clock; operations by turns
-	tally     tally           // of the current operation, for the recorder
-	transport string          // how the neighbours are reached
+	called    [2]atomic.Int64                   // when the next rank's call came, by the ring's clock; operations by turns
+	tally     tally                             // of the current operation, for the recorder
+	transport string                            // how the neighbours are reached
+	waits     func() (id.Node, time.Time, bool) // waitsFor, made once
 
 	whole      wholes        // the short way
 	parts      [][]int32     // of all ranks, while a form merges them
@@ -267,6 +268,7 @@ func newRing(cfg Config) *Ring {
 	}
 	r.seat.idle = time.AfterFunc(time.Hour, r.stand)
 	r.seat.idle.Stop()
+	r.waits = r.waitsFor
 	r.ownBounds = make([]int, r.world+1)
 	if r.world == 1 {
 		close(r.released)

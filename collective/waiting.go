@@ -36,6 +36,12 @@ func (r *Ring) Waiting() (what string, peer id.Node, since time.Time, ok bool) {
 	return what, r.next.peer.Node, at(r.moved.Load()), true
 }
 
+// waitsFor is Waiting for the flight recorder.
+func (r *Ring) waitsFor() (peer id.Node, since time.Time, ok bool) {
+	_, peer, since, ok = r.Waiting()
+	return peer, since, ok
+}
+
 // missing says what an operation of the short way waits for. Whoever is nearest of those that are missing on a side has
 // not begun, or is cut off: those between would pass its contribution on at once.
 func (r *Ring) missing() (what string, peer id.Node) {

@@ -140,6 +140,30 @@ func TestSharesCoverBuckets(t *testing.T) {
 	}
 }
 
+// A member that the coordinator misses first is a loss as well, of which a record is wanted; one that joins is none, and what
+// the ring has said is not said again.
+func TestEnterTellsOfLoss(t *testing.T) {
+	var told []string
+	tr := &Trainer{cfg: Config{Node: "a", Incarnation: "1", Broken: func(err error) { told = append(told, err.Error()) }}}
+	view := func(n id.View, why string, nodes ...id.Node) {
+		v := membership.View{Number: n, Reason: why}
+		for _, node := range nodes {
+			v.Members = append(v.Members, membership.Member{Node: node, Incarnation: "1", Holder: true})
+		}
+		tr.Enter(v)
+	}
+	view(1, "the run begins", "a", "b")
+	view(2, "trainers join", "a", "b", "c")
+	view(3, "c is gone", "a", "b")
+	tr.broken = true
+	view(4, "b is gone", "a")
+	view(5, "a was left out", "b")
+	view(6, "b is gone", "a")
+	if want := []string{"view 2 ended: c is gone", "view 4 ended: a was left out"}; !slices.Equal(told, want) {
+		t.Errorf("told of %q, want %q", told, want)
+	}
+}
+
 func TestFloat64Words(t *testing.T) {
 	for _, v := range []float64{0, math.Copysign(0, -1), 1.5, -math.MaxFloat64, math.SmallestNonzeroFloat64, math.Inf(1)} {
 		words := make([]int32, 2)

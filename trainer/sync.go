@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/musterml/muster/collective"
 	"github.com/musterml/muster/internal/flight"
@@ -274,6 +275,10 @@ func (s *shift) ask(what string, at id.Step, do func() error) error {
 
 // request does so with a span of its own. The client tells which of its requests is the oldest.
 func (s *shift) request(what string, span flight.Span, do func() error) error {
+	span.Waits = func() (id.Node, time.Time, bool) {
+		_, peer, since, ok := s.cfg.Servers.Waiting()
+		return peer, since, ok
+	}
 	span.What, span.View = strings.TrimPrefix(what, "the "), s.view.Number
 	mark := s.cfg.Flight.Begin(span)
 	defer s.cfg.Waits.Follow(what, span.Step.String(), "servers", func() (detail, on string, ok bool) {

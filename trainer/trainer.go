@@ -36,7 +36,7 @@ type Config struct {
 	Servers     *ps.Client
 	Waits       *wait.Registry
 	Flight      *flight.Recorder      // what this trainer did last; may be nil
-	Broken      func(error)           // the ring of a view has failed: the moment to look at Flight
+	Broken      func(error)           // the ring of a view has failed or lost a member: the moment to look at Flight
 	Notify      func()                // something changed that the coordinator should hear now
 	OnStep      func(*pb.StepMetrics) // called after every step that this trainer took part in
 	Log         zerolog.Logger
@@ -160,10 +160,21 @@ func (t *Trainer) nextView(ctx context.Context) (membership.View, error) {
 // a trainer that was left out, and one that the coordinator does not count although it
 // is of the right step. An older one is kept until a newer one arrives.
 func (t *Trainer) Enter(v membership.View) {
+	if loss := t.enter(v); loss != nil {
+		t.cfg.Broken(loss)
+	}
+}
+
+// enter returns an error if the view before has lost a member of which the ring has not said so: the coordinator was first.
+func (t *Trainer) enter(v membership.View) (loss error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if v.Number <= t.view.Number {
-		return
+		return nil
+	}
+	lost := func(m membership.Member) bool { return v.Rank(m.Node, m.Incarnation) < 0 }
+	if !t.broken && t.view.Rank(t.cfg.Node, t.cfg.Incarnation) >= 0 && slices.ContainsFunc(t.view.Members, lost) {
+		loss = fmt.Errorf("%v ended: %s", t.view.Number, v.Reason)
 	}
 	t.view, t.broken, t.suspect, t.done = v, false, nil, ""
 	t.freeze(v.Number - 1)
@@ -178,6 +189,7 @@ func (t *Trainer) Enter(v membership.View) {
 	case t.changed <- struct{}{}:
 	default:
 	}
+	return loss
 }
 
 // Freeze has the trainer take no further step in any view up to this one. When it

@@ -22,7 +22,7 @@ also before the run is founded and while the coordinator has no leader.
 
 With --record or --trace, show instead what each node did last: passes, operations on the
 ring, updates, commits. All nodes of the run are asked, or the FILEs are read, which nodes
-write into their output folders when a ring has failed.`,
+write into their output folders when a trainer is lost.`,
 		Example: `  muster why --record --last 100
   muster why --record runs/digits/flight-*.json
   muster why --trace trace.json      # open it in ui.perfetto.dev`,

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/musterml/muster/internal/id"
 )
 
 func TestKeepsTheLastSpans(t *testing.T) {
@@ -35,10 +37,12 @@ func TestKeepsTheLastSpans(t *testing.T) {
 func TestRecordShowsWhatIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := New(8)
-		m := r.Begin(Span{What: "AllReduce", Track: Ring, Of: "SumInt32", Step: 3, Bucket: 0})
+		late := time.Now().Add(50 * time.Millisecond)
+		waits := func() (id.Node, time.Time, bool) { return "c", late, true }
+		m := r.Begin(Span{What: "AllReduce", Track: Ring, Of: "SumInt32", Step: 3, Bucket: 0, Waits: waits})
 		<-time.After(70 * time.Millisecond)
 		l := r.Record("n", "run", "test").Spans[0]
-		if !l.Open || l.Took != int64(70*time.Millisecond) || l.Bucket == nil {
+		if !l.Open || l.Took != int64(70*time.Millisecond) || l.Bucket == nil || l.Peer != "c" || l.Waited != int64(20*time.Millisecond) {
 			t.Errorf("under way for 70 ms it is %+v", l)
 		}
 		<-time.After(30 * time.Millisecond)

@@ -77,6 +77,7 @@ func (s *Span) line(now int64) Line {
 	}
 	if s.End == 0 {
 		l.Open, l.Took = true, now-s.Begin
+		l.Peer, l.Waited = s.waits()
 	}
 	switch {
 	case (s.Track == Ring || s.Track == Sum || s.Track == Push) && s.Bucket != NoBucket:
@@ -92,6 +93,18 @@ func (s *Span) line(now int64) Line {
 		l.Error = s.Err.Error()
 	}
 	return l
+}
+
+// waits is for whom a span waits that is under way.
+func (s *Span) waits() (peer id.Node, ns int64) {
+	if s.Waits == nil {
+		return "", 0
+	}
+	peer, since, ok := s.Waits()
+	if !ok || peer == "" {
+		return "", 0
+	}
+	return peer, int64(time.Since(since))
 }
 
 // Parse reads a record back. What is not one, or cannot be, is an error in one sentence.

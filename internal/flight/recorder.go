@@ -40,6 +40,9 @@ type Span struct {
 	Bytes     int    // of the vector
 	Transport string
 
+	// Waits is asked, while the span is under way, for whom it waits and since when. It may be nil.
+	Waits func() (peer id.Node, since time.Time, ok bool)
+
 	Begin int64 // nanoseconds, Unix time by a clock that never jumps
 	End   int64 // 0 while it is under way
 	Outcome
@@ -107,7 +110,7 @@ func (r *Recorder) End(m Mark, o Outcome) {
 	defer r.mu.Unlock()
 	if r.next-m.number <= uint64(len(r.spans)) {
 		s := &r.spans[m.number%uint64(len(r.spans))]
-		s.End, s.Outcome = now, o
+		s.End, s.Outcome, s.Waits = now, o, nil
 	}
 }
 
