@@ -12,6 +12,7 @@
 //     call returns an *AbortError that names who began it, whom it blames, and why. After that every call on this ring
 //     returns that same error.
 //   - No goroutine is started or, as a rule, woken, and nothing is allocated per operation or per frame.
+//   - Over a long way several connections may be one, each taking the next piece when it is free (Config.Stripes).
 //   - Processes of one host use shared memory, and those that share a Config.Locals the process' own; the log says which.
 //   - What a call waits for can be read at any time (Ring.Waiting).
 //

@@ -13,20 +13,21 @@ import (
 type kind uint8
 
 const (
-	kindHello kind = iota + 1 // first frame each way; names the ring that the sender means
-	kindReady                 // the dialing rank confirms the answer to its hello
-	kindBeat                  // sign of life
-	kindCall                  // to the previous rank: I have begun this operation, send
-	kindData                  // to the next rank: a piece of a chunk
-	kindBye                   // last frame of a rank that leaves in peace
-	kindAbort                 // last frame of a rank whose ring is broken; carries a notice
-	kindWhole                 // one rank's contribution to an operation that goes the short way
-	kindWake                  // there is something to do at a lane (lane.go)
-	kindEnd                   // no frame: one past the last kind
+	kindHello  kind = iota + 1 // first frame each way; names the ring that the sender means
+	kindReady                  // the dialing rank confirms the answer to its hello
+	kindBeat                   // sign of life
+	kindCall                   // to the previous rank: I have begun this operation, send
+	kindData                   // to the next rank: a piece of a chunk
+	kindBye                    // last frame of a rank that leaves in peace
+	kindAbort                  // last frame of a rank whose ring is broken; carries a notice
+	kindWhole                  // one rank's contribution to an operation that goes the short way
+	kindWake                   // there is something to do at a lane (lane.go)
+	kindStripe                 // first frame each way of a stripe after the first (stripe_join.go)
+	kindEnd                    // no frame: one past the last kind
 )
 
 func (k kind) String() string {
-	names := [...]string{"", "hello", "ready", "heartbeat", "call", "data", "bye", "abort", "contribution", "bell"}
+	names := [...]string{"", "hello", "ready", "heartbeat", "call", "data", "bye", "abort", "contribution", "bell", "stripe"}
 	if int(k) < len(names) && k > 0 {
 		return names[k]
 	}
@@ -36,7 +37,7 @@ func (k kind) String() string {
 const (
 	headerSize  = 64
 	wireMagic   = 0x474e524d // "MRNG"
-	wireVersion = 4
+	wireVersion = 5
 
 	elemSize      = 4       // bytes of an int32 or a float32
 	maxChunkBytes = 8 << 20 // bounds Config.ChunkBytes, and so the data of a frame
@@ -60,7 +61,7 @@ type header struct {
 	offset uint64 // data: first element; call, contribution: number of elements; hello: bytes per chunk
 	seq    uint64 // data, call, contribution: number of the operation on this ring, from 1; bye: latest complete one; hello: world
 	rank   uint16 // of the sender
-	verb   verb   // call, contribution
+	verb   verb   // call, contribution; hello, stripe: how many stripes
 	reduce Reduce // call, contribution
 	digest uint32 // call, contribution: of the bounds; hello: of the peers' names in ring order
 }
@@ -105,6 +106,8 @@ func (h *header) parse(b *[headerSize]byte) error {
 		limit = maxWholeBytes
 	case kindHello:
 		limit = maxOffer
+	case kindReady, kindStripe:
+		limit = tokenSize
 	}
 	switch {
 	case h.kind == 0 || h.kind >= kindEnd:

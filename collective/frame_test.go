@@ -5,8 +5,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/musterml/muster/internal/id"
 )
 
 func sampleHeader() header {
@@ -88,7 +86,11 @@ func FuzzStream(f *testing.F) {
 	f.Add(append(whole, make([]byte, 40)...), whole)
 	f.Fuzz(func(t *testing.T, toPrev, toNext []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMemNet(10_000).by(way{len(toPrev)%2 == 0, waited})
+			kind := waited
+			if len(toNext)%3 == 0 {
+				kind = striped
+			}
+			m := newMemNet(10_000).by(way{len(toPrev)%2 == 0, kind})
 			rings := joinAll(t, 2, func(rank int) Config { return m.config(rank, 2) })
 			done := make(chan struct{})
 			go func() {
@@ -96,12 +98,9 @@ func FuzzStream(f *testing.F) {
 				close(done)
 			}()
 			synctest.Wait()
-			w := m.wires
-			_, _ = w[[2]id.Node{"n1", "n0"}].Write(toPrev)
-			w[[2]id.Node{"n0", "n1"}].in.change(func() {
-				p := w[[2]id.Node{"n0", "n1"}].in
-				p.buf = append(p.buf, toNext...)
-			})
+			_, _ = m.wire("n1", "n0", len(toPrev)).Write(toPrev)
+			next := m.wire("n0", "n1", 0).in
+			next.change(func() { next.buf = append(next.buf, toNext...) })
 			time.AfterFunc(time.Second, func() { rings[1].Abort(errBoom) })
 			<-done
 			closeAll(rings)

@@ -27,6 +27,10 @@ type inlet struct {
 	ended bool   // the peer's last frame has come
 }
 
+func newInlet(from io.Reader) inlet {
+	return inlet{role: newRole(), conn: bufio.NewReaderSize(from, readBuffer)}
+}
+
 // role is a lock. A channel and not a mutex: who waits for it may wait long, and testing/synctest sees that it waits.
 type role chan struct{}
 

@@ -132,7 +132,14 @@ func (r *Ring) dialOnce(ctx context.Context, l *link) error {
 		if err != nil {
 			return err
 		}
-		return r.writeHello(l, kindReady, l.lane != nil, nil)
+		if l.lane != nil || r.cfg.Stripes == 1 {
+			return r.writeHello(l, kindReady, l.lane != nil, nil)
+		}
+		token := newToken()
+		if err := r.writeHello(l, kindReady, false, token); err != nil {
+			return err
+		}
+		return r.dialStripes(ctx, l, token)
 	})
 }
 
@@ -143,29 +150,41 @@ func (r *Ring) acceptOnce(ctx context.Context, l *link) error {
 	if err != nil {
 		return err
 	}
-	// The hello was sent on dialing: a silent stranger must not keep the neighbour out.
-	ctx, cancel := context.WithTimeout(ctx, 2*r.cfg.DeadAfter)
-	defer cancel()
 	return r.shake(ctx, l, conn, func() error {
-		text, err := r.readHello(l, kindHello)
-		if err != nil {
+		var token []byte
+		// The hello was sent on dialing: a silent stranger must not keep the neighbour out.
+		soon, cancel := context.WithTimeout(ctx, 2*r.cfg.DeadAfter)
+		defer cancel()
+		err := bounded(soon, conn, func() (err error) {
+			token, err = r.answer(l)
 			return err
-		}
-		taken := r.takeOffer(l, text)
-		if err := r.writeHello(l, kindHello, taken, nil); err != nil {
-			return err
-		}
-		_, err = r.readHello(l, kindReady)
-		if err == nil && taken != (l.control.h.hop != 0) {
-			return fmt.Errorf("%w: it does not see the memory that it has offered", ErrProtocol)
+		})
+		if err == nil && l.lane == nil && r.cfg.Stripes > 1 {
+			err = r.acceptStripes(ctx, l, token)
 		}
 		return err
 	})
 }
 
-// shake runs a handshake on a fresh connection, bounded by ctx, and puts the link to work.
-func (r *Ring) shake(ctx context.Context, l *link, conn net.Conn, talk func() error) error {
-	l.init(conn, r.now)
+// answer is the handshake on the accepting side.
+func (r *Ring) answer(l *link) (token []byte, err error) {
+	text, err := r.readHello(l, kindHello)
+	if err != nil {
+		return nil, err
+	}
+	taken := r.takeOffer(l, text)
+	if err := r.writeHello(l, kindHello, taken, nil); err != nil {
+		return nil, err
+	}
+	token, err = r.readHello(l, kindReady)
+	if err == nil && taken != (l.control.h.hop != 0) {
+		err = fmt.Errorf("%w: it does not see the memory that it has offered", ErrProtocol)
+	}
+	return token, err
+}
+
+// bounded runs a part of a handshake; when ctx ends, reads and writes of the connection do, too.
+func bounded(ctx context.Context, conn net.Conn, talk func() error) error {
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(interrupted)
@@ -178,11 +197,18 @@ func (r *Ring) shake(ctx context.Context, l *link, conn net.Conn, talk func() er
 			err = context.Cause(ctx)
 		}
 	}
+	return err
+}
+
+// shake runs a handshake on a fresh connection, bounded by ctx, and puts the link to work.
+func (r *Ring) shake(ctx context.Context, l *link, conn net.Conn, talk func() error) error {
+	l.init(conn, r.now)
+	err := bounded(ctx, conn, talk)
 	if err == nil {
 		err = r.start(l)
 	}
 	if err != nil {
-		_ = conn.Close()
+		_ = l.conn.Close() // with its stripes, if it has any
 	}
 	return err
 }
@@ -215,26 +241,39 @@ func (r *Ring) start(l *link) error {
 	return nil
 }
 
-func (r *Ring) writeHello(l *link, k kind, lane bool, offer []byte) error {
+// hello is what the ranks of a ring must agree on.
+func (r *Ring) hello(k kind) header {
 	h := r.header(k)
-	h.step = id.Step(r.cfg.SmallBytes)
+	h.step, h.verb = id.Step(r.cfg.SmallBytes), verb(r.cfg.Stripes)
 	h.bucket, h.seq, h.offset, h.digest = wireVersion, uint64(r.world), uint64(r.cfg.ChunkBytes), r.digest
+	return h
+}
+
+func (r *Ring) writeHello(l *link, k kind, lane bool, text []byte) error {
+	h := r.hello(k)
 	if lane {
 		h.hop = 1
 	}
-	return l.out.write(&h, offer)
+	return l.out.write(&h, text)
 }
 
-// readHello returns the offer that came with it.
+// readHello returns the offer or the token that came with it.
 func (r *Ring) readHello(l *link, k kind) ([]byte, error) {
-	if err := l.control.readHeader(); err != nil {
+	text, err := readText(&l.control)
+	if err == nil {
+		err = r.judgeHello(l, &l.control.h, k)
+	}
+	return text, err
+}
+
+// readText reads a whole frame, whose payload is short.
+func readText(in *inlet) ([]byte, error) {
+	if err := in.readHeader(); err != nil {
 		return nil, err
 	}
-	text := make([]byte, l.control.h.length)
-	if _, err := io.ReadFull(l.control.conn, text); err != nil {
-		return nil, err
-	}
-	return text, r.judgeHello(l, &l.control.h, k)
+	text := make([]byte, in.h.length)
+	_, err := io.ReadFull(in.conn, text)
+	return text, err
 }
 
 func (r *Ring) judgeHello(l *link, h *header, k kind) error {
@@ -254,6 +293,8 @@ func (r *Ring) judgeHello(l *link, h *header, k kind) error {
 		return fmt.Errorf("%w: it has other peers, or another order, in %v", ErrMismatch, r.cfg.View)
 	case h.offset != uint64(r.cfg.ChunkBytes):
 		return fmt.Errorf("%w: ChunkBytes is %d there, %d here", ErrMismatch, h.offset, r.cfg.ChunkBytes)
+	case int(h.verb) != r.cfg.Stripes:
+		return fmt.Errorf("%w: Stripes is %d there, %d here", ErrMismatch, h.verb, r.cfg.Stripes)
 	case h.step != id.Step(r.cfg.SmallBytes):
 		return fmt.Errorf("%w: SmallBytes is %d there, %d here", ErrMismatch, int64(h.step), r.cfg.SmallBytes)
 	}

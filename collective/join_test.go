@@ -76,7 +76,7 @@ func TestJoinPastStrangers(t *testing.T) {
 		hello := func(view id.View, gone bool) func() {
 			return func() {
 				conn := m.dial("stranger", "n1", key)
-				h := header{kind: kindHello, run: hashRun("test"), view: view, rank: 0, bucket: wireVersion, seq: 2,
+				h := header{kind: kindHello, run: hashRun("test"), view: view, rank: 0, bucket: wireVersion, verb: 1, seq: 2,
 					offset: 64, digest: hashPeers(m.config(0, 2).Peers)}
 				var b [headerSize]byte
 				h.put(&b)

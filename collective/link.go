@@ -1,7 +1,6 @@
 package collective
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -50,7 +49,7 @@ type link struct {
 func (l *link) init(conn net.Conn, clock func() int64) {
 	l.conn, l.clock = conn, clock
 	l.lane, l.prompt, l.waiting = nil, nil, true
-	l.control = inlet{role: newRole(), conn: bufio.NewReaderSize(stampReader{l}, readBuffer)}
+	l.control = newInlet(stampReader{l})
 	l.bulk = &l.control
 	l.out = &outlet{role: newRole(), conn: conn}
 	l.bulkOut = l.out
@@ -75,10 +74,14 @@ func (l *link) over() string {
 	if l.lane != nil {
 		return "shared memory"
 	}
-	if _, ok := l.conn.(interface{ NetConn() net.Conn }); ok {
-		return "tls"
+	conn, stripes := l.conn, ""
+	if b, ok := conn.(*bundle); ok {
+		conn, stripes = b.Conn, fmt.Sprintf("%d stripes of ", len(b.conns))
 	}
-	return l.conn.RemoteAddr().Network()
+	if _, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return stripes + "tls"
+	}
+	return stripes + conn.RemoteAddr().Network()
 }
 
 // ring wakes the peer: its reader, to whom something has been sent, or its writer, for whom there is room.
@@ -166,11 +169,15 @@ func (l *link) release() {
 	if l.refs.Add(-1) > 0 {
 		return
 	}
+	closeAtOnce(l.conn)
+}
+
+func closeAtOnce(conn net.Conn) {
 	// TLS would try for five seconds to say goodbye to a peer that no longer reads. Our own last frame has said it.
-	if c, ok := l.conn.(interface{ NetConn() net.Conn }); ok {
+	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		_ = c.NetConn().Close()
 	}
-	_ = l.conn.Close()
+	_ = conn.Close()
 }
 
 var errSealed = errors.New("nothing is written after the last frame")

@@ -183,15 +183,22 @@ func (c *memConn) SetDeadline(t time.Time) error {
 
 // memNet carries the connections of one test: an inbox per node, and the wires between them.
 type memNet struct {
-	limit  int
-	small  int // Config.SmallBytes
-	asked  bool
-	locals *Locals
-	mu     sync.Mutex
-	boxes  map[id.Node]*Inbox
-	wires  map[[2]id.Node]*memConn // the dialing end, by dialer and acceptor
+	limit   int
+	small   int // Config.SmallBytes
+	asked   bool
+	locals  *Locals
+	mu      sync.Mutex
+	boxes   map[id.Node]*Inbox
+	wires   []wire
+	stripes int // Config.Stripes
 	// onWrite is called before every write, a frame's header or its payload, and may give other bytes to be written.
 	onWrite func(owner id.Node, b []byte) []byte
+}
+
+// wire is one connection; its end is the dialer's.
+type wire struct {
+	dialer, acceptor id.Node
+	conn             *memConn
 }
 
 // way is how operations go.
@@ -202,9 +209,10 @@ type way struct {
 
 // The kinds of a way.
 const (
-	waited = "waited" // connections must be waited for
-	asked  = "asked"  // connections say what they have, so callers drive
-	lanes  = "lanes"  // memory besides the connections
+	waited  = "waited"  // connections must be waited for
+	asked   = "asked"   // connections say what they have, so callers drive
+	lanes   = "lanes"   // memory besides the connections
+	striped = "striped" // several connections to each neighbour; they must be waited for
 )
 
 func (m *memNet) by(w way) *memNet {
@@ -212,6 +220,9 @@ func (m *memNet) by(w way) *memNet {
 		m.small = 16 << 10
 	}
 	m.asked = w.kind == asked
+	if w.kind == striped {
+		m.stripes = 3
+	}
 	if w.kind == lanes {
 		m.locals = &Locals{}
 		m.limit = max(m.limit, 8<<10) // a socket always takes a bell, also one to a process that stands still
@@ -221,9 +232,11 @@ func (m *memNet) by(w way) *memNet {
 
 // everyWay runs a test in every way.
 func everyWay(t *testing.T, f func(t *testing.T, w way)) {
-	for _, kind := range []string{waited, asked, lanes} {
+	for _, kind := range []string{waited, asked, lanes, striped} {
 		t.Run("long/"+kind, func(t *testing.T) { f(t, way{false, kind}) })
-		t.Run("short/"+kind, func(t *testing.T) { f(t, way{true, kind}) })
+		if kind != striped { // which differs from waited below the ring only
+			t.Run("short/"+kind, func(t *testing.T) { f(t, way{true, kind}) })
+		}
 	}
 }
 
@@ -264,7 +277,7 @@ func (p *memPipe) await() error {
 }
 
 func newMemNet(limit int) *memNet {
-	return &memNet{limit: limit, small: -1, boxes: map[id.Node]*Inbox{}, wires: map[[2]id.Node]*memConn{}}
+	return &memNet{limit: limit, small: -1, boxes: map[id.Node]*Inbox{}}
 }
 
 func (m *memNet) box(n id.Node) *Inbox {
@@ -284,18 +297,31 @@ func (m *memNet) dial(from, to id.Node, key string) net.Conn {
 	}
 	a.net, a.owner, b.net, b.owner = m, from, m, to
 	m.mu.Lock()
-	m.wires[[2]id.Node{from, to}] = a
+	m.wires = append(m.wires, wire{from, to, a})
 	m.mu.Unlock()
 	m.box(to).Deliver(key, y)
 	return x
+}
+
+// wire is one of the connections that one node has opened to another: the first, or counted on from it.
+func (m *memNet) wire(from, to id.Node, i int) *memConn {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []*memConn
+	for _, w := range m.wires {
+		if w.dialer == from && w.acceptor == to {
+			all = append(all, w.conn)
+		}
+	}
+	return all[i%len(all)]
 }
 
 // each calls f for both directions of every wire of the node.
 func (m *memNet) each(n id.Node, f func(*memPipe)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for ends, c := range m.wires {
-		if ends[0] == n || ends[1] == n {
+	for _, w := range m.wires {
+		if c := w.conn; w.dialer == n || w.acceptor == n {
 			c.in.change(func() { f(c.in) })
 			c.out.change(func() { f(c.out) })
 		}
@@ -319,7 +345,7 @@ func (m *memNet) hook(f func(owner id.Node, b []byte) []byte) {
 func nodeName(rank int) id.Node { return id.Node(fmt.Sprintf("n%d", rank)) }
 
 func (m *memNet) config(rank, world int) Config {
-	cfg := Config{Run: "test", View: 7, Rank: rank, ChunkBytes: 64, SmallBytes: m.small, Locals: m.locals, laneBytes: 256, drivePolls: 4, Log: zerolog.Nop()}
+	cfg := Config{Run: "test", View: 7, Rank: rank, ChunkBytes: 64, SmallBytes: m.small, Locals: m.locals, laneBytes: 256, Stripes: m.stripes, drivePolls: 4, Log: zerolog.Nop()}
 	for i := range world {
 		cfg.Peers = append(cfg.Peers, Peer{Node: nodeName(i), Addr: "mem"})
 	}

@@ -50,6 +50,10 @@ type Config struct {
 	// same on every rank. The default depends on the world; negative: none are.
 	SmallBytes int
 
+	// Stripes is how many connections there are to each neighbour, the same on every rank; at most MaxStripes, default 1. More help
+	// only where one does not fill the link (stripe.go).
+	Stripes int
+
 	// Locals is what the rings of one process share, if there are several.
 	Locals *Locals
 	// NoLanes keeps everything on the connections, also between processes of one host.
@@ -110,6 +114,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.SmallBytes == 0 {
 		c.SmallBytes = defaultSmallBytes(len(c.Peers))
 	}
+	if c.Stripes == 0 {
+		c.Stripes = 1
+	}
 	if c.laneBytes == 0 {
 		c.laneBytes = laneBytes
 	}
@@ -143,6 +150,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ChunkBytes < elemSize || c.ChunkBytes > maxChunkBytes || c.ChunkBytes%elemSize != 0 {
 		bad("ChunkBytes: %d is no multiple of %d between %d and %d", c.ChunkBytes, elemSize, elemSize, maxChunkBytes)
+	}
+	if c.Stripes < 1 || c.Stripes > MaxStripes {
+		bad("Stripes: %d is not between 1 and %d", c.Stripes, MaxStripes)
 	}
 	if c.SmallBytes > maxWholeBytes || c.SmallBytes%elemSize != 0 {
 		bad("SmallBytes: %d is no multiple of %d up to %d", c.SmallBytes, elemSize, maxWholeBytes)

@@ -57,7 +57,7 @@ func joinPuppet(t *testing.T) (*Ring, *puppet) {
 		joined <- r
 	}()
 	p := &puppet{t: t, cfg: configs(1)}
-	hello := header{kind: kindHello, step: id.Step(defaultSmallBytes(2)), bucket: wireVersion, seq: 2, offset: maxChunkBytes, digest: hashPeers(p.cfg.Peers)}
+	hello := header{kind: kindHello, step: id.Step(defaultSmallBytes(2)), bucket: wireVersion, verb: 1, seq: 2, offset: maxChunkBytes, digest: hashPeers(p.cfg.Peers)}
 	ready := hello
 	ready.kind = kindReady
 	var err error

@@ -90,7 +90,7 @@ func DefaultJob() Job {
 		Batch:      Batch{Size: 256, LogicalShards: 8},
 		Optimizer:  Optimizer{Name: "adam", LR: 0.001},
 		Passes:     3,
-		Sync:       Sync{Mode: ModeRing, Sum: SumExact, Wire: WireFloat32, CommitEvery: 20},
+		Sync:       Sync{Mode: ModeRing, Sum: SumExact, Wire: WireFloat32, Stripes: 1, CommitEvery: 20},
 		Cluster:    Cluster{Servers: 3, Replicas: 3, ParameterShards: 4, Durability: DurabilityMemory, ReplaceAfter: 30 * time.Second},
 		Checkpoint: Checkpoint{Keep: 3},
 		Out:        "runs/digits",
@@ -275,7 +275,7 @@ func (j Job) Checkpoints(out string) string {
 func (j Job) StateDigest() ([32]byte, error) {
 	d := DefaultJob()
 	j.Name, j.Passes, j.Cluster, j.Checkpoint = d.Name, d.Passes, d.Cluster, d.Checkpoint
-	j.Sync.CommitEvery = d.Sync.CommitEvery
+	j.Sync.CommitEvery, j.Sync.Stripes = d.Sync.CommitEvery, 0 // 0: as in checkpoints from before there were stripes
 	if s := j.Sync; s.Mode == ModeServer || s.Mode == ModeSSP && s.Staleness == 0 {
 		j.Sync.Mode = d.Sync.Mode // the same bits
 	}

@@ -103,7 +103,7 @@ name: ""
 passes: 0
 batch: {size: 0, logical_shards: 0}
 optimizer: {name: adamw, lr: -1}
-sync: {mode: tree, sum: roughly, wire: copper, commit_every: 0}
+sync: {mode: tree, sum: roughly, wire: copper, stripes: 0, commit_every: 0}
 cluster: {servers: 0, replicas: 9, parameter_shards: 0, durability: paper}
 data: {source: glyphs, train: 0, test: -1}
 `))
@@ -111,7 +111,7 @@ data: {source: glyphs, train: 0, test: -1}
 		t.Fatal("no fault was found")
 	}
 	for _, field := range []string{
-		"name is", "passes", "batch.size", "batch.logical_shards", "optimizer", "sync.mode", "sync.sum", "sync.wire", "sync.commit_every",
+		"name is", "passes", "batch.size", "batch.logical_shards", "optimizer", "sync.mode", "sync.sum", "sync.wire", "sync.stripes", "sync.commit_every",
 		"cluster.servers", "cluster.replicas", "cluster.parameter_shards", "cluster.durability", "data.train", "data.test",
 	} {
 		if !strings.Contains(err.Error(), field) {

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/musterml/muster/collective"
 )
 
 // The ways to keep the trainers' weights one (Sync.Mode), to add gradients (Sync.Sum) and what travels (Sync.Wire);
@@ -30,6 +32,7 @@ type Sync struct {
 	Mode        string `yaml:"mode"`
 	Sum         string `yaml:"sum"`
 	Wire        string `yaml:"wire"`                // what travels in mode ring between trainers, in others to and from servers, with fast sums
+	Stripes     int    `yaml:"stripes,omitempty"`   // connections between neighbours in the ring
 	CommitEvery int    `yaml:"commit_every"`        // steps between commits to the servers in mode ring
 	Staleness   int    `yaml:"staleness,omitempty"` // ssp: steps that a trainer may be ahead of the slowest; 0 is mode server
 	Steps       int    `yaml:"steps,omitempty"`     // local: steps of a round
@@ -100,6 +103,7 @@ func (s Sync) validate() (faults []error) {
 		fault(s.Sum != SumExact, "wire is %s, which rounds, but sync.sum is exact: set sync.sum to fast, or sync.wire to float32", s.Wire)
 	}
 	fault(s.Sum != SumExact || !s.arrives(), "sum is exact, but in sync.mode %s gradients are applied in the order in which they arrive: set sync.sum to fast", s.Mode)
+	fault(s.Stripes >= 1 && s.Stripes <= collective.MaxStripes, "stripes is %d: set it to 1 to %d connections between neighbours", s.Stripes, collective.MaxStripes)
 	fault(s.CommitEvery >= 1, "commit_every is %d: set it to 1 step or more", s.CommitEvery)
 	fault(s.Staleness >= 0, "staleness is %d: set it to 0 steps or more", s.Staleness)
 	fault(s.Staleness == 0 || s.Mode == ModeSSP, "staleness is %d, but only sync.mode ssp has a bound: remove it, or set sync.mode to ssp", s.Staleness)

@@ -105,7 +105,7 @@ func (s *shift) join(ctx context.Context) error {
 	var err error
 	s.ring, err = collective.Join(ctx, collective.Config{
 		Run: s.cfg.Run, View: s.view.Number, Rank: s.rank, Peers: peers, DeadAfter: deadAfter, Flight: s.cfg.Flight, Log: s.cfg.Log,
-		NoLanes: os.Getenv(ringEnv) == "tcp",
+		NoLanes: os.Getenv(ringEnv) == "tcp", Stripes: s.cfg.Job.Sync.Stripes,
 		Dial: func(ctx context.Context, to collective.Peer) (net.Conn, error) {
 			return s.cfg.Port.Dial(ctx, to.Addr, port.Ring, meet)
 		},

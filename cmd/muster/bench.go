@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/musterml/muster/collective"
 )
 
 func benchCommand() *cobra.Command {
@@ -29,6 +31,7 @@ type benchRing struct {
 	minIters, maxIters int
 	warmup             int
 	small, chunk       int
+	stripes            int
 	launch, listen     string
 	tcp                bool
 	json               bool
@@ -64,6 +67,7 @@ times, the bandwidth, and the processor time of all ranks together.`,
 	f.IntVar(&o.warmup, "warmup", 3, "calls before the measured ones")
 	f.IntVar(&o.small, "small", 0, "largest vector in bytes that goes the short way; 0: as in a run, -1: none does")
 	f.IntVar(&o.chunk, "chunk", 0, "bytes of each segment that go round together; 0: as in a run")
+	f.IntVar(&o.stripes, "stripes", 1, "connections between neighbours that share no memory")
 	f.StringVar(&o.launch, "launch", "", "`COMMAND` to put before that of each rank, {rank} for its number: \"ssh host-{rank}\", \"ip netns exec lab-{rank}\"")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "`HOST:PORT` of each rank, {rank} for its number, {n} for that and one")
 	f.BoolVar(&o.tcp, "tcp", false, "TCP also between processes of this machine, which otherwise use shared memory")
@@ -83,6 +87,9 @@ func (o *benchRing) check() error {
 	}
 	if benchForm(o.form) == nil {
 		errs = append(errs, fmt.Errorf("--form is %q: use one of %s", o.form, strings.Join(benchForms(), ", ")))
+	}
+	if o.stripes < 1 || o.stripes > collective.MaxStripes {
+		errs = append(errs, fmt.Errorf("--stripes is %d: use 1 to %d", o.stripes, collective.MaxStripes))
 	}
 	if o.minIters < 1 || o.maxIters < o.minIters || o.warmup < 1 || !(o.secs > 0) {
 		errs = append(errs, errors.New("--secs, --min-iters and --warmup must be positive, and --max-iters no less than --min-iters"))
@@ -142,7 +149,7 @@ func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
 		args := append(o.launched(rank), self, "bench", "ring", "--rank", strconv.Itoa(rank),
 			"--world", strconv.Itoa(o.world), "--sizes", o.sizes, "--form", o.form, "--secs", fmt.Sprint(o.secs),
 			"--min-iters", strconv.Itoa(o.minIters), "--max-iters", strconv.Itoa(o.maxIters),
-			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk),
+			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk), "--stripes", strconv.Itoa(o.stripes),
 			"--tcp="+strconv.FormatBool(o.tcp), "--json="+strconv.FormatBool(o.json), "--listen", o.forRank(o.listen, rank))
 		c := exec.CommandContext(ctx, args[0], args[1:]...)
 		c.Stderr = os.Stderr

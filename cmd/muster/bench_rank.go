@@ -71,7 +71,7 @@ func (o *benchRing) runRank(ctx context.Context, in io.Reader, out io.Writer) er
 	defer done()
 	const topic = "bench"
 	ring, err := collective.Join(join, collective.Config{
-		Run: topic, View: 1, Rank: o.rank, Peers: peers, SmallBytes: o.small, ChunkBytes: o.chunk, NoLanes: o.tcp,
+		Run: topic, View: 1, Rank: o.rank, Peers: peers, SmallBytes: o.small, ChunkBytes: o.chunk, NoLanes: o.tcp, Stripes: o.stripes,
 		Log: zerolog.Nop(), DeadAfter: 5 * time.Second, // the machine is busy
 		Dial: func(ctx context.Context, to collective.Peer) (net.Conn, error) {
 			return p.Dial(ctx, to.Addr, port.Ring, topic)
