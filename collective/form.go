@@ -90,8 +90,8 @@ func (c *call) frameElems(bytes, n int) int {
 	switch {
 	case c.x.form == nil:
 		n = min(bytes/elemSize, n+1)
-	case bytes == c.wire(min(n, c.unit)):
-		return min(n, c.unit)
+	case bytes == c.wire(cut(n, c.unit)):
+		return cut(n, c.unit)
 	default:
 		return -1
 	}

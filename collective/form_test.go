@@ -185,18 +185,18 @@ func TestFormsInAWorldOf64(t *testing.T) {
 	}
 }
 
-// Many units, over sockets, where frames come in pieces.
+// Many units, over sockets, where frames come in pieces; the last ones are a little longer.
 func TestFormsOverTCP(t *testing.T) {
 	rings := joinAll(t, 3, func(cfg func(int) Config) func(int) Config {
 		return func(rank int) Config {
 			c := cfg(rank)
-			c.NoLanes, c.SmallBytes = true, -1
+			c.NoLanes, c.SmallBytes, c.ChunkBytes = true, -1, 5120*elemSize
 			return c
 		}
 	}(tcpConfigs(t, 3)))
 	defer closeAll(rings)
 	for _, c := range formCases() {
-		checkForm(t, c, rings, formInputs(4, 100_001))
+		checkForm(t, c, rings, formInputs(4, 3*(6*5120+70)))
 	}
 }
 

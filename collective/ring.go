@@ -287,7 +287,8 @@ func newRing(cfg Config) *Ring {
 	r.crowded = r.world > runtime.NumCPU()
 	r.tokens = Int32s(make([]int32, r.world))
 	r.whole = newWholes(cfg.SmallBytes, r.world)
-	r.scratch = make([]byte, min(cfg.ChunkBytes, scratchBytes))
+	scratch := min(cfg.ChunkBytes, scratchBytes)
+	r.scratch = make([]byte, scratch+scratch/restShare)
 	r.parts = make([][]int32, r.world)
 	r.holders.Store(2)
 	r.prev.rank = (cfg.Rank + r.world - 1) % r.world

@@ -171,10 +171,23 @@ func TestTCP(t *testing.T) {
 		t.Run(fmt.Sprintf("world=%d", world), func(t *testing.T) {
 			rings := joinAll(t, world, tcpConfigs(t, world))
 			defer closeAll(rings)
-			for _, n := range []int{0, 1, 1000, 300_001} {
+			for _, n := range []int{0, 1, 1000, world<<17 + 1} { // at last a chunk and a small rest for each
 				checkAll(t, rings, n, 1)
 			}
 		})
+	}
+}
+
+// A small rest of a segment goes with what came before it: neither a round nor a frame of its own.
+func TestSmallRests(t *testing.T) {
+	tt := timetable{rank: 0, world: 2, elems: 2 * 1030, chunk: 1000, end: 2}
+	if lo, hi := tt.part(0, 1); tt.rounds() != 1 || lo != 1030 || hi != 2060 {
+		t.Errorf("%d rounds, the first takes elements %d to %d", tt.rounds(), lo, hi)
+	}
+	for left, want := range map[int]int{640: 640, 650: 650, 651: 640, 1280: 640} {
+		if got := cut(left, 640); got != want {
+			t.Errorf("%d of %d elements go next, want %d", got, left, want)
+		}
 	}
 }
 

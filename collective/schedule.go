@@ -39,7 +39,7 @@ func (p phase) String() string {
 type timetable struct {
 	rank, world int
 	elems       int   // length of the vector
-	chunk       int   // elements of a segment that a round takes, at most
+	chunk       int   // elements of a segment that a round takes, about
 	bounds      []int // world+1 offsets, or nil: equal segments
 	first, end  int   // hops [first, end)
 }
@@ -55,8 +55,23 @@ func (t *timetable) bound(i int) int {
 // part is what a round takes of segment i.
 func (t *timetable) part(round, i int) (lo, hi int) {
 	lo, hi = t.bound(i), t.bound(i+1)
-	lo = min(lo+round*t.chunk, hi)
-	return lo, min(lo+t.chunk, hi)
+	switch last := t.roundsFor(hi-lo) - 1; {
+	case round > last:
+		return hi, hi
+	case round == last:
+		return lo + round*t.chunk, hi
+	}
+	lo += round * t.chunk
+	return lo, lo + t.chunk
+}
+
+// roundsFor is how many a segment of that length needs. The last one takes up to an eighth more than a chunk: a round of its
+// own for the rest would be all waiting. (A mebibyte in two ranks has 768 bytes more than two chunks.)
+func (t *timetable) roundsFor(length int) int {
+	if length == 0 {
+		return 0
+	}
+	return max(1, (length-t.chunk/8+t.chunk-1)/t.chunk)
 }
 
 func (t *timetable) length(round, i int) int {
@@ -70,7 +85,7 @@ func (t *timetable) rounds() int {
 	for i := range t.world {
 		longest = max(longest, t.bound(i+1)-t.bound(i))
 	}
-	return (longest + t.chunk - 1) / t.chunk
+	return t.roundsFor(longest)
 }
 
 // sent is the segment that goes out in a hop; received the one that comes in.

@@ -94,16 +94,26 @@ func (r *Ring) ready(seq uint64) int {
 		n = min(n, out.lead+int(r.taken.Load()-r.sent.Load())/elemSize)
 	}
 	if c.x.form != nil {
-		if n < min(left, c.unit) {
-			return 0
+		if unit := cut(left, c.unit); n >= unit {
+			return unit
 		}
-		return min(n, c.unit)
+		return 0
 	}
 	if n < left && n < c.piece/elemSize {
 		return 0
 	}
-	return min(n, 2*c.piece/elemSize)
+	return min(n, cut(left, 2*c.piece/elemSize))
 }
+
+// cut is how many elements go next of those that are left, usual as a rule: a small rest goes with the last ones.
+func cut(left, usual int) int {
+	if left <= usual+usual/restShare {
+		return left
+	}
+	return usual
+}
+
+const restShare = 64
 
 // sendFrame begins a frame of n elements, or goes on with it.
 func (r *Ring) sendFrame(n int, wait bool) error {
