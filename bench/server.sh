@@ -39,6 +39,7 @@ speed=(
 	"--replicas 3 --rounds 40 --mode log"
 	"--replicas 1 --rounds 10 --warmup 12 --durability disk"
 	"--replicas 3 --rounds 8 --warmup 12 --durability disk"
+	"--replicas 3 --rounds 500 --warmup 50 --mode sparse"
 )
 for part in $parts; do
 	case "$part" in

@@ -45,7 +45,8 @@ func benchServerCommand() *cobra.Command {
   roundtrip  the trainers push the gradient of every block, each its part, and get the new weights
   log        the leaders commit gradients that they have already: the replicated log alone
   kill       leaders are killed with SIGKILL under full load; the time to the next commit of what they led
-  sparse     the trainers push gradients of 4096 rows of 16 values each, of a table of a million, and pull as many rows
+  sparse     the trainers push gradients of 4096 rows of 16 values each, of a table of a million, with Adagrad, and pull the 4096 of
+             their next batch as they are after it; a row that is pushed and pulled is counted once
 
 The trainers check the weights that come back. Time and rate are of rounds over the whole model, processor time is that of all processes together. A server's death is
 found as in a run: by gossip and lifelines.`,
@@ -137,13 +138,19 @@ type serverRow struct {
 	ServerCPU  float64 `json:"server_cpu_s_per_GB,omitempty"` // the servers' part of it
 	Ingress    float64 `json:"ingress_bytes_per_step,omitempty"`
 	Kills      int     `json:"kills,omitempty"`
-	RowsPerS   float64 `json:"rows_per_s,omitempty"` // mode sparse: pushed, and as many pulled
-	Elections  int     `json:"elections"`            // terms that began during the measurement without a kill
+	RowsPerS   float64 `json:"rows_per_s,omitempty"`          // mode sparse: rows that were both pushed and pulled, each counted once
+	DiskGBps   float64 `json:"disk_GBps,omitempty"`           // durability disk: what the disk takes of replicas that write each byte once, see rawDisk, divided by their number
+	Written    float64 `json:"disk_bytes_per_byte,omitempty"` // durability disk: by all servers, of the model's bytes
+	Elections  int     `json:"elections"`                     // terms that began during the measurement without a kill
 }
 
 func (o *benchServer) print(out io.Writer, r serverRow) error {
 	if o.json {
 		return json.NewEncoder(out).Encode(r)
+	}
+	disk := ""
+	if r.DiskGBps > 0 {
+		disk = fmt.Sprintf(", %.1f bytes written to the disk for each of the model, which alone takes %.3f GB/s of %d replicas: %.2f of that", r.Written, r.DiskGBps, r.Replicas, r.GBps/r.DiskGBps)
 	}
 	what := fmt.Sprintf("%s, R=%d, %d trainers, %d shards, %d blocks of %s, %s", r.Mode, r.Replicas, r.Trainers, r.Shards, r.Blocks, o.blockBytes, r.Durability)
 	if r.Kills > 0 {
@@ -151,12 +158,12 @@ func (o *benchServer) print(out io.Writer, r serverRow) error {
 		return err
 	}
 	if r.RowsPerS > 0 {
-		_, err := fmt.Fprintf(out, "sparse, R=%d, %d trainers, %d shards, %s: %d batches of %d rows, %.2f ms (p90 %.2f, worst %.2f), %.0f rows/s pushed and pulled, CPU %.2f s per million (servers %.2f), %d elections\n",
+		_, err := fmt.Fprintf(out, "sparse, R=%d, %d trainers, %d shards, %s: %d batches of %d rows, %.2f ms (p90 %.2f, worst %.2f), %.0f rows/s (each pushed and pulled, counted once), CPU %.2f s per million (servers %.2f), %d elections\n",
 			r.Replicas, r.Trainers, r.Shards, r.Durability, r.Rounds, sparseRows, r.MedMs, r.P90Ms, r.WorstMs, r.RowsPerS, r.CPUPerGB, r.ServerCPU, r.Elections)
 		return err
 	}
-	_, err := fmt.Fprintf(out, "%s: %d rounds of %.1f ms (p90 %.1f, worst %.1f), %.3f GB/s, CPU %.2f s/GB (servers %.2f), %.1f MB into the servers per step, %d elections\n",
-		what, r.Rounds, r.MedMs, r.P90Ms, r.WorstMs, r.GBps, r.CPUPerGB, r.ServerCPU, r.Ingress/1e6, r.Elections)
+	_, err := fmt.Fprintf(out, "%s: %d rounds of %.1f ms (p90 %.1f, worst %.1f), %.3f GB/s, CPU %.2f s/GB (servers %.2f), %.1f MB into the servers per step, %d elections%s\n",
+		what, r.Rounds, r.MedMs, r.P90Ms, r.WorstMs, r.GBps, r.CPUPerGB, r.ServerCPU, r.Ingress/1e6, r.Elections, disk)
 	return err
 }
 
@@ -185,6 +192,12 @@ func (o *benchServer) measure(ctx context.Context) (row serverRow, err error) {
 	if _, err := l.work(workers, o.warmup); err != nil {
 		return row, err
 	}
+	raw := 0.0
+	if o.durability == "disk" {
+		if raw, err = rawDisk(l.dir, o.replicas, o.blockSize()); err != nil {
+			return row, fmt.Errorf("measuring the disk alone: %w", err)
+		}
+	}
 	before, err := l.counts()
 	if err != nil {
 		return row, err
@@ -206,6 +219,10 @@ func (o *benchServer) measure(ctx context.Context) (row serverRow, err error) {
 	row.GBps = digits(bytes/seconds/1e9, 4)
 	row.CPUPerGB, row.ServerCPU = digits((after.cpu-before.cpu)/bytes*1e9, 3), digits((after.serverCPU-before.serverCPU)/bytes*1e9, 3)
 	row.Ingress = digits(float64(after.bytesIn-before.bytesIn)/float64(o.rounds), 0)
+	row.DiskGBps = digits(raw/float64(o.replicas)/1e9, 3)
+	if raw > 0 {
+		row.Written = digits(float64(after.written-before.written)/bytes, 2)
+	}
 	if o.mode == "sparse" {
 		rows := float64(o.rounds) * sparseRows * float64(o.trainers)
 		row.RowsPerS, row.GBps = digits(rows/seconds, 0), 0

@@ -178,7 +178,7 @@ func (s *benchReplicas) reconcile(ctx context.Context) {
 }
 
 func (s *benchReplicas) count() benchCount {
-	c := benchCount{CPU: cpuSeconds(), BytesIn: s.server.BytesIn(), Terms: make([]uint64, s.o.shards)}
+	c := benchCount{CPU: cpuSeconds(), BytesIn: s.server.BytesIn(), Written: diskWrites(), Terms: make([]uint64, s.o.shards)}
 	for _, st := range s.server.Status() {
 		c.Terms[st.Shard] = st.Term
 		if st.Role != "leader" {

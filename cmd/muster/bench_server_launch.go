@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -106,11 +107,11 @@ func (l *lineup) introduce(ps ...*benchProcess) error {
 // ask sends one line and reads the answer.
 func (p *benchProcess) ask(line string, answer any) error {
 	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
-		return fmt.Errorf("%s is gone: %w", p.role, err)
+		return fmt.Errorf("%s has ended: %w", p.role, errors.Join(err, p.fate()))
 	}
 	text, err := p.out.ReadBytes('\n')
 	if err != nil {
-		return fmt.Errorf("%s did not answer %q: %w", p.role, line, err)
+		return fmt.Errorf("%s ended instead of answering %q: %w", p.role, line, errors.Join(err, p.fate()))
 	}
 	if answer == nil {
 		return nil
@@ -119,6 +120,15 @@ func (p *benchProcess) ask(line string, answer any) error {
 		return fmt.Errorf("%s answered %q: %w", p.role, text, err)
 	}
 	return nil
+}
+
+// fate says how a process ended that should not have. What it had to say itself stands before, on the standard error.
+func (p *benchProcess) fate() error {
+	err := p.cmd.Wait()
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
+		return fmt.Errorf("%w: not by this program; the system kills so when memory runs out (see dmesg): use fewer or smaller --blocks", err)
+	}
+	return err
 }
 
 // each does something with all processes at the same time.
@@ -154,6 +164,7 @@ func (l *lineup) work(ps []*benchProcess, rounds int) ([]float64, error) {
 type benchCount struct {
 	CPU     float64
 	BytesIn uint64
+	Written int64    // to disks
 	Leads   []int    // shards led
 	Whole   []int    // of those, in which every replica votes in its present life
 	Terms   []uint64 // by shard
@@ -163,6 +174,7 @@ type benchCount struct {
 type total struct {
 	cpu, serverCPU float64
 	bytesIn        uint64
+	written        int64
 	terms          uint64
 	leader         map[int]*benchProcess // by shard
 	whole          int
@@ -186,6 +198,7 @@ func (l *lineup) counts() (t total, err error) {
 			}
 			t.serverCPU += c.CPU
 			t.bytesIn += c.BytesIn
+			t.written += c.Written
 			t.whole += len(c.Whole)
 			for _, shard := range c.Leads {
 				t.leader[shard] = p
