@@ -114,6 +114,9 @@ type operation struct {
 	out         State      // read by a put, written by push (W) and pull
 	rows        []rowsCall // by shard, of a call on sparse tables
 
+	deal  *table.Dealer // memory for rows, kept for the next call
+	calls []rowsCall
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -338,6 +341,9 @@ func (c *Client) take() *operation {
 // give forgets the caller's buffers and keeps the operation for the next call.
 func (c *Client) give(op *operation) {
 	op.grad, op.out, op.rows, op.ctx, op.cancel, op.err, op.weak, op.pin, op.parts, op.seen = nil, State{}, nil, nil, nil, nil, false, false, nil, Seen{}
+	for i := range op.calls {
+		clear(op.calls[i].to)
+	}
 	clear(op.steps)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -47,14 +47,14 @@ func (r *rows) apply(e *entry, payload []float32) result {
 	if r == nil {
 		return result{status: pb.ParamAnswer_BAD_REQUEST, message: "the job has no sparse tables"}
 	}
-	b := floats.Bytes(payload)
 	if e.kind == pb.ParamEntry_LOAD_ROWS {
+		b := floats.Bytes(payload)
 		if len(b) < loadHead {
 			return result{status: pb.ParamAnswer_BAD_REQUEST, message: "no slots to load"}
 		}
 		return r.change(func() error { return r.store.Load(e.step, int(e.first), int(e.last), b[loadHead:]) })
 	}
-	parts, err := r.decoder.Parts(b)
+	parts, err := r.decoder.Parts(payload)
 	if err != nil {
 		return rowsResult(err)
 	}

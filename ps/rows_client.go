@@ -14,9 +14,8 @@ import (
 // rowsCall is what one shard is asked, and what it answers with.
 type rowsCall struct {
 	payload []byte
-	rows    int // PULL_ROWS: keys asked for; to is where each goes
-	to      [][]float32
-	slots   []byte // SCAN_ROWS: the answer
+	to      [][]float32 // PULL_ROWS: where the row of each key goes
+	slots   []byte      // SCAN_ROWS: the answer
 }
 
 // readsRows tells of a request that changes nothing.
@@ -28,31 +27,37 @@ func (op *operation) readsRows() bool {
 // that have nothing for it. It returns when they are committed; the step is done when the parts of all logical shards are.
 // States from keep on, at most step, stay readable.
 func (c *Client) PushRows(ctx context.Context, step, keep id.Step, parts []table.Part) error {
-	calls := make([]rowsCall, c.cfg.Layout.Shards)
-	mine := make([]table.Part, len(parts))
-	for i, p := range parts {
-		mine[i] = table.Part{Shard: p.Shard, Tables: make([]table.Rows, len(p.Tables))}
-	}
-	split := make([][]table.Rows, len(parts)*len(c.cfg.Tables)) // by part and table, then shard
-	for i, p := range parts {
+	for _, p := range parts {
 		if err := c.checkTables(len(p.Tables)); err != nil {
 			return err
 		}
 		for j, r := range p.Tables {
-			split[i*len(c.cfg.Tables)+j] = c.splitRows(r, c.cfg.Tables[j].Dim)
-		}
-	}
-	for shard := range calls {
-		for i := range parts {
-			for j := range c.cfg.Tables {
-				mine[i].Tables[j] = split[i*len(c.cfg.Tables)+j][shard]
+			if len(r.Values) != len(r.Keys)*c.cfg.Tables[j].Dim {
+				return fmt.Errorf("%w: %d values of %d rows of %d", ErrRefused, len(r.Values), len(r.Keys), c.cfg.Tables[j].Dim)
 			}
 		}
-		calls[shard].payload = table.AppendParts(nil, mine)
 	}
 	return c.do(ctx, func(op *operation) {
-		op.kind, op.step, op.keep, op.rows = pb.ParamRequest_PUSH_ROWS, step, keep, calls
+		op.kind, op.step, op.keep = pb.ParamRequest_PUSH_ROWS, step, keep
+		c.dealer(op).Parts(parts)
+		op.ask()
 	})
+}
+
+// dealer is that of an operation, which keeps its memory for the next.
+func (c *Client) dealer(op *operation) *table.Dealer {
+	if op.deal == nil {
+		op.deal, op.calls = table.NewDealer(c.cfg.Tables, c.cfg.Layout.Shards), make([]rowsCall, c.cfg.Layout.Shards)
+	}
+	return op.deal
+}
+
+// ask sends each shard what the dealer has for it.
+func (op *operation) ask() {
+	op.rows = op.calls
+	for shard, p := range op.deal.Payloads {
+		op.rows[shard] = rowsCall{payload: p, to: op.rows[shard].to[:0]}
+	}
 }
 
 func (c *Client) checkTables(n int) error {
@@ -62,49 +67,30 @@ func (c *Client) checkTables(n int) error {
 	return nil
 }
 
-// splitRows deals rows to the shards.
-func (c *Client) splitRows(r table.Rows, dim int) []table.Rows {
-	parts := make([]table.Rows, c.cfg.Layout.Shards)
-	each := len(r.Keys)/len(parts) + len(r.Keys)/(4*len(parts)) + 8
-	for i := range parts {
-		parts[i].Keys, parts[i].Values = make([]uint64, 0, each), make([]float32, 0, each*dim)
-	}
-	for i, k := range r.Keys {
-		p := &parts[table.Slot(k)%len(parts)]
-		p.Keys = append(p.Keys, k)
-		p.Values = append(p.Values, r.Values[i*dim:(i+1)*dim]...)
-	}
-	return parts
-}
-
 // PullRows reads the rows of the keys, one Rows for each table, in the state at a step, and waits for one that has not been
 // reached yet. With since below step the values must be those of the state at since, and only what has changed is sent.
 func (c *Client) PullRows(ctx context.Context, step, since id.Step, tables []table.Rows) error {
 	if err := c.checkTables(len(tables)); err != nil {
 		return err
 	}
-	calls := make([]rowsCall, c.cfg.Layout.Shards)
-	keys := make([][][]uint64, len(calls)) // by shard and table
-	for shard := range keys {
-		keys[shard] = make([][]uint64, len(tables))
-	}
 	for j, r := range tables {
-		dim := c.cfg.Tables[j].Dim
-		if len(r.Values) != len(r.Keys)*dim {
+		if dim := c.cfg.Tables[j].Dim; len(r.Values) != len(r.Keys)*dim {
 			return fmt.Errorf("%w: room for %d values of %d rows of %d", ErrRefused, len(r.Values), len(r.Keys), dim)
 		}
-		for i, k := range r.Keys {
-			shard := table.Slot(k) % len(calls)
-			keys[shard][j] = append(keys[shard][j], k)
-			calls[shard].to = append(calls[shard].to, r.Values[i*dim:(i+1)*dim:(i+1)*dim])
-		}
-	}
-	for shard := range calls {
-		calls[shard].payload = table.AppendKeys(nil, keys[shard])
-		calls[shard].rows = len(calls[shard].to)
 	}
 	return c.do(ctx, func(op *operation) {
-		op.kind, op.step, op.keep, op.rows = pb.ParamRequest_PULL_ROWS, step, since, calls
+		op.kind, op.step, op.keep = pb.ParamRequest_PULL_ROWS, step, since
+		d := c.dealer(op)
+		d.Keys(tables)
+		op.ask()
+		shards := d.Shards
+		for j, r := range tables {
+			for dim, i := c.cfg.Tables[j].Dim, 0; i < len(r.Keys); i++ {
+				call := &op.rows[shards[i]]
+				call.to = append(call.to, r.Values[i*dim:(i+1)*dim:(i+1)*dim])
+			}
+			shards = shards[len(r.Keys):]
+		}
 	})
 }
 
@@ -175,7 +161,7 @@ func (l *lane) acceptRows(op *operation) error {
 		call.slots = slices.Clone(floats.Bytes(data))
 		return nil
 	}
-	changed, values, ok := unpack(data, call.rows)
+	changed, values, ok := unpack(data, len(call.to))
 	for i, to := range call.to {
 		switch {
 		case !ok:
@@ -187,7 +173,7 @@ func (l *lane) acceptRows(op *operation) error {
 		}
 	}
 	if !ok || len(values) > 0 {
-		return errAgain{fmt.Sprintf("answer of %d bytes does not fit %d rows", l.ans.Length, call.rows)}
+		return errAgain{fmt.Sprintf("answer of %d bytes does not fit %d rows", l.ans.Length, len(call.to))}
 	}
 	return nil
 }

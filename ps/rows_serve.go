@@ -80,7 +80,7 @@ func (s *session) writeRows(kind pb.ParamEntry_Kind) error {
 		return err
 	}
 	if kind == pb.ParamEntry_PUSH_ROWS {
-		if _, err := s.rows.decoder.Parts(floats.Bytes(p.data)); err != nil {
+		if _, err := s.rows.decoder.Parts(p.data); err != nil {
 			r.payloads.release(p) // the followers drop theirs, which no entry refers to
 			return s.answer(result{status: pb.ParamAnswer_BAD_REQUEST, message: err.Error()})
 		}

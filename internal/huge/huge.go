@@ -14,9 +14,13 @@ const (
 )
 
 // Float32s is make([]float32, n).
-func Float32s(n int) []float32 {
-	x := make([]float32, n)
-	ask(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x)))
+func Float32s(n int) []float32 { return Make[float32](n) }
+
+// Make is make([]T, n), for a T that has no pointers.
+func Make[T any](n int) []T {
+	x := make([]T, n)
+	var one T
+	ask(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), int(unsafe.Sizeof(one))*len(x)))
 	return x
 }
 

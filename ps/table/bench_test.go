@@ -36,13 +36,13 @@ func BenchmarkPushPull(b *testing.B) {
 		}
 		return Part{Tables: []Rows{rows}}
 	}
-	var sets [][]byte
+	var sets [][]float32
 	var pulls [][]byte
 	n := 0
 	for range 64 {
 		p := part(2*keys, func(int) uint64 { return zipf.Uint64() })
 		n += len(p.Tables[0].Keys)
-		sets, pulls = append(sets, AppendParts(nil, []Part{p})), append(pulls, AppendKeys(nil, [][]uint64{p.Tables[0].Keys}))
+		sets, pulls = append(sets, payload(AppendParts(nil, []Part{p}))), append(pulls, appendRequest(nil, [][]uint64{p.Tables[0].Keys}))
 	}
 	step := id.Step(0)
 	_ = s.Push(step, step, []Part{part(all, func(i int) uint64 { return uint64(i) })})

@@ -71,9 +71,9 @@ func (s *Store) appendSlots(dst []byte, step, since, alive id.Step, from, to int
 	if err != nil {
 		return dst, err
 	}
-	keys := make([][]uint64, len(s.tables))
+	all := make([]changes, len(s.tables))
 	for number, t := range s.tables {
-		keys[number] = t.changed(number, notes, since, from, to)
+		all[number] = t.changes(number, notes, since, from, to)
 	}
 	le := binary.LittleEndian
 	records := make([]byte, 0, 1<<12)
@@ -82,9 +82,9 @@ func (s *Store) appendSlots(dst []byte, step, since, alive id.Step, from, to int
 		dst = le.AppendUint32(dst, uint32(slot))
 		records = records[:0]
 		for number, t := range s.tables {
-			n, k := 0, &keys[number]
-			for ; len(*k) > 0 && Slot((*k)[0]) == slot; *k = (*k)[1:] {
-				r, values := t.at(number, notes, (*k)[0])
+			n, c := 0, &all[number]
+			for _, key := range c.keys[slot-from] {
+				r, values := c.at(t, key)
 				if r.known && r.last >= since && !t.expired(r.last, alive) {
 					records = t.appendRecord(records, r, values)
 					n++
@@ -108,23 +108,54 @@ func (s *Store) AppendShard(dst []byte, step id.Step, from, to, shard, shards in
 	return dst, err
 }
 
-// changed lists keys that a step from since on saw, or that the notes name, by slot and key.
-func (t *table) changed(number int, notes []*undo, since id.Step, from, to int) []uint64 {
-	var keys []uint64
+// changes is what may have changed in slots of a table, some in a row, since a step.
+type changes struct {
+	keys [][]uint64 // by slot, ascending
+	past map[uint64]pastRecord
+}
+
+// pastRecord is a key as notes have it.
+type pastRecord struct {
+	record
+	values []float32
+}
+
+// changes finds the keys that a step from since on saw, or that the notes name. What the notes say of each is looked up here once for
+// all: a snapshot that takes a hundred steps has a hundred notes.
+func (t *table) changes(number int, notes []*undo, since id.Step, from, to int) changes {
+	c := changes{keys: make([][]uint64, to-from), past: map[uint64]pastRecord{}}
 	for slot := from; slot < to; slot++ {
+		k := &c.keys[slot-from]
 		for at := t.slots[slot].last; at != 0 && t.metas[at].last >= since; at = t.metas[at].prev {
-			keys = append(keys, t.metas[at].key)
+			*k = append(*k, t.metas[at].key)
 		}
 	}
-	for _, u := range notes {
-		for _, r := range u.tables[number].records {
-			if slot := Slot(r.key); slot >= from && slot < to {
-				keys = append(keys, r.key)
+	for _, u := range notes { // the oldest first, which says what was before all others
+		b := &u.tables[number]
+		for _, r := range b.records {
+			slot := Slot(r.key)
+			if slot < from || slot >= to {
+				continue
+			}
+			if _, known := c.past[r.key]; !known {
+				c.past[r.key] = pastRecord{r, b.of(r, t.width)}
+				c.keys[slot-from] = append(c.keys[slot-from], r.key)
 			}
 		}
 	}
-	slices.SortFunc(keys, func(a, b uint64) int { return cmp.Or(cmp.Compare(Slot(a), Slot(b)), cmp.Compare(a, b)) })
-	return slices.Compact(keys)
+	for i, k := range c.keys {
+		slices.Sort(k)
+		c.keys[i] = slices.Compact(k)
+	}
+	return c
+}
+
+// at is a key in the state before the notes.
+func (c *changes) at(t *table, key uint64) (record, []float32) {
+	if p, ok := c.past[key]; ok {
+		return p.record, p.values
+	}
+	return t.record(key, t.place(key))
 }
 
 // Overlay puts encoded records over what is there, of the slots for which want says so, or all with nil. Settle must
@@ -160,8 +191,8 @@ func (s *Store) Overlay(b []byte, want func(slot int) bool) error {
 
 // set makes a key what a record says.
 func (t *table) set(r record, values []byte) {
-	at, ok := t.index[r.key]
-	if !ok {
+	at := t.place(r.key)
+	if at == 0 {
 		at = t.add(r.key)
 	}
 	m := &t.metas[at]

@@ -6,12 +6,11 @@ type merge struct {
 	dim  int
 	at   []int // next in rows
 	heap []int // logical shards that have more, the one with the smallest (key, logical shard) first
-	sum  []float32
 }
 
 func (m *merge) begin(parts []*Part, table, dim int) {
 	m.dim = dim
-	m.rows, m.at, m.heap, m.sum = m.rows[:0], sized(m.at, len(parts)), m.heap[:0], sized(m.sum, dim)
+	m.rows, m.at, m.heap = m.rows[:0], sized(m.at, len(parts)), m.heap[:0]
 	clear(m.at)
 	for l, p := range parts {
 		m.rows = append(m.rows, &p.Tables[table])
@@ -69,8 +68,8 @@ func (m *merge) pop() []float32 {
 	return g
 }
 
-// next is a key and the sum of its gradients, valid until the call after.
-func (m *merge) next() (key uint64, grad []float32, ok bool) {
+// next is a key and the sum of its gradients: made in sum, but for a single one.
+func (m *merge) next(sum []float32) (key uint64, grad []float32, ok bool) {
 	if len(m.heap) == 0 {
 		return 0, nil, false
 	}
@@ -79,11 +78,11 @@ func (m *merge) next() (key uint64, grad []float32, ok bool) {
 	if len(m.heap) == 0 || m.key(m.heap[0]) != key {
 		return key, grad, true
 	}
-	copy(m.sum, grad)
+	copy(sum, grad)
 	for len(m.heap) > 0 && m.key(m.heap[0]) == key {
 		for i, v := range m.pop() {
-			m.sum[i] += v
+			sum[i] += v
 		}
 	}
-	return key, m.sum, true
+	return key, sum, true
 }

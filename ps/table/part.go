@@ -12,6 +12,8 @@ import (
 type Part struct {
 	Shard  id.LogicalShard
 	Tables []Rows
+
+	kept bool // a copy that belongs to a store
 }
 
 // Rows are keys of one table, ascending, each once, and a row of values for each.
@@ -89,8 +91,9 @@ func (w *words) next() uint32 {
 	return v
 }
 
-// Parts decodes and checks parts; every key must be one of this shard.
-func (d *Decoder) Parts(b []byte) ([]Part, error) {
+// Parts decodes and checks parts; every key must be one of this shard. Their values stay where they are.
+func (d *Decoder) Parts(payload []float32) ([]Part, error) {
+	b := floats.Bytes(payload)
 	w := &words{b: b}
 	n := int(w.next())
 	if n > d.logical {
@@ -111,9 +114,7 @@ func (d *Decoder) Parts(b []byte) ([]Part, error) {
 			if size += keys * (8 + 4*dim); size > len(b) {
 				return nil, bad("%d keys do not fit in", keys)
 			}
-			r := &parts[i].Tables[j]
-			r.Keys = sized(r.Keys, keys)
-			r.Values = sized(r.Values, keys*dim)
+			parts[i].Tables[j].Keys = sized(parts[i].Tables[j].Keys, keys)
 		}
 	}
 	if w.err != nil || len(w.b) != size {
@@ -121,13 +122,14 @@ func (d *Decoder) Parts(b []byte) ([]Part, error) {
 	}
 	rest := w.b
 	for i := range parts {
-		for j := range d.dims {
+		for j, dim := range d.dims {
 			r := &parts[i].Tables[j]
 			var err error
 			if rest, err = d.readKeys(r.Keys, rest); err != nil {
 				return nil, err
 			}
-			rest = rest[copy(floats.Bytes(r.Values), rest):]
+			n := len(r.Keys) * dim
+			r.Values, rest = payload[len(payload)-len(rest)/4:][:n:n], rest[4*n:]
 		}
 	}
 	return parts, nil
@@ -155,18 +157,7 @@ func (d *Decoder) readKeys(dst []uint64, b []byte) (rest []byte, err error) {
 	return b[8*len(dst):], nil
 }
 
-// AppendKeys encodes what Pull is asked for: for each table the number of keys, then the keys.
-func AppendKeys(dst []byte, keys [][]uint64) []byte {
-	for _, k := range keys {
-		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(k)))
-	}
-	for _, k := range keys {
-		dst = appendKeys(dst, k)
-	}
-	return dst
-}
-
-// Keys decodes keys; values is how many floats their rows have.
+// Keys decodes what Pull is asked for: for each table the number of keys, then the keys. values is how many floats their rows have.
 func (d *Decoder) Keys(b []byte) (keys [][]uint64, values int, err error) {
 	w := &words{b: b}
 	size := 0

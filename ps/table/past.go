@@ -38,6 +38,14 @@ func (b *before) note(t *table, key uint64, at uint32) {
 	b.records = append(b.records, r)
 }
 
+// of is the values of a record, nil where there is no row.
+func (b *before) of(r record, width int) []float32 {
+	if r.row == none {
+		return nil
+	}
+	return b.values[int(r.row)*width : int(r.row+1)*width]
+}
+
 func (b *before) find(key uint64) (record, bool) {
 	if b.index == nil {
 		b.index = make(map[uint64]int, len(b.records))
@@ -65,26 +73,22 @@ func (s *Store) past(from id.Step) (notes []*undo, ok bool) {
 	return nil, false
 }
 
-// at is a key in the state to which the notes lead back, with its values.
-func (t *table) at(number int, notes []*undo, key uint64) (r record, values []float32) {
+// at is a key, now in a place, in the state to which the notes lead back, with its values.
+func (t *table) at(number int, notes []*undo, key uint64, place uint32) (r record, values []float32) {
 	for _, n := range notes {
 		b := &n.tables[number]
 		if r, ok := b.find(key); ok {
-			if r.row != none {
-				values = b.values[int(r.row)*t.width : int(r.row+1)*t.width]
-			}
-			return r, values
+			return r, b.of(r, t.width)
 		}
 	}
-	at, ok := t.index[key]
-	if !ok {
-		return record{key: key, row: none}, nil
-	}
-	return t.record(at)
+	return t.record(key, place)
 }
 
-// record is a key as it is.
-func (t *table) record(at uint32) (r record, values []float32) {
+// record is a key as it is, in a place, 0 if it has none.
+func (t *table) record(key uint64, at uint32) (r record, values []float32) {
+	if at == 0 {
+		return record{key: key, row: none}, nil
+	}
 	m := &t.metas[at]
 	r = record{key: m.key, last: m.last, seen: m.seen, known: true, row: m.row}
 	if m.row != none {

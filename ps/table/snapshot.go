@@ -70,25 +70,34 @@ func (s *Store) appendUndo(dst []byte, u *undo) []byte {
 		b := &u.tables[i]
 		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(b.records)))
 		for _, r := range b.records {
-			var values []float32
-			if r.row != none {
-				values = b.values[int(r.row)*t.width : int(r.row+1)*t.width]
-			}
-			dst = t.appendRecord(dst, r, values)
+			dst = t.appendRecord(dst, r, b.of(r, t.width))
 		}
 	}
 	return dst
 }
 
-// slotsAtOnce bounds for how long writing holds up the store.
-const slotsAtOnce = 16
+// pieceBytes bounds, about, what is written while the store is held up.
+const pieceBytes = 1 << 20
+
+// slotsAtOnce is how many slots a piece has.
+func (s *Store) slotsAtOnce() int {
+	bytes := int64(0)
+	for _, st := range s.Stats() {
+		bytes += st.Bytes
+	}
+	return int(min(max(1, pieceBytes*Slots/(bytes+1)), 64))
+}
 
 // Write writes the snapshot, once.
 func (n *Snapshot) Write(w io.Writer) error {
 	err := writePiece(w, n.head)
 	var piece []byte
-	for slot := 0; slot < Slots && err == nil; slot += slotsAtOnce {
-		n.lock(func() { piece, err = n.s.appendSlots(piece[:0], n.step, 0, n.oldest, slot, slot+slotsAtOnce) })
+	each := 1
+	for slot := 0; slot < Slots && err == nil; slot += each {
+		n.lock(func() {
+			each = min(n.s.slotsAtOnce(), Slots-slot)
+			piece, err = n.s.appendSlots(piece[:0], n.step, 0, n.oldest, slot, slot+each)
+		})
 		if err == nil && len(piece) > 0 {
 			err = writePiece(w, piece)
 		}
@@ -192,7 +201,9 @@ func (s *Store) Restore(r io.Reader) (*Store, error) {
 	if buf, err = readPiece(r, buf); err != nil {
 		return nil, err
 	}
-	parts, err := n.Decoder().Parts(buf)
+	payload := make([]float32, len(buf)/4)
+	copy(floats.Bytes(payload), buf)
+	parts, err := n.Decoder().Parts(payload)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/musterml/muster/internal/id"
-	"github.com/musterml/muster/internal/optim"
 )
 
 // Store is one shard's rows of all tables, at one step. Methods that change it must not run beside any other; Pull may run
@@ -32,6 +31,7 @@ type Store struct {
 	loading id.Step
 
 	merge  merge
+	work   work
 	grown  []int32 // slots that have new keys, of the table at work
 	isGrow [Slots]bool
 }
@@ -93,23 +93,31 @@ func (s *Store) Push(step, keep id.Step, parts []Part) error {
 		return nil
 	}
 	for i := range parts {
-		p := &parts[i]
-		if int(p.Shard) >= len(s.parts) || p.Shard < 0 {
+		if p := &parts[i]; int(p.Shard) >= len(s.parts) || p.Shard < 0 {
 			return fmt.Errorf("%w: there is no %v", ErrBad, p.Shard)
 		}
+	}
+	for i := range parts {
+		p := &parts[i]
 		if s.parts[p.Shard] == nil {
-			s.parts[p.Shard] = s.copied(p)
+			s.parts[p.Shard] = p
 			s.missing--
 		}
 	}
 	if s.missing == 0 {
 		s.apply(min(keep, s.step))
+		return nil
+	}
+	for i, p := range s.parts { // those that have to wait
+		if p != nil && !p.kept {
+			s.parts[i] = s.copied(p)
+		}
 	}
 	return nil
 }
 
 func (s *Store) copied(p *Part) *Part {
-	c := &Part{Tables: make([]Rows, len(s.tables))}
+	c := &Part{Tables: make([]Rows, len(s.tables)), kept: true}
 	if n := len(s.room); n > 0 {
 		c, s.room = s.room[n-1], s.room[:n-1]
 	}
@@ -121,94 +129,6 @@ func (s *Store) copied(p *Part) *Part {
 	return c
 }
 
-// apply does the step whose parts are all here.
-func (s *Store) apply(keep id.Step) {
-	u := s.newUndo()
-	for i, t := range s.tables {
-		s.update(t, i, &u.tables[i])
-	}
-	s.undos = append(s.undos, u)
-	s.step++
-	s.room = append(s.room, s.parts...)
-	clear(s.parts)
-	s.missing = len(s.parts)
-	s.keep = max(keep, s.keep)
-	s.trim()
-}
-
-// update does the step in one table: keys ascending, then what is forgotten.
-func (s *Store) update(t *table, number int, b *before) {
-	rule := t.cfg.Optimizer.Rule(s.step)
-	s.merge.begin(s.parts, number, t.cfg.Dim)
-	for key, grad, ok := s.merge.next(); ok; key, grad, ok = s.merge.next() {
-		s.see(t, b, &rule, key, grad)
-	}
-	for _, slot := range s.grown {
-		s.isGrow[slot] = false
-		for l := &t.slots[slot]; t.limit > 0 && int(l.n) > t.limit; {
-			s.forget(t, b, l.first)
-			t.stats.Evicted++
-		}
-	}
-	s.grown = s.grown[:0]
-	if t.cfg.Expire > 0 { // one slot in turn: reading passes over those whose turn has not come
-		l := &t.slots[int(s.step)%Slots]
-		for l.first != 0 && t.expired(t.metas[l.first].last, s.step+1) {
-			s.forget(t, b, l.first)
-			t.stats.Expired++
-		}
-	}
-}
-
-// see updates the row of a key by its gradient, if it has one by now.
-func (s *Store) see(t *table, b *before, rule *optim.Rule, key uint64, grad []float32) {
-	at, known := t.index[key]
-	b.note(t, key, at)
-	if known && t.expired(t.metas[at].last, s.step) {
-		t.remove(at)
-		t.stats.Expired++
-		known = false
-	}
-	if known {
-		t.unlink(at)
-		t.link(at)
-	} else {
-		at = t.add(key)
-		if slot := Slot(key); t.limit > 0 && !s.isGrow[slot] {
-			s.isGrow[slot] = true
-			s.grown = append(s.grown, int32(slot))
-		}
-	}
-	m := &t.metas[at]
-	m.last = s.step
-	read := m.row != none || t.cfg.Admit <= 1 // the gradient is for what the row was
-	if m.row == none {
-		m.seen++
-		if int(m.seen) < t.cfg.Admit {
-			return
-		}
-		t.admit(m)
-		t.stats.Admitted++
-	}
-	if read {
-		v := t.values(m.row)
-		dim := t.cfg.Dim
-		for k := range len(v)/dim - 1 {
-			t.slices[k] = v[dim*(k+1) : dim*(k+2)]
-		}
-		state := t.slices[:len(v)/dim-1]
-		rule.Apply(v[:dim], state, v[:dim], grad, state)
-	}
-}
-
-// forget removes a key; one that this step saw is noted already.
-func (s *Store) forget(t *table, b *before, at uint32) {
-	if m := &t.metas[at]; m.last != s.step {
-		b.note(t, m.key, at)
-	}
-	t.remove(at)
-}
-
 // Pull reads the rows of keys in the state at a step: for each table, one behind the other. With since below step,
 // rows that are the same in the state at since are left out, and changed says which are not: bit i%8 of byte i/8 for the
 // i-th key of the request. The bytes are appended to dst.
@@ -217,40 +137,34 @@ func (s *Store) Pull(step, since id.Step, keys [][]uint64, changed []byte, dst [
 	if err != nil {
 		return changed, dst, err
 	}
+	var places [group]uint32
 	n := 0
 	for number, t := range s.tables {
-		for _, key := range keys[number] {
-			r, values := t.find(number, notes, key)
-			visible := r.known && !t.expired(r.last, step)
-			if n%8 == 0 {
-				changed = append(changed, 0)
-			}
-			if !visible || since >= step || r.last >= since {
-				changed[len(changed)-1] |= 1 << (n % 8)
-				from := len(dst)
-				dst = append(dst, make([]float32, t.cfg.Dim)...)
-				if visible && r.row != none {
-					copy(dst[from:], values)
-				} else {
-					t.unseen(key, dst[from:])
+		for rest := keys[number]; len(rest) > 0; {
+			some := rest[:min(group, len(rest))]
+			rest = rest[len(some):]
+			t.find(some, places[:])
+			for i, key := range some {
+				r, values := t.at(number, notes, key, places[i])
+				visible := r.known && !t.expired(r.last, step)
+				if n%8 == 0 {
+					changed = append(changed, 0)
 				}
+				if !visible || since >= step || r.last >= since {
+					changed[len(changed)-1] |= 1 << (n % 8)
+					if visible && r.row != none {
+						dst = append(dst, values[:t.cfg.Dim]...)
+					} else {
+						from := len(dst)
+						dst = append(dst, make([]float32, t.cfg.Dim)...)
+						t.unseen(key, dst[from:])
+					}
+				}
+				n++
 			}
-			n++
 		}
 	}
 	return changed, dst, nil
-}
-
-// find is at, which is quicker where there are no notes.
-func (t *table) find(number int, notes []*undo, key uint64) (record, []float32) {
-	if len(notes) > 0 {
-		return t.at(number, notes, key)
-	}
-	at, ok := t.index[key]
-	if !ok {
-		return record{key: key, row: none}, nil
-	}
-	return t.record(at)
 }
 
 // reach is the notes that lead back to a step.
@@ -287,14 +201,16 @@ func (s *Store) Hold() (step id.Step, release func()) {
 func (s *Store) Each(number int, do func(key uint64, values []float32)) {
 	t := s.tables[number]
 	var keys []uint64
-	for key, at := range t.index {
-		if m := &t.metas[at]; m.row != none && !t.expired(m.last, s.step) {
-			keys = append(keys, key)
+	for slot := range t.slots {
+		for at := t.slots[slot].first; at != 0; at = t.metas[at].next {
+			if m := &t.metas[at]; m.row != none && !t.expired(m.last, s.step) {
+				keys = append(keys, m.key)
+			}
 		}
 	}
 	slices.Sort(keys)
 	for _, key := range keys {
-		do(key, t.values(t.metas[t.index[key]].row)[:t.cfg.Dim])
+		do(key, t.values(t.metas[t.place(key)].row)[:t.cfg.Dim])
 	}
 }
 

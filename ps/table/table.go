@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"unsafe"
 
+	"github.com/musterml/muster/internal/huge"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/optim"
 )
@@ -28,7 +30,9 @@ const Slots = 1024
 const maxDim = 1 << 16
 
 // Slot is the slot of a key: the upper bits of its hash.
-func Slot(key uint64) int { return int(mix(key+golden) >> 54) }
+func Slot(key uint64) int { return int(hash(key) >> 54) }
+
+func hash(key uint64) uint64 { return mix(key + golden) }
 
 // ErrConfig is returned when a table cannot be.
 var ErrConfig = errors.New("table: bad configuration")
@@ -65,10 +69,10 @@ type table struct {
 	width  int
 	limit  int
 
-	index map[uint64]uint32 // by key: its place in metas
-	metas []meta            // place 0 is none
-	spare []uint32          // places that are free
-	slots []list            // by slot
+	index index    // of keys: their places in metas
+	metas []meta   // place 0 is none
+	spare []uint32 // places that are free
+	slots []list   // by slot
 
 	chunks [][]float32 // values of rows, chunkRows each
 	free   []int32     // rows that are free
@@ -96,10 +100,13 @@ type list struct{ first, last, n uint32 }
 
 const chunkRows = 256
 
+// slabBytes is the most that is asked for at once for chunks.
+const slabBytes = 16 << 20
+
 func newTable(number int, c Config) *table {
 	return &table{
 		cfg: c, origin: origin(c.Seed, number), width: c.width(), limit: c.limit(),
-		index: map[uint64]uint32{}, metas: make([]meta, 1), slots: make([]list, Slots),
+		index: newIndex(), metas: make([]meta, 1), slots: make([]list, Slots),
 	}
 }
 
@@ -117,10 +124,36 @@ func (t *table) take() int32 {
 		return row
 	}
 	if int(t.rows) == len(t.chunks)*chunkRows {
-		t.chunks = append(t.chunks, make([]float32, chunkRows*t.width))
+		t.grow()
 	}
 	t.rows++
 	return t.rows - 1
+}
+
+// grow makes as many chunks again as there are, in one piece: rows are found at random, which huge pages make quicker.
+func (t *table) grow() {
+	each := chunkRows * t.width
+	n := max(1, min(len(t.chunks), slabBytes/(4*each)))
+	for b := huge.Float32s(n * each); len(b) > 0; b = b[each:] {
+		t.chunks = append(t.chunks, b[:each:each])
+	}
+}
+
+// place is where a key is in metas, 0 for none.
+func (t *table) place(key uint64) uint32 {
+	h := hash(key)
+	return t.search(key, h, 0, t.index.at(h, 0))
+}
+
+// search goes on with a search at its i-th entry e.
+func (t *table) search(key, h, i, e uint64) uint32 {
+	for {
+		at, j := t.index.candidate(h, i, e)
+		if at == 0 || t.metas[at].key == key {
+			return at
+		}
+		i, e = j+1, t.index.at(h, j+1)
+	}
 }
 
 // admit gives a key a row with its initial value.
@@ -140,10 +173,14 @@ func (t *table) add(key uint64) uint32 {
 		at, t.spare = t.spare[n-1], t.spare[:n-1]
 	} else {
 		at = uint32(len(t.metas))
-		t.metas = append(t.metas, meta{})
+		if len(t.metas) == cap(t.metas) {
+			more := huge.Make[meta](len(t.metas) + len(t.metas)/2 + 64)
+			t.metas = more[:copy(more, t.metas)]
+		}
+		t.metas = t.metas[:at+1]
 	}
 	t.metas[at] = meta{key: key, row: none}
-	t.index[key] = at
+	t.index.add(hash(key), at)
 	t.link(at)
 	t.stats.Keys++
 	return at
@@ -153,7 +190,7 @@ func (t *table) add(key uint64) uint32 {
 func (t *table) remove(at uint32) {
 	m := &t.metas[at]
 	t.unlink(at)
-	delete(t.index, m.key)
+	t.index.remove(hash(m.key), at)
 	if m.row != none {
 		t.free = append(t.free, m.row)
 		t.stats.Rows--
@@ -206,10 +243,8 @@ func (t *table) unseen(key uint64, dst []float32) {
 	t.initial(key, dst)
 }
 
-const metaBytes = 40 + 16 // and what the index has of a key
-
 func (t *table) statistics() Stats {
 	s := t.stats
-	s.Bytes = int64(len(t.metas))*metaBytes + int64(len(t.chunks))*chunkRows*int64(t.width)*4
+	s.Bytes = int64(cap(t.metas))*int64(unsafe.Sizeof(meta{})) + t.index.bytes() + int64(t.rows)*int64(t.width)*4
 	return s
 }

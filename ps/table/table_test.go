@@ -3,6 +3,7 @@ package table
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/musterml/muster/internal/floats"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/optim"
 )
@@ -157,6 +159,13 @@ func of(s *Store, p Part) Part {
 	return out
 }
 
+// payload is bytes as they come to a server.
+func payload(b []byte) []float32 {
+	p := make([]float32, len(b)/4)
+	copy(floats.Bytes(p), b)
+	return p
+}
+
 func sameFloats(a, b []float32) bool {
 	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
 }
@@ -264,7 +273,7 @@ func pushSomehow(t *testing.T, r *rand.Rand, s *Store, step id.Step, parts []Par
 	}
 	for len(order) > 0 {
 		n := 1 + r.IntN(len(order))
-		decoded, err := s.Decoder().Parts(AppendParts(nil, order[:min(n, len(parts))]))
+		decoded, err := s.Decoder().Parts(payload(AppendParts(nil, order[:min(n, len(parts))])))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -416,15 +425,15 @@ func FuzzDecode(f *testing.F) {
 	var snap bytes.Buffer
 	_ = s.Snapshot(func(do func()) { do() }).Write(&snap)
 	f.Add(AppendParts(nil, []Part{p}))
-	f.Add(AppendKeys(nil, [][]uint64{{1, 2}, {3}}))
+	f.Add(appendRequest(nil, [][]uint64{{1, 2}, {3}}))
 	f.Add(rows)
 	f.Add(snap.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := s.Decoder()
-		if parts, err := d.Parts(b); err == nil && !bytes.Equal(AppendParts(nil, parts), b) {
+		if parts, err := d.Parts(payload(b)); err == nil && len(b)%4 == 0 && !bytes.Equal(AppendParts(nil, parts), b) {
 			t.Error("parts that encode to something else")
 		}
-		if keys, _, err := d.Keys(b); err == nil && !bytes.Equal(AppendKeys(nil, keys), b) {
+		if keys, _, err := d.Keys(b); err == nil && !bytes.Equal(appendRequest(nil, keys), b) {
 			t.Error("keys that encode to something else")
 		}
 		n, _ := New([]Config{c, c}, 0, 1, 2)
@@ -454,4 +463,50 @@ func TestInitialValues(t *testing.T) {
 	if got := fmt.Sprint(a[:3]); got != "[0.05603996 0.34163073 -0.23642775]" {
 		t.Errorf("the first values are %s", got)
 	}
+}
+
+// The dealer encodes what AppendParts makes of the rows of each shard.
+func TestDealer(t *testing.T) {
+	c := testConfigs(t)["sgd"]
+	r := rand.New(rand.NewPCG(9, 9))
+	for _, shards := range []int{1, 3, 7} {
+		d := NewDealer([]Config{c}, shards)
+		for range 3 {
+			parts := randomParts(r, 4, c.Dim, 150)
+			d.Parts(parts)
+			for shard, got := range d.Payloads {
+				s, _ := New([]Config{c}, shard, shards, 4)
+				var own []Part
+				for _, p := range parts {
+					own = append(own, of(s, p))
+				}
+				if !bytes.Equal(got, AppendParts(nil, own)) {
+					t.Fatalf("shard %d of %d is dealt other parts", shard, shards)
+				}
+			}
+			d.Keys(parts[1].Tables)
+			for i, k := range parts[1].Tables[0].Keys {
+				if int(d.Shards[i]) != Slot(k)%shards {
+					t.Fatalf("key %x is dealt to shard %d of %d", k, d.Shards[i], shards)
+				}
+			}
+			for shard, got := range d.Payloads {
+				s, _ := New([]Config{c}, shard, shards, 4)
+				if own := of(s, parts[1]); !bytes.Equal(got, appendRequest(nil, [][]uint64{own.Tables[0].Keys})) {
+					t.Fatalf("shard %d of %d is asked for other keys", shard, shards)
+				}
+			}
+		}
+	}
+}
+
+// appendRequest encodes what Decoder.Keys decodes.
+func appendRequest(dst []byte, keys [][]uint64) []byte {
+	for _, k := range keys {
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(k)))
+	}
+	for _, k := range keys {
+		dst = appendKeys(dst, k)
+	}
+	return dst
 }
