@@ -50,6 +50,12 @@ func (o *benchServer) child(ctx context.Context, in io.Reader, out io.Writer) (e
 		return fmt.Errorf("%s: the addresses did not come: %w", o.role, lines.Err())
 	}
 	addrs := strings.Fields(lines.Text())
+	answers := json.NewEncoder(out)
+	defer func() {
+		if err != nil {
+			_ = answers.Encode(benchFailure{err.Error()}) // the parent may have gone
+		}
+	}()
 	var w benchWorker
 	if strings.HasPrefix(o.role, "server-") {
 		w, err = o.newServer(ctx, p, name, addrs, log)
@@ -64,7 +70,6 @@ func (o *benchServer) child(ctx context.Context, in io.Reader, out io.Writer) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, w.stop()) }()
-	answers := json.NewEncoder(out)
 	if err := answers.Encode("ready"); err != nil {
 		return err
 	}

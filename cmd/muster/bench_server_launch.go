@@ -113,6 +113,10 @@ func (p *benchProcess) ask(line string, answer any) error {
 	if err != nil {
 		return fmt.Errorf("%s ended instead of answering %q: %w", p.role, line, errors.Join(err, p.fate()))
 	}
+	var failure benchFailure
+	if json.Unmarshal(text, &failure) == nil && failure.Error != "" {
+		return fmt.Errorf("%s, told %q, failed: %s", p.role, line, failure.Error)
+	}
 	if answer == nil {
 		return nil
 	}
@@ -122,7 +126,12 @@ func (p *benchProcess) ask(line string, answer any) error {
 	return nil
 }
 
-// fate says how a process ended that should not have. What it had to say itself stands before, on the standard error.
+// benchFailure is the last answer of a process that ends by an error.
+type benchFailure struct {
+	Error string `json:"error"`
+}
+
+// fate says how a process ended that has not said itself why.
 func (p *benchProcess) fate() error {
 	err := p.cmd.Wait()
 	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
