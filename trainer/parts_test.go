@@ -281,6 +281,18 @@ func TestEnterKeepsWhatMayBeNeeded(t *testing.T) {
 	}
 }
 
+// No bench has a group more than another, unless there are too few units for that.
+func TestGroupsComeOutEven(t *testing.T) {
+	for _, c := range []struct{ units, group, benches, want int }{
+		{8, 3, 2, 4}, {8, 8, 1, 1}, {8, 3, 1, 3}, {8, 4, 2, 2}, {8, 1, 2, 8}, {3, 1, 2, 3}, {5, 2, 4, 4}, {1, 5, 2, 1}, {0, 5, 2, 0},
+	} {
+		w := &work{group: c.group, benches: make([]*bench, c.benches)}
+		if got := w.groups(c.units); got != c.want {
+			t.Errorf("%d units in groups of at most %d on %d benches: %d groups, want %d", c.units, c.group, c.benches, got, c.want)
+		}
+	}
+}
+
 // However units are grouped, they come to the same bits.
 func TestGroupsAreAsIfAlone(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // all units to one bench

@@ -140,11 +140,17 @@ func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []floa
 			todo = append(todo, l)
 		}
 	}
-	groups := upTo(len(todo), min(w.group, upTo(len(todo), len(w.benches))))
+	groups := w.groups(len(todo))
 	return w.each(ctx, groups, func(b *bench, i int) error {
 		b.span.View, b.span.Step = v, s
 		return w.do(ctx, b, s, todo[i*len(todo)/groups:(i+1)*len(todo)/groups], weights)
 	})
+}
+
+// groups is how many groups n units are cut into: as many for each bench, or one would wait for another at the end.
+func (w *work) groups(n int) int {
+	benches := min(len(w.benches), n)
+	return min(n, upTo(upTo(n, w.group), benches)*benches)
 }
 
 // upTo is how many parts of at most size n things make; none of no things.
