@@ -27,6 +27,7 @@ build-cuda: ## bin/muster-cuda: the same, with GPUs (fetches CUDA's headers wher
 vet-cuda: ## go vet of what only the build with GPUs has
 	scripts/cuda-sdk.sh
 	$(CUDA) go vet -tags cuda ./trainer/device/cuda ./cmd/muster
+	$(CUDA) go test -tags cuda -run 'TestLoadingCuBLAS' ./trainer/device/cuda # of a cuBLAS that is made up
 
 cuda-kernels: ## compile the GPU's kernels anew (NVRTC from PyPI, no GPU needed)
 	scripts/cuda-sdk.sh --compiler

@@ -19,6 +19,7 @@ import (
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/ps"
 	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/nn"
 )
 
@@ -31,6 +32,8 @@ type Job struct {
 	Data      data.Source `yaml:"data"`
 	Batch     Batch       `yaml:"batch"`
 	Optimizer Optimizer   `yaml:"optimizer"`
+
+	Precision device.Precision `yaml:"precision"` // of the factors of products, on devices that have it
 
 	Tables map[string]Table `yaml:"tables,omitempty"` // sparse tables of the model, by name
 
@@ -89,6 +92,7 @@ func DefaultJob() Job {
 		Data:       data.DefaultSource(),
 		Batch:      Batch{Size: 256, LogicalShards: 8},
 		Optimizer:  Optimizer{Name: "adam", LR: 0.001},
+		Precision:  device.FP32,
 		Passes:     3,
 		Sync:       Sync{Mode: ModeRing, Sum: SumExact, Wire: WireFloat32, Stripes: 1, CommitEvery: 20},
 		Cluster:    Cluster{Servers: 3, Replicas: 3, ParameterShards: 4, Durability: DurabilityMemory, ReplaceAfter: 30 * time.Second},
@@ -170,6 +174,7 @@ func (j Job) Validate() error {
 	if _, err := nn.Model(j.Model).Expand(); err != nil {
 		faults = append(faults, err)
 	}
+	oneOf("precision", string(j.Precision), string(device.FP32), string(device.TF32), string(device.BF16))
 	faults = append(faults, j.Data.Validate()...)
 	faults = append(faults, j.batches().Validate()...)
 	fault(j.Batch.LogicalShards <= maxLogicalShards, "batch.logical_shards is %d: set it to %d or less; it is the most trainers that can work", j.Batch.LogicalShards, maxLogicalShards)
@@ -236,6 +241,12 @@ func (j Job) Layout(params int) ps.Layout {
 		l.Parts = j.Batch.LogicalShards
 	}
 	return l
+}
+
+// On is the device as the job wants it, and whether it has the job's precision; one that has not computes in float32, which is
+// no less exact. With exact sums no bit may hang on how the work is shared out, so sums within products have one order.
+func (j Job) On(d device.Device) (chosen device.Device, has bool, err error) {
+	return device.Choose(d, device.Products{Precision: j.Precision, AnyOrder: j.Sync.Sum != SumExact})
 }
 
 // BuildModel makes the job's model for samples of a form.

@@ -27,6 +27,18 @@ func TestParseJobTakesDefaultsForWhatIsNotGiven(t *testing.T) {
 	}
 }
 
+func TestPrecision(t *testing.T) {
+	for word, good := range map[string]bool{"fp32": true, "tf32": true, "bf16": true, "fp16": false, "BF16": false, "\"\"": false} {
+		j, err := ParseJob([]byte("precision: " + word))
+		if good != (err == nil) || good && string(j.Precision) != word {
+			t.Errorf("%s: %q, %v", word, j.Precision, err)
+		}
+		if !good && !strings.Contains(err.Error(), "use fp32 or tf32 or bf16") {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
+}
+
 func TestJobSurvivesItsOwnYAML(t *testing.T) {
 	j := DefaultJob()
 	j.Model.Options = map[string]any{"channels": []any{uint64(8), uint64(16)}, "hidden": uint64(32)}

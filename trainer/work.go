@@ -73,6 +73,10 @@ const groupWeights = 3
 func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset, rec *flight.Recorder) (*work, error) {
 	b := job.batches()
 	batches := b.Steps(job.Passes, train.Len())
+	dev, _, err := job.On(dev)
+	if err != nil {
+		return nil, err
+	}
 	local, err := newRounds(job, batches)
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ import (
 
 	"github.com/musterml/muster/trainer"
 	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/nn"
 )
 
@@ -35,6 +36,7 @@ type benchStep struct {
 	maxSteps int
 	json     bool
 	device   string
+	precise  string
 	profile  string // file of a processor profile, "" for none
 }
 
@@ -79,6 +81,7 @@ executes, without data files, servers and other trainers.`,
 	f.IntVar(&o.shards, "shards", 0, "logical shards that a batch is cut into; 0: one for each thread")
 	f.StringVar(&o.sum, "sum", trainer.SumExact, "how gradients are added, as sync.sum of a job: "+trainer.SumExact+" or "+trainer.SumFast)
 	deviceFlag(f, &o.device)
+	f.StringVar(&o.precise, "precision", string(device.FP32), "of products, as precision of a job: fp32, tf32 or bf16")
 	f.Float64Var(&o.secs, "secs", 3, "measuring time aimed at, in seconds")
 	f.IntVar(&o.maxSteps, "max-steps", 400, "steps, at most")
 	f.BoolVar(&o.json, "json", false, "one JSON object")
@@ -116,6 +119,9 @@ func (o *benchStep) check() error {
 	}
 	if o.sum != trainer.SumExact && o.sum != trainer.SumFast {
 		errs = append(errs, fmt.Errorf("--sum is %q: use %s or %s", o.sum, trainer.SumExact, trainer.SumFast))
+	}
+	if !slices.Contains(device.Precisions(), device.Precision(o.precise)) {
+		errs = append(errs, fmt.Errorf("--precision is %q: use one of %v", o.precise, device.Precisions()))
 	}
 	if !(o.secs > 0) || o.maxSteps < 5 {
 		errs = append(errs, errors.New("--secs must be positive, and --max-steps at least 5"))
@@ -159,7 +165,7 @@ func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	job := trainer.DefaultJob()
 	job.Batch = trainer.Batch{Size: o.batch, LogicalShards: o.shards}
-	job.Optimizer, job.Sync.Sum = m.optimizer, o.sum
+	job.Optimizer, job.Sync.Sum, job.Precision = m.optimizer, o.sum, device.Precision(o.precise)
 	alone, err := trainer.NewAlone(ctx, job, spec, dev, samples)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,7 +65,7 @@ func examineGPUs() (all []finding) {
 			case !cuda.Built:
 				f.Remedy = "to compute on NVIDIA GPUs, use a binary made with: make build-cuda"
 			default:
-				f.Remedy = "nvidia-smi must list the card: install NVIDIA's driver (525 or newer), and let this user, or this container, reach /dev/nvidia*"
+				f.Remedy = "nvidia-smi must list the card: install NVIDIA's driver (525 or newer; 575 or newer for cards other than sm_80, sm_86, sm_89 and sm_90), and let this user, or this container, reach /dev/nvidia*"
 			}
 			return append(all, f)
 		}
@@ -170,6 +171,7 @@ func tell(w io.Writer, findings []finding, asJSON bool) error {
 			fmt.Fprintf(w, "  card        %s, %d processors, %d MHz, %.1f of %.1f GiB free\n", d.Architecture, d.Processors, d.ClockMHz,
 				float64(d.Free)/(1<<30), float64(d.Memory)/(1<<30))
 			fmt.Fprintf(w, "  driver      CUDA %d.%d; kernels taken from %s\n", d.Driver/1000, d.Driver%1000/10, d.Object)
+			fmt.Fprintf(w, "  cuBLAS      %s\n", strings.ReplaceAll(d.Library, "\n", "; "))
 		}
 		if f.MatMul > 0 {
 			fmt.Fprintf(w, "  product     %.0f GFLOP/s in float32", f.MatMul)

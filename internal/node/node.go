@@ -133,10 +133,19 @@ func (n *Node) run(ctx context.Context) (Result, error) {
 	return result, errors.Join(err, down.run())
 }
 
-// chooseDevice takes this machine's processor where nothing else is asked for.
+// chooseDevice takes this machine's processor where nothing else is asked for, and has it compute as the job says.
 func (n *Node) chooseDevice() (err error) {
-	if n.cfg.Trainer && n.cfg.Device == nil {
-		n.cfg.Device, err = cpu.New()
+	if !n.cfg.Trainer {
+		return nil
+	}
+	if n.cfg.Device == nil {
+		if n.cfg.Device, err = cpu.New(); err != nil {
+			return err
+		}
+	}
+	var has bool
+	if n.cfg.Device, has, err = n.cfg.Job.On(n.cfg.Device); err == nil && !has {
+		n.cfg.Log.Warn().Str("device", n.cfg.Device.Name()).Msgf("the job says precision: %s, which this device has not: it computes in float32", n.cfg.Job.Precision)
 	}
 	return err
 }

@@ -1,19 +1,28 @@
 package cuda
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/musterml/muster/trainer/device"
 )
 
 // class is part of Arithmetic: the number goes up whenever the order or the kind of a rounding changes.
-const class = "1"
+const class = "2"
 
-// Device is one GPU.
-type Device struct{ gpu gpu }
+// Device is one GPU, and how it multiplies.
+type Device struct {
+	gpu       gpu
+	precision device.Precision
+	library   bool // multiplies matrices, not our kernels
+}
 
-var _ device.Device = (*Device)(nil)
+var (
+	_ device.Device  = (*Device)(nil)
+	_ device.Chooser = (*Device)(nil)
+)
 
 // Open makes the GPU of that number, counted from 0, ready. The error says what is missing: the build tag, the driver, the
 // card.
@@ -22,14 +31,31 @@ func Open(number int) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("CUDA device %d: %w", number, err)
 	}
-	return &Device{gpu: g}, nil
+	return &Device{gpu: g, precision: device.FP32}, nil
+}
+
+// Choose implements device.Chooser.
+func (d *Device) Choose(p device.Products) (device.Device, error) {
+	chosen := *d
+	chosen.precision = cmp.Or(p.Precision, device.FP32)
+	if !slices.Contains(device.Precisions(), chosen.precision) {
+		return nil, fmt.Errorf("%s: there is no precision %q", d.Name(), p.Precision)
+	}
+	chosen.library = p.AnyOrder && d.gpu.library() != ""
+	return &chosen, nil
 }
 
 // Name implements device.Device.
 func (d *Device) Name() string { return "cuda " + d.gpu.name() }
 
 // Arithmetic implements device.Device: GPUs of one architecture give the same bits.
-func (d *Device) Arithmetic() string { return "cuda-" + d.gpu.architecture() + "-fp32-" + class }
+func (d *Device) Arithmetic() string {
+	name := "cuda-" + d.gpu.architecture() + "-" + string(d.precision) + "-" + class
+	if d.library {
+		name += "-" + d.gpu.library()
+	}
+	return name
+}
 
 // Streams implements device.Device: an operation fills the whole GPU.
 func (d *Device) Streams() int { return 1 }
@@ -56,6 +82,7 @@ type Details struct {
 	ClockMHz     int    `json:"clock_mhz"`    // the highest
 	Memory       int64  `json:"memory_bytes"`
 	Free         int64  `json:"free_bytes"`
+	Library      string `json:"library"` // cuBLAS, and where; or why there is none
 }
 
 // Details asks the driver.

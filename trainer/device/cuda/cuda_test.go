@@ -17,6 +17,7 @@ type bench struct {
 	testing.TB
 	device.Stream
 	rng     *rand.Rand
+	coarse  bool // random numbers are whole in every precision
 	names   []string
 	results []any // *[]float32, *device.Total, *float64, *bool
 }
@@ -46,6 +47,9 @@ func (b *bench) random(n int) device.Buffer {
 	v := make([]float32, n)
 	for i := range v {
 		v[i] = float32(b.rng.NormFloat64())
+		if b.coarse {
+			v[i] = math.Float32frombits(math.Float32bits(v[i]) &^ 0xffff)
+		}
 	}
 	return b.floats(v)
 }
@@ -109,7 +113,7 @@ func (b *bench) ok() *bool {
 
 // gpus are the emulator, and the GPUs of this machine where the binary can reach them.
 func gpus(t testing.TB) []*Device {
-	all := []*Device{{gpu: emulator(t)}}
+	all := []*Device{{gpu: emulator(t), precision: device.FP32}}
 	if d, err := Open(0); err == nil {
 		all = append(all, d)
 	} else {
@@ -122,12 +126,18 @@ func gpus(t testing.TB) []*Device {
 // a result; 0 means the same bits.
 func same(t *testing.T, tolerance float64, f func(b *bench)) {
 	t.Helper()
+	sameIn(t, device.FP32, tolerance, f)
+}
+
+// sameIn is same with products in a precision, of numbers that have no more bits than any precision keeps: so they are as exact as in float32.
+func sameIn(t *testing.T, precision device.Precision, tolerance float64, f func(b *bench)) {
+	t.Helper()
 	run := func(d device.Device) *bench {
 		s, err := d.NewStream()
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2))}
+		b := &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2)), coarse: precision != device.FP32}
 		f(b)
 		if err := s.Sync(); err != nil {
 			t.Fatalf("%s: %v", d.Name(), err)
@@ -143,6 +153,7 @@ func same(t *testing.T, tolerance float64, f func(b *bench)) {
 	}
 	want := run(reference)
 	for _, d := range gpus(t) {
+		d.precision = precision
 		got := run(d)
 		for i, name := range want.names {
 			if err := differ(got.results[i], want.results[i], tolerance); err != nil {
@@ -182,23 +193,28 @@ func differ(got, want any, tolerance float64) error {
 	return nil
 }
 
-var products = [][3]int{{1, 1, 1}, {7, 31, 33}, {33, 7, 127}, {128, 10, 64}, {1, 100, 9}, {150, 140, 20}, {31, 33, 4100}}
+var products = [][3]int{{1, 1, 1}, {7, 31, 33}, {33, 7, 127}, {128, 10, 64}, {1, 100, 9}, {152, 140, 52}, {31, 33, 2100}}
 
 func TestMatMul(t *testing.T) {
 	for trans := device.NN; trans <= device.TN; trans++ {
-		t.Run(trans.String(), func(t *testing.T) {
-			same(t, 3e-6, func(b *bench) {
-				for i, g := range products {
-					m, n, k := g[0], g[1], g[2]
-					p := device.MatMul{Trans: trans, M: m, N: n, K: k, A: b.random(m * k), B: b.random(k * n), C: b.room(m * n), Act: device.Activation(i % 2)}
-					if i%3 != 0 {
-						p.Bias = b.random(n)
-					}
-					b.MatMul(p)
-					b.keep(fmt.Sprint(g), p.C)
+		eachPrecision(t, trans.String(), 3e-6, func(b *bench) {
+			for i, g := range products {
+				m, n, k := g[0], g[1], g[2]
+				p := device.MatMul{Trans: trans, M: m, N: n, K: k, A: b.random(m * k), B: b.random(k * n), C: b.room(m * n), Act: device.Activation(i % 2)}
+				if i%3 != 0 {
+					p.Bias = b.random(n)
 				}
-			})
+				b.MatMul(p)
+				b.keep(fmt.Sprint(g), p.C)
+			}
 		})
+	}
+}
+
+// eachPrecision runs sameIn in all of them.
+func eachPrecision(t *testing.T, name string, tolerance float64, f func(b *bench)) {
+	for _, precision := range device.Precisions() {
+		t.Run(name+"/"+string(precision), func(t *testing.T) { sameIn(t, precision, tolerance, f) })
 	}
 }
 
@@ -232,11 +248,12 @@ var convolutions = []device.ConvShape{
 	{N: 2, C: 4, H: 11, W: 9, Out: 6, KH: 3, KW: 3, Stride: 2, Pad: 1},
 	{N: 2, C: 3, H: 8, W: 8, Out: 33, KH: 1, KW: 1, Stride: 2, Pad: 0},
 	{N: 1, C: 3, H: 15, W: 14, Out: 2, KH: 7, KW: 7, Stride: 2, Pad: 3},
+	{N: 2, C: 8, H: 9, W: 7, Out: 12, KH: 3, KW: 2, Stride: 2, Pad: 1},  // 4 channels at once
 	{N: 9, C: 2, H: 16, W: 16, Out: 3, KH: 3, KW: 3, Stride: 1, Pad: 1}, // the gradient of its weights is cut
 }
 
 func TestConvolutions(t *testing.T) {
-	same(t, 3e-6, func(b *bench) {
+	eachPrecision(t, "", 3e-6, func(b *bench) {
 		for i, g := range convolutions {
 			image, pooled, weights := g.N*g.H*g.W*g.C, g.N*g.OutH()*g.OutW()*g.Out, g.Out*g.C*g.KH*g.KW
 			x, w, dy, y, dx, dw := b.random(image), b.random(weights), b.random(pooled), b.room(pooled), b.room(image), b.room(weights)

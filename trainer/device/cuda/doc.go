@@ -12,6 +12,10 @@
 // address sanitizer. What that cannot show is speed, races between threads that a GPU runs at once, and the driver's own behaviour: docs/gpu.md
 // says what has run on which card.
 //
+// Products have three precisions (device.Products): float32 on the ordinary cores (kernels/gemm.cuh); tf32 and bf16 on tensor cores
+// (kernels/tensor.cuh), whose factors are rounded on their way from shared memory to registers. All that is kept is float32. Where
+// sums may be added in any order, matrix products go to cuBLAS, which is opened at run time if there is one (blas.go).
+//
 // Orders of sums: as package device says, but where it names float32 chains over rows, columns are summed in blocks of
 // 256 rows, and the blocks in order (SumRows; of LayerNormBackward the gradients of gamma and beta). Long sums of
 // weight gradients (MatMul TN, Conv2DBackwardWeight) are cut into parts whose number is a function of the shape.

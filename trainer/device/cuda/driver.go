@@ -17,6 +17,8 @@ type gpu interface {
 	pinned(bytes int) ([]byte, error)
 	unpin(b []byte) error
 	newQueue() (queue, error)
+	// library is the vendor's matrix products, "cublas-120901" of cuBLAS 12.9.1; "" where there is none.
+	library() string
 }
 
 // queue is an ordered queue of work for a GPU, used by one goroutine at a time. What it is asked for is done some time before
@@ -25,8 +27,10 @@ type queue interface {
 	write(dst pointer, src []byte) error // src is pinned
 	read(dst []byte, src pointer) error  // dst is pinned
 	zero(p pointer, bytes int) error
-	// launch runs a kernel on grid blocks of so many threads. The arguments are copied before it returns.
-	launch(kernel string, grid [3]int, threads int, args unsafe.Pointer, bytes uintptr) error
+	// launch runs a kernel on grid blocks of so many threads, each with so many bytes of shared memory that the kernel has not by
+	// itself. The arguments are copied before it returns.
+	launch(kernel string, grid [3]int, threads, shared int, args unsafe.Pointer, bytes uintptr) error
+	gemm(g gemm) error // of a gpu that has a library
 	sync() error
 	close() error
 }

@@ -20,10 +20,13 @@ static CUresult pin(CUcontext c, size_t bytes, void **p) {
 	return r != CUDA_SUCCESS ? r : cuMemHostAlloc(p, bytes, CU_MEMHOSTALLOC_PORTABLE);
 }
 
-static CUresult launch(CUcontext c, CUfunction f, CUstream s, unsigned x, unsigned y, unsigned z, unsigned threads, void *args, size_t bytes) {
+static CUresult launch(CUcontext c, CUfunction f, CUstream s, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned shared,
+		void *args, size_t bytes) {
 	void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, args, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
 	CUresult r = enter(c);
-	return r != CUDA_SUCCESS ? r : cuLaunchKernel(f, x, y, z, threads, 1, 1, 0, s, NULL, extra);
+	if (r == CUDA_SUCCESS && shared > 48 << 10) // a block has no more unless it is asked for
+		r = cuFuncSetAttribute(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared);
+	return r != CUDA_SUCCESS ? r : cuLaunchKernel(f, x, y, z, threads, 1, 1, shared, s, NULL, extra);
 }
 
 static const char *text(CUresult r) {
@@ -57,6 +60,9 @@ type card struct {
 	count     int
 	mu        sync.Mutex
 	functions map[string]cu.Function
+	blas      *blas // nil where there is none
+	noBLAS    error // why
+	blasName  string
 }
 
 func openGPU(number int) (gpu, error) {
@@ -83,20 +89,40 @@ func openGPU(number int) (gpu, error) {
 	}
 	g.arch, g.count = fmt.Sprintf("sm_%d%d", numbers[0], numbers[1]), numbers[2]
 
+	var image []byte
+	if g.image, image, err = object(g.arch); err != nil {
+		return nil, err
+	}
+	if err := unfit(numbers[0], numbers[1], g.image, cu.Version()); err != nil {
+		return nil, fmt.Errorf("%s: %w", g.title, err)
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if g.context, err = g.device.MakeContext(cu.SchedAuto); err != nil {
 		return nil, err
 	}
-	var image []byte
-	if g.image, image, err = object(g.arch); err != nil {
-		return nil, err
-	}
 	if g.module, err = cu.LoadData(string(image)); err != nil {
-		return nil, fmt.Errorf("%s is not taken by %s (%s): %w; is the driver of CUDA 12 or newer?", g.image, g.title, g.arch, err)
+		return nil, fmt.Errorf("%s is not taken by %s (%s) with the driver of CUDA %s: %w", g.image, g.title, g.arch, version(cu.Version()), err)
+	}
+	g.blas, g.noBLAS = openBLAS(blasFiles(cu.Version(), blasNamed()))
+	if g.blas != nil {
+		g.tryBLAS()
 	}
 	return g, nil
 }
+
+// tryBLAS makes and gives back a handle: a library of another driver's is found out now and not in a step.
+func (g *card) tryBLAS() {
+	var h *handle
+	if h, g.noBLAS = g.blas.newHandle(nil); g.noBLAS == nil {
+		g.blasName, g.noBLAS = fmt.Sprintf("cublas-%d", h.version), h.close()
+	}
+	if g.noBLAS != nil {
+		g.blas, g.blasName = nil, ""
+	}
+}
+
+func (g *card) library() string { return g.blasName }
 
 func (g *card) name() string         { return g.title }
 func (g *card) architecture() string { return g.arch }
@@ -106,6 +132,11 @@ func (g *card) details() Details {
 	d := Details{Architecture: g.arch, Object: g.image, Driver: cu.Version(), Processors: g.count}
 	if khz, err := g.device.Attribute(cu.ClockRate); err == nil {
 		d.ClockMHz = khz / 1000
+	}
+	if d.Library = g.blasName; g.blas != nil {
+		d.Library += " from " + g.blas.file
+	} else if g.noBLAS != nil {
+		d.Library = g.noBLAS.Error()
 	}
 	_ = g.within(func() (err error) { // what the driver does not say stays 0
 		d.Free, d.Memory, err = cu.MemInfo()
@@ -181,6 +212,7 @@ func (g *card) raw() C.CUcontext { return *(*C.CUcontext)(unsafe.Pointer(&g.cont
 type cardQueue struct {
 	g      *card
 	stream cu.Stream
+	blas   *handle // from the first product on
 }
 
 func (q *cardQueue) write(dst pointer, src []byte) error {
@@ -199,17 +231,28 @@ func (q *cardQueue) zero(p pointer, bytes int) error {
 	return q.g.within(func() error { return cu.MemsetD8Async(cu.DevicePtr(p), 0, int64(bytes), q.stream) })
 }
 
-func (q *cardQueue) launch(kernel string, grid [3]int, threads int, args unsafe.Pointer, bytes uintptr) error {
+func (q *cardQueue) launch(kernel string, grid [3]int, threads, shared int, args unsafe.Pointer, bytes uintptr) error {
 	f, err := q.g.function(kernel)
 	if err != nil {
 		return err
 	}
 	r := C.launch(q.g.raw(), *(*C.CUfunction)(unsafe.Pointer(&f)), *(*C.CUstream)(unsafe.Pointer(&q.stream)),
-		C.uint(grid[0]), C.uint(grid[1]), C.uint(grid[2]), C.uint(threads), args, C.size_t(bytes))
+		C.uint(grid[0]), C.uint(grid[1]), C.uint(grid[2]), C.uint(threads), C.uint(shared), args, C.size_t(bytes))
 	if r != C.CUDA_SUCCESS {
 		return errors.New(C.GoString(C.text(r)))
 	}
 	return nil
+}
+
+func (q *cardQueue) gemm(p gemm) error {
+	return q.g.within(func() (err error) {
+		if q.blas == nil {
+			if q.blas, err = q.g.blas.newHandle(*(*unsafe.Pointer)(unsafe.Pointer(&q.stream))); err != nil {
+				return err
+			}
+		}
+		return q.blas.gemm(p)
+	})
 }
 
 func (q *cardQueue) sync() error {
@@ -217,5 +260,10 @@ func (q *cardQueue) sync() error {
 }
 
 func (q *cardQueue) close() error {
-	return q.g.within(func() error { return q.stream.Destroy() })
+	return q.g.within(func() (err error) {
+		if q.blas != nil {
+			err = q.blas.close()
+		}
+		return errors.Join(err, q.stream.Destroy())
+	})
 }

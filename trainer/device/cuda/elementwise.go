@@ -116,12 +116,15 @@ func (s *stream) ToNCHW(y, x device.Buffer, n, c, h, w int) {
 
 func (s *stream) transpose(op string, y, x device.Buffer, n, c, pixels int, toLast int64) {
 	if s.sized(op, n, c, pixels) {
-		all := n * c * pixels
-		launch(s, "transpose_images", each(all), blockThreads, struct {
-			y, x                 pointer
-			n, c, pixels, toLast int64
-		}{s.floats(op, "y", y, all), s.floats(op, "x", x, all), int64(n), int64(c), int64(pixels), toLast})
+		s.transposeAt(s.floats(op, "y", y, n*c*pixels), s.floats(op, "x", x, n*c*pixels), n, c, pixels, toLast)
 	}
+}
+
+func (s *stream) transposeAt(y, x pointer, n, c, pixels int, toLast int64) {
+	launch(s, "transpose_images", each(n*c*pixels), blockThreads, struct {
+		y, x                 pointer
+		n, c, pixels, toLast int64
+	}{y, x, int64(n), int64(c), int64(pixels), toLast})
 }
 
 // Update implements device.Ops.

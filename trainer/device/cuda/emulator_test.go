@@ -26,6 +26,7 @@ type emulated struct {
 	// calls counts what has been asked for and not given back.
 	allocated, pinnedBytes int
 	sizes                  map[pointer]int
+	blas                   string // the library that it is to have
 }
 
 var emulatorProgram = sync.OnceValues(func() (string, error) {
@@ -130,6 +131,7 @@ func (e *emulated) ask(call string, what byte, answer []byte, parts ...any) erro
 func (e *emulated) name() string         { return "emulator" }
 func (e *emulated) architecture() string { return "host" }
 func (e *emulated) processors() int      { return 4 }
+func (e *emulated) library() string      { return e.blas }
 func (e *emulated) details() Details     { return Details{Architecture: e.architecture(), Processors: 4} }
 
 func (e *emulated) alloc(bytes int) (pointer, error) {
@@ -189,13 +191,53 @@ func (q *emulatedQueue) zero(p pointer, bytes int) error {
 	return q.push(func() error { return q.e.ask("zero", 'Z', nil, p, bytes) })
 }
 
-func (q *emulatedQueue) launch(kernel string, grid [3]int, threads int, args unsafe.Pointer, bytes uintptr) error {
+func (q *emulatedQueue) launch(kernel string, grid [3]int, threads, shared int, args unsafe.Pointer, bytes uintptr) error {
 	a := append([]byte(nil), unsafe.Slice((*byte)(args), bytes)...)
 	return q.push(func() error {
-		if err := q.e.ask("launch "+kernel, 'L', nil, len(kernel), []byte(kernel), grid[0], grid[1], grid[2], threads, len(a), a); err != nil {
+		if err := q.e.ask("launch "+kernel, 'L', nil, len(kernel), []byte(kernel), grid[0], grid[1], grid[2], threads, shared, len(a), a); err != nil {
 			return fmt.Errorf("kernel %s: %w", kernel, err)
 		}
 		return nil
+	})
+}
+
+// gemm is BLAS's product by its definition.
+func (q *emulatedQueue) gemm(g gemm) error {
+	return q.push(func() error {
+		matrix := func(p pointer, columns, ld, rows int) []float32 { // of columns that are rows long
+			raw := make([]byte, 4*((columns-1)*ld+rows))
+			if err := q.e.ask("gemm", 'R', raw, p, len(raw)); err != nil {
+				q.e.t.Error(err)
+			}
+			return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(raw))), len(raw)/4)
+		}
+		shape := func(transposed bool, rows, columns int) (int, int) {
+			if transposed {
+				return rows, columns
+			}
+			return columns, rows
+		}
+		aColumns, aRows := shape(g.transA, g.m, g.k)
+		bColumns, bRows := shape(g.transB, g.k, g.n)
+		a, b, c := matrix(g.a, aColumns, g.lda, aRows), matrix(g.b, bColumns, g.ldb, bRows), make([]float32, g.m*g.n)
+		for j := range g.n {
+			for i := range g.m {
+				sum := 0.0
+				for k := range g.k {
+					at, bt := k*g.lda+i, j*g.ldb+k
+					if g.transA {
+						at = i*g.lda + k
+					}
+					if g.transB {
+						bt = k*g.ldb + j
+					}
+					sum += float64(a[at]) * float64(b[bt])
+				}
+				c[j*g.m+i] = float32(sum)
+			}
+		}
+		raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(c))), 4*len(c))
+		return q.e.ask("gemm", 'W', nil, g.c, len(raw), raw)
 	})
 }
 

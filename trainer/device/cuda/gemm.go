@@ -4,7 +4,7 @@ import (
 	"github.com/musterml/muster/trainer/device"
 )
 
-// product is a tiled product (kernels/gemm.cuh): M x N sums of K products each.
+// product is a tiled product: M x N sums of K products each.
 type product struct {
 	kernel  string // the base of its name
 	m, n, k int
@@ -14,11 +14,28 @@ type product struct {
 }
 
 const (
-	largeTile, smallTile = 128, 32
-	sliceK               = 8
-	minPart              = 1024 // of a K that is cut
-	mostParts            = 32
+	largeTile = 128
+	sliceK    = 32   // parts are whole slices
+	minPart   = 1024 // of a K that is cut
+	mostParts = 32
 )
+
+// tiles are the kernels of a precision: on the ordinary cores (kernels/gemm.cuh), or on tensor cores (kernels/tensor.cuh), whose tiles lie in
+// shared memory that a launch asks for: 3 stages of 32 by the height and the width, of 4 bytes.
+type tiles struct {
+	suffix                   string
+	small                    int
+	sharedSmall, sharedLarge int // bytes
+}
+
+func tilesOf(p device.Precision) tiles {
+	const stages = 3 * 32 * 4
+	switch p {
+	case device.TF32, device.BF16:
+		return tiles{suffix: "_" + string(p), small: 64, sharedSmall: stages * 2 * 64, sharedLarge: stages * 2 * largeTile}
+	}
+	return tiles{small: 32}
+}
 
 // parts is in how many parts K is cut, and how long they are: a function of the product's shape alone.
 func (p *product) parts() (n, length int) {
@@ -33,26 +50,32 @@ func (p *product) parts() (n, length int) {
 // multiply launches p into out; args makes the kernel's arguments from where the parts go and how long they are.
 func multiply[A any](s *stream, p product, out pointer, args func(partial pointer, partK int64) A) {
 	parts, length := p.parts()
-	tile, name := smallTile, p.kernel+"_small"
+	t := tilesOf(s.d.precision)
+	tile, name, shared := t.small, p.kernel+t.suffix+"_small", t.sharedSmall
 	if parts*ceil(p.m, largeTile)*ceil(p.n, largeTile) >= s.d.gpu.processors() {
-		tile, name = largeTile, p.kernel+"_large"
+		tile, name, shared = largeTile, p.kernel+t.suffix+"_large", t.sharedLarge
 	}
 	var partial pointer
 	if parts > 1 {
 		partial = s.room(0, 4*parts*p.m*p.n)
 	}
-	launch(s, name, [3]int{ceil(p.m, tile), ceil(p.n, tile), parts}, blockThreads, args(partial, int64(length)))
+	launchShared(s, name, [3]int{ceil(p.m, tile), ceil(p.n, tile), parts}, blockThreads, shared, args(partial, int64(length)))
 	if parts > 1 {
-		launch(s, "gemm_parts", each(p.m*p.n), blockThreads, struct {
-			c, partial, bias   pointer
-			m, n, parts, apply int64
-		}{out, partial, p.bias, int64(p.m), int64(p.n), int64(parts), int64(p.act)})
+		s.end(out, partial, p.bias, p.m, p.n, parts, p.act)
 	}
 }
 
+// end adds the parts of a product, its bias, and applies its activation.
+func (s *stream) end(out, partial, bias pointer, m, n, parts int, act device.Activation) {
+	launch(s, "gemm_parts", each(m*n), blockThreads, struct {
+		c, partial, bias   pointer
+		m, n, parts, apply int64
+	}{out, partial, bias, int64(m), int64(n), int64(parts), int64(act)})
+}
+
 type matmulArgs struct {
-	a, b, c, bias, partial pointer
-	m, n, k, act, partK    int64
+	a, b, c, bias, partial      pointer
+	m, n, k, act, partK, vector int64
 }
 
 var matmuls = [...]string{device.NN: "matmul_nn", device.NT: "matmul_nt", device.TN: "matmul_tn"}
@@ -65,7 +88,19 @@ func (s *stream) MatMul(p device.MatMul) {
 	}
 	args := matmulArgs{
 		s.floats(op, "A", p.A, p.M*p.K), s.floats(op, "B", p.B, p.K*p.N), s.floats(op, "C", p.C, p.M*p.N), s.optional(op, "Bias", p.Bias, p.N), 0,
-		int64(p.M), int64(p.N), int64(p.K), int64(p.Act), 0,
+		int64(p.M), int64(p.N), int64(p.K), int64(p.Act), 0, 0,
+	}
+	lineA, lineB := p.K, p.N // elements that follow one another
+	if p.Trans == device.TN {
+		lineA = p.M
+	}
+	if p.Trans == device.NT {
+		lineB = p.K
+	}
+	args.vector = vectors(args.a, lineA, args.b, lineB)
+	if s.d.library {
+		s.multiplyByLibrary(p, args)
+		return
 	}
 	// Rows of NN and NT are samples: their sums must not depend on how many there are.
 	g := product{kernel: matmuls[p.Trans%3], m: p.M, n: p.N, k: p.K, split: p.Trans == device.TN, bias: args.bias, act: p.Act}
@@ -75,9 +110,20 @@ func (s *stream) MatMul(p device.MatMul) {
 	})
 }
 
+// vectors says which operands can be read 4 elements at once: their lines begin at multiples of 16 bytes.
+func vectors(a pointer, lineA int, b pointer, lineB int) (bits int64) {
+	if a%16 == 0 && lineA%4 == 0 {
+		bits |= 1
+	}
+	if b%16 == 0 && lineB%4 == 0 {
+		bits |= 2
+	}
+	return bits
+}
+
 type convArgs struct {
-	x, w, dy, bias, out, partial                                pointer
-	n, c, h, wide, outs, kh, kw, stride, pad, oh, ow, act, part int64
+	x, w, dy, bias, out, partial                                        pointer
+	n, c, h, wide, outs, kh, kw, stride, pad, oh, ow, act, part, vector int64
 }
 
 func convOf(g device.ConvShape) convArgs {
@@ -96,6 +142,16 @@ func (s *stream) convolve(p product, args convArgs) {
 	})
 }
 
+// tapsFirst is weights (Out, C, KH, KW) as tensor cores want them, (Out, KH, KW, C); others take them as they are.
+func (s *stream) tapsFirst(w pointer, g device.ConvShape) pointer {
+	if s.d.precision == device.FP32 || g.KH*g.KW == 1 || s.err != nil {
+		return w
+	}
+	turned := s.room(1, 4*g.Out*g.C*g.KH*g.KW)
+	s.transposeAt(turned, w, g.Out, g.C, g.KH*g.KW, 1)
+	return turned
+}
+
 func (s *stream) valid(g interface{ Validate() error }) bool {
 	if err := g.Validate(); err != nil {
 		s.fail(err)
@@ -112,7 +168,8 @@ func (s *stream) Conv2D(p device.Conv2D) {
 	}
 	pixels, taps := g.N*g.OutH()*g.OutW(), g.KH*g.KW*g.C
 	args := convOf(g)
-	args.x, args.w = s.floats(op, "X", p.X, g.N*g.H*g.W*g.C), s.floats(op, "W", p.W, g.Out*taps)
+	args.x, args.w = s.floats(op, "X", p.X, g.N*g.H*g.W*g.C), s.tapsFirst(s.floats(op, "W", p.W, g.Out*taps), g)
+	args.vector = vectors(args.x, g.C, args.w, g.C)
 	args.bias, args.out, args.act = s.optional(op, "Bias", p.Bias, g.Out), s.floats(op, "Y", p.Y, pixels*g.Out), int64(p.Act)
 	s.convolve(product{kernel: "conv", m: pixels, n: g.Out, k: taps, act: p.Act}, args)
 }
@@ -125,8 +182,9 @@ func (s *stream) Conv2DBackwardData(p device.Conv2DBackwardData) {
 		return
 	}
 	args := convOf(g)
-	args.out, args.w = s.floats(op, "DX", p.DX, g.N*g.H*g.W*g.C), s.floats(op, "W", p.W, g.Out*g.C*g.KH*g.KW)
+	args.out, args.w = s.floats(op, "DX", p.DX, g.N*g.H*g.W*g.C), s.tapsFirst(s.floats(op, "W", p.W, g.Out*g.C*g.KH*g.KW), g)
 	args.dy = s.floats(op, "DY", p.DY, g.N*g.OutH()*g.OutW()*g.Out)
+	args.vector = vectors(args.dy, g.Out, args.w, g.C)
 	s.convolve(product{kernel: "conv_backward_data", m: g.N * g.H * g.W, n: g.C, k: g.KH * g.KW * g.Out}, args)
 }
 
@@ -141,5 +199,6 @@ func (s *stream) Conv2DBackwardWeight(p device.Conv2DBackwardWeight) {
 	args := convOf(g)
 	args.x, args.dy = s.floats(op, "X", p.X, g.N*g.H*g.W*g.C), s.floats(op, "DY", p.DY, pixels*g.Out)
 	args.out = s.floats(op, "DW", p.DW, g.Out*taps)
+	args.vector = vectors(args.dy, g.Out, args.x, g.C)
 	s.convolve(product{kernel: "conv_backward_weight", m: g.Out, n: taps, k: pixels, split: true}, args)
 }

@@ -16,8 +16,6 @@ import (
 //go:embed built/*.gz
 var built embed.FS
 
-const portable = "muster.ptx"
-
 // object is the machine code for an architecture, else the PTX, and its name.
 func object(architecture string) (name string, image []byte, err error) {
 	name = "muster_" + architecture + ".cubin"

@@ -127,12 +127,17 @@ func (r *report) free(g gpu) (err error) {
 
 // launch asks for a kernel on so many blocks; its arguments are the fields of a, in the order of the kernel's struct.
 func launch[A any](s *stream, kernel string, grid [3]int, threads int, a A) {
+	launchShared(s, kernel, grid, threads, 0, a)
+}
+
+// launchShared is launch with so many bytes of shared memory besides what the kernel has by itself.
+func launchShared[A any](s *stream, kernel string, grid [3]int, threads, shared int, a A) {
 	if s.err != nil {
 		return
 	}
 	p := (*A)(unsafe.Pointer(&s.args))
 	*p = a
-	if err := s.q.launch(kernel, grid, threads, unsafe.Pointer(p), unsafe.Sizeof(a)); err != nil {
+	if err := s.q.launch(kernel, grid, threads, shared, unsafe.Pointer(p), unsafe.Sizeof(a)); err != nil {
 		s.asked(fmt.Errorf("kernel %s on %v blocks: %w", kernel, grid, err))
 	}
 }

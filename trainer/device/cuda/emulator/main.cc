@@ -6,7 +6,7 @@
 //   W address bytes DATA                   write
 //   R address bytes -> DATA                read
 //   Z address bytes                        fill with zeros
-//   L name grid*3 threads bytes ARGUMENTS  launch; name is its length and its letters
+//   L name grid*3 threads shared bytes ARGUMENTS  launch; name is its length and its letters, shared is in bytes
 //
 // Every request is answered by one byte, 0, before the answer itself, or by 1, a length, and an error in words.
 #include <cstdio>
@@ -74,6 +74,7 @@ bool release(unsigned from, unsigned to, State s) {
 }
 
 std::string runBlock() {
+    beginBlock();
     for (Fiber &f : fibers) {
         getcontext(&f.context);
         f.context.uc_stack.ss_sp = f.stack.data(), f.context.uc_stack.ss_size = f.stack.size();
@@ -166,10 +167,10 @@ void serve() {
             std::string name(number(), 0);
             take(&name[0], name.size());
             gridDim.x = (unsigned)number(), gridDim.y = (unsigned)number(), gridDim.z = (unsigned)number();
-            unsigned threads = (unsigned)number();
+            unsigned threads = (unsigned)number(), shared = (unsigned)number();
             std::vector<char> args(number());
             take(args.data(), args.size());
-            error = launch(name, threads, args);
+            error = shared > stageBytes ? "too much shared memory" : (allow(shared), launch(name, threads, args));
             break;
         }
         default: error = "unknown request";

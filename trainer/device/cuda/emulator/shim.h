@@ -10,6 +10,8 @@
 #define __global__
 #define __shared__ static // one block runs at a time
 
+struct alignas(16) float4 { float x, y, z, w; };
+
 struct Dimensions { unsigned x, y, z; };
 extern Dimensions threadIdx, blockIdx, blockDim, gridDim;
 
@@ -52,3 +54,5 @@ inline void atomicMin(unsigned long long *p, unsigned long long v) { *p = std::m
     static void name(const name##_args a);                                                                           \
     static emulator::Enlist enlist_##name(#name, sizeof(name##_args), threads, [](const void *p) { name(*(const name##_args *)p); }); \
     static void name(const name##_args a)
+
+#include "tensor.h"

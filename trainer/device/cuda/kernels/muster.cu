@@ -1,4 +1,4 @@
-// All kernels, one module. The order counts: norm.cuh uses reduce.cuh, and all use common.cuh.
+// All kernels, one module. The order counts: norm.cuh uses reduce.cuh, tensor.cuh the arguments of gemm.cuh, and all use common.cuh.
 #include "common.cuh"
 
 #include "attention.cuh"
@@ -11,3 +11,6 @@
 #include "rows.cuh"
 
 #include "norm.cuh"
+
+#include "mma.cuh"
+#include "tensor.cuh"
