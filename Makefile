@@ -53,8 +53,9 @@ endif
 soak: ## kill nodes of running clusters, 100 times or MUSTER_SOAK=n
 	MUSTER_SOAK=$(or $(MUSTER_SOAK),100) go test -count=1 -timeout 6h -run '^TestKill$$' -v ./cmd/muster
 
-soak-drain: ## drain servers of running clusters; no step may wait for more than MUSTER_DRAIN_PAUSE=200ms
+soak-drain: ## drain servers of running clusters; no step may wait for more than MUSTER_DRAIN_PAUSE=200ms; then again, killing coordinators
 	MUSTER_DRAIN_PAUSE=$(or $(MUSTER_DRAIN_PAUSE),200ms) go test -count=5 -timeout 1h -run '^TestServersMove$$' -v ./cmd/muster
+	MUSTER_DRAIN_KILLS=$(or $(MUSTER_DRAIN_KILLS),10) go test -count=1 -timeout 1h -run '^TestDrainOutlivesItsCoordinator$$' -v ./cmd/muster
 
 soak-elections: ## train while other processes take all cores: no group may elect a leader; then kill, stop and cut off 20 leaders each (root)
 	MUSTER_ELECTIONS=$(or $(MUSTER_ELECTIONS),5m) MUSTER_LEADERS=$(or $(MUSTER_LEADERS),20) go test -count=1 -timeout 2h -run '^Test(Elections|LeadersLost)$$' -v ./cmd/muster

@@ -57,6 +57,7 @@ type lane struct {
 	conn net.Conn
 	addr string // of conn
 	walk int    // next replica to try when no leader is known
+	mute string // address that failed last; not the next to try
 
 	req  pb.ParamRequest
 	ans  pb.ParamAnswer
@@ -205,6 +206,9 @@ func (l *lane) pick(round bool) string {
 		return ""
 	}
 	l.walk++
+	if len(all) > 1 && all[l.walk%len(all)] == l.mute {
+		l.walk++
+	}
 	return all[l.walk%len(all)]
 }
 
@@ -231,8 +235,7 @@ func (l *lane) attempt(ctx context.Context, addr string, p piece) (redirect stri
 	l.asked = addr
 	l.mu.Unlock()
 	if err := l.connect(ctx, addr); err != nil {
-		l.s.forget(addr)
-		return "", errAgain{err.Error()}
+		return "", l.failed(addr, err)
 	}
 	conn := l.conn
 	closer := func() { _ = conn.Close() }
@@ -240,13 +243,14 @@ func (l *lane) attempt(ctx context.Context, addr string, p piece) (redirect stri
 	defer context.AfterFunc(l.c.ctx, closer)()
 	if err := l.send(p); err != nil {
 		l.hangUp()
-		l.s.forget(addr)
-		return "", errAgain{err.Error()}
+		return "", l.failed(addr, err)
 	}
 	if err := l.receive(); err != nil {
 		l.hangUp()
-		l.s.forget(addr)
-		return "", errAgain{err.Error()}
+		return "", l.failed(addr, err)
+	}
+	if addr == l.mute {
+		l.mute = ""
 	}
 	redirect, err = l.judge(addr, p)
 	// After a bad OK the bytes behind it were not read, or not right; after a refusal
@@ -255,6 +259,13 @@ func (l *lane) attempt(ctx context.Context, addr string, p piece) (redirect stri
 		l.hangUp()
 	}
 	return redirect, err
+}
+
+// failed has the next attempt go elsewhere: a host that is frozen or cut off costs the client's patience each time.
+func (l *lane) failed(addr string, err error) error {
+	l.s.forget(addr)
+	l.mute = addr
+	return errAgain{err.Error()}
 }
 
 func (l *lane) connect(ctx context.Context, addr string) error {

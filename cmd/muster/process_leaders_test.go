@@ -64,10 +64,7 @@ func TestLeadersLost(t *testing.T) {
 func (c *cluster) leaderOf(group string) (leader string) {
 	c.t.Helper()
 	c.untilServers("all is healthy", func(v *serversJSON) bool {
-		i := slices.IndexFunc(v.Groups, func(g groupJSON) bool { return g.Group == group })
-		if i >= 0 {
-			leader = v.Groups[i].Leader
-		}
+		leader = v.leader(group)
 		return leader != "" && !slices.ContainsFunc(v.Servers, func(s serverJSON) bool { return s.State != "serving" })
 	})
 	return leader

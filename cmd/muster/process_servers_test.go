@@ -166,6 +166,15 @@ func (v *serversJSON) server(name string) serverJSON {
 	return v.Servers[i]
 }
 
+// leader is who leads a group, "" when nobody is known to.
+func (v *serversJSON) leader(group string) string {
+	i := slices.IndexFunc(v.Groups, func(g groupJSON) bool { return g.Group == group })
+	if i < 0 {
+		return ""
+	}
+	return v.Groups[i].Leader
+}
+
 // mostLed is the number of shards that the busiest server leads.
 func (v *serversJSON) mostLed() int {
 	load := map[string]int{}
