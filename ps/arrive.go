@@ -15,7 +15,19 @@ type Seen struct {
 	Clock   id.Step // every logical shard has done the steps below it, in every block read
 	Updates float64 // gradients of logical shards in them, a mean over blocks
 
-	blocks float64
+	blocks float64 // that were read
+}
+
+// Both is what is in values that were read in two parts.
+func (s Seen) Both(o Seen) Seen {
+	switch {
+	case s.blocks == 0:
+		return o
+	case o.blocks == 0:
+		return s
+	}
+	n := s.blocks + o.blocks
+	return Seen{Clock: min(s.Clock, o.Clock), Updates: (s.Updates*s.blocks + o.Updates*o.blocks) / n, blocks: n}
 }
 
 // see adds what one piece has read. Pieces are of different sizes, so each counts by its blocks.
@@ -29,14 +41,16 @@ func (op *operation) see(a *pb.ParamAnswer, blocks int) {
 	op.seen.blocks += float64(blocks)
 }
 
-func (s Seen) mean() Seen { return Seen{Clock: s.Clock, Updates: s.Updates / s.blocks} }
+func (s Seen) mean() Seen {
+	return Seen{Clock: s.Clock, Updates: s.Updates / s.blocks, blocks: s.blocks}
+}
 
-// PushPart applies the gradient of some logical shards at a step to all blocks, at once, and reads the newest parameters into w.
+// PushPart applies the gradient of some logical shards at a step to the blocks [first, last), at once, and reads their newest
+// parameters into w.
 // Blocks that have it already stay as they are; ErrSplit says that one has it of some of the logical shards only.
 // On an error some blocks may have it. w is as in Push.
-func (c *Client) PushPart(ctx context.Context, step id.Step, of []id.LogicalShard, grad, w []float32) (Seen, error) {
-	last := id.Block(c.cfg.Layout.Blocks())
-	if err := c.checkRange(0, last, State{W: w}, 0); err != nil {
+func (c *Client) PushPart(ctx context.Context, step id.Step, of []id.LogicalShard, first, last id.Block, grad, w []float32) (Seen, error) {
+	if err := c.checkRange(first, last, State{W: w}, 0); err != nil {
 		return Seen{}, err
 	}
 	for _, l := range of {
@@ -49,7 +63,7 @@ func (c *Client) PushPart(ctx context.Context, step id.Step, of []id.LogicalShar
 	}
 	var seen Seen
 	err := c.do(ctx, func(op *operation) {
-		op.kind, op.step, op.first, op.last, op.grad, op.out = pb.ParamRequest_PUSH, step, 0, last, grad, State{W: w}
+		op.kind, op.step, op.first, op.last, op.grad, op.out = pb.ParamRequest_PUSH, step, first, last, grad, State{W: w}
 		op.parts = newPartSet(c.cfg.Layout.Parts, of)
 	}, func(op *operation) { seen = op.seen.mean() })
 	return seen, err

@@ -199,8 +199,14 @@ func exactlyOnceInParts(t *testing.T, seed uint64) (cuts int) {
 			}
 			grad[i] *= parts / float32(len(of))
 		}
-		_, err := c.PushPart(ctx, step, of, grad, w)
-		return err
+		all := id.Block(layout.Blocks())
+		for _, b := range [][2]id.Block{{0, all / 3}, {all / 3, all}} {
+			lo, hi := layout.span(b[0], b[1])
+			if _, err := c.PushPart(ctx, step, of, b[0], b[1], grad[lo:hi], w[lo:hi]); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	var trainers sync.WaitGroup
 	for i, c := range clients {

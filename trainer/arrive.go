@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/musterml/muster/internal/flight"
@@ -161,10 +162,17 @@ func (s *shift) stepApart(ctx context.Context, at id.Step, of []id.LogicalShard)
 			return err
 		}
 	}
-	if err := s.computeApart(ctx, at, of); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	pushes := pushes{shift: s, at: at, of: of, seen: make([]ps.Seen, len(s.sums.buckets)), errs: make([]error, len(s.sums.buckets))}
+	defer pushes.underWay.Wait()
+	defer cancel()
+	s.work.prepare(at, of)
+	handing := s.overlap(ctx, of, len(s.sums.buckets), pushes.begin)
+	err := s.computeApart(ctx, at, of)
+	if err = errors.Join(err, handing.end(err)); err != nil {
 		return err
 	}
-	seen, err := s.pushApart(ctx, at, of)
+	seen, err := pushes.end()
 	if err != nil {
 		return err
 	}
@@ -172,7 +180,10 @@ func (s *shift) stepApart(ctx context.Context, at id.Step, of []id.LogicalShard)
 		a.next[l] = at + 1
 	}
 	s.tellApart(s.measureApart(at, of, seen.Updates))
-	return s.saw(seen)
+	return s.advance(s.view.Number, func() {
+		s.state.w, s.state.next = s.state.next, s.state.w
+		s.arrivals.seen, s.state.step = seen, seen.Clock
+	})
 }
 
 // computeApart does the units that are not done yet.
@@ -183,45 +194,73 @@ func (s *shift) computeApart(ctx context.Context, at id.Step, of []id.LogicalSha
 			a.base[l] = a.seen.Updates
 		}
 	}
-	s.work.prepare(at, of)
 	end := s.cfg.Waits.Work("computing", at.String())
 	defer end()
 	return s.work.compute(ctx, s.view.Number, at, s.state.w, of)
 }
 
-// pushApart gives the servers the gradient of the units together or, where some blocks have some of them already, each by itself.
-func (s *shift) pushApart(ctx context.Context, at id.Step, of []id.LogicalShard) (ps.Seen, error) {
-	var seen ps.Seen
-	push := func(of []id.LogicalShard) error {
-		return s.ask("the update by the servers", at, func() (err error) {
-			seen, err = s.cfg.Servers.PushPart(ctx, at, of, s.sums.together(s.work.units, of), s.state.w)
+// pushes gives the servers the gradient of some units at a step, bucket by bucket.
+type pushes struct {
+	*shift
+	at       id.Step
+	of       []id.LogicalShard
+	underWay sync.WaitGroup
+	seen     []ps.Seen // by bucket
+	errs     []error
+}
+
+// begin makes the gradient of a bucket and begins to push it. Its newest weights come into state.next.
+func (p *pushes) begin(ctx context.Context, i int) error {
+	grad := p.sums.together(p.sums.buckets[i], p.work.units, p.of)
+	p.underWay.Go(func() { p.seen[i], p.errs[i] = p.push(ctx, i, grad) })
+	return nil
+}
+
+// push pushes the gradient of all units or, where some blocks have some of them already, of each by itself.
+func (p *pushes) push(ctx context.Context, i int, grad []float32) (seen ps.Seen, err error) {
+	b := p.sums.buckets[i]
+	lo, hi := p.sums.span(b.first, b.last)
+	span := flight.Span{Track: flight.Push, Step: p.at, Bucket: uint32(i), Bytes: 4 * (hi - lo)}
+	err = p.request("the update by the servers", span, func() (err error) {
+		seen, err = p.cfg.Servers.PushPart(ctx, p.at, p.of, b.first, b.last, grad, p.state.next[lo:hi])
+		if !errors.Is(err, ps.ErrSplit) {
 			return err
-		})
-	}
-	err := push(of)
-	if errors.Is(err, ps.ErrSplit) {
-		err = nil
-		for i := 0; err == nil && i < len(of); i++ {
-			err = push(of[i : i+1])
 		}
-	}
+		for k := range p.of {
+			one := p.of[k : k+1]
+			grad := p.sums.together(b, p.work.units, one)
+			if seen, err = p.cfg.Servers.PushPart(ctx, p.at, one, b.first, b.last, grad, p.state.next[lo:hi]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	return seen, err
 }
 
-// together is the mean gradient over the samples of some units, clipped.
-func (x *exchange) together(units []unit, of []id.LogicalShard) []float32 {
-	all := x.all()
-	x.gather(all, units, of)
+// end waits for all pushes.
+func (p *pushes) end() (seen ps.Seen, err error) {
+	p.underWay.Wait()
+	for _, s := range p.seen {
+		seen = seen.Both(s)
+	}
+	return seen, errors.Join(p.errs...)
+}
+
+// together is the mean gradient over the samples of some units in a bucket, clipped where the bucket is all of it.
+func (x *exchange) together(b bucket, units []unit, of []id.LogicalShard) []float32 {
+	x.gather(b, units, of)
 	if len(of) < x.shards {
 		factor := float32(x.shards) / float32(len(of))
-		x.spread(all.first, all.last, func(first, last id.Block) {
+		x.spread(b.first, b.last, func(first, last id.Block) {
 			lo, hi := x.span(first, last)
 			optim.Scale(x.grad[lo:hi], factor)
 		})
 	}
-	x.measure(all)
-	x.shorten(all)
-	return x.grad
+	x.measure(b)
+	x.shorten(b)
+	lo, hi := x.span(b.first, b.last)
+	return x.grad[lo:hi]
 }
 
 // measureApart is what the coordinator is told of a step of some logical shards; updates are those in the weights read with the

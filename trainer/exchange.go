@@ -68,7 +68,8 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 		x.clip = newClipping(job.Optimizer.ClipNorm, layout.Blocks())
 	}
 	size := bucketBlocks
-	if job.Sync.Mode == ModeLocal { // a round's outer gradient is complete at its end, all of it
+	if job.Sync.Mode == ModeLocal || job.Sync.arrives() && x.clip.limit > 0 {
+		// A round's outer gradient is complete at its end, all of it; and one that is clipped before it is pushed is wanted whole.
 		size = layout.Blocks()
 	}
 	x.buckets = buckets(layout.Blocks(), size)

@@ -9,12 +9,12 @@ import (
 	"github.com/musterml/muster/internal/id"
 )
 
-// How summing overlaps computing, in modes ring and server.
+// How what is done with gradients overlaps computing them.
 //
 // The gradient is cut into buckets of consecutive blocks, from its end to its beginning: the order in which a backward pass
 // completes it. A bucket is ready when every unit of this trainer has gone back over it, so all but the last wave of
 // units (as many as there are cores) are whole by then, and it is the backward passes of that last wave that hide the
-// network. One goroutine sums bucket after bucket, each by itself: its blocks' exponents, their agreement over the ring,
+// network. In modes ring and server one goroutine sums bucket after bucket, each by itself: its blocks' exponents, their agreement over the ring,
 // and the sum over the ring, which makes integers of the units' gradients piece by piece as they are sent. All that hangs on single blocks, so buckets change no bit of an exact
 // sum, and every trainer has the same buckets, as they depend on the model alone.
 //
@@ -26,6 +26,9 @@ import (
 // it, the ring sums the next bucket; and then their new weights go round (serverSync.sum). All of that writes to what becomes the state
 // at the next step when it is complete. A step that is given up leaves some blocks on the servers a step ahead, with the one
 // before beside it, and whoever does the step again pushes them again to no effect: as it was when a push of the whole was interrupted.
+//
+// In modes ssp and async a bucket is given to the servers as soon as it is ready, and its newest weights become part of the next ones
+// that this trainer computes on. Mode local has nothing to give before a round is over.
 //
 // Rejected: to sum every unit's gradient by itself, so that there is something to send from the first wave on. It
 // multiplies the bytes by the units of a trainer.
@@ -46,36 +49,40 @@ func buckets(blocks, size int) []bucket {
 	return all
 }
 
-// overlap sums the buckets of a step while it is being computed.
+// overlap does something with buckets of a step while it is being computed.
 type overlap struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
-	summed int // buckets
 	err    error
 }
 
-// beginSums begins to sum all buckets but the last as they become ready. At the step after the last there are none. What sums begin
-// (pushes) goes on after them, so their context ends with ctx, the step's, unless end gives them up.
-func (s *shift) beginSums(ctx context.Context, at id.Step, last bool) *overlap {
+// overlap begins to do something with the first n buckets, one after the other, each when the gradients of the shards are complete in it.
+// What it begins with its context may go on after it, and ends with ctx, the step's, unless end gives it up.
+func (s *shift) overlap(ctx context.Context, shards []id.LogicalShard, n int, do func(ctx context.Context, bucket int) error) *overlap {
 	ctx, cancel := context.WithCancel(ctx)
 	o := &overlap{cancel: cancel}
-	if last {
-		return o
-	}
 	o.done.Go(func() {
-		for ; o.err == nil && o.summed < len(s.sums.buckets)-1; o.summed++ {
-			b := s.sums.buckets[o.summed]
-			lo, _ := s.sums.span(b.first, b.last)
-			if !s.work.await(ctx, s.shards, lo) {
+		for i := 0; i < n && o.err == nil; i++ {
+			lo, _ := s.sums.span(s.sums.buckets[i].first, s.sums.buckets[i].last)
+			if !s.work.await(ctx, shards, lo) {
 				return
 			}
-			o.err = s.addUp(ctx, at, o.summed)
+			o.err = do(ctx, i)
 		}
 	})
 	return o
 }
 
-// end waits for the sums, or, when computing has failed, gives them up.
+// beginSums begins to sum all buckets but the last. At the step after the last there are none.
+func (s *shift) beginSums(ctx context.Context, at id.Step, last bool) *overlap {
+	n := len(s.sums.buckets) - 1
+	if last {
+		n = 0
+	}
+	return s.overlap(ctx, s.shards, n, func(ctx context.Context, i int) error { return s.addUp(ctx, at, i) })
+}
+
+// end waits for it, or, when computing has failed, gives it up.
 func (o *overlap) end(computed error) error {
 	if computed != nil {
 		o.cancel()

@@ -15,7 +15,7 @@ type state struct {
 	step  id.Step
 	w     []float32   // (params)
 	slots [][]float32 // of the optimizer, each (params); none in mode server, where the servers hold them
-	next  []float32   // (params), mode server: the weights at step+1 while they arrive
+	next  []float32   // (params), but in mode ring: the next weights while they arrive
 }
 
 func newState(params, slots int, mode string) *state {

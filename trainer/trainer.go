@@ -105,7 +105,6 @@ func New(cfg Config) (*Trainer, error) {
 	w.rows, w.source = newRows(cfg.Spec, cfg.Servers, w.loader, cfg.Train, cfg.Job.batches()), cfg.Servers
 	if cfg.Job.Sync.arrives() {
 		t.arrivals.base = make([]float64, len(w.units))
-		t.state.next = nil
 	}
 	t.serve()
 	return t, nil

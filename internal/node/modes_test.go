@@ -27,25 +27,36 @@ func local(steps int, lr, momentum float64) trainer.Sync {
 }
 
 // Every mode learns drawn digits about as well as ring does from as many samples, and all nodes end with the same weights.
+//
+// How far a mode may fall behind ring follows from what its result hangs on. Of 400 held-out samples nine tenths are right, so two
+// runs that learn equally well differ by a standard error of 1.5 points. Where the weights are a function of the job and the
+// number of trainers it is a fixed number, at most 2 points here, and 3 allow for other kernels. In ssp it hangs on who arrives when, but no
+// gradient is staler than its bound: 4 standard errors. In async nothing bounds how stale gradients are on a machine that stops a
+// process for a while; there it must have learned, no more.
 func TestModesLearnAsRingDoes(t *testing.T) {
+	const fixed, bounded, free = 0.03, 0.06, 0.3
+	modes := map[string]struct {
+		trainer.Sync
+		behind float64 // of ring, held-out accuracy
+	}{
+		"ring":         {trainer.Sync{Mode: trainer.ModeRing, Sum: trainer.SumExact}, 0},
+		"ssp":          {trainer.Sync{Mode: trainer.ModeSSP, Sum: trainer.SumFast, Staleness: 2}, bounded},
+		"async":        {trainer.Sync{Mode: trainer.ModeAsync, Sum: trainer.SumFast}, free},
+		"server, bf16": {trainer.Sync{Mode: trainer.ModeServer, Sum: trainer.SumFast, Wire: trainer.WireBF16}, fixed},
+		"ssp, bf16":    {trainer.Sync{Mode: trainer.ModeSSP, Sum: trainer.SumFast, Staleness: 2, Wire: trainer.WireBF16}, bounded},
+		"diloco":       {local(4, 0.5, 0.5), fixed},
+		"sparknet":     {local(8, 1, 0), fixed},
+	}
 	accuracy := map[string]float64{}
 	var mu sync.Mutex
 	t.Run("modes", func(t *testing.T) {
-		for name, s := range map[string]trainer.Sync{
-			"ring":         {Mode: trainer.ModeRing, Sum: trainer.SumExact},
-			"ssp":          {Mode: trainer.ModeSSP, Sum: trainer.SumFast, Staleness: 2},
-			"async":        {Mode: trainer.ModeAsync, Sum: trainer.SumFast},
-			"server, bf16": {Mode: trainer.ModeServer, Sum: trainer.SumFast, Wire: trainer.WireBF16},
-			"ssp, bf16":    {Mode: trainer.ModeSSP, Sum: trainer.SumFast, Staleness: 2, Wire: trainer.WireBF16},
-			"diloco":       local(4, 0.5, 0.5),
-			"sparknet":     local(8, 1, 0),
-		} {
+		for name, s := range modes {
 			if raced && (name == "server, bf16" || name == "sparknet" || name == "async" || name == "ssp") {
 				continue // the plain build has them all (make test)
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel() // they wait more than they compute
-				job := modesJob(s)
+				job := modesJob(s.Sync)
 				if err := job.Validate(); err != nil {
 					t.Fatal(err)
 				}
@@ -57,6 +68,10 @@ func TestModesLearnAsRingDoes(t *testing.T) {
 				}
 				f, stale := all[0].finish, seenStaleness(t, all[0])
 				t.Logf("held-out accuracy %.1f %%, loss %.3f, staleness seen %.2f steps, at most %.2f", 100*f.TestAccuracy, f.TestLoss, stale.Mean, stale.Max)
+				// Weights hold all steps up to s before the trainer's own, and what meets its gradient at most s+1 from its own on.
+				if most := float64(2*s.Staleness + 1); s.Mode == trainer.ModeSSP && stale.Max > most {
+					t.Errorf("a gradient is %.2f steps stale, more than %.0f", stale.Max, most)
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				accuracy[name] = f.TestAccuracy
@@ -64,7 +79,7 @@ func TestModesLearnAsRingDoes(t *testing.T) {
 		}
 	})
 	for name, got := range accuracy {
-		if ring := accuracy["ring"]; ring < 0.8 || got < ring-0.1 {
+		if ring := accuracy["ring"]; ring < 0.87 || got < ring-modes[name].behind {
 			t.Errorf("%s: accuracy %.3f, ring has %.3f", name, got, ring)
 		}
 	}
