@@ -9,7 +9,7 @@ import (
 // Form is how the elements of a sum of float32 vectors travel: BF16, *Int8 or *ExactSum. (As float32 they travel with
 // AllReduce and ReduceScatter.) It must be the same on all ranks.
 //
-// A vector is coded in units of at most formUnit elements: a unit is what a frame of the ring carries, and no more words on
+// A vector is coded in units of up to about formUnit elements: a unit is what a frame of the ring carries, and no more words on
 // the wire than it has elements. So the words of a unit lie where the unit begins in the caller's vector, from when they are
 // made of this rank's contribution, and what has come, until the result is taken out of them, and every step of
 // that is done once, while the unit is in the cache:
@@ -18,6 +18,9 @@ import (
 //   - where it passes, what comes is added to the contribution in place (decoded, added, encoded), and sent on;
 //   - on its second way the result goes as it is from rank to rank, and is decoded where it lies once it has been sent
 //     on; also by the rank that made it, so that all have the same bits.
+//
+// So the vector passes through memory twice: it is read once, encoded or added, and written once, decoded. What lies
+// between is words in the cache. An exact sum reads it once before that, for the exponents.
 //
 // Rejected: memory for words beside the vector. It is one more stream through memory in each half of an all-reduce, and a
 // cyclic one that fits the cache would stop a reader when the next rank is slow.
