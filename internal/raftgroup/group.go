@@ -75,6 +75,9 @@ func start(cfg Config) (g *Group, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Volatile {
+		votes.write = writeThrough
+	}
 	var files raft.SnapshotStore = &memorySnapshots{}
 	if !cfg.Volatile {
 		if files, err = raft.NewFileSnapshotStoreWithLogger(dir, cfg.Snapshots.Retain, logger); err != nil {

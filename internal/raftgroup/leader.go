@@ -168,12 +168,12 @@ func (g *Group) standInTurn(turn int, since uint64, gone []Replica) {
 }
 
 // insist stands again, if there is still no leader some turns after this replica could have won: votes were split, because
-// replicas that were busy stood at the same time. Raft would wait for its timeout. Replicas wait for different times, between the turns of
-// others, so that now one wins.
+// replicas that were busy stood at the same time. Raft would wait for its timeout. Replicas wait for different times, longer than an election
+// takes also on a busy disk, so that now one wins.
 func (g *Group) insist(turn int, gone []Replica) {
 	for range 3 {
 		select {
-		case <-time.After(time.Duration(2*turn+3) * oneTurn / 2):
+		case <-time.After(time.Duration(3*turn+3) * oneTurn):
 		case <-g.ctx.Done():
 			return
 		}
