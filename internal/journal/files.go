@@ -3,7 +3,8 @@ package journal
 import (
 	"io"
 	"os"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Files is what a journal needs of the file system, so that tests can fail it.
@@ -80,5 +81,16 @@ func (f diskFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-// Sync is fdatasync: everything needed to read the bytes again, but no times.
-func (f diskFile) Sync() error { return syscall.Fdatasync(int(f.Fd())) }
+// Sync implements File.
+func (f diskFile) Sync() error { return Settle(f.File) }
+
+// Settle makes what was written to a file durable (fdatasync: everything needed to read the bytes again, but no times), and lets go of
+// the memory that the system kept it in. What is written for the worst case is not read again; and memory that is used again
+// at once costs a write a tenth of what fresh memory costs where that must be had from a host or from other files first.
+func Settle(f *os.File) error {
+	if err := unix.Fdatasync(int(f.Fd())); err != nil {
+		return err
+	}
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // a wish; that the file system does not know it is no error
+	return nil
+}

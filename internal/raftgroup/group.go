@@ -85,7 +85,10 @@ func start(cfg Config) (g *Group, err error) {
 		}
 	}
 	machine := &committed{FSM: cfg.FSM}
-	snapshots := watchedSnapshots{files, cfg.Sending, machine}
+	snapshots := watchedSnapshots{SnapshotStore: files, sending: cfg.Sending, committed: machine}
+	if !cfg.Volatile {
+		snapshots.dir = dir
+	}
 	if list, err := files.List(); err == nil && len(list) > 0 {
 		machine.note(list[0].ConfigurationIndex, list[0].Configuration)
 	}
