@@ -173,7 +173,12 @@ func (o *benchServer) measure(ctx context.Context) (row serverRow, err error) {
 	if err != nil {
 		return row, err
 	}
-	defer func() { err = errors.Join(err, l.end()) }()
+	defer func() {
+		err = errors.Join(err, l.end())
+		if ctx.Err() != nil { // its processes were ended with it
+			err = fmt.Errorf("bench server was ended before it was done: %w", context.Cause(ctx))
+		}
+	}()
 	row = serverRow{
 		Prog: "muster", Version: version, Mode: o.mode, Replicas: o.replicas, Trainers: o.trainers, Shards: o.shards,
 		Blocks: o.blocks, BlockBytes: o.blockSize(), Durability: o.durability,
