@@ -844,11 +844,12 @@ type StepMetrics struct {
 	Evaluated     bool                   `protobuf:"varint,5,opt,name=evaluated,proto3" json:"evaluated,omitempty"` // the held-out data was evaluated on the state before this step
 	TestLoss      float64                `protobuf:"fixed64,6,opt,name=test_loss,json=testLoss,proto3" json:"test_loss,omitempty"`
 	TestAccuracy  float64                `protobuf:"fixed64,7,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
-	Unknown       bool                   `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`                  // the step is done, but every trainer that saw its figures was lost with them
-	Regression    bool                   `protobuf:"varint,9,opt,name=regression,proto3" json:"regression,omitempty"`            // accuracies are R^2: the share of the targets' variance that is explained
-	TestAuc       float64                `protobuf:"fixed64,20,opt,name=test_auc,json=testAuc,proto3" json:"test_auc,omitempty"` // area under the ROC curve, of two classes with one output; else 0
-	Parts         []*PartMetrics         `protobuf:"bytes,10,rep,name=parts,proto3" json:"parts,omitempty"`                      // where trainers are at different steps: what one of them knows; loss and accuracy are then of its samples
-	Staleness     *Staleness             `protobuf:"bytes,11,opt,name=staleness,proto3" json:"staleness,omitempty"`              // where trainers are at different steps
+	Unknown       bool                   `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`                     // the step is done, but every trainer that saw its figures was lost with them
+	Regression    bool                   `protobuf:"varint,9,opt,name=regression,proto3" json:"regression,omitempty"`               // accuracies are R^2: the share of the targets' variance that is explained
+	GradNorm      float64                `protobuf:"fixed64,21,opt,name=grad_norm,json=gradNorm,proto3" json:"grad_norm,omitempty"` // of the step's gradient before it was clipped, with clip_norm in modes ring and server; else 0
+	TestAuc       float64                `protobuf:"fixed64,20,opt,name=test_auc,json=testAuc,proto3" json:"test_auc,omitempty"`    // area under the ROC curve, of two classes with one output; else 0
+	Parts         []*PartMetrics         `protobuf:"bytes,10,rep,name=parts,proto3" json:"parts,omitempty"`                         // where trainers are at different steps: what one of them knows; loss and accuracy are then of its samples
+	Staleness     *Staleness             `protobuf:"bytes,11,opt,name=staleness,proto3" json:"staleness,omitempty"`                 // where trainers are at different steps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -944,6 +945,13 @@ func (x *StepMetrics) GetRegression() bool {
 		return x.Regression
 	}
 	return false
+}
+
+func (x *StepMetrics) GetGradNorm() float64 {
+	if x != nil {
+		return x.GradNorm
+	}
+	return 0
 }
 
 func (x *StepMetrics) GetTestAuc() float64 {
@@ -3883,7 +3891,7 @@ const file_membership_proto_rawDesc = "" +
 	"\n" +
 	"arithmetic\x18\x06 \x01(\tR\n" +
 	"arithmetic\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\xf6\x02\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"\x93\x03\n" +
 	"\vStepMetrics\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x12\n" +
 	"\x04loss\x18\x02 \x01(\x01R\x04loss\x12\x1a\n" +
@@ -3895,7 +3903,8 @@ const file_membership_proto_rawDesc = "" +
 	"\aunknown\x18\b \x01(\bR\aunknown\x12\x1e\n" +
 	"\n" +
 	"regression\x18\t \x01(\bR\n" +
-	"regression\x12\x19\n" +
+	"regression\x12\x1b\n" +
+	"\tgrad_norm\x18\x15 \x01(\x01R\bgradNorm\x12\x19\n" +
 	"\btest_auc\x18\x14 \x01(\x01R\atestAuc\x12)\n" +
 	"\x05parts\x18\n" +
 	" \x03(\v2\x13.muster.PartMetricsR\x05parts\x12/\n" +

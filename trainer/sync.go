@@ -93,6 +93,7 @@ func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) err
 	defer s.cfg.Flight.End(s.record(flight.Step, "update", at), flight.Outcome{})
 	s.sums.measure(s.sums.all())
 	s.sums.shorten(s.sums.all())
+	m.GradNorm = s.sums.clip.norm()
 	return s.advance(s.view.Number, func() {
 		s.sums.update(s.optim, at, s.state, s.sums.grad)
 		s.sums.settle()
@@ -156,6 +157,7 @@ func (s *serverSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) 
 		if err := s.shorten(ctx, at); err != nil {
 			return err
 		}
+		m.GradNorm = s.sums.clip.norm()
 		for i := range s.shares {
 			s.push(ctx, at, i)
 		}

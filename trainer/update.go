@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,17 @@ func newClipping(limit float64, blocks int) clipping {
 	}
 	return clipping{limit: limit, squares: make([]float64, blocks), words: make([]int32, 2*blocks)}
 }
+
+// sum is that of the squares of all blocks.
+func (c *clipping) sum() (sum float64) {
+	for _, v := range c.squares {
+		sum += v
+	}
+	return sum
+}
+
+// norm is that of the gradient before it was clipped; 0 where it is not.
+func (c *clipping) norm() float64 { return math.Sqrt(c.sum()) }
 
 // measure adds the squares of some blocks of the summed gradient.
 func (x *exchange) measure(of bucket) {
@@ -73,11 +85,7 @@ func (x *exchange) shorten(of bucket) {
 	if x.clip.limit == 0 {
 		return
 	}
-	sum := 0.0
-	for _, v := range x.clip.squares {
-		sum += v
-	}
-	factor := optim.ClipFactor(sum, x.clip.limit)
+	factor := optim.ClipFactor(x.clip.sum(), x.clip.limit)
 	if factor == 1 {
 		return
 	}

@@ -82,6 +82,9 @@ func progressText(st *pb.Status) string {
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Step < st.Steps {
 		text += fmt.Sprintf(", loss %.4f, %s %.2f %%", st.Metrics[n-1].Loss, scoreName(st.Metrics[n-1].Regression), 100*st.Metrics[n-1].Accuracy)
 	}
+	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].GradNorm > 0 {
+		text += fmt.Sprintf(", gradient norm %.4g", st.Metrics[n-1].GradNorm)
+	}
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Staleness != nil {
 		s := st.Metrics[n-1].Staleness
 		text += fmt.Sprintf(", staleness %.1f steps (%.1f to %.1f)", s.Mean, s.Min, s.Max)

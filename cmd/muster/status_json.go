@@ -24,6 +24,7 @@ type statusJSON struct {
 	Loss             *float64       `json:"loss,omitempty"`
 	Accuracy         *float64       `json:"accuracy,omitempty"`  // of classes
 	RSquared         *float64       `json:"r_squared,omitempty"` // of numbers to be found
+	GradNorm         float64        `json:"grad_norm,omitempty"` // of the last step, before it was clipped
 	Staleness        *stalenessJSON `json:"staleness,omitempty"`
 	SamplesPerSecond float64        `json:"samples_per_second"`
 	Coordinator      string         `json:"coordinator"`
@@ -118,7 +119,7 @@ func statusObject(st *pb.Status) statusJSON {
 	}
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Step < st.Steps {
 		m := st.Metrics[n-1]
-		o.Loss = &m.Loss
+		o.Loss, o.GradNorm = &m.Loss, m.GradNorm
 		o.Accuracy, o.RSquared = node.Score(m.Regression, &m.Accuracy)
 		if s := m.Staleness; s != nil {
 			o.Staleness = &stalenessJSON{s.Min, s.Mean, s.Max}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,6 +102,7 @@ func TestSameBytesOnAnyClusterInBothModes(t *testing.T) {
 	} {
 		t.Run(c.optimizer.Name, func(t *testing.T) {
 			var want []byte
+			var norms []string // of the steps' gradients, where they are clipped
 			for _, mode := range c.modes {
 				for _, nodes := range c.nodes {
 					job := smallJob()
@@ -112,11 +115,28 @@ func TestSameBytesOnAnyClusterInBothModes(t *testing.T) {
 						if !bytes.Equal(got, want) {
 							t.Errorf("mode %s on %d trainers: %s has other weights", mode, nodes, n.cfg.Name)
 						}
+						found := gradNorms(t, n)
+						if norms == nil {
+							norms = found
+						}
+						if steps := int(job.Steps()); !slices.Equal(found, norms) || (len(found) == steps) != (c.optimizer.ClipNorm > 0) {
+							t.Errorf("mode %s on %d trainers: %s tells of %d norms in %d steps, or of others", mode, nodes, n.cfg.Name, len(found), steps)
+						}
 					}
 				}
 			}
 		})
 	}
+}
+
+// gradNorms is what the outputs tell of the gradients' norms.
+func gradNorms(t *testing.T, n *Node) []string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(n.cfg.Out, "metrics.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`"grad_norm":[^,]+`).FindAllString(string(b), -1)
 }
 
 // In mode server a parameter's gradient enters the servers once a step, however many

@@ -117,6 +117,7 @@ type stepLine struct {
 	Accuracy *float64  `json:"accuracy,omitempty"`  // of classes
 	RSquared *float64  `json:"r_squared,omitempty"` // of numbers to be found
 	LR       float64   `json:"lr"`                  // the learning rate of the step
+	GradNorm float64   `json:"grad_norm,omitempty"` // of the gradient before it was clipped, where it is
 	Time     time.Time `json:"time"`
 	Unknown  bool      `json:"unknown,omitempty"` // the figures are lost, not the step
 
@@ -166,7 +167,7 @@ func metricsLines(metrics []*pb.StepMetrics, steps uint64, rate func(at id.Step)
 			_ = enc.Encode(l)
 		}
 		if m.Step < steps {
-			l := stepLine{Step: m.Step, Loss: m.Loss, LR: rate(id.Step(m.Step)), Time: at, Unknown: m.Unknown, Staleness: newStaleness(m.Staleness)}
+			l := stepLine{Step: m.Step, Loss: m.Loss, LR: rate(id.Step(m.Step)), GradNorm: m.GradNorm, Time: at, Unknown: m.Unknown, Staleness: newStaleness(m.Staleness)}
 			l.Accuracy, l.RSquared = Score(m.Regression, &m.Accuracy)
 			_ = enc.Encode(l)
 		}

@@ -14,11 +14,11 @@ import (
 func TestMetricsLines(t *testing.T) {
 	o := trainer.Optimizer{Name: "sgd", LR: 0.5, Schedule: trainer.Schedule{Name: "polynomial", Power: 1}}
 	metrics := []*pb.StepMetrics{
-		{Step: 0, Loss: 2, Accuracy: 0},
+		{Step: 0, Loss: 2, Accuracy: 0, GradNorm: 1.5},
 		{Step: 1, Loss: 1, Accuracy: -0.25, Regression: true, Evaluated: true, TestLoss: 3, TestAccuracy: -2},
 		{Step: 2, Evaluated: true, TestLoss: 4, TestAccuracy: 0.5},
 	}
-	want := `{"step":0,"loss":2,"accuracy":0,"lr":0.5,"time":"1970-01-01T00:00:00Z"}
+	want := `{"step":0,"loss":2,"accuracy":0,"lr":0.5,"grad_norm":1.5,"time":"1970-01-01T00:00:00Z"}
 {"state_at":1,"test_loss":3,"test_r_squared":-2,"time":"1970-01-01T00:00:00Z"}
 {"step":1,"loss":1,"r_squared":-0.25,"lr":0.25,"time":"1970-01-01T00:00:00Z"}
 {"state_at":2,"test_loss":4,"test_accuracy":0.5,"time":"1970-01-01T00:00:00Z"}
