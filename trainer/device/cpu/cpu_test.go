@@ -263,7 +263,7 @@ func TestMatMulChain(t *testing.T) {
 	}
 	for _, set := range InstructionSets() {
 		b.s.k = newBench(t, set).s.k
-		clear(b.s.paths)
+		b.s.chosen = chosen{}
 		whole := b.room(m * n)
 		b.s.MatMul(device.MatMul{Trans: device.NT, M: m, N: n, K: k, A: a, B: bb, C: whole, Bias: biasB})
 		for _, rows := range []int{1, 4} {

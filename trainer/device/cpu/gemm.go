@@ -18,18 +18,28 @@ func blocks(k int) (size int) {
 }
 
 // offsets are tables i -> i*step by step, kept between calls: a model has few steps.
-type offsets map[int][]int32
-
-func (o offsets) get(n, step int) []int32 {
-	v := o[step]
-	if len(v) < n {
-		v = make([]int32, max(n, kcMax))
-		for i := range v {
-			v[i] = int32(i * step)
-		}
-		o[step] = v
+type offsets struct {
+	all    map[int][]int32
+	recent [16]struct { // some of them, which are found sooner
+		step  int
+		table []int32
 	}
-	return v[:n]
+}
+
+func (o *offsets) get(n, step int) []int32 {
+	r := &o.recent[step%len(o.recent)]
+	if r.step != step || len(r.table) < n {
+		v := o.all[step]
+		if len(v) < n {
+			v = make([]int32, max(n, kcMax))
+			for i := range v {
+				v[i] = int32(i * step)
+			}
+			o.all[step] = v
+		}
+		r.step, r.table = step, v
+	}
+	return r.table[:n]
 }
 
 // product is a matrix product of any layout: C (m, n), leading dimension ldc, with

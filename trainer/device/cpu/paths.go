@@ -3,7 +3,15 @@ package cpu
 // There are two ways to compute a product: in tiles (multiplyTiles), or in strips where few rows meet a B stored
 // transposed (multiplyStrips). Either also computes A*B as the transpose of B'*A'. And columns that fill no
 // register may go another way than the others. All give the same bits, since each result is the same chain: the choice
-// is free, and made by estimates.
+// is free, and made by estimates. What they come to, with AVX-512:
+//
+//	NN, TN  N of a register and more               tiles; B as it lies where rows are few or B is small, else packed
+//	NT      M of some 24 and more                  tiles; B packed
+//	NT      fewer rows                             strips
+//	NN      N of a few, or few columns left over   flipped, strips: A is the B that is stored transposed
+//	any     N fills registers worse than M         flipped, tiles
+//
+// A product of one row waits for its sums, if it has not many columns: each is one chain over k, four cycles a link.
 
 // way is how some columns of a product are computed.
 type way struct {
@@ -26,19 +34,31 @@ type form struct {
 // turned is the form of the transpose.
 func (f form) turned() form { return form{m: f.n, n: f.m, k: f.k, aT: !f.bT, bT: !f.aT} }
 
-// maxPaths bounds what a stream remembers. A model has some dozens of products.
-const maxPaths = 1 << 12
+// chosen is what a stream remembers of paths, each shape at its slot: a model has some dozens of products. A map would
+// take longer to find one than the smallest take to compute.
+type chosen [256]struct {
+	form
+	path
+}
+
+// slot spreads shapes over so many slots.
+func (f *form) slot(slots int) int {
+	h := uint64(f.m)<<42 ^ uint64(f.n)<<21 ^ uint64(f.k)
+	if f.aT {
+		h = ^h
+	}
+	if f.bT {
+		h ^= 1 << 63
+	}
+	return int(h * 0x9e3779b97f4a7c15 >> 40 % uint64(slots))
+}
 
 // multiply computes a product on the path that seems best.
 func (s *stream) multiply(q *product) {
 	f := form{m: q.m, n: q.n, k: q.k, aT: q.aks != 1, bT: q.bT, resume: q.resume}
-	p, seen := s.paths[f]
-	if !seen {
-		if len(s.paths) == maxPaths {
-			clear(s.paths)
-		}
-		p = s.choose(f)
-		s.paths[f] = p
+	p := &s.chosen[f.slot(len(s.chosen))]
+	if p.form != f {
+		p.form, p.path = f, s.choose(f)
 	}
 	if p.cut < q.n {
 		last := *q

@@ -36,7 +36,7 @@ type stream struct {
 	block   []float32                      // a compact block of A, and
 	rows    []int32                        // where its rows are
 	flipped []float32                      // a product computed transposed
-	paths   map[form]path                  // of products
+	chosen  chosen                         // paths of products
 	offsets                                // of matrix products
 	plans   map[device.ConvShape]*convPlan // by geometry, N = 0
 
@@ -64,8 +64,7 @@ var floorNone = float32(math.Inf(-1))
 func newStream(k *kernels) *stream {
 	return &stream{
 		k:       k,
-		offsets: offsets{},
-		paths:   map[form]path{},
+		offsets: offsets{all: map[int][]int32{}},
 		plans:   map[device.ConvShape]*convPlan{},
 	}
 }

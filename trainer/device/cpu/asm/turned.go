@@ -31,8 +31,7 @@ func turned(v isa) {
 	name := "turned" + v.suffix
 	TEXT(name, 0, "func(t *byte)")
 	Doc(fmt.Sprintf("%s computes a strip of up to %d rows, see type strip.", name, v.turnedRows))
-	// Of the stack: where the rows of B are, and the squares of what is left of k.
-	frame := turnedFrame{rows: AllocLocal(2 * v.lanes * 8), rest: AllocLocal(2 * v.lanes * v.bytes())}
+	places := AllocLocal(2 * v.lanes * 8) // of the rows of B
 	t := load("t")
 	rows := field(t, stripRows)
 	program := func(rows int) string { return fmt.Sprintf("%s_%d", name, rows) }
@@ -45,17 +44,15 @@ func turned(v isa) {
 		if r <= v.turnedPairs { // a group alone would wait for its sums
 			groups = 2
 		}
-		turnedTile{isa: v, turnedFrame: frame, name: program(r), rows: r, groups: groups}.write()
+		turnedTile{isa: v, rowsOfB: places, name: program(r), rows: r, groups: groups}.write()
 	}
 }
-
-type turnedFrame struct{ rows, rest Mem }
 
 // turnedTile is a program for some rows of A and groups of as many rows of B as a register has lanes: the groups'
 // sums stay in registers while k runs.
 type turnedTile struct {
 	isa
-	turnedFrame
+	rowsOfB      Mem // their places, in the stack
 	name         string
 	rows, groups int
 }
@@ -75,7 +72,7 @@ func (v turnedTile) write() {
 	for g := range v.groups {
 		a := GP64()
 		MOVQ(rows.base, a)
-		for _, x := range v.square(v.load(g, b, nil)) {
+		for _, x := range v.load(g, b, nil) {
 			v.add(sums, g, x, rows.at(a))
 			ADDQ(aks, a)
 		}
@@ -90,26 +87,23 @@ func (v turnedTile) write() {
 	Label(rest)
 	ADDQ(Imm(uint64(v.lanes)), kc)
 	JZ(LabelRef(done))
-	left := GP64()
-	MOVQ(kc, left)
-	mask := v.maskOf(left)
+	mask := v.maskOf(v.copyOf(kc))
 	for g := range v.groups {
-		for i, x := range v.square(v.load(g, b, mask)) {
-			VMOVUPS(x, v.rest.Offset((g*v.lanes+i)*v.bytes()))
+		full := fmt.Sprintf("%s_rest_%d", v.name, g)
+		a, left := rows.base, kc
+		if g < v.groups-1 {
+			a, left = v.copyOf(a), v.copyOf(left)
 		}
+		for i, x := range v.load(g, b, mask)[:v.lanes-1] {
+			v.add(sums, g, x, rows.at(a))
+			if i < v.lanes-2 {
+				ADDQ(aks, a)
+				DECQ(left)
+				JZ(LabelRef(full))
+			}
+		}
+		Label(full)
 	}
-	at := GP64()
-	LEAQ(v.rest, at)
-	Label(v.name + "_single")
-	for g := range v.groups {
-		x := v.reg()
-		VMOVUPS(Mem{Base: at, Disp: g * v.lanes * v.bytes()}, x)
-		v.add(sums, g, x, rows.at(rows.base))
-	}
-	ADDQ(aks, rows.base)
-	ADDQ(Imm(uint64(v.bytes())), at)
-	DECQ(kc)
-	JNZ(LabelRef(v.name + "_single"))
 	Label(done)
 	v.store(sums)
 
@@ -141,7 +135,7 @@ func (v turnedTile) places() {
 	XORQ(at, at)
 	XORQ(zero, zero)
 	for i := range v.groups * v.lanes {
-		MOVQ(at, v.turnedFrame.rows.Offset(8*i))
+		MOVQ(at, v.rowsOfB.Offset(8*i))
 		MOVQ(ldb, step)
 		CMPQ(n, Imm(uint64(i+2)))
 		CMOVQLT(zero, step)
@@ -149,11 +143,18 @@ func (v turnedTile) places() {
 	}
 }
 
-// load is a square of B: the rows of a group, of each as many elements as a register has lanes, or as the mask says.
+// copyOf is a register with the same value.
+func (isa) copyOf(r reg.GPVirtual) reg.GPVirtual {
+	c := GP64()
+	MOVQ(r, c)
+	return c
+}
+
+// load is a square of B, turned: of the rows of a group, as many elements as a register has lanes, or as the mask says.
 func (v turnedTile) load(g int, b reg.GPVirtual, mask reg.Register) []reg.VecVirtual {
 	x, at := v.lanesOf(v.lanes), GP64()
 	for i := range x {
-		MOVQ(v.turnedFrame.rows.Offset(8*(g*v.lanes+i)), at)
+		MOVQ(v.rowsOfB.Offset(8*(g*v.lanes+i)), at)
 		from := Mem{Base: b, Index: at, Scale: 1}
 		switch {
 		case mask == nil:
@@ -166,7 +167,7 @@ func (v turnedTile) load(g int, b reg.GPVirtual, mask reg.Register) []reg.VecVir
 			VMASKMOVPS(from, mask, x[i])
 		}
 	}
-	return x
+	return v.square(x)
 }
 
 // add is one k: x, of all columns of a group, times each row's element of A.
