@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -189,9 +191,11 @@ func TestTraceOfWhatOverlaps(t *testing.T) {
 		{What: "step", Track: "step", Step: 7, Begin: 1000001, Took: 8e6 - 1},
 		{What: "AllReduce", Track: "ring", Step: 7, Bucket: &zero, Begin: 1e6, Took: 999999, Data: 3, Reduced: 999998},
 		{What: "update", Track: "push", Step: 7, Bucket: &zero, Begin: 2e6, Took: 3e6},
-		{What: "update", Track: "push", Step: 7, Bucket: &one, Begin: 3e6, Took: 3e6},
+		{What: "update", Track: "push", Step: 7, Bucket: &one, Begin: 3e6, Took: 1e6},
 		{What: "update", Track: "push", Step: 8, Bucket: &zero, Begin: 5e6, Took: 1e6},
 		{What: "update", Track: "step", Step: 7, Begin: 4e6, Took: 5e6 - 1},
+		{What: "forward", Track: "compute 10", Step: 7, Begin: 8e6, Took: 1e6},
+		{What: "forward", Track: "compute 2", Step: 7, Begin: 8e6, Took: 1e6},
 	}}})
 	got := ""
 	for _, e := range spans {
@@ -204,9 +208,18 @@ push: update, bucket 0 true false
 push (2): update, bucket 1 false false
 step: update false false
 push: update, bucket 0 false false
+compute 10: forward false false
+compute 2: forward false false
 `
 	if got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	shown := slices.Sorted(maps.Keys(threads))
+	for i, at := range shown {
+		shown[i] = threads[at]
+	}
+	if want := []string{"a", "step", "compute 2", "compute 10", "ring", "push", "push (2)"}; !slices.Equal(shown, want) {
+		t.Errorf("threads are shown as %q, want %q", shown, want)
 	}
 }
 

@@ -47,43 +47,78 @@ type tracer struct {
 	events []event
 }
 
-// thread is a line of a trace. Viewers drop a span that begins within another one and ends after it.
+// thread is a line of a trace: a track, or what of it overlaps. Viewers drop a span that begins within another one and ends after it.
 type thread struct {
-	tid  int
-	ends []int64 // of the spans that are open where the next begins, each within the one before
+	track string
+	extra int // so many of the track are above it
+	tid   int
+	ends  []int64 // of the spans that are open where the next begins, each within the one before
 }
 
-// fits tells whether a span may be drawn there; none began after it.
-func (th *thread) fits(l *Line) bool {
+// takes draws a span there if it fits; none drawn before began after it. Only the step loop has spans within others.
+func (th *thread) takes(l *Line) bool {
+	end := l.Begin + l.Took
 	for len(th.ends) > 0 && th.ends[len(th.ends)-1] <= l.Begin {
 		th.ends = th.ends[:len(th.ends)-1]
 	}
-	return len(th.ends) == 0 || l.Begin+l.Took <= th.ends[len(th.ends)-1]
+	if n := len(th.ends); n > 0 && (l.Track != Step.String() || end > th.ends[n-1]) {
+		return false
+	}
+	th.ends = append(th.ends, end)
+	return true
+}
+
+// threads finds a thread for each span, which are in the order in which they began, and numbers them as they are to be shown.
+func threads(pid int, spans []Line) (of []*thread, all []*thread) {
+	for i := range spans {
+		l, extra := &spans[i], 0
+		at := slices.IndexFunc(all, func(th *thread) bool {
+			if th.track != l.Track {
+				return false
+			}
+			extra++
+			return th.takes(l)
+		})
+		if at < 0 {
+			at = len(all)
+			all = append(all, &thread{track: l.Track, extra: extra})
+			all[at].takes(l)
+		}
+		of = append(of, all[at])
+	}
+	slices.SortFunc(all, func(a, b *thread) int {
+		return cmp.Or(cmp.Compare(a.order(), b.order()), cmp.Compare(len(a.track), len(b.track)), cmp.Compare(a.track, b.track), cmp.Compare(a.extra, b.extra))
+	})
+	for i, th := range all {
+		th.tid = pid<<16 + i + 1 // viewers sort by it, and take one that is the process' number for its main thread
+	}
+	return of, all
+}
+
+func (th *thread) order() int {
+	tracks := []string{Step.String(), Compute.String(), Sum.String(), Ring.String(), Push.String(), Servers.String()}
+	if at := slices.Index(tracks, th.track); at >= 0 {
+		return at
+	}
+	return 1 // computing on other processors
 }
 
 func (t *tracer) add(pid int, r *Record) {
 	t.name("process_name", pid, 0, string(r.Node))
 	spans := slices.Clone(r.Spans)
 	slices.SortStableFunc(spans, func(a, b Line) int { return cmp.Compare(a.Begin, b.Begin) })
-	threads, count := map[string][]*thread{}, 0
+	of, all := threads(pid, spans)
+	for _, th := range all {
+		name := th.track
+		if th.extra > 0 {
+			name = fmt.Sprintf("%s (%d)", th.track, th.extra+1)
+		}
+		t.name("thread_name", pid, th.tid, name)
+	}
 	var flows flows
 	for i := range spans {
-		l := &spans[i]
-		of := threads[l.Track]
-		at := slices.IndexFunc(of, func(th *thread) bool { return th.fits(l) })
-		if at < 0 {
-			count++
-			at, of = len(of), append(of, &thread{tid: count})
-			threads[l.Track] = of
-			name := l.Track
-			if at > 0 {
-				name = fmt.Sprintf("%s (%d)", l.Track, at+1)
-			}
-			t.name("thread_name", pid, count, name)
-		}
-		of[at].ends = append(of[at].ends, l.Begin+l.Took)
-		if n := len(t.events); t.span(pid, of[at].tid, l) {
-			flows.add(l, n)
+		if n := len(t.events); t.span(pid, of[i].tid, &spans[i]) {
+			flows.add(&spans[i], n)
 		}
 	}
 	t.connect(&flows)

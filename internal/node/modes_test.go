@@ -17,7 +17,7 @@ func modesJob(sync trainer.Sync) trainer.Job {
 	job := smallJob()
 	job.Data.Train, job.Data.Test, job.Passes = 4096, 400, 2
 	job.Optimizer = trainer.Optimizer{Name: "sgd", LR: 0.1}
-	sync.CommitEvery, sync.Wire = 5, cmp.Or(sync.Wire, trainer.WireFloat32)
+	sync.CommitEvery, sync.Stripes, sync.Wire = 5, 1, cmp.Or(sync.Wire, trainer.WireFloat32)
 	job.Sync = sync
 	return job
 }
