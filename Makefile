@@ -89,7 +89,7 @@ bench-cpu: ## training steps beside PyTorch, products beside OpenBLAS, into benc
 bench-optim: ## optimizer updates beside PyTorch's, printed (needs Debian's python3-torch; a minute)
 	bench/optim.py
 
-bench-net: ## all-reduces over links of 1 Gb/s and 100 Mb/s (network namespaces, needs root), into bench/RESULTS-net.md
+bench-net: ## all-reduces over links of 1 Gb/s and 100 Mb/s, also 10 and 20 ms long (network namespaces, needs root), into bench/RESULTS-net.md
 	bench/net.sh
 
 clean: ## remove what was built and what runs have written (bin, runs)

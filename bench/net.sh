@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All-reduces over slow links: ranks in network namespaces of this machine, on a bridge, each link limited by tbf.
+# All-reduces over slow and long links: ranks in network namespaces of this machine, on a bridge, each link limited by tbf; and
+# on a switch of our own that delays every packet by 10 or 20 ms (bench/farswitch).
 #
 #   bench/net.sh [--secs 1] [--out FILE]
 #
@@ -24,7 +25,9 @@ done
 
 world=4 # namespaces; smaller worlds use the first ones
 work=$(mktemp -d "${TMPDIR:-/tmp}/muster-bench-net.XXXXXX")
+far=     # the switch's process
 cleanup() {
+	[ -z "$far" ] || kill "$far" 2>/dev/null || true
 	for ((i = 0; i < world; i++)); do ip netns del "mnet-$i" 2>/dev/null || true; done
 	ip netns del mnet-hub 2>/dev/null || true
 	rm -rf "$work"
@@ -54,10 +57,13 @@ rate() {
 
 go build -trimpath -o "$work/muster" ./cmd/muster
 
-# row NAME MEGABITS WORLD SIZES: lines of the table; MEGABITS is the slowest link's rate.
+go build -trimpath -o "$work/farswitch" ./bench/farswitch
+
+# row NAME MEGABITS WORLD SIZES [STRIPES]: lines of the table; MEGABITS is the slowest link's rate.
+net=10.77.0
 row() {
-	"$work/muster" bench ring --json --world "$3" --sizes "$4" --secs "$secs" --min-iters 5 --warmup 1 \
-		--launch "ip netns exec mnet-{rank}" --listen "10.77.0.{n}:0" |
+	"$work/muster" bench ring --json --world "$3" --sizes "$4" --stripes "${5:-1}" --secs "$secs" --min-iters 3 --warmup 1 \
+		--launch "ip netns exec mnet-{rank}" --listen "$net.{n}:0" |
 		sed -E 's/.*"bytes":([0-9]+).*"slowest_med_us":([0-9.]+).*"cpu_s_per_GB":([0-9.]+).*/\1 \2 \3/' |
 		while read -r bytes us cpu; do
 			LC_ALL=C awk -v name="$1" -v mb="$2" -v w="$3" -v b="$bytes" -v us="$us" -v cpu="$cpu" 'BEGIN {
@@ -76,6 +82,35 @@ for ((i = 0; i < world; i++)); do rate "$i" 1000mbit; done
 rate 1 100mbit
 row "1000 Mb/s, one of 100 Mb/s" 100 4 1M,8M
 
+# long DELAY: every rank's second card, far0, on a switch whose wires are so long. Jumbo frames keep the switch cheap.
+long() {
+	if [ -n "$far" ]; then
+		kill "$far"
+		wait "$far" 2>/dev/null || true
+	fi
+	"$work/farswitch" -delay "$1" mnf0 mnf1 mnf2 mnf3 >"$work/ready" &
+	far=$!
+	until [ -s "$work/ready" ]; do kill -0 "$far" && sleep 0.1; done
+	for ((i = 0; i < world; i++)); do
+		ip link set "mnf$i" netns "mnet-$i"
+		ip -n "mnet-$i" link set "mnf$i" name far0 mtu 9000
+		ip -n "mnet-$i" addr add "10.78.0.$((i + 1))/24" dev far0
+		ip -n "mnet-$i" link set far0 up
+	done
+	: >"$work/ready"
+}
+# pace RATE: of the long links, out of each rank.
+pace() { for ((i = 0; i < world; i++)); do ip netns exec "mnet-$i" tc qdisc replace dev far0 root tbf rate "$1" burst 256kb limit 8mb; done; }
+net=10.78.0
+long 10ms
+for w in 2 3 4; do
+	pace 100mbit && row "100 Mb/s, 10 ms each way" 100 $w 8M
+	pace 1000mbit && row "1000 Mb/s, 10 ms each way" 1000 $w 64M
+done
+long 20ms
+pace 1000mbit
+for s in 1 2 4; do row "1000 Mb/s, 20 ms each way, stripes: $s" 1000 2 64M $s; done
+
 {
 	cat <<-END
 		# All-reduces over slow links
@@ -86,6 +121,9 @@ row "1000 Mb/s, one of 100 Mb/s" 100 4 1M,8M
 		link's rate. Ethernet, IP and TCP headers take 4.4 % of a link, so 95.6 % is all there is.
 
 		- Machine: $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), $(nproc) cores; Linux $(uname -r); TCP congestion control: $(cat /proc/sys/net/ipv4/tcp_congestion_control).
+		- "each way": through bench/farswitch, a switch that delays every packet, with frames of 9000 bytes. Reno is only taken
+		  where the way is short, so here the system's congestion control is at work, and its limits of what a connection may
+		  have on its way: tcp_wmem $(tr '\t' ' ' </proc/sys/net/ipv4/tcp_wmem). Several connections (sync.stripes) have several times as much.
 		- A burst of the limiter may pass at once, so a short call can come out above 95.6 %.
 		- Where the system's congestion control is bbr, muster takes reno between hosts whose round trip is below 2 ms
 		  (internal/pacing says why): with bbr, world 4 reached 87 % of 100 Mb/s.
