@@ -12,7 +12,7 @@ RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -q
 # Builds with GPUs need cgo, and what scripts/cuda-sdk.sh has put in .cuda.
 CUDA = CGO_ENABLED=1 CGO_CFLAGS="-I$(CURDIR)/.cuda/include" CGO_LDFLAGS="-L$(CURDIR)/.cuda/lib -ldl"
 
-.PHONY: help build build-cuda vet-cuda cuda-kernels test-gpu demo test soak soak-drain soak-elections lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
+.PHONY: help build build-cuda vet-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-drain soak-elections lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
@@ -33,9 +33,16 @@ cuda-kernels: ## compile the GPU's kernels anew (NVRTC from PyPI, no GPU needed)
 	scripts/cuda-sdk.sh --compiler
 	python3 trainer/device/cuda/kernels/compile.py .cuda trainer/device/cuda/built
 
-test-gpu: ## every operation on this machine's GPU beside the CPU
-	scripts/cuda-sdk.sh
-	$(CUDA) go test -tags cuda -count=1 -v ./trainer/device/cuda
+test-gpu: pack-gpu ## every operation and model on this machine's GPU beside the CPU; with compute-sanitizer where it is installed
+	scripts/gpu-check.sh test
+
+pack-gpu: build-cuda ## .gpu: all that scripts/gpu-check.sh needs on a machine with a GPU and without Go
+	mkdir -p .gpu
+	$(CUDA) go test -tags cuda -c -ldflags '-s -w' -o .gpu/cuda.test ./trainer/device/cuda
+	cp bin/muster-cuda .gpu/
+
+bench-gpu: pack-gpu ## training steps beside PyTorch on this machine's GPU, into bench/RESULTS-gpu.md (has never run)
+	scripts/gpu-check.sh bench
 
 demo: build ## three nodes train, one is killed half-way, the weights come out the same (under 2 minutes)
 	scripts/demo.sh

@@ -46,15 +46,21 @@ type benchModel struct {
 	classes   int
 	batch     int
 	optimizer trainer.Optimizer
+	model     nn.Model
+	large     bool // for GPUs
 }
 
 func benchModels() map[string]benchModel {
 	sgd := trainer.Optimizer{Name: "sgd", LR: 0.01, Momentum: 0.9}
+	adamw := trainer.Optimizer{Name: "adamw", LR: 3e-4, WeightDecay: 0.01}
+	small := map[string]any{"width": 768, "heads": 12, "layers": 12}
 	return map[string]benchModel{
-		"mlp":      {[]int{784}, 10, 128, sgd},
-		"lenet":    {[]int{1, 28, 28}, 10, 128, sgd},
-		"resnet18": {[]int{3, 32, 32}, 10, 64, sgd},
-		"gpt":      {[]int{128}, 4096, 16, trainer.Optimizer{Name: "adamw", LR: 3e-4, WeightDecay: 0.01}},
+		"mlp":        {shape: []int{784}, classes: 10, batch: 128, optimizer: sgd, model: nn.Model{Name: "mlp"}},
+		"lenet":      {shape: []int{1, 28, 28}, classes: 10, batch: 128, optimizer: sgd, model: nn.Model{Name: "lenet"}},
+		"resnet18":   {shape: []int{3, 32, 32}, classes: 10, batch: 64, optimizer: sgd, model: nn.Model{Name: "resnet18"}},
+		"resnet50":   {shape: []int{3, 224, 224}, classes: 1000, batch: 128, optimizer: sgd, model: nn.Model{Name: "resnet50"}, large: true},
+		"gpt":        {shape: []int{128}, classes: 4096, batch: 16, optimizer: adamw, model: nn.Model{Name: "gpt"}},
+		"gpt2-small": {shape: []int{1024}, classes: 50257, batch: 16, optimizer: adamw, model: nn.Model{Name: "gpt", Options: small}, large: true},
 	}
 }
 
@@ -77,7 +83,7 @@ executes, without data files, servers and other trainers.`,
 	f := c.Flags()
 	f.StringVar(&o.model, "model", "lenet", "what is trained: "+strings.Join(benchModelNames(), ", "))
 	f.IntVar(&o.threads, "threads", 1, "processors that compute")
-	f.IntVar(&o.batch, "batch", 0, "samples of a step; 0: 128 of mlp and lenet, 64 of resnet18, 16 of gpt")
+	f.IntVar(&o.batch, "batch", 0, "samples of a step; 0: 128 of mlp, lenet and resnet50, 64 of resnet18, 16 of gpt and gpt2-small")
 	f.IntVar(&o.shards, "shards", 0, "logical shards that a batch is cut into; 0: one for each thread")
 	f.StringVar(&o.sum, "sum", trainer.SumExact, "how gradients are added, as sync.sum of a job: "+trainer.SumExact+" or "+trainer.SumFast)
 	deviceFlag(f, &o.device)
@@ -134,6 +140,7 @@ type stepRow struct {
 	Prog      string  `json:"prog"`
 	Version   string  `json:"version"`
 	Device    string  `json:"device"`
+	Precision string  `json:"precision"`
 	Model     string  `json:"model"`
 	World     int     `json:"world"`
 	Threads   int     `json:"threads"`
@@ -158,8 +165,8 @@ func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	samples := newMadeUp(m, o.model == "gpt", o.batch)
-	spec, err := nn.Build(nn.Model{Name: o.model}, samples.Form())
+	samples := newMadeUp(m, m.model.Name == "gpt", o.batch)
+	spec, err := nn.Build(m.model, samples.Form())
 	if err != nil {
 		return err
 	}
@@ -172,7 +179,7 @@ func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, alone.Close()) }()
 	row := stepRow{
-		Prog: "muster", Version: version, Device: dev.Name(), Model: o.model, World: 1, Threads: o.threads,
+		Prog: "muster", Version: version, Device: dev.Name(), Precision: o.precise, Model: o.model, World: 1, Threads: o.threads,
 		Shards: o.shards, Sum: o.sum, Params: spec.Params(), Batch: o.batch,
 	}
 	if err := o.measure(ctx, alone, &row); err != nil {

@@ -15,6 +15,9 @@ func TestBenchStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, model := range benchModelNames() {
+		if benchModels()[model].large {
+			continue
+		}
 		cmd := exec.CommandContext(t.Context(), bin, "bench", "step", "--model", model, "--threads", "2", "--shards", "3", "--batch", "4", "--secs", "0.001", "--json")
 		out, err := cmd.CombinedOutput()
 		if err != nil {

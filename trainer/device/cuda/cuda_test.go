@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/musterml/muster/internal/optim"
@@ -111,8 +112,15 @@ func (b *bench) ok() *bool {
 	return v
 }
 
-// gpus are the emulator, and the GPUs of this machine where the binary can reach them.
+// gpus are the emulator, and the GPU of this machine where the binary can reach one. With MUSTER_GPU_ONLY in the environment, it alone.
 func gpus(t testing.TB) []*Device {
+	if os.Getenv("MUSTER_GPU_ONLY") != "" {
+		d, err := Open(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []*Device{d}
+	}
 	all := []*Device{{gpu: emulator(t), precision: device.FP32}}
 	if d, err := Open(0); err == nil {
 		all = append(all, d)
