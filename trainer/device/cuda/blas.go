@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/musterml/muster/trainer/device"
@@ -70,5 +69,3 @@ func blasFiles(driver int, named string) (files []string) {
 	}
 	return files
 }
-
-func blasNamed() string { return os.Getenv(BLASVariable) }

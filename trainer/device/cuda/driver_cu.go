@@ -39,6 +39,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"unsafe"
@@ -104,7 +105,7 @@ func openGPU(number int) (gpu, error) {
 	if g.module, err = cu.LoadData(string(image)); err != nil {
 		return nil, fmt.Errorf("%s is not taken by %s (%s) with the driver of CUDA %s: %w", g.image, g.title, g.arch, version(cu.Version()), err)
 	}
-	g.blas, g.noBLAS = openBLAS(blasFiles(cu.Version(), blasNamed()))
+	g.blas, g.noBLAS = openBLAS(blasFiles(cu.Version(), os.Getenv(BLASVariable)))
 	if g.blas != nil {
 		g.tryBLAS()
 	}
