@@ -1,9 +1,10 @@
 // Package muster trains models from Go programs. A job is a trainer.Job, in it a model is a list of layers of package
-// trainer/nn, made by any Go code; examples/custom shows one.
+// trainer/nn, made by any Go code; examples/custom shows one. Its data are files, or data.Own of the
+// program's own samples, as in examples/owndata.
 //
 // Train does a job in this process, as "muster train" does, and Join is a node of a cluster, as "muster node"
 // is: nodes of one run are whatever program has the same job, be it this one or muster with
-// the job file that Job.YAML prints.
+// the job file that Job.YAML prints; a job with samples of its own only the program can have.
 package muster
 
 import (

@@ -183,6 +183,34 @@ func TestDigestIgnoresWhereFilesLie(t *testing.T) {
 	}
 }
 
+// ownSamples are a program's: so many, each 1 of class 0 or 1.
+type ownSamples int
+
+func (n ownSamples) Len() int                    { return int(n) }
+func (ownSamples) Form() data.Form               { return data.Form{Shape: []int{1}, Classes: 2} }
+func (ownSamples) Sample(i int, into data.Batch) { into.X[0], into.Labels[0] = 1, int32(i%2) }
+
+// A program's samples are part of the job, and of what a checkpoint may be taken up by; the digest of them is in its YAML.
+func TestDigestTakesInOwnSamples(t *testing.T) {
+	var jobs, states [2][32]byte
+	for i, n := range []ownSamples{8, 9} {
+		j := DefaultJob()
+		var err error
+		if j.Data, err = data.Own(n, ownSamples(2)); err != nil {
+			t.Fatal(err)
+		}
+		j.Data.Train = 8
+		jobs[i], _ = j.Digest()
+		states[i], _ = j.StateDigest()
+		if text, err := j.YAML(); err != nil || !strings.Contains(string(text), j.Data.Digest) {
+			t.Errorf("%s, error %v", text, err)
+		}
+	}
+	if jobs[0] == jobs[1] || states[0] == states[1] {
+		t.Error("other samples make the same job")
+	}
+}
+
 // Every example in the repository is a valid job.
 func TestExamples(t *testing.T) {
 	paths, err := filepath.Glob("../examples/*.yaml")

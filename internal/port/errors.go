@@ -57,7 +57,7 @@ func (p *Port) mismatch(proto Protocol, h *pb.Hello) string {
 		return fmt.Sprintf("%s has no job, and without one only control is open to it, not %s on %s", them, proto, us)
 	}
 	if job != p.cfg.Job {
-		return fmt.Sprintf("%s runs job %s, %s runs job %s; use the same job file on every node",
+		return fmt.Sprintf("%s runs job %s, %s runs job %s; use the same job file on every node, and in Go programs the same data",
 			them, job, us, jobDigest(p.cfg.Job))
 	}
 	return ""

@@ -31,7 +31,7 @@ func TestRefusals(t *testing.T) {
 		},
 		{
 			name: "job", dialing: func(c *Config) { c.Job = [32]byte{0xab, 0xcd} }, proto: Control,
-			dialer: "a runs job abcd00000000, b runs job 010203000000; use the same job file on every node",
+			dialer: "a runs job abcd00000000, b runs job 010203000000; use the same job file on every node, and in Go programs the same data",
 		},
 		{
 			name: "no job", dialing: func(c *Config) { c.Job = [32]byte{} }, proto: Ring,
@@ -39,7 +39,7 @@ func TestRefusals(t *testing.T) {
 		},
 		{
 			name: "no job there", accepting: func(c *Config) { c.Job = [32]byte{} }, proto: Ring,
-			dialer: "a runs job 010203000000, b runs job none; use the same job file on every node",
+			dialer: "a runs job 010203000000, b runs job none; use the same job file on every node, and in Go programs the same data",
 		},
 		{
 			name: "another key", proto: Ring,

@@ -5,15 +5,21 @@ import (
 	"encoding/hex"
 )
 
-// Dataset is a fixed, numbered set of labelled samples. Every method is safe for
+// Samples is a fixed, numbered set of labelled samples. Every method is safe for
 // concurrent use, and Sample gives the same numbers for the same i on every machine.
-type Dataset interface {
+type Samples interface {
 	// Len is the number of samples, at least 1.
 	Len() int
 	// Form is what the samples look like, the same of a training and its held-out set.
 	Form() Form
-	// Sample fills a Batch of one sample. It allocates nothing. i is in [0, Len).
+	// Sample fills a Batch of one sample: every value, of kind Sparse by SetEntries. It allocates
+	// nothing. i is in [0, Len).
 	Sample(i int, into Batch)
+}
+
+// Dataset is Samples that can be told from others.
+type Dataset interface {
+	Samples
 	// Digest identifies the samples, their order, their form and their normalisation: two
 	// nodes with equal digests train on equal numbers.
 	Digest() Digest

@@ -14,6 +14,7 @@
 //   - csv is tables: records (csv.go) are read twice, a survey (survey.go) leads to a plan (plan.go) of what to make of
 //     the columns, by which rows become the samples of a table (table.go).
 //   - file.go opens all of them, plain or compressed; a FileError says what is wrong in which line.
+//   - own.go takes the samples of a Go program.
 //   - A Dataset has a Form: what its samples are made of. Batch (samples.go) is room for them; a Dataset fills it.
 //   - Permutation is the order of the samples in a pass; Batches cuts the endless stream
 //     of positions into batches and batches into logical shards; Loader fills a trainer's Batch.

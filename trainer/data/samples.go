@@ -111,8 +111,8 @@ func (b Batch) first(n int) Batch {
 	return b
 }
 
-// setEntries fills the one sample of a Batch of kind Sparse.
-func (b Batch) setEntries(columns []int32, values []float32) {
+// SetEntries fills the one sample of a Batch of kind Sparse: a value for each of the columns, which ascend; at most Form.Entries.
+func (b Batch) SetEntries(columns []int32, values []float32) {
 	at := b.Starts[0]
 	copy(b.Columns[at:], columns)
 	copy(b.Values[at:], values)

@@ -16,7 +16,7 @@ func (n staircase) Form() Form     { return Form{Kind: Sparse, Shape: []int{10},
 func (n staircase) Digest() Digest { return Digest{} }
 func (n staircase) Sample(i int, into Batch) {
 	v := float32(i)
-	into.setEntries([]int32{0, 1, 2}[:i%4], []float32{v, v, v}[:i%4])
+	into.SetEntries([]int32{0, 1, 2}[:i%4], []float32{v, v, v}[:i%4])
 	into.Targets[0] = -v
 }
 

@@ -18,6 +18,8 @@ const (
 	CSV    = "csv"    // a table with a label in one column
 	Criteo = "criteo" // clicks: a label, counts, and categories with a key each
 	CTR    = "ctr"    // the same, drawn by the program, a function of Seed and the index
+
+	Program = "program" // samples of a Go program's own; Own makes it
 )
 
 // What Source.Task may name.
@@ -57,6 +59,9 @@ type Source struct {
 	Features int `yaml:"features,omitempty"` // libsvm: how many there are; 0: as many as the files name
 
 	Table `yaml:",inline"`
+
+	Digest string `yaml:"digest,omitempty"` // program: what identifies the samples
+	own    *ownSets
 }
 
 // DefaultSource is what a job trains on that says nothing of its data.
@@ -74,6 +79,11 @@ func (s Source) Kind() Kind {
 		return Sparse
 	case Criteo, CTR:
 		return Keyed
+	case Program:
+		if s.own != nil {
+			return s.own.train.form.Kind
+		}
+		return Dense
 	default:
 		return Dense
 	}
@@ -90,7 +100,7 @@ const maxSamples = 1_000_000_000
 func (s Source) Validate() []error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("data."+format, args...)) }
-	if !s.ofRows() {
+	if !s.ofRows() && s.Source != Program {
 		for _, c := range []struct {
 			field string
 			n     int
@@ -101,7 +111,7 @@ func (s Source) Validate() []error {
 		}
 	}
 	sources := []string{Glyphs, IDX, CSV, LIBSVM, Text, Criteo, CTR}
-	if slices.Contains(sources, s.Source) {
+	if s.Source == Program || slices.Contains(sources, s.Source) {
 		faults = append(faults, s.misplaced()...)
 	}
 	switch s.Source {
@@ -124,6 +134,13 @@ func (s Source) Validate() []error {
 			fault("features is %d: set it to the number of features, 1 to %d, or remove it for as many as the files name", s.Features, maxFeatures)
 		}
 	case CTR:
+	case Program:
+		switch {
+		case s.own == nil:
+			fault("source is %s: such samples are in the memory of the Go program that began the run; run that program, which hands them over by data.Own", Program)
+		case s.Train != s.own.train.n || s.Test != s.own.test.n:
+			fault("train is %d and data.test %d, but the program's sets have %d and %d samples: leave them as data.Own sets them", s.Train, s.Test, s.own.train.n, s.own.test.n)
+		}
 	case Criteo:
 		s.validateRows(fault)
 	case CSV:
@@ -173,7 +190,7 @@ func (s Source) misplaced() []error {
 		given   bool
 		sources []string
 	}{
-		{"train", s.Train != 0, []string{Glyphs, IDX, Text, CTR}}, {"test", s.Test != 0, []string{Glyphs, IDX, Text, CTR}},
+		{"train", s.Train != 0, []string{Glyphs, IDX, Text, CTR, Program}}, {"test", s.Test != 0, []string{Glyphs, IDX, Text, CTR, Program}},
 		{"seed", s.Seed != 0, []string{Glyphs, LIBSVM, CSV, Criteo, CTR}},
 		{"images", s.Images != "", []string{IDX}}, {"labels", s.Labels != "", []string{IDX}},
 		{"test_images", s.TestImages != "", []string{IDX}}, {"test_labels", s.TestLabels != "", []string{IDX}},
@@ -184,7 +201,7 @@ func (s Source) misplaced() []error {
 		{"label", s.Label != "", []string{CSV}}, {"header", s.Header != nil, []string{CSV}}, {"delimiter", s.Delimiter != "", []string{CSV}},
 		{"numeric", s.Numeric != nil, []string{CSV}}, {"categorical", s.Categorical != nil, []string{CSV}}, {"ignore", s.Ignore != nil, []string{CSV}},
 		{"missing", s.Missing != nil, []string{CSV}}, {"indicate_missing", s.IndicateMissing, []string{CSV}},
-		{"max_categories", s.MaxCategories != 0, []string{CSV}},
+		{"max_categories", s.MaxCategories != 0, []string{CSV}}, {"digest", s.Digest != "", []string{Program}},
 	} {
 		switch {
 		case !f.given || slices.Contains(f.sources, s.Source):
@@ -218,6 +235,8 @@ func Open(ctx context.Context, s Source, tell func(Progress)) (train, test Datas
 		return w.openCriteo(s)
 	case CTR:
 		return newCTR(s.Seed, trainStream, s.Train), newCTR(s.Seed, testStream, s.Test), nil
+	case Program:
+		return s.own.train, s.own.test, nil
 	default:
 		return w.openIDX(s)
 	}

@@ -39,7 +39,7 @@ func (s *sparse) Digest() Digest { return s.digest }
 
 func (s *sparse) Sample(i int, into Batch) {
 	from, to := s.starts[i], s.starts[i+1]
-	into.setEntries(s.columns[from:to], s.values[from:to])
+	into.SetEntries(s.columns[from:to], s.values[from:to])
 	s.give(i, into)
 }
 
