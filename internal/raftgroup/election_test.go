@@ -145,3 +145,29 @@ func TestLeaderSilent(t *testing.T) {
 		return known && leader != lead.self && lead.Raft().CurrentTerm() > term
 	})
 }
+
+// A leader promotes a learner, commits that with it alone, and dies: the third replica knows nothing of it, and must vote
+// for the new voter all the same, whose log is the newest.
+func TestPromotionThatOneHasHeardOf(t *testing.T) {
+	logs := map[id.Node]*deaf{}
+	all := founded(t, func(c *Config) {
+		logs[c.Self.Node] = &deaf{LogStore: raft.NewInmemStore()}
+		c.Logs, c.Volatile = logs[c.Self.Node], true
+	})
+	lead, other, learner := all[0], all[1], all[2]
+	if err := lead.Raft().DemoteVoter(learner.self.ServerID(), 0, 5*time.Second).Error(); err != nil {
+		t.Fatal(err)
+	}
+	caughtUp(t, all)
+	logs[other.self.Node].on.Store(true)
+	if err := lead.Raft().AddVoter(learner.self.ServerID(), learner.self.ServerAddress(), 0, 5*time.Second).Error(); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, lead, "x")
+	lead.kill(t)
+	logs[other.self.Node].on.Store(false)
+	if now := leaderOf(t, []*replica{other, learner}); now != learner {
+		t.Errorf("%s leads, which lacks a committed entry", now.self)
+	}
+	eventually(t, "x applied", func() bool { return other.fsm.text() == "x" && learner.fsm.text() == "x" })
+}

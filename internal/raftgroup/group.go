@@ -27,7 +27,7 @@ type Group struct {
 	cfg       Config
 	log       zerolog.Logger
 	raft      *raft.Raft
-	transport *raft.NetworkTransport
+	transport ballots
 	stream    *stream
 	votes     *stable
 	committed *committed
@@ -98,13 +98,13 @@ func start(cfg Config) (g *Group, err error) {
 		}
 	}
 	s := newStream(&cfg)
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	transport := ballots{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		// One request in flight: raft's pipeline can wait for ever on a consumer that
 		// has gone (v1.8.0, netPipeline.AppendEntries), and then so does its shutdown.
 		// Entries are batched and small, so nothing is lost by it.
 		MaxRPCsInFlight: 1,
 		Stream:          s, MaxPool: 3, Timeout: cfg.Timing.RPCTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
-	})
+	})}
 	conf := cfg.raft()
 	conf.Logger = logger
 	r, err := raft.NewRaft(conf, machine, cfg.Logs, votes, snapshots, transport)
