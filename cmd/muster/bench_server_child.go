@@ -186,10 +186,9 @@ func (s *benchReplicas) count() benchCount {
 	c := benchCount{CPU: cpuSeconds(), BytesIn: s.server.BytesIn(), Written: diskWrites(), Terms: make([]uint64, s.o.shards)}
 	for _, st := range s.server.Status() {
 		c.Terms[st.Shard] = st.Term
-		if st.Role != "leader" {
-			continue
+		if st.Role == "leader" {
+			c.Leads = append(c.Leads, int(st.Shard))
 		}
-		c.Leads = append(c.Leads, int(st.Shard))
 		voting := map[raftgroup.Replica]bool{}
 		for _, v := range st.Voters {
 			voting[v] = true

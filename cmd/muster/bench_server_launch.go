@@ -175,7 +175,7 @@ type benchCount struct {
 	BytesIn uint64
 	Written int64    // to disks
 	Leads   []int    // shards led
-	Whole   []int    // of those, in which every replica votes in its present life
+	Whole   []int    // shards in which, as far as this server knows, every replica votes in its present life
 	Terms   []uint64 // by shard
 }
 
@@ -186,7 +186,7 @@ type total struct {
 	written        int64
 	terms          uint64
 	leader         map[int]*benchProcess // by shard
-	whole          int
+	whole          int                   // shards that are whole, added up over the servers
 }
 
 func (l *lineup) counts() (t total, err error) {
@@ -225,7 +225,8 @@ func (l *lineup) counts() (t total, err error) {
 	return t, err
 }
 
-// await returns when every shard has a leader and all its replicas.
+// await returns when every shard has a leader and every server knows that all replicas vote: a promotion that its leader alone
+// knows of ends with it, and then the group has lost its majority.
 func (l *lineup) await(ctx context.Context) error {
 	begin := time.Now()
 	for {
@@ -233,11 +234,12 @@ func (l *lineup) await(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if t.whole == l.o.shards {
+		if len(t.leader) == l.o.shards && t.whole == l.o.shards*len(l.servers) {
 			return nil
 		}
 		if time.Since(begin) > time.Minute {
-			return fmt.Errorf("after a minute only %d of %d shards have a leader and all replicas", t.whole, l.o.shards)
+			return fmt.Errorf("after a minute %d of %d shards have a leader, and %d of %d replicas know all others as voters",
+				len(t.leader), l.o.shards, t.whole, l.o.shards*len(l.servers))
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
