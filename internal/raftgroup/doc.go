@@ -8,11 +8,15 @@
 //     port's topic carries both. A message meant for an earlier life of a node
 //     therefore never reaches a later one.
 //   - A place for term and vote (one small checksummed file) and for snapshots,
-//     kept apart for every life.
+//     kept apart for every life. It is synced where an identity outlives its process;
+//     one that ends with it has nothing to remember after a loss of power.
 //   - Reconcile: one step towards the wanted replicas, through non-voters.
 //   - LeaderGone and Campaign: stand for election now instead of waiting for the
 //     timeout, when the process of the leader is known to be gone (2-4 ms instead
-//     of 540 on one machine: BenchmarkFailover).
+//     of 540 on one machine: BenchmarkFailover). LeaderSilent is the same for a leader
+//     that a majority hears no more.
+//   - Votes for whoever has the newest log, also where its promotion has not been
+//     heard of (ballots.go).
 //   - HandOver: another replica is to lead now. Members says who is in the group and
 //     whether that is committed.
 //   - A Stop after which nobody waits for an entry that raft has forgotten.
