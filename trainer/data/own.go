@@ -90,25 +90,25 @@ func (f Form) validate() error {
 	width := 1
 	for _, d := range f.Shape {
 		if d < 1 || d > maxValues/width {
-			return fmt.Errorf("Shape is %v: sizes must be 1 or more, their product at most %d", f.Shape, maxValues)
+			return fmt.Errorf("field Shape is %v: sizes must be 1 or more, their product at most %d", f.Shape, maxValues)
 		}
 		width *= d
 	}
 	switch {
 	case len(f.Shape) == 0:
-		return errors.New("Shape is empty: give the sizes of one sample, such as {1, 28, 28}")
+		return errors.New("field Shape is empty: give the sizes of one sample, such as {1, 28, 28}")
 	case f.Kind > Keyed:
-		return fmt.Errorf("Kind is %d: use Dense, Tokens, Sparse or Keyed", f.Kind)
+		return fmt.Errorf("field Kind is %d: use Dense, Tokens, Sparse or Keyed", f.Kind)
 	case f.Classes < 0 || f.Classes == 1 || f.Classes > maxValues:
-		return fmt.Errorf("Classes is %d: set it to 2 or more, or to 0 for regression", f.Classes)
+		return fmt.Errorf("field Classes is %d: set it to 2 or more, or to 0 for regression", f.Classes)
 	case f.Kind == Tokens && f.Regression():
-		return errors.New("Classes is 0: set it to the number of different tokens")
+		return errors.New("field Classes is 0: set it to the number of different tokens")
 	case f.Kind == Sparse && (f.Entries < 1 || f.Entries > width):
-		return fmt.Errorf("Entries is %d: set it to the most features that a sample lists, 1 to %d", f.Entries, width)
+		return fmt.Errorf("field Entries is %d: set it to the most features that a sample lists, 1 to %d", f.Entries, width)
 	case f.Kind == Keyed && (f.Fields < 1 || f.Fields > maxValues):
-		return fmt.Errorf("Fields is %d: set it to the number of keys of a sample, 1 to %d", f.Fields, maxValues)
+		return fmt.Errorf("field Fields is %d: set it to the number of keys of a sample, 1 to %d", f.Fields, maxValues)
 	case !(f.Unit >= 0 && f.Unit <= math.MaxFloat64):
-		return fmt.Errorf("Unit is %v: set it to what 1 of a target is in the data", f.Unit)
+		return fmt.Errorf("field Unit is %v: set it to what 1 of a target is in the data", f.Unit)
 	}
 	return nil
 }
