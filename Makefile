@@ -12,7 +12,7 @@ RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -q
 # Builds with GPUs need cgo, and what scripts/cuda-sdk.sh has put in .cuda.
 CUDA = CGO_ENABLED=1 CGO_CFLAGS="-I$(CURDIR)/.cuda/include" CGO_LDFLAGS="-L$(CURDIR)/.cuda/lib -ldl"
 
-.PHONY: help build build-cuda vet-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-drain soak-elections lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
+.PHONY: help build build-cuda vet-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-drain soak-elections soak-ring lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
@@ -66,6 +66,9 @@ soak-drain: ## drain servers of running clusters; no step may wait for more than
 
 soak-elections: ## train while other processes take all cores: no group may elect a leader; then kill, stop and cut off 20 leaders each (root)
 	MUSTER_ELECTIONS=$(or $(MUSTER_ELECTIONS),5m) MUSTER_LEADERS=$(or $(MUSTER_LEADERS),20) go test -count=1 -timeout 2h -run '^Test(Elections|LeadersLost)$$' -v ./cmd/muster
+
+soak-ring: ## kill, stop, cut off and stutter ranks of a ring at any moment, MUSTER_RING_FAULTS=100 times in each way (cables need root)
+	MUSTER_RING_FAULTS=$(or $(MUSTER_RING_FAULTS),100) go test -count=1 -timeout 2h -run '^TestRing(Faults|Stutter)$$' -v ./cmd/muster
 
 lint: ## gofmt, go vet, staticcheck, and shellcheck where it is installed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted; run: make fmt"; exit 1; }

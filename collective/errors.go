@@ -46,12 +46,15 @@ func (e *PeerError) Error() string {
 
 func (e *PeerError) Unwrap() error { return e.Err }
 
-// AbortError says that the ring was given up, by whom and why. It matches ErrAborted.
+// AbortError says that the ring was given up, by whom and why, and what this rank was doing. It matches ErrAborted.
 type AbortError struct {
-	Origin  id.Node // the rank that began the abort
-	Suspect id.Node // the peer whose failure it saw; "" when the abort was on purpose
-	Reason  string
-	Cause   error // only on the origin itself: what was given to Abort, or the context's cause
+	Origin  id.Node       // the rank that began the abort
+	Suspect id.Node       // the peer whose failure it saw; "" when the abort was on purpose
+	Reason  string        // in the origin's words
+	Op      Op            // the operation that was running here; zero when Phase is "idle"
+	Phase   string        // as in PeerError, of this rank
+	Waited  time.Duration // since the operation began here; idle: since the previous rank was last heard
+	Cause   error         // only on the origin itself: what was given to Abort, or the context's cause
 }
 
 func (e *AbortError) Error() string {

@@ -42,6 +42,7 @@ func (r *Ring) failLocked(err error, dead *link) error {
 		n.suspect = e.Peer
 		r.cfg.Log.Warn().Err(err).Stringer("view", r.cfg.View).Msg("ring broken")
 	case *AbortError:
+		e.Op, e.Phase, e.Waited = r.doingLocked(&r.prev)
 		n = notice{origin: e.Origin, suspect: e.Suspect, reason: e.Reason}
 		for _, l := range [...]*link{&r.prev, &r.next} { // nobody need wait once more for whom another has missed
 			if e.Suspect != "" && l.peer.Node == e.Suspect {
@@ -96,20 +97,28 @@ func (r *Ring) lose(l *link, err error) {
 }
 
 func (r *Ring) peerErrorLocked(l *link, err error) *PeerError {
-	now := r.now()
-	e := &PeerError{Peer: l.peer.Node, Phase: phaseNone.String(), Waited: time.Duration(now - l.heard.Load()), Err: err}
-	if c := &r.call; c.live {
-		hop := r.hopIn.Load()
-		if l == &r.next {
-			hop = r.hopOut.Load()
-		}
-		e.Op, e.Phase = c.op, c.phase(min(int(hop), c.end-1)).String()
-		if c.small {
-			e.Phase = phaseExchange.String()
-		}
-		e.Waited = max(e.Waited, time.Duration(now-c.began))
-	}
+	e := &PeerError{Peer: l.peer.Node, Err: err}
+	e.Op, e.Phase, e.Waited = r.doingLocked(l)
 	return e
+}
+
+// doingLocked says in which operation the ring is, how far it has come towards a link, and since when: since it began, or
+// since the link's peer was last heard where that is longer.
+func (r *Ring) doingLocked(l *link) (op Op, phase string, waited time.Duration) {
+	now, c := r.now(), &r.call
+	waited = time.Duration(now - l.heard.Load())
+	if !c.live {
+		return Op{}, phaseNone.String(), waited
+	}
+	hop := r.hopIn.Load()
+	if l == &r.next {
+		hop = r.hopOut.Load()
+	}
+	phase = c.phase(min(int(hop), c.end-1)).String()
+	if c.small {
+		phase = phaseExchange.String()
+	}
+	return c.op, phase, max(waited, time.Duration(now-c.began))
 }
 
 // giveUp begins an abort on this rank.

@@ -43,7 +43,7 @@ type Config struct {
 	Accept func(ctx context.Context) (net.Conn, error)
 
 	Heartbeat  time.Duration // between signs of life; default 50 ms
-	DeadAfter  time.Duration // of silence a peer is dead; default 500 ms, at least three heartbeats
+	DeadAfter  time.Duration // of silence a peer is dead; default 400 ms, at least three heartbeats
 	ChunkBytes int           // of a segment that a round takes (schedule.go), a multiple of 4, the same on every rank
 
 	// SmallBytes: operations on vectors of up to so many bytes are done in fewer hops (whole.go); a multiple of 4, the
@@ -69,7 +69,9 @@ type Config struct {
 // Defaults of Config.
 const (
 	DefaultHeartbeat = 50 * time.Millisecond
-	DefaultDeadAfter = 500 * time.Millisecond
+	// DefaultDeadAfter and the heartbeat for which the watch may have to wait are together less than half a second: a dead
+	// peer is named within that.
+	DefaultDeadAfter = 400 * time.Millisecond
 
 	// DefaultChunkBytes, just under 512 KiB, is for ranks that are all on one host. Measured on loopback, two ranks and
 	// 64 MiB: with 256 KiB to 1 MiB all take the same time, with whole segments a third more.

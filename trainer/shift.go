@@ -21,10 +21,6 @@ import (
 // the view is given up.
 const joinWithin = 3 * time.Second
 
-// deadAfter is the silence after which a member is given up. Heartbeats come every 50 ms and are looked for as often, so
-// it is named within 500 ms of its last sign of life, as the ring's own default would not do.
-const deadAfter = 400 * time.Millisecond
-
 // ringEnv is the environment variable that, set to tcp, keeps the ring on TCP also between trainers of one host: for
 // tests and measurements.
 const ringEnv = "MUSTER_RING"
@@ -104,7 +100,7 @@ func (s *shift) join(ctx context.Context) error {
 	meet := collective.InboxKey(s.cfg.Run, s.view.Number)
 	var err error
 	s.ring, err = collective.Join(ctx, collective.Config{
-		Run: s.cfg.Run, View: s.view.Number, Rank: s.rank, Peers: peers, DeadAfter: deadAfter, Flight: s.cfg.Flight, Log: s.cfg.Log,
+		Run: s.cfg.Run, View: s.view.Number, Rank: s.rank, Peers: peers, Flight: s.cfg.Flight, Log: s.cfg.Log,
 		NoLanes: os.Getenv(ringEnv) == "tcp", Stripes: s.cfg.Job.Sync.Stripes,
 		Dial: func(ctx context.Context, to collective.Peer) (net.Conn, error) {
 			return s.cfg.Port.Dial(ctx, to.Addr, port.Ring, meet)

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,6 +35,7 @@ type benchRing struct {
 	small, chunk       int
 	stripes            int
 	launch, listen     string
+	deadAfter          time.Duration
 	tcp                bool
 	json               bool
 	rank               int // -1: the parent, which starts the ranks
@@ -70,6 +73,7 @@ times, the bandwidth, and the processor time of all ranks together.`,
 	f.IntVar(&o.stripes, "stripes", 1, "connections between neighbours that share no memory")
 	f.StringVar(&o.launch, "launch", "", "`COMMAND` to put before that of each rank, {rank} for its number: \"ssh host-{rank}\", \"ip netns exec lab-{rank}\"")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "`HOST:PORT` of each rank, {rank} for its number, {n} for that and one")
+	f.DurationVar(&o.deadAfter, "dead-after", 0, "silence after which a rank is given up; 0: as in a run, or with many ranks for each core 5s")
 	f.BoolVar(&o.tcp, "tcp", false, "TCP also between processes of this machine, which otherwise use shared memory")
 	f.BoolVar(&o.json, "json", false, "one JSON object a line")
 	f.IntVar(&o.rank, "rank", -1, "")
@@ -130,26 +134,26 @@ func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	var ranks []*exec.Cmd
+	defer cancel()
+	var ended sync.WaitGroup
+	failed := make(chan error, o.world)
 	defer func() {
 		if err != nil {
 			cancel()
 		}
-		for _, c := range ranks {
-			if e := c.Wait(); err == nil && e != nil {
-				err = e
-			}
+		ended.Wait()
+		close(failed)
+		if first, ok := <-failed; ok && err == nil {
+			err = first
 		}
-		cancel()
 	}()
 	var addrs []string
 	var inputs []io.Writer
-	var first *bufio.Reader
 	for rank := range o.world {
 		args := append(o.launched(rank), self, "bench", "ring", "--rank", strconv.Itoa(rank),
 			"--world", strconv.Itoa(o.world), "--sizes", o.sizes, "--form", o.form, "--secs", fmt.Sprint(o.secs),
 			"--min-iters", strconv.Itoa(o.minIters), "--max-iters", strconv.Itoa(o.maxIters),
-			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk), "--stripes", strconv.Itoa(o.stripes),
+			"--warmup", strconv.Itoa(o.warmup), "--small", strconv.Itoa(o.small), "--chunk", strconv.Itoa(o.chunk), "--stripes", strconv.Itoa(o.stripes), "--dead-after", o.deadAfter.String(),
 			"--tcp="+strconv.FormatBool(o.tcp), "--json="+strconv.FormatBool(o.json), "--listen", o.forRank(o.listen, rank))
 		c := exec.CommandContext(ctx, args[0], args[1:]...)
 		c.Stderr = os.Stderr
@@ -164,14 +168,21 @@ func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
 		if err := c.Start(); err != nil {
 			return err
 		}
-		ranks = append(ranks, c)
 		said := bufio.NewReader(pipe)
 		addr, err := said.ReadString('\n')
+		rows := io.Discard
+		if rank == 0 {
+			rows = out
+		}
+		ended.Go(func() {
+			_, _ = io.Copy(rows, said)
+			if err := c.Wait(); err != nil {
+				failed <- fmt.Errorf("rank %d: %w", rank, err)
+				time.AfterFunc(lastWords, cancel)
+			}
+		})
 		if err != nil {
 			return fmt.Errorf("rank %d did not start: %w", rank, err)
-		}
-		if rank == 0 {
-			first = said
 		}
 		addrs, inputs = append(addrs, strings.TrimSpace(addr)), append(inputs, in)
 	}
@@ -180,6 +191,8 @@ func (o *benchRing) runAll(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	}
-	_, err = io.Copy(out, first)
-	return err
+	return nil
 }
+
+// lastWords is how long the other ranks have, once one has failed, to say what they saw: one that is stopped never ends.
+const lastWords = time.Second

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -72,7 +73,7 @@ func (o *benchRing) runRank(ctx context.Context, in io.Reader, out io.Writer) er
 	const topic = "bench"
 	ring, err := collective.Join(join, collective.Config{
 		Run: topic, View: 1, Rank: o.rank, Peers: peers, SmallBytes: o.small, ChunkBytes: o.chunk, NoLanes: o.tcp, Stripes: o.stripes,
-		Log: zerolog.Nop(), DeadAfter: 5 * time.Second, // the machine is busy
+		Log: zerolog.Nop(), DeadAfter: o.patience(),
 		Dial: func(ctx context.Context, to collective.Peer) (net.Conn, error) {
 			return p.Dial(ctx, to.Addr, port.Ring, topic)
 		},
@@ -89,13 +90,21 @@ func (o *benchRing) runRank(ctx context.Context, in io.Reader, out io.Writer) er
 	for _, size := range sizes {
 		row, err := o.measure(ctx, ring, size)
 		if err != nil {
-			return err
+			return fmt.Errorf("rank %d: %w", o.rank, err)
 		}
 		if o.rank == 0 {
 			o.print(out, row)
 		}
 	}
 	return nil
+}
+
+// patience is how long a rank may be silent: with so many that they wait for a core, longer than in a run.
+func (o *benchRing) patience() time.Duration {
+	if o.deadAfter == 0 && o.world > 4*runtime.NumCPU() {
+		return 5 * time.Second
+	}
+	return o.deadAfter
 }
 
 func benchNode(rank int) id.Node { return id.Node(fmt.Sprintf("rank-%d", rank)) }
