@@ -196,7 +196,7 @@ func (r *Ring) flushCall(wait bool) {
 	err := o.flush(wait)
 	r.calling = err == errNotNow
 	if err != nil && !r.calling {
-		r.lose(&r.prev, err)
+		r.loseWriting(&r.prev, err)
 	}
 }
 

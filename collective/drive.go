@@ -193,7 +193,7 @@ func (r *Ring) poll(idle int) (moved, done bool) {
 	}
 	at := r.sent.Load()
 	if run, err := r.pump(false); err != nil {
-		r.lose(&r.next, err)
+		r.loseWriting(&r.next, err)
 	} else if !run {
 		kick(r.sendKick) // the next rank has left: send says goodbye
 	}

@@ -10,8 +10,9 @@ import (
 //  1. failed is closed, and every read and write is interrupted by a deadline: reads at once, writes after a short
 //     grace, on a dead link at once.
 //  2. send and receive stop, and give the caller's memory back (released): the pending call returns.
-//  3. The writers end the frame they were in, and write the last one: an abort or a bye. The readers go on reading
-//     until the peer's last frame, for at most the linger time.
+//  3. The writers end the frame they were in, and write the last one: an abort or a bye; to a peer that is taken for dead, too,
+//     but without waiting: a wire may be broken in one direction only, and who is cut off must not blame who hangs up.
+//     The readers go on reading until the peer's last frame, for at most the linger time.
 //  4. The last user of each connection closes it.
 //
 // A rank that is told of an abort fails in the same way, so the news runs round the ring in both directions at once,
@@ -45,7 +46,8 @@ func (r *Ring) failLocked(err error, dead *link) error {
 		e.Op, e.Phase, e.Waited = r.doingLocked(&r.prev)
 		n = notice{origin: e.Origin, suspect: e.Suspect, reason: e.Reason}
 		for _, l := range [...]*link{&r.prev, &r.next} { // nobody need wait once more for whom another has missed
-			if e.Suspect != "" && l.peer.Node == e.Suspect {
+			// Nor for who says that it has missed this rank.
+			if e.Suspect != "" && l.peer.Node == e.Suspect || e.Suspect == r.cfg.Peers[r.cfg.Rank].Node && l.peer.Node == e.Origin {
 				l.dead.Store(true)
 			}
 		}
@@ -90,11 +92,28 @@ func (r *Ring) lose(l *link, err error) {
 		return
 	}
 	dead := l
-	if errors.Is(err, ErrProtocol) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrLeft) {
+	if misbehaves(err) {
 		dead = nil
 	}
 	_ = r.failLocked(r.peerErrorLocked(l, err), dead)
 }
+
+// loseWriting is lose for an error that a write has met. The peer has hung up, and its last frame, which says why, may not
+// be read yet: whoever reads has a moment for that.
+func (r *Ring) loseWriting(l *link, err error) {
+	if misbehaves(err) {
+		r.lose(l, err)
+	} else if !l.hungUp.Swap(true) {
+		time.AfterFunc(hearOut, func() { r.lose(l, err) })
+	}
+}
+
+// misbehaves says of an error whether the peer is there, but does the wrong thing.
+func misbehaves(err error) bool {
+	return errors.Is(err, ErrProtocol) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrLeft)
+}
+
+const hearOut = 10 * time.Millisecond
 
 func (r *Ring) peerErrorLocked(l *link, err error) *PeerError {
 	e := &PeerError{Peer: l.peer.Node, Err: err}

@@ -250,6 +250,38 @@ func TestFaultsBetweenCalls(t *testing.T) {
 	})
 }
 
+// A wire breaks in one direction: whoever misses the other says so, and all hear it, also who is missed.
+func TestOneWayCut(t *testing.T) {
+	everyWay(t, func(t *testing.T, w way) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMemNet(150).by(w)
+			rings := joinAll(t, 4, func(rank int) Config { return m.config(rank, 4) })
+			defer closeAll(rings)
+			time.AfterFunc(10*time.Millisecond, func() { m.cut("n1", "n2") })
+			begin := time.Now()
+			errs := onAll(rings, func(_ int, r *Ring) (err error) {
+				for step := id.Step(0); err == nil; step++ {
+					<-time.After(time.Millisecond)
+					err = mixed(r, step, make([]int32, 50))
+				}
+				return err
+			})
+			if d := time.Since(begin); d > 500*time.Millisecond {
+				t.Errorf("took %v", d)
+			}
+			for i, err := range errs {
+				var peer *PeerError
+				var abort *AbortError
+				if errors.As(err, &peer) && i == 2 && peer.Peer == "n1" ||
+					errors.As(err, &abort) && abort.Origin == "n2" && abort.Suspect == "n1" {
+					continue
+				}
+				t.Errorf("rank %d: %v", i, err)
+			}
+		})
+	})
+}
+
 // A context that ends aborts the ring on every rank, and its cause is found.
 func TestContext(t *testing.T) {
 	everyWay(t, func(t *testing.T, w way) {

@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/musterml/muster/internal/id"
 )
 
 // Join connects this rank with its two neighbours and returns when both have agreed on run, view, world and order. It
-// tries again after any error, a refused connection as well as a stranger's, until ctx ends; the error then names
-// the neighbour that is missing, and why. ctx bounds only the joining.
+// tries again after any error, a refused connection as well as a stranger's, until ctx ends or the next neighbour's host
+// does not answer; the error then names the neighbour that is missing, and why. ctx bounds only the joining.
 func Join(ctx context.Context, cfg Config) (*Ring, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -35,6 +36,7 @@ func Join(ctx context.Context, cfg Config) (*Ring, error) {
 		case err := <-errs:
 			if left--; err != nil {
 				missing = append(missing, err)
+				cancel(err)
 			}
 		case <-r.failed: // by the neighbour that has come already
 			cancel(r.Err())
@@ -47,7 +49,8 @@ func Join(ctx context.Context, cfg Config) (*Ring, error) {
 		err := r.Err()
 		if err == nil {
 			err = errors.Join(missing...)
-			if lost := (*PeerError)(nil); errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.As(err, &lost) {
+			expired := errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, ErrSilent)
+			if lost := (*PeerError)(nil); expired && errors.As(err, &lost) {
 				_ = r.fail(lost, nil) // its time was up: those that have come must learn who has not
 			} else {
 				r.giveUp(fmt.Errorf("could not join: %w", err))
@@ -81,15 +84,21 @@ func (r *Ring) complete() error {
 	return nil
 }
 
-// connect tries until the neighbour is there or ctx ends.
+// connect tries until the neighbour is there, its host is found not to answer, or ctx ends.
 func (r *Ring) connect(ctx context.Context, l *link, once func(context.Context, *link) error) error {
 	begin := time.Now()
 	pause := 10 * time.Millisecond
 	var last error
+	answered := begin // or might have
 	for {
 		err := once(ctx, l)
 		if err == nil {
 			return nil
+		}
+		if !unanswered(err) {
+			answered = time.Now()
+		} else if time.Since(answered) >= AnswerWithin {
+			return &PeerError{Peer: l.peer.Node, Phase: "join", Waited: time.Since(begin), Err: fmt.Errorf("%w: %w", ErrSilent, err)}
 		}
 		if ctx.Err() != nil {
 			if last != nil && errors.Is(err, ctx.Err()) {
@@ -107,6 +116,13 @@ func (r *Ring) connect(ctx context.Context, l *link, once func(context.Context, 
 		timer.Stop()
 		pause = min(2*pause, 250*time.Millisecond)
 	}
+}
+
+// unanswered says of an error that nobody was there: not even a refusal has come.
+func unanswered(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" &&
+		(op.Timeout() || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH))
 }
 
 // dialOnce: hello there, hello back, ready there. The answer comes when the next rank joins; until then the connection

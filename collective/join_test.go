@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -65,6 +66,29 @@ func TestJoinNamesWhoIsMissing(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
 		_ = m.box("n1").Close()
+	})
+}
+
+// The next host does not answer: that is known long before the time to join is up.
+func TestJoinNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemNet(100)
+		c := m.config(0, 3)
+		c.Dial = func(context.Context, Peer) (net.Conn, error) {
+			<-time.After(AnswerWithin)
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+		}
+		ctx, cancel := context.WithTimeout(bg, time.Hour)
+		defer cancel()
+		begin := time.Now()
+		_, err := Join(ctx, c)
+		var lost *PeerError
+		if !errors.As(err, &lost) || lost.Peer != "n1" || lost.Phase != "join" || !errors.Is(lost, ErrSilent) {
+			t.Error(err)
+		}
+		if d := time.Since(begin); d > AnswerWithin {
+			t.Errorf("took %v", d)
+		}
 	})
 }
 

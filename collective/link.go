@@ -28,6 +28,7 @@ type link struct {
 	heard   atomic.Int64 // when bytes last came in, by the ring's clock
 	left    atomic.Bool  // the peer said bye; set under Ring.mu
 	garbled atomic.Bool  // what comes cannot be understood
+	hungUp  atomic.Bool  // a write has failed
 	dead    atomic.Bool  // the connection is of no more use: nothing is worth writing
 
 	seen atomic.Uint64 // latest operation that the peer has begun, as frames on this link tell
@@ -154,8 +155,11 @@ func (l *link) farewell(last *header, payload []byte, until time.Time) {
 	sealed := o.sealed
 	o.seal()
 	o.Unlock()
-	if sealed || l.dead.Load() {
+	if sealed {
 		return
+	}
+	if l.dead.Load() {
+		until = time.Now().Add(atOnce)
 	}
 	_ = l.conn.SetWriteDeadline(until)
 	o.torn = nil // it has more time now
@@ -163,6 +167,9 @@ func (l *link) farewell(last *header, payload []byte, until time.Time) {
 		_ = o.put(last, payload)
 	}
 }
+
+// atOnce is enough to write what the kernel has room for.
+const atOnce = time.Millisecond
 
 // release is called once by the reader and once by the writer, when they are done with the connection.
 func (l *link) release() {

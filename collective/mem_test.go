@@ -336,6 +336,20 @@ func (m *memNet) kill(n id.Node) {
 // freeze stops every byte to and from the node, without a word.
 func (m *memNet) freeze(n id.Node) { m.each(n, func(p *memPipe) { p.frozen = true }) }
 
+// cut stops every byte that one node sends to another, and none that it hears.
+func (m *memNet) cut(from, to id.Node) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.wires {
+		c := w.conn
+		if w.dialer == from && w.acceptor == to {
+			c.out.change(func() { c.out.frozen = true })
+		} else if w.dialer == to && w.acceptor == from {
+			c.in.change(func() { c.in.frozen = true })
+		}
+	}
+}
+
 func (m *memNet) hook(f func(owner id.Node, b []byte) []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

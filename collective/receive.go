@@ -27,9 +27,13 @@ func (r *Ring) readLoop(l *link) {
 	if l == &r.prev && l.lane == nil {
 		r.letGo()
 	}
-	if err != errLast && !l.dead.Load() {
+	if err != errLast {
 		<-r.kicked
-		l.drain(time.Now().Add(r.linger()))
+		until := r.linger()
+		if l.dead.Load() {
+			until = atOnce
+		}
+		l.drain(time.Now().Add(until))
 	}
 	l.release()
 }

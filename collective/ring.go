@@ -38,7 +38,8 @@ type Config struct {
 	Peers []Peer  // in ring order, the same on every rank; names are distinct
 
 	// Dial connects to the next peer, Accept returns a connection from the previous one, meant for this run and view
-	// (see Inbox). Join calls them again after an error until its context ends. Not called in a world of one.
+	// (see Inbox). Join calls them again after an error until its context ends, or until no host has answered Dial for
+	// AnswerWithin: the connection timed out, or there is no route. Not called in a world of one.
 	Dial   func(ctx context.Context, to Peer) (net.Conn, error)
 	Accept func(ctx context.Context) (net.Conn, error)
 
@@ -72,6 +73,9 @@ const (
 	// DefaultDeadAfter and the heartbeat for which the watch may have to wait are together less than half a second: a dead
 	// peer is named within that.
 	DefaultDeadAfter = 400 * time.Millisecond
+	// AnswerWithin is how long a host may take to answer when it is dialled, which its kernel does whatever its processes do.
+	// It is more than any round trip on earth takes, as a rule.
+	AnswerWithin = 300 * time.Millisecond
 
 	// DefaultChunkBytes, just under 512 KiB, is for ranks that are all on one host. Measured on loopback, two ranks and
 	// 64 MiB: with 256 KiB to 1 MiB all take the same time, with whole segments a third more.

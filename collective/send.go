@@ -19,7 +19,9 @@ func (r *Ring) sendLoop() {
 			run, err = r.pump(true)
 		}
 		if err != nil {
-			r.lose(l, err)
+			r.loseWriting(l, err)
+			<-r.failed
+			run = false
 		}
 	}
 	l.out.abandon()
@@ -160,7 +162,8 @@ func (r *Ring) answerLoop() {
 			run = false
 		case <-beat.C:
 			if err := r.beat(l); err != nil {
-				r.lose(l, err)
+				r.loseWriting(l, err)
+				<-r.failed
 			}
 		}
 	}

@@ -210,7 +210,7 @@ func (r *Ring) exchangeStep(wait bool) bool {
 	w := &r.whole
 	if l, err := r.advance(&w.done, wait); err != nil {
 		if err != errNotNow {
-			r.lose(l, err)
+			r.loseWriting(l, err)
 		}
 		return false
 	}

@@ -103,7 +103,7 @@ func (s *shift) join(ctx context.Context) error {
 		Run: s.cfg.Run, View: s.view.Number, Rank: s.rank, Peers: peers, Flight: s.cfg.Flight, Log: s.cfg.Log,
 		NoLanes: os.Getenv(ringEnv) == "tcp", Stripes: s.cfg.Job.Sync.Stripes,
 		Dial: func(ctx context.Context, to collective.Peer) (net.Conn, error) {
-			return s.cfg.Port.Dial(ctx, to.Addr, port.Ring, meet)
+			return s.cfg.Port.DialWithin(ctx, collective.AnswerWithin, to.Addr, port.Ring, meet)
 		},
 		Accept: func(ctx context.Context) (net.Conn, error) {
 			return s.inbox.Accept(ctx, meet)

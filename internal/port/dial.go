@@ -16,6 +16,11 @@ import (
 // after five seconds whatever ctx says. Errors to tell apart: *Refused (a person
 // has to act), ErrNoTopic (try again), ErrNotMuster, the network's own.
 func (p *Port) Dial(ctx context.Context, addr string, proto Protocol, topic string) (net.Conn, error) {
+	return p.DialWithin(ctx, dialTimeout, addr, proto, topic)
+}
+
+// DialWithin is Dial where the host at addr, though not yet its process, must answer within that time.
+func (p *Port) DialWithin(ctx context.Context, answer time.Duration, addr string, proto Protocol, topic string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
@@ -26,7 +31,7 @@ func (p *Port) Dial(ctx context.Context, addr string, proto Protocol, topic stri
 	if p.cfg.Job != (jobDigest{}) {
 		hello.Job = p.cfg.Job[:]
 	}
-	conn, err := dial(ctx, p.identity, hello, addr, proto)
+	conn, err := dial(ctx, answer, p.identity, hello, addr, proto)
 	if err != nil && p.ctx.Err() != nil {
 		return nil, fmt.Errorf("dial %s: this node's port is closed: %w", addr, net.ErrClosed)
 	}
@@ -51,13 +56,13 @@ func DialTool(ctx context.Context, cfg ToolConfig, addr string, proto Protocol, 
 		return nil, err
 	}
 	hello := &pb.Hello{WireVersion: wireVersion, Version: cfg.Version, Cluster: cfg.Cluster, Node: "a tool", Topic: topic}
-	return dial(ctx, identity, hello, addr, proto)
+	return dial(ctx, dialTimeout, identity, hello, addr, proto)
 }
 
-func dial(ctx context.Context, identity *identity, hello *pb.Hello, addr string, proto Protocol) (net.Conn, error) {
+func dial(ctx context.Context, answer time.Duration, identity *identity, hello *pb.Hello, addr string, proto Protocol) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	var d net.Dialer
+	d := net.Dialer{Timeout: answer}
 	raw, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err

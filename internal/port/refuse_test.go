@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 // helloFrom sends a Hello of our making.
 func helloFrom(t *testing.T, addr string, proto Protocol, hello *pb.Hello) error {
 	t.Helper()
-	conn, err := dial(testContext(t), nil, hello, addr, proto)
+	conn, err := dial(testContext(t), dialTimeout, nil, hello, addr, proto)
 	if err == nil {
 		err = conn.Close()
 	}
