@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/musterml/muster/internal/huge"
 )
 
 // payload is the bytes of one request, in a pooled buffer. It is written by whoever
@@ -89,7 +91,7 @@ func (t *payloads) get(n int) *payload {
 	}
 	t.mu.Unlock()
 	if p == nil {
-		p = &payload{data: make([]float32, size)}
+		p = &payload{data: huge.Float32s(size)}
 	}
 	p.data = p.data[:n]
 	p.id, p.crc, p.pins, p.logged, p.pending = payloadID{}, 0, 1, 0, false

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/musterml/muster/internal/huge"
 	"github.com/musterml/muster/internal/id"
 )
 
@@ -66,7 +67,7 @@ func (p *versionPool) get(step id.Step, length int) *version {
 	}
 	p.mu.Unlock()
 	if v == nil {
-		v = &version{data: make([]float32, length), pool: p}
+		v = &version{data: huge.Float32s(length), pool: p}
 	}
 	v.step = step
 	v.refs.Store(1)

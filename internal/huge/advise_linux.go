@@ -3,4 +3,4 @@ package huge
 import "golang.org/x/sys/unix"
 
 // advise is a wish; that the system does not know it is no error.
-func advise(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }
+func advise(at, n uintptr) { _, _, _ = unix.Syscall(unix.SYS_MADVISE, at, n, unix.MADV_HUGEPAGE) }
