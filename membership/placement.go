@@ -23,7 +23,7 @@ type Placement struct {
 // Group is one Raft group's place on the servers.
 type Group struct {
 	Name   string
-	Places []Place // in the order in which they stand for election
+	Places []Place // in the order in which they stand for election when their logs are the same
 }
 
 // Place is that of a server in a group.

@@ -43,8 +43,8 @@
 //
 // Besides two versions of its blocks, and for each shard (LogLimit: 64 MiB, or the shard's state if that is more; twice that with Durable):
 //
-//   - the log's payloads: it is cut when they pass LogLimit, to half of that; while another replica is sent the state, when they
-//     pass 2.5 times LogLimit, to twice that. Clients wait (WORKING) beyond three
+//   - the log's payloads: it is cut when they pass LogLimit, to half of that; while another replica that answers still needs more, or is
+//     sent the state, the leader cuts to what it needs, at most to twice LogLimit. Clients wait (WORKING) beyond three
 //     times LogLimit, and a follower refuses entries beyond four, when cutting does not keep up;
 //   - a leader's queue to each follower, LogLimit/2: what finds no room is not sent, and the follower fetches it. So
 //     a follower that is slow or stuck costs no time and no more than that;

@@ -230,12 +230,6 @@ func (p *peerConn) sendState(index uint64) error {
 	if !r.state.has(index) || r.fenced() != nil {
 		return p.writer.send(p.conn, frame{kind: frameMissing}, nil, r.cfg.Patience)
 	}
-	r.sending.Add(1)
-	// Its receiver still lacks what came meanwhile.
-	defer time.AfterFunc(afterState, func() {
-		r.sending.Add(-1)
-		poke(r.cut) // what was kept for it goes, also when nothing more comes
-	})
 	if err := p.writer.send(p.conn, frame{kind: frameState}, nil, r.cfg.Patience); err != nil {
 		return err
 	}
@@ -247,9 +241,6 @@ func (p *peerConn) sendState(index uint64) error {
 	}
 	return w.Flush()
 }
-
-// afterState is how long the log keeps more for a replica that has just received a state.
-const afterState = time.Second
 
 // impatient gives every read and write of a long transfer its own deadline.
 type impatient struct {

@@ -54,8 +54,7 @@ type replica struct {
 	changed chan struct{} // capacity 1: leader or replicas may have changed
 	cut     chan struct{} // capacity 1: the log has grown past its limit
 	bytesIn *atomic.Uint64
-	sending atomic.Int32 // states on their way to other replicas
-	whole   atomic.Bool  // the state is not that of snapshot and log on the disk: it needs a snapshot
+	whole   atomic.Bool // the state is not that of snapshot and log on the disk: it needs a snapshot
 
 	propose sync.Mutex // makes payloads' numbers and the senders' queues agree in order
 
@@ -165,7 +164,6 @@ func (r *replica) start(found []raftgroup.Replica) error {
 	g, err := raftgroup.Start(raftgroup.Config{
 		Group: r.shard.String(), Self: r.self, Dir: r.dir(), Known: r.known,
 		FSM: machine{r}, Logs: r.entries, Volatile: !r.cfg.Durable, Port: p, Timing: r.cfg.Timing, Locate: r.cfg.Locate,
-		Sending: func(states int) { r.sending.Add(int32(states)) },
 		// What the log may keep is counted in bytes, by compact.
 		Snapshots: raftgroup.Snapshots{Trailing: 1},
 		Log:       r.log, OnLeader: r.onLeader,
@@ -341,6 +339,9 @@ func (r *replica) tend() {
 		r.payloads.sweep(time.Now().Add(-r.cfg.PendingKeep))
 		select {
 		case <-tick.C:
+			if r.payloads.logBytes() > r.logLimit { // those who needed it may have it by now
+				poke(r.cut)
+			}
 		case <-trim.C:
 			r.payloads.trim()
 		case <-r.changed:
@@ -378,9 +379,8 @@ func (r *replica) setSenders(to []endpoint) {
 }
 
 // compact cuts the log whenever its payloads pass the limit, down to half of it: what
-// stays lets a follower that lags a little catch up without the whole state. While a
-// state is being sent, and a moment longer, the log is let grow and cut by less, or its receiver would find itself too far
-// behind again.
+// stays lets a follower that lags a little catch up without the whole state. One that lags more, or is being sent the state, has
+// the leader let the log grow, within bounds, or it would find itself too far behind again.
 func (r *replica) compact() {
 	for {
 		select {
@@ -392,10 +392,11 @@ func (r *replica) compact() {
 		if r.whole.Swap(false) {
 			r.log.Info().AnErr("error", r.group.Raft().Snapshot().Error()).Msg("wrote a snapshot of the state received")
 		}
-		limit, keep := r.logLimit, r.logLimit/2
-		if r.sending.Load() > 0 { // below what delays clients, see waitForRoom
-			limit, keep = 5*r.logLimit/2, 2*r.logLimit
+		keep := r.logLimit / 2
+		if after, known := r.group.Needed(); known { // below what delays clients, see waitForRoom
+			keep = min(max(keep, r.entries.Size(after, payloadSize)), 2*r.logLimit)
 		}
+		limit := keep + r.logLimit/2
 		if size <= limit {
 			continue
 		}

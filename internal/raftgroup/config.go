@@ -33,9 +33,6 @@ type Config struct {
 	Port      port.Network
 	Timing    Timing
 	Snapshots Snapshots
-	// Sending, when set, is told with 1 and -1 when a snapshot begins and ends to be read,
-	// be it for a replica that is far behind.
-	Sending func(int)
 	// Locate, when set, says where a replica is to be found now; nil: at its address.
 	Locate func(Replica) (addr string)
 	Log    zerolog.Logger
@@ -114,6 +111,10 @@ func (c *Config) validate() error {
 	return errors.Join(errs...)
 }
 
+// batch is the most entries that are sent at once. A replica stores all of them or none, and may have to fetch what they refer
+// to first: one that is behind must not need more at once than it may hold.
+const batch = 8
+
 // raft is raft's own part of the configuration.
 func (c *Config) raft() *raft.Config {
 	r := raft.DefaultConfig()
@@ -125,6 +126,7 @@ func (c *Config) raft() *raft.Config {
 	r.SnapshotInterval = c.Snapshots.Interval
 	r.SnapshotThreshold = c.Snapshots.Threshold
 	r.TrailingLogs = c.Snapshots.Trailing
+	r.MaxAppendEntries = batch
 	r.ShutdownOnRemove = false // the owner decides when a group stops
 	r.NoLegacyTelemetry = true
 	return r

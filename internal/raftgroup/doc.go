@@ -13,10 +13,11 @@
 //   - Reconcile: one step towards the wanted replicas, through non-voters.
 //   - LeaderGone and Campaign: stand for election now instead of waiting for the
 //     timeout, when the process of the leader is known to be gone (2-4 ms instead
-//     of 540 on one machine: BenchmarkFailover). LeaderSilent is the same for a leader
+//     of 540 on one machine: BenchmarkFailover), the newest log first (stand.go). LeaderSilent is the same for a leader
 //     that a majority hears no more.
 //   - Votes for whoever has the newest log, also where its promotion has not been
 //     heard of (ballots.go).
+//   - Needed: which entries somebody may still ask for, so that the owner cuts its log behind them.
 //   - HandOver: another replica is to lead now. Members says who is in the group and
 //     whether that is committed.
 //   - A Stop after which nobody waits for an entry that raft has forgotten.

@@ -27,7 +27,7 @@ type Group struct {
 	cfg       Config
 	log       zerolog.Logger
 	raft      *raft.Raft
-	transport ballots
+	transport transport
 	stream    *stream
 	votes     *stable
 	committed *committed
@@ -85,7 +85,7 @@ func start(cfg Config) (g *Group, err error) {
 		}
 	}
 	machine := &committed{FSM: cfg.FSM}
-	snapshots := watchedSnapshots{SnapshotStore: files, sending: cfg.Sending, committed: machine}
+	snapshots := watchedSnapshots{SnapshotStore: files, committed: machine}
 	if !cfg.Volatile {
 		snapshots.dir = dir
 	}
@@ -98,20 +98,20 @@ func start(cfg Config) (g *Group, err error) {
 		}
 	}
 	s := newStream(&cfg)
-	transport := ballots{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	trans := transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		// One request in flight: raft's pipeline can wait for ever on a consumer that
 		// has gone (v1.8.0, netPipeline.AppendEntries), and then so does its shutdown.
 		// Entries are batched and small, so nothing is lost by it.
 		MaxRPCsInFlight: 1,
 		Stream:          s, MaxPool: 3, Timeout: cfg.Timing.RPCTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
-	})}
+	}), &positions{}}
 	conf := cfg.raft()
 	conf.Logger = logger
-	r, err := raft.NewRaft(conf, machine, cfg.Logs, votes, snapshots, transport)
+	r, err := raft.NewRaft(conf, machine, cfg.Logs, votes, snapshots, trans)
 	if err != nil {
-		return nil, errors.Join(err, transport.Close())
+		return nil, errors.Join(err, trans.Close())
 	}
-	g = &Group{cfg: cfg, log: log, raft: r, transport: transport, stream: s, votes: votes, committed: machine, ctx: ctx, cancel: cancel}
+	g = &Group{cfg: cfg, log: log, raft: r, transport: trans, stream: s, votes: votes, committed: machine, ctx: ctx, cancel: cancel}
 	g.wg.Go(g.watch())
 	g.remove = cfg.Port.Handle(portProtocol, topic(cfg.Group, cfg.Self), s.handle)
 	return g, nil
@@ -200,8 +200,12 @@ func (g *Group) Found(replicas []Replica) error {
 		return fmt.Errorf("raft group %s: found: %w", g.cfg.Group, err)
 	}
 	// Several founders take turns, or each would vote for itself.
-	if turn, ok := g.turn(nil); ok {
-		g.background(func() { g.standInTurn(turn, g.raft.CurrentTerm(), nil) })
+	if turn, ok := g.turn(); ok {
+		g.background(func() {
+			if g.await(turn, g.raft.CurrentTerm(), nil) {
+				g.stand()
+			}
+		})
 	}
 	return nil
 }

@@ -1,22 +1,17 @@
 package raftgroup
 
 import (
-	"io"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/musterml/muster/internal/journal"
 )
 
-// watchedSnapshots tells the owner while a snapshot is read: cutting the log meanwhile
-// could leave a replica that is sent one behind again when it has it. And it notes the
-// configurations of snapshots.
+// watchedSnapshots notes the configurations of snapshots, and has those on the disk written as they grow.
 type watchedSnapshots struct {
 	raft.SnapshotStore
-	sending   func(int)
 	committed *committed
 	dir       string // where raft has a folder of files; "": they are in memory
 }
@@ -65,25 +60,4 @@ func (s *steadySink) Close() error {
 func (s *steadySink) Cancel() error {
 	_ = s.file.Close()
 	return s.SnapshotSink.Cancel()
-}
-
-// Open implements raft.SnapshotStore.
-func (w watchedSnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	meta, r, err := w.SnapshotStore.Open(id)
-	if err != nil || w.sending == nil {
-		return meta, r, err
-	}
-	w.sending(1)
-	return meta, &watchedReader{ReadCloser: r, done: sync.OnceFunc(func() { w.sending(-1) })}, nil
-}
-
-type watchedReader struct {
-	io.ReadCloser
-	done func()
-}
-
-// Close may be called more than once, as raft does.
-func (r *watchedReader) Close() error {
-	r.done()
-	return r.ReadCloser.Close()
 }

@@ -170,3 +170,16 @@ func (s *Store) Trailing(limit int64, size func(*raft.Log) int64) uint64 {
 	}
 	return n
 }
+
+// Size is the sizes of the entries after one, added up.
+func (s *Store) Size(after uint64, size func(*raft.Log) int64) int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	sum := int64(0)
+	for i := range s.entries {
+		if l := &s.entries[i]; l.Index > after {
+			sum += size(l)
+		}
+	}
+	return sum
+}
