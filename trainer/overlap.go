@@ -12,7 +12,8 @@ import (
 // How what is done with gradients overlaps computing them.
 //
 // The gradient is cut into buckets of consecutive blocks, from its end to its beginning: the order in which a backward pass
-// completes it. A bucket is ready when every unit of this trainer has gone back over it, so all but the last wave of
+// completes it. The device hands it over bucket by bucket (nn.Replica.Marks), whether it is the host's processor or a GPU that goes on
+// meanwhile. A bucket is ready when every unit of this trainer has gone back over it, so all but the last wave of
 // units (as many as there are cores) are whole by then, and it is the backward passes of that last wave that hide the
 // network. In modes ring and server one goroutine sums bucket after bucket, each by itself: its blocks' exponents, their agreement over the ring,
 // and the sum over the ring, which makes integers of the units' gradients piece by piece as they are sent. All that hangs on single blocks, so buckets change no bit of an exact
@@ -45,6 +46,16 @@ func buckets(blocks, size int) []bucket {
 	var all []bucket
 	for last := blocks; last > 0; last -= size {
 		all = append(all, bucket{id.Block(max(0, last-size)), id.Block(last)})
+	}
+	return all
+}
+
+// starts are the offsets in the gradient at which buckets begin.
+func (x *exchange) starts() []int {
+	var all []int
+	for _, b := range x.buckets {
+		lo, _ := x.span(b.first, b.last)
+		all = append(all, lo)
 	}
 	return all
 }

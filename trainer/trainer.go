@@ -102,6 +102,7 @@ func New(cfg Config) (*Trainer, error) {
 		inbox: collective.NewInbox(0, 0), state: newState(cfg.Spec.Params(), opt.Slots(), cfg.Job.Sync.Mode),
 		changed: make(chan struct{}, 1),
 	}
+	w.handOver(t.sums.starts())
 	w.rows, w.source = newRows(cfg.Spec, cfg.Servers, w.loader, cfg.Train, cfg.Job.batches()), cfg.Servers
 	if cfg.Job.Sync.arrives() {
 		t.arrivals.base = make([]float64, len(w.units))

@@ -112,6 +112,13 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 	return w, nil
 }
 
+// handOver has devices hand gradients over whenever they are complete from one of the offsets on, which descend.
+func (w *work) handOver(at []int) {
+	for _, b := range w.benches {
+		b.replica.Marks = at
+	}
+}
+
 func (w *work) close() error {
 	var errs []error
 	for _, b := range w.benches {

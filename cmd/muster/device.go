@@ -27,18 +27,26 @@ func openDevice(name string, log zerolog.Logger) (device.Device, error) {
 		if !cuda.Built {
 			return cpu.New()
 		}
-		d, err := cuda.Open(0)
+		d, err := openGPU(0, log)
 		if err != nil {
 			log.Warn().Err(err).Msg("computing on the CPU")
 			return cpu.New()
 		}
 		return d, nil
 	case name == "cuda":
-		return cuda.Open(0)
+		return openGPU(0, log)
 	case isNumbered:
 		if n, err := strconv.Atoi(number); err == nil && n >= 0 {
-			return cuda.Open(n)
+			return openGPU(n, log)
 		}
 	}
 	return nil, fmt.Errorf("--device is %q: use cpu, cuda, cuda:0 and so on, or auto", name)
+}
+
+func openGPU(number int, log zerolog.Logger) (device.Device, error) {
+	d, err := cuda.Open(number, func(what string, why error) { log.Warn().Err(why).Int("gpu", number).Msg(what) })
+	if err != nil {
+		return nil, err // and no device that is a nil pointer
+	}
+	return d, nil
 }

@@ -55,7 +55,7 @@ func examineCPU() finding {
 
 func examineGPUs() (all []finding) {
 	for i := 0; ; i++ {
-		d, err := cuda.Open(i)
+		d, err := cuda.Open(i, nil)
 		if err != nil {
 			if i > 0 {
 				return all
@@ -142,7 +142,7 @@ func (f *finding) measure(s device.Stream) error {
 	}
 	s.Bind(out, got, device.Out)
 	s.Scale(device.Whole(out), device.Whole(c), n*n, 1)
-	s.Flush(out)
+	s.Flush(device.Whole(out))
 	if err := s.Sync(); err != nil {
 		return err
 	}

@@ -1,5 +1,7 @@
 package device
 
+import "errors"
+
 // Kind is the type of the elements of a Memory.
 type Kind uint8
 
@@ -64,12 +66,13 @@ type Direction uint8
 const (
 	// In: the contents come from the host at Bind; operations only read them.
 	In Direction = iota
-	// Out: operations write every element; the contents are on the host after Flush and Sync.
+	// Out: operations write every element; the contents are on the host after Flush, and Tell or Sync.
 	Out
 )
 
-// Synchronous is a Stream whose operations are done when they return: what they wrote Out is in the host's slice.
-type Synchronous interface{ Synchronous() }
+// ErrFailed is wrapped by an error of a Device or a Stream that is the fault of the device and not of what was asked of it: it
+// has no memory left, or has broken down. Another device may do the same work.
+var ErrFailed = errors.New("the device has failed")
 
 // Stream is an ordered queue of operations on a device. It is used by one goroutine
 // at a time.
@@ -89,8 +92,13 @@ type Stream interface {
 	Bind(p Memory, host []float32, dir Direction)
 	// BindInt32 is Bind for memories of int32; they only go in.
 	BindInt32(p Memory, host []int32)
-	// Flush sends the contents of a port bound Out to its host slice.
-	Flush(p Memory)
+	// Flush sends a part of a port bound Out to its host slice, as what was asked for so far leaves it, while what is asked for
+	// from now on goes on: until Sync that must not write there. What goes beyond what the port is bound to is left out.
+	Flush(b Buffer)
+	// Tell calls told(n) when all that was flushed before is in the host's slices: at once where operations are done when they
+	// return, else during Sync, in the order of the calls, while operations that were asked for later may still go on. It is called in
+	// the goroutine that uses the stream, and not at all after an error. told must not use the stream.
+	Tell(n int, told func(n int))
 	// Sync waits until everything asked for is done, releases the bound host slices and
 	// returns the first error since the last Sync.
 	Sync() error

@@ -20,7 +20,7 @@ func (r *Replica) Observe(w []float32, in data.Batch, stats []float32) error {
 	r.stream.Bind(r.stats, stats, device.Out)
 	r.pass.observed = device.Whole(r.stats)
 	r.pass.forwardChain(r.spec.layers, r.states, device.Whole(r.x))
-	r.stream.Flush(r.stats)
+	r.stream.Flush(device.Whole(r.stats))
 	if err := r.stream.Sync(); err != nil {
 		return fmt.Errorf("model %s: %w", r.spec.name, err)
 	}

@@ -14,9 +14,10 @@ type Replica struct {
 	Scores []float32
 
 	// Progress, if not nil, is called by Gradients in the caller's goroutine: when the backward pass begins, with the number
-	// of parameters, and whenever more of all parts' gradients is complete, with the offset from which on it is. The last call
-	// is with 0. A device that works beside the host (no device.Synchronous) makes the first and the last call only.
+	// of parameters, and whenever more of all parts' gradients is complete and in their slices, with the offset from which on it is: after
+	// the layers that reach or cross one of Marks. The last call is with 0. A device that works beside the host computes on meanwhile.
 	Progress func(complete int)
+	Marks    []int // offsets, descending; nil: every layer counts
 
 	spec   *Spec
 	stream device.Stream
@@ -35,7 +36,10 @@ type Replica struct {
 	cut            []part
 	totals         []device.Total // by part
 	one            [1]Part
-	layerDone      func(layer int) // tells Progress; nil where the device does not know when a layer is done
+	layerDone      func(layer int)    // hands over what is complete, and
+	told           func(complete int) // tells Progress; here so that they are not allocated for each pass
+	handed         int                // the offset from which on gradients are flushed
+	mark           int                // the first of Marks that is not reached
 }
 
 // NewReplica allocates what calls with up to maxBatch samples in up to maxParts parts need.
@@ -48,9 +52,7 @@ func (s *Spec) NewReplica(dev device.Device, maxBatch, maxParts int) (*Replica, 
 		return nil, fmt.Errorf("replica of model %s on %s: %w", s.name, dev.Name(), err)
 	}
 	r := &Replica{spec: s, stream: stream, batch: maxBatch, grads: make([]device.Memory, maxParts), totals: make([]device.Total, maxParts)}
-	if _, ok := stream.(device.Synchronous); ok {
-		r.layerDone = r.tellProgress
-	}
+	r.layerDone, r.told = r.handOverLayer, r.progress
 	if err := r.allocate(); err != nil {
 		_ = stream.Close() // the first error is the one to tell
 		return nil, fmt.Errorf("replica of model %s on %s: %w", s.name, dev.Name(), err)
@@ -144,10 +146,9 @@ func (r *Replica) Gradients(w []float32, in data.Batch, scale float32, parts []P
 	y := p.forwardChain(s.layers, r.states, x)
 	r.compare(y, r.states[len(r.states)-1].dy, scale)
 	r.progress(s.params)
+	r.handed, r.mark = s.params, 0
 	p.backwardChain(s.layers, r.states, s.start, x, device.Buffer{}, r.layerDone) // nobody asks for the gradient of the data
-	for i := range parts {
-		r.stream.Flush(r.grads[i])
-	}
+	r.handOver(0)
 	r.flushRows()
 	if err := r.sync(); err != nil {
 		return err
@@ -173,7 +174,7 @@ func (r *Replica) loss(w []float32, in data.Batch, stats []float32) (Result, err
 	if r.Scores != nil && r.spec.loss == BinaryCrossEntropy {
 		r.stream.Bind(r.scores, r.Scores[:r.pass.n], device.Out)
 		r.stream.Scale(device.Whole(r.scores), y, r.pass.n, 1)
-		r.stream.Flush(r.scores)
+		r.stream.Flush(device.Whole(r.scores))
 	}
 	r.compare(y, device.Buffer{}, 0)
 	if err := r.sync(); err != nil {
@@ -201,11 +202,27 @@ func (r *Replica) progress(complete int) {
 	}
 }
 
-// tellProgress is called when the backward pass of a layer is done, and with it that of all layers behind it.
-func (r *Replica) tellProgress(layer int) {
-	if layer > 0 {
-		r.progress(r.spec.ends[layer-1])
+// handOverLayer is called when the backward pass of a layer has been asked for, and with it that of all layers behind it.
+func (r *Replica) handOverLayer(layer int) {
+	if layer == 0 {
+		return // the end of the pass comes next
 	}
+	complete, before := r.spec.ends[layer-1], r.mark
+	for r.mark < len(r.Marks) && complete <= r.Marks[r.mark] {
+		r.mark++
+	}
+	if r.Marks == nil || r.mark > before {
+		r.handOver(complete)
+		r.stream.Tell(complete, r.told)
+	}
+}
+
+// handOver sends the gradients from an offset on to the host, as far as they are not on their way already.
+func (r *Replica) handOver(complete int) {
+	for i := range r.cut {
+		r.stream.Flush(device.Whole(r.grads[i]).Range(complete, r.handed-complete))
+	}
+	r.handed = complete
 }
 
 // begin makes a new pass, with the ports standing for the weights and the samples.

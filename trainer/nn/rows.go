@@ -45,7 +45,7 @@ func (r *Replica) bindRows(rows *data.Rows, training bool) {
 // flushRows sends the gradients of rows to their host slices.
 func (r *Replica) flushRows() {
 	for _, m := range r.rows.grads {
-		r.stream.Flush(m)
+		r.stream.Flush(device.Whole(m))
 	}
 }
 

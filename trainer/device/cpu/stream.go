@@ -125,10 +125,14 @@ func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {
 }
 
 // Flush implements device.Stream: the host's memory was written to directly.
-func (s *stream) Flush(device.Memory) {}
+func (s *stream) Flush(device.Buffer) {}
 
-// Synchronous implements device.Synchronous.
-func (s *stream) Synchronous() {}
+// Tell implements device.Stream.
+func (s *stream) Tell(n int, told func(n int)) {
+	if s.err == nil {
+		told(n)
+	}
+}
 
 // Sync implements device.Stream.
 func (s *stream) Sync() error {

@@ -36,9 +36,8 @@ func (s *stream) multiplyByLibrary(p device.MatMul, args matmulArgs) {
 	if s.err != nil {
 		return
 	}
-	if err := s.q.gemm(columns(p.Trans, p.M, p.N, p.K, args.a, args.b, args.c, s.d.precision)); err != nil {
-		s.asked(fmt.Errorf("cuBLAS's product (%d, %d, %d) in %s: %w", p.M, p.N, p.K, s.d.precision, err))
-	}
+	s.next = call{gemm: columns(p.Trans, p.M, p.N, p.K, args.a, args.b, args.c, s.d.precision)}
+	s.ask(&s.next)
 	if args.bias != 0 || p.Act != device.Identity {
 		s.end(args.c, args.c, args.bias, p.M, p.N, 1, p.Act) // in place: one part
 	}

@@ -15,7 +15,7 @@ import (
 func TestLibrary(t *testing.T) {
 	e := emulator(t)
 	e.blas = "cublas-120901"
-	var gpu device.Device = &Device{gpu: e}
+	var gpu device.Device = newDevice(e, nil)
 	gpu, has, err := device.Choose(gpu, device.Products{Precision: device.BF16, AnyOrder: true})
 	if err != nil || !has || gpu.Arithmetic() != "cuda-host-bf16-"+class+"-cublas-120901" {
 		t.Fatalf("%v, %v, %v", gpu.Arithmetic(), has, err)
@@ -59,7 +59,7 @@ func TestLibrary(t *testing.T) {
 
 // Exact sums never use it: how many rows there are would change the bits.
 func TestLibraryIsNotForExactSums(t *testing.T) {
-	d, _, err := device.Choose(&Device{gpu: &emulated{blas: "cublas-120901"}}, device.Products{Precision: device.TF32})
+	d, _, err := device.Choose(newDevice(&emulated{blas: "cublas-120901"}, nil), device.Products{Precision: device.TF32})
 	if err != nil || d.(*Device).library || strings.Contains(d.Arithmetic(), "cublas") {
 		t.Errorf("%s, %v", d.Arithmetic(), err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/musterml/muster/trainer/device"
 )
@@ -17,6 +18,8 @@ type Device struct {
 	gpu       gpu
 	precision device.Precision
 	library   bool // multiplies matrices, not our kernels
+	// warn is told, at most once, of what works less well than it could.
+	warn func(what string, why error)
 }
 
 var (
@@ -26,12 +29,23 @@ var (
 
 // Open makes the GPU of that number, counted from 0, ready. The error says what is missing: the build tag, the driver, the
 // card.
-func Open(number int) (*Device, error) {
+//
+// warn, which may be nil, is told, at most once, of what works less well than it could.
+func Open(number int, warn func(what string, why error)) (*Device, error) {
 	g, err := openGPU(number)
 	if err != nil {
 		return nil, fmt.Errorf("CUDA device %d: %w", number, err)
 	}
-	return &Device{gpu: g, precision: device.FP32}, nil
+	return newDevice(g, warn), nil
+}
+
+func newDevice(g gpu, warn func(what string, why error)) *Device {
+	var once sync.Once
+	return &Device{gpu: g, precision: device.FP32, warn: func(what string, why error) {
+		if warn != nil {
+			once.Do(func() { warn(what, why) })
+		}
+	}}
 }
 
 // Choose implements device.Chooser.
@@ -66,9 +80,9 @@ func (d *Device) NewStream() (device.Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Name(), err)
 	}
-	s := &stream{d: d, q: q}
-	if err := s.makeReport(); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.Name(), errors.Join(err, s.report.free(d.gpu), q.close()))
+	s := &stream{d: d, q: q, graphs: newGraphs(), names: map[[3]string]string{}}
+	if err := s.begin(); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", device.ErrFailed, d.Name(), errors.Join(append(s.handover.close(), err, s.giveUp())...))
 	}
 	return s, nil
 }

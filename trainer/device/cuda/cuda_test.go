@@ -90,7 +90,7 @@ func (b *bench) keep(name string, m device.Buffer) {
 	host := make([]float32, m.Len)
 	b.Bind(p, host, device.Out)
 	b.Scale(device.Whole(p), m, m.Len, 1)
-	b.Flush(p)
+	b.Flush(device.Whole(p))
 	b.names, b.results = append(b.names, name), append(b.results, &host)
 }
 
@@ -115,14 +115,14 @@ func (b *bench) ok() *bool {
 // gpus are the emulator, and the GPU of this machine where the binary can reach one. With MUSTER_GPU_ONLY in the environment, it alone.
 func gpus(t testing.TB) []*Device {
 	if os.Getenv("MUSTER_GPU_ONLY") != "" {
-		d, err := Open(0)
+		d, err := Open(0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return []*Device{d}
 	}
-	all := []*Device{{gpu: emulator(t), precision: device.FP32}}
-	if d, err := Open(0); err == nil {
+	all := []*Device{newDevice(emulator(t), nil)}
+	if d, err := Open(0, nil); err == nil {
 		all = append(all, d)
 	} else {
 		t.Logf("on no GPU: %v", err)
@@ -552,7 +552,7 @@ func TestEveryDriverFault(t *testing.T) {
 			}
 			return nil
 		}
-		err := step(&Device{gpu: e})
+		err := step(newDevice(e, nil))
 		if failed != (err != nil) || err != nil && !errors.Is(err, errLost) {
 			t.Fatalf("call %d: %v", at, err)
 		}
@@ -594,6 +594,6 @@ func step(d *Device) (err error) {
 	s.MatMul(device.MatMul{M: 8, N: 8, K: 8, A: device.Whole(in), B: device.Whole(in), C: device.Whole(w)})
 	var total device.Total
 	s.SquaredError(device.SquaredError{N: 64, Y: device.Whole(w), Targets: device.Whole(in), DY: device.Whole(out), Scale: 1, Total: &total})
-	s.Flush(out)
+	s.Flush(device.Whole(out))
 	return s.Sync()
 }

@@ -1,7 +1,5 @@
 package cuda
 
-import "unsafe"
-
 // pointer is an address in a GPU's memory.
 type pointer uint64
 
@@ -16,7 +14,10 @@ type gpu interface {
 	// pinned makes memory of the host that the GPU reads and writes by itself; unpin gives it back.
 	pinned(bytes int) ([]byte, error)
 	unpin(b []byte) error
+	// address is where kernels find pinned memory.
+	address(b []byte) pointer
 	newQueue() (queue, error)
+	newEvent() (event, error)
 	// library is the vendor's matrix products, "cublas-120901" of cuBLAS 12.9.1; "" where there is none.
 	library() string
 }
@@ -28,9 +29,25 @@ type queue interface {
 	read(dst []byte, src pointer) error  // dst is pinned
 	zero(p pointer, bytes int) error
 	// launch runs a kernel on grid blocks of so many threads, each with so many bytes of shared memory that the kernel has not by
-	// itself. The arguments are copied before it returns.
-	launch(kernel string, grid [3]int, threads, shared int, args unsafe.Pointer, bytes uintptr) error
+	// itself. The arguments, a mark at their end, are copied before it returns.
+	launch(kernel string, grid [3]int, threads, shared int, args []uint64) error
 	gemm(g gemm) error // of a gpu that has a library
+	// capture makes a graph of what f asks the queue for: launches, zeros and products. None of that is done now.
+	capture(f func() error) (graph, error)
+	replay(g graph) error
+	// record has e happen when all that was asked for before is done; after has what is asked for from now on wait for what was
+	// recorded with e last, by any queue.
+	record(e event) error
+	after(e event) error
 	sync() error
 	close() error
 }
+
+// event is a place in the order of a queue. It is used again once what waited for it has gone on.
+type event interface {
+	wait() error
+	close() error
+}
+
+// graph is work that is asked for all at once.
+type graph interface{ close() error }

@@ -29,6 +29,31 @@ static CUresult launch(CUcontext c, CUfunction f, CUstream s, unsigned x, unsign
 	return r != CUDA_SUCCESS ? r : cuLaunchKernel(f, x, y, z, threads, 1, 1, shared, s, NULL, extra);
 }
 
+static CUresult begin_capture(CUcontext c, CUstream s) {
+	CUresult r = enter(c);
+	return r != CUDA_SUCCESS ? r : cuStreamBeginCapture(s, CU_STREAM_CAPTURE_MODE_RELAXED);
+}
+
+// end_capture makes a graph of what was captured, unless it was in vain.
+static CUresult end_capture(CUcontext c, CUstream s, int in_vain, CUgraphExec *exec) {
+	CUgraph g = NULL;
+	CUresult r = enter(c), e = cuStreamEndCapture(s, &g);
+	if (r == CUDA_SUCCESS) r = e;
+	if (r == CUDA_SUCCESS && !in_vain) r = cuGraphInstantiateWithFlags(exec, g, 0);
+	if (g) cuGraphDestroy(g);
+	return r;
+}
+
+static CUresult replay(CUcontext c, CUgraphExec g, CUstream s) {
+	CUresult r = enter(c);
+	return r != CUDA_SUCCESS ? r : cuGraphLaunch(g, s);
+}
+
+static CUresult destroy_graph(CUcontext c, CUgraphExec g) {
+	CUresult r = enter(c);
+	return r != CUDA_SUCCESS ? r : cuGraphExecDestroy(g);
+}
+
 static const char *text(CUresult r) {
 	const char *s = NULL;
 	return cuGetErrorString(r, &s) == CUDA_SUCCESS && s ? s : "unknown error";
@@ -171,8 +196,8 @@ func (g *card) free(p pointer) error {
 
 func (g *card) pinned(bytes int) ([]byte, error) {
 	var p unsafe.Pointer
-	if r := C.pin(g.raw(), C.size_t(bytes), &p); r != C.CUDA_SUCCESS {
-		return nil, errors.New(C.GoString(C.text(r)))
+	if err := result(C.pin(g.raw(), C.size_t(bytes), &p)); err != nil {
+		return nil, err
 	}
 	return unsafe.Slice((*byte)(p), bytes), nil
 }
@@ -181,8 +206,20 @@ func (g *card) unpin(b []byte) error {
 	return g.within(func() error { return cu.MemFreeHost(unsafe.Pointer(unsafe.SliceData(b))) })
 }
 
+func (g *card) address(b []byte) pointer { // of one address space with the host's
+	return pointer(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
+}
+
+func (g *card) newEvent() (event, error) {
+	e := &cardEvent{g: g}
+	return e, g.within(func() (err error) {
+		e.raw, err = cu.MakeEvent(cu.DisableTiming | cu.BlockingSyncEvent)
+		return err
+	})
+}
+
 func (g *card) newQueue() (queue, error) {
-	q := &cardQueue{g: g}
+	q := &cardQueue{g: g, args: new([argWords]uint64)}
 	return q, g.within(func() (err error) {
 		q.stream, err = cu.MakeStream(cu.NonBlocking)
 		return err
@@ -213,7 +250,8 @@ func (g *card) raw() C.CUcontext { return *(*C.CUcontext)(unsafe.Pointer(&g.cont
 type cardQueue struct {
 	g      *card
 	stream cu.Stream
-	blas   *handle // from the first product on
+	blas   *handle           // from the first product on
+	args   *[argWords]uint64 // of a launch, by themselves: C may not be given memory with pointers of Go's in it
 }
 
 func (q *cardQueue) write(dst pointer, src []byte) error {
@@ -232,17 +270,70 @@ func (q *cardQueue) zero(p pointer, bytes int) error {
 	return q.g.within(func() error { return cu.MemsetD8Async(cu.DevicePtr(p), 0, int64(bytes), q.stream) })
 }
 
-func (q *cardQueue) launch(kernel string, grid [3]int, threads, shared int, args unsafe.Pointer, bytes uintptr) error {
+func (q *cardQueue) launch(kernel string, grid [3]int, threads, shared int, args []uint64) error {
 	f, err := q.g.function(kernel)
 	if err != nil {
 		return err
 	}
-	r := C.launch(q.g.raw(), *(*C.CUfunction)(unsafe.Pointer(&f)), *(*C.CUstream)(unsafe.Pointer(&q.stream)),
-		C.uint(grid[0]), C.uint(grid[1]), C.uint(grid[2]), C.uint(threads), C.uint(shared), args, C.size_t(bytes))
-	if r != C.CUDA_SUCCESS {
-		return errors.New(C.GoString(C.text(r)))
+	n := copy(q.args[:], args)
+	return result(C.launch(q.g.raw(), *(*C.CUfunction)(unsafe.Pointer(&f)), q.raw(),
+		C.uint(grid[0]), C.uint(grid[1]), C.uint(grid[2]), C.uint(threads), C.uint(shared), unsafe.Pointer(q.args), C.size_t(8*n)))
+}
+
+func (q *cardQueue) raw() C.CUstream { return *(*C.CUstream)(unsafe.Pointer(&q.stream)) }
+
+// result is the driver's answer as an error.
+func result(r C.CUresult) error {
+	if r == C.CUDA_SUCCESS {
+		return nil
 	}
-	return nil
+	return errors.New(C.GoString(C.text(r)))
+}
+
+// cardGraph is a graph of the driver's, ready to be launched.
+type cardGraph struct {
+	g    *card
+	exec C.CUgraphExec
+}
+
+func (q *cardQueue) capture(f func() error) (graph, error) {
+	if err := result(C.begin_capture(q.g.raw(), q.raw())); err != nil {
+		return nil, err
+	}
+	c, asked, inVain := &cardGraph{g: q.g}, f(), C.int(0)
+	if asked != nil {
+		inVain = 1
+	}
+	if err := errors.Join(asked, result(C.end_capture(q.g.raw(), q.raw(), inVain, &c.exec))); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (q *cardQueue) replay(g graph) error {
+	return result(C.replay(q.g.raw(), g.(*cardGraph).exec, q.raw()))
+}
+
+func (c *cardGraph) close() error { return result(C.destroy_graph(c.g.raw(), c.exec)) }
+
+// cardEvent is an event of the driver's.
+type cardEvent struct {
+	g   *card
+	raw cu.Event
+}
+
+func (q *cardQueue) record(e event) error {
+	return q.g.within(func() error { return e.(*cardEvent).raw.Record(q.stream) })
+}
+
+func (q *cardQueue) after(e event) error {
+	return q.g.within(func() error { return q.stream.Wait(e.(*cardEvent).raw, 0) })
+}
+
+func (e *cardEvent) wait() error { return e.g.within(func() error { return e.raw.Synchronize() }) }
+
+func (e *cardEvent) close() error {
+	return e.g.within(func() error { return cu.DestroyEvent(&e.raw) })
 }
 
 func (q *cardQueue) gemm(p gemm) error {

@@ -93,13 +93,13 @@ func (s *stream) Dropout(p device.Dropout) {
 		return
 	}
 	launch(s, "dropout", each(p.N), blockThreads, struct {
-		y, x                  pointer
-		n                     int64
-		seed, step, threshold uint64
-		where                 uint32
-		factor                float32
+		y, x, key pointer
+		n         int64
+		threshold uint64
+		where     uint32
+		factor    float32
 	}{
-		s.floats(op, "Y", p.Y, p.N), s.floats(op, "X", p.X, p.N), int64(p.N), p.Key.Seed, p.Key.Step,
+		s.floats(op, "Y", p.Y, p.N), s.floats(op, "X", p.X, p.N), s.key(p.Key), int64(p.N),
 		uint64(math.RoundToEven(float64(p.P) * (1 << 32))), uint32(p.Key.Layer)<<16 | uint32(p.Key.Shard), 1 / (1 - p.P),
 	})
 }

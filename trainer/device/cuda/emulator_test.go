@@ -27,6 +27,10 @@ type emulated struct {
 	allocated, pinnedBytes int
 	sizes                  map[pointer]int
 	blas                   string // the library that it is to have
+	noGraphs               bool
+	replays                int // of graphs
+	queues                 []*emulatedQueue
+	marks                  map[pointer][]byte // pinned memory by its address
 }
 
 var emulatorProgram = sync.OnceValues(func() (string, error) {
@@ -65,7 +69,7 @@ func emulator(t testing.TB) *emulated {
 	cmd.Env = append(os.Environ(), "ASAN_OPTIONS=detect_leaks=0") // what is not given back is counted here
 	var words bytes.Buffer                                        // the sanitizer's, which warns at fibers in any case
 	cmd.Stderr = &words
-	e := &emulated{t: t, sizes: map[pointer]int{}}
+	e := &emulated{t: t, sizes: map[pointer]int{}, marks: map[pointer][]byte{}}
 	if e.in, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +162,13 @@ func (e *emulated) pinned(bytes int) ([]byte, error) {
 		}
 	}
 	e.pinnedBytes += bytes
-	return make([]byte, bytes), nil
+	b := make([]byte, bytes)
+	e.marks[e.address(b)] = b
+	return b, nil
+}
+
+func (e *emulated) address(b []byte) pointer {
+	return pointer(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 }
 
 func (e *emulated) unpin(b []byte) error {
@@ -166,12 +176,28 @@ func (e *emulated) unpin(b []byte) error {
 	return nil
 }
 
-func (e *emulated) newQueue() (queue, error) { return &emulatedQueue{e: e}, nil }
+func (e *emulated) newQueue() (queue, error) {
+	q := &emulatedQueue{e: e}
+	e.queues = append(e.queues, q)
+	return q, nil
+}
 
-// emulatedQueue does nothing before sync: who reads, or gives memory back, before that is found out.
+// left is how much there is still to do in all queues.
+func (e *emulated) left() (n int) {
+	for _, q := range e.queues {
+		n += len(q.later)
+	}
+	return n
+}
+
+func (e *emulated) newEvent() (event, error) { return &emulatedEvent{}, nil }
+
+// emulatedQueue does nothing before somebody waits for it: who reads, or gives memory back, before that is found out. And what
+// nobody orders behind another queue's work is done too early or too late.
 type emulatedQueue struct {
 	e     *emulated
 	later []func() error
+	done  int
 }
 
 func (q *emulatedQueue) push(f func() error) error {
@@ -191,13 +217,15 @@ func (q *emulatedQueue) zero(p pointer, bytes int) error {
 	return q.push(func() error { return q.e.ask("zero", 'Z', nil, p, bytes) })
 }
 
-func (q *emulatedQueue) launch(kernel string, grid [3]int, threads, shared int, args unsafe.Pointer, bytes uintptr) error {
-	a := append([]byte(nil), unsafe.Slice((*byte)(args), bytes)...)
+func (q *emulatedQueue) launch(kernel string, grid [3]int, threads, shared int, args []uint64) error {
+	var a []byte
+	words, where, number := len(args)-2, pointer(args[len(args)-2]), args[len(args)-1]
+	for _, w := range args[:words] {
+		a = binary.LittleEndian.AppendUint64(a, w)
+	}
 	return q.push(func() error {
-		if err := q.e.ask("launch "+kernel, 'L', nil, len(kernel), []byte(kernel), grid[0], grid[1], grid[2], threads, shared, len(a), a); err != nil {
-			return fmt.Errorf("kernel %s: %w", kernel, err)
-		}
-		return nil
+		binary.LittleEndian.PutUint32(q.e.marks[where], uint32(number)) // what the mark does, which the emulator's process cannot reach
+		return q.e.ask("launch "+kernel, 'L', nil, len(kernel), []byte(kernel), grid[0], grid[1], grid[2], threads, shared, len(a), a)
 	})
 }
 
@@ -241,10 +269,56 @@ func (q *emulatedQueue) gemm(g gemm) error {
 	})
 }
 
-func (q *emulatedQueue) sync() error {
-	later := q.later
+// A graph is the functions that it would do.
+type emulatedGraph []func() error
+
+func (emulatedGraph) close() error { return nil }
+
+func (q *emulatedQueue) capture(f func() error) (graph, error) {
+	if q.e.noGraphs {
+		return nil, errors.New("no graphs here")
+	}
+	before := q.later
 	q.later = nil
-	for _, f := range later {
+	err := f()
+	g := emulatedGraph(q.later)
+	q.later = before
+	return g, err
+}
+
+func (q *emulatedQueue) replay(g graph) error {
+	q.e.replays++
+	q.later = append(q.later, g.(emulatedGraph)...)
+	return nil
+}
+
+// emulatedEvent is a place in a queue: to wait for it is to do all that comes before.
+type emulatedEvent struct {
+	q    *emulatedQueue
+	todo int // of q, when it was recorded
+}
+
+func (e *emulatedEvent) close() error { return nil }
+func (e *emulatedEvent) wait() error  { return e.q.doUntil(e.todo) }
+
+func (q *emulatedQueue) record(e event) error {
+	*e.(*emulatedEvent) = emulatedEvent{q, q.done + len(q.later)}
+	return nil
+}
+
+func (q *emulatedQueue) after(e event) error {
+	then := *e.(*emulatedEvent)
+	return q.push(then.wait)
+}
+
+func (q *emulatedQueue) sync() error { return q.doUntil(q.done + len(q.later)) }
+
+// doUntil does what was asked for before the place.
+func (q *emulatedQueue) doUntil(place int) error {
+	for q.done < place {
+		f := q.later[0]
+		q.later = q.later[1:]
+		q.done++
 		if err := f(); err != nil {
 			return err
 		}

@@ -1,6 +1,8 @@
 package cuda
 
 import (
+	"strings"
+
 	"github.com/musterml/muster/trainer/device"
 )
 
@@ -51,18 +53,29 @@ func (p *product) parts() (n, length int) {
 func multiply[A any](s *stream, p product, out pointer, args func(partial pointer, partK int64) A) {
 	parts, length := p.parts()
 	t := tilesOf(s.d.precision)
-	tile, name, shared := t.small, p.kernel+t.suffix+"_small", t.sharedSmall
+	tile, size, shared := t.small, "_small", t.sharedSmall
 	if parts*ceil(p.m, largeTile)*ceil(p.n, largeTile) >= s.d.gpu.processors() {
-		tile, name, shared = largeTile, p.kernel+t.suffix+"_large", t.sharedLarge
+		tile, size, shared = largeTile, "_large", t.sharedLarge
 	}
 	var partial pointer
 	if parts > 1 {
 		partial = s.room(0, 4*parts*p.m*p.n)
 	}
-	launchShared(s, name, [3]int{ceil(p.m, tile), ceil(p.n, tile), parts}, blockThreads, shared, args(partial, int64(length)))
+	launchShared(s, s.name(p.kernel, t.suffix, size), [3]int{ceil(p.m, tile), ceil(p.n, tile), parts}, blockThreads, shared, args(partial, int64(length)))
 	if parts > 1 {
 		s.end(out, partial, p.bias, p.m, p.n, parts, p.act)
 	}
+}
+
+// name joins the parts of a kernel's name, once for each.
+func (s *stream) name(parts ...string) string {
+	key := [3]string(parts)
+	name, ok := s.names[key]
+	if !ok {
+		name = strings.Join(parts, "")
+		s.names[key] = name
+	}
+	return name
 }
 
 // end adds the parts of a product, its bias, and applies its activation.

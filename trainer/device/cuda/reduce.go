@@ -64,7 +64,7 @@ func (s *stream) Finite(x device.Buffer, n int, ok *bool) {
 	if s.err != nil {
 		return
 	}
-	s.asked(s.q.zero(cell, cellBytes))
+	s.zero(cell, cellBytes)
 	launch(s, "finite", each(n), blockThreads, struct {
 		bad, x pointer
 		n      int64

@@ -2,10 +2,8 @@ package cuda
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
-	"unsafe"
 
 	"github.com/musterml/muster/trainer/device"
 )
@@ -85,6 +83,7 @@ func (s *stream) mayBlame(op string) fault {
 
 func (s *stream) askReport() {
 	r := &s.report
+	s.issue()
 	s.asked(s.q.read(r.staged[:r.used*cellBytes], r.at))
 }
 
@@ -113,43 +112,3 @@ func (r *report) drop() {
 	clear(r.answers)
 	r.answers = r.answers[:0]
 }
-
-// free gives back what has been made.
-func (r *report) free(g gpu) (err error) {
-	if r.at != 0 {
-		err = g.free(r.at)
-	}
-	if r.staged != nil {
-		err = errors.Join(err, g.unpin(r.staged))
-	}
-	return err
-}
-
-// launch asks for a kernel on so many blocks; its arguments are the fields of a, in the order of the kernel's struct.
-func launch[A any](s *stream, kernel string, grid [3]int, threads int, a A) {
-	launchShared(s, kernel, grid, threads, 0, a)
-}
-
-// launchShared is launch with so many bytes of shared memory besides what the kernel has by itself.
-func launchShared[A any](s *stream, kernel string, grid [3]int, threads, shared int, a A) {
-	if s.err != nil {
-		return
-	}
-	p := (*A)(unsafe.Pointer(&s.args))
-	*p = a
-	if err := s.q.launch(kernel, grid, threads, shared, unsafe.Pointer(p), unsafe.Sizeof(a)); err != nil {
-		s.asked(fmt.Errorf("kernel %s on %v blocks: %w", kernel, grid, err))
-	}
-}
-
-const (
-	blockThreads = 256
-	warpThreads  = 32
-	rowsPerPart  = 256
-	mostBlocks   = 4096 // of a kernel whose threads take several elements
-)
-
-// each is the grid of a kernel with a thread per element, which may take several.
-func each(n int) [3]int { return [3]int{min(ceil(n, blockThreads), mostBlocks), 1, 1} }
-
-func ceil(a, b int) int { return (a + b - 1) / b }

@@ -157,6 +157,6 @@ func (s *stream) SparseMatMulBackwardWeight(p device.SparseMatMulBackwardWeight)
 	if s.err != nil {
 		return
 	}
-	s.asked(s.q.zero(a.out, 4*p.Out*p.X.Cols))
+	s.zero(a.out, 4*p.Out*p.X.Cols)
 	launch(s, "sparse_matmul_backward_weight", [3]int{p.Out, 1, 1}, blockThreads, a)
 }

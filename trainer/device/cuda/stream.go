@@ -19,7 +19,6 @@ type memory struct {
 	bound  int       // elements; 0: not bound
 	staged []byte    // pinned
 	out    []float32 // bound Out: where the contents go at Sync
-	flush  bool      // they have been asked for
 }
 
 func (m *memory) Kind() device.Kind { return m.kind }
@@ -32,7 +31,7 @@ func sizeOf(k device.Kind) int {
 	return 4
 }
 
-// stream is a device.Stream: operations are checked, and asked of the queue.
+// stream is a device.Stream: operations are checked, and become calls (calls.go), which reach the queue as graph.go says.
 type stream struct {
 	d      *Device
 	q      queue
@@ -45,7 +44,17 @@ type stream struct {
 	scratch  [2]pointer // of the operations, which run one after another: parts of sums, and rows of losses
 	sizes    [2]int     // of scratch
 	report   report
-	args     [32]uint64 // of the kernel that is being launched: no allocation per operation
+	keys     keys
+
+	calls    []call // since the last Sync
+	next     call   // that is being made: no allocation per operation
+	issued   int    // calls that the queue has
+	hasAsked bool   // it has some for which the queue of copies has not waited
+	graphs   graphs
+	names    map[[3]string]string // of kernels, by their parts
+	handover handover
+	mark     []byte // pinned: the number of the kernel that began last
+	markAt   pointer
 }
 
 var _ device.Stream = (*stream)(nil)
@@ -67,10 +76,11 @@ func (s *stream) makeMemory(kind device.Kind, n int) (*memory, error) {
 	bytes := n * sizeOf(kind)
 	p, err := s.d.gpu.alloc(bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %d bytes: %w", s.d.Name(), bytes, err)
+		return nil, fmt.Errorf("%w: %s: %d bytes: %w", device.ErrFailed, s.d.Name(), bytes, err)
 	}
 	m := &memory{owner: s, kind: kind, n: n, at: p}
 	s.memories = append(s.memories, m)
+	s.hasAsked = true
 	s.asked(s.q.zero(p, bytes))
 	return m, s.broken
 }
@@ -86,7 +96,7 @@ func (s *stream) Port(kind device.Kind, n int) (device.Memory, error) {
 	}
 	m.port = true
 	if m.staged, err = s.d.gpu.pinned(4 * n); err != nil {
-		return nil, fmt.Errorf("%s: %d bytes of pinned memory: %w", s.d.Name(), 4*n, err)
+		return nil, fmt.Errorf("%w: %s: %d bytes of pinned memory: %w", device.ErrFailed, s.d.Name(), 4*n, err)
 	}
 	return m, nil
 }
@@ -113,6 +123,8 @@ func (s *stream) BindInt32(p device.Memory, host []int32) {
 
 func (s *stream) send(m *memory, contents []byte) {
 	n := copy(m.staged, contents)
+	s.issue()
+	s.hasAsked = true
 	s.asked(s.q.write(m.at, m.staged[:n]))
 }
 
@@ -129,24 +141,11 @@ func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {
 		s.fail(fmt.Errorf("bind: %d elements given to a port of %d", n, m.n))
 		return nil
 	case m.bound > 0: // its pinned memory may still be on its way
-		s.asked(s.q.sync())
+		s.settle()
 	}
-	m.bound, m.out, m.flush = n, nil, false
+	m.bound, m.out = n, nil
 	s.bound = append(s.bound, m)
 	return m
-}
-
-// Flush implements device.Stream: the contents come to pinned memory now, and to the host's slice at Sync.
-func (s *stream) Flush(p device.Memory) {
-	m, ok := p.(*memory)
-	if !ok || m.owner != s || m.out == nil {
-		s.fail(errors.New("flush: not a port of this stream that is bound out"))
-		return
-	}
-	if s.err == nil && len(m.out) > 0 {
-		m.flush = true
-		s.asked(s.q.read(m.staged[:4*len(m.out)], m.at))
-	}
 }
 
 // Sync implements device.Stream.
@@ -156,19 +155,17 @@ func (s *stream) Sync() error {
 	}
 	if s.broken == nil {
 		s.askReport()
-		s.asked(s.q.sync())
 	}
-	if s.broken == nil {
+	if s.settle(); s.broken == nil {
 		s.takeReport()
 	} else {
 		s.report.drop()
 	}
 	for i, m := range s.bound {
-		if m.flush && s.err == nil {
-			copy(m.out, unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(m.staged))), len(m.out)))
-		}
-		m.bound, m.out, m.flush, s.bound[i] = 0, nil, false, nil
+		m.bound, m.out, s.bound[i] = 0, nil, nil
 	}
+	s.calls, s.issued, s.keys.used = s.calls[:0], 0, 0
+	clear(s.mark)
 	s.bound = s.bound[:0]
 	err := s.err
 	s.err = s.broken
@@ -180,34 +177,53 @@ func (s *stream) Close() error {
 	if s.closed {
 		return nil
 	}
-	err := s.Sync()
+	errs := append([]error{s.Sync()}, s.graphs.close()...)
+	errs = append(errs, s.handover.close()...)
 	for _, m := range s.memories {
-		err = errors.Join(err, s.d.gpu.free(m.at))
-		if m.staged != nil {
-			err = errors.Join(err, s.d.gpu.unpin(m.staged))
-		}
+		errs = append(errs, s.give(m.at, m.staged))
 	}
 	for _, p := range s.scratch {
-		if p != 0 {
-			err = errors.Join(err, s.d.gpu.free(p))
-		}
+		errs = append(errs, s.give(p, nil))
 	}
-	err = errors.Join(err, s.report.free(s.d.gpu), s.q.close())
 	s.memories, s.closed = nil, true
+	return errors.Join(append(errs, s.giveUp())...)
+}
+
+// begin makes what every stream has.
+func (s *stream) begin() (err error) {
+	if s.handover.copies, err = s.d.gpu.newQueue(); err != nil {
+		return err
+	}
+	if s.mark, err = s.d.gpu.pinned(8); err != nil {
+		return err
+	}
+	s.markAt = s.d.gpu.address(s.mark)
+	clear(s.mark)
+	if err := s.makeKeys(); err != nil {
+		return err
+	}
+	return s.makeReport()
+}
+
+// giveUp gives it back, as far as it was made.
+func (s *stream) giveUp() error {
+	return errors.Join(s.give(s.report.at, s.report.staged), s.give(s.keys.at, s.keys.staged), s.give(0, s.mark), s.q.close())
+}
+
+// give gives memory of the GPU's and of the host's back, where there is any.
+func (s *stream) give(p pointer, pinned []byte) (err error) {
+	if p != 0 {
+		err = s.d.gpu.free(p)
+	}
+	if pinned != nil {
+		err = errors.Join(err, s.d.gpu.unpin(pinned))
+	}
 	return err
 }
 
 func (s *stream) fail(err error) {
 	if s.err == nil {
 		s.err = err
-	}
-}
-
-// asked keeps what the driver has answered to something that it cannot refuse while it works.
-func (s *stream) asked(err error) {
-	if err != nil && s.broken == nil {
-		s.broken = fmt.Errorf("%s: %w", s.d.Name(), err)
-		s.fail(s.broken)
 	}
 }
 
@@ -218,13 +234,14 @@ func (s *stream) room(which, bytes int) pointer {
 	}
 	if old := s.scratch[which]; old != 0 {
 		s.scratch[which], s.sizes[which] = 0, 0
+		s.issue()
 		if s.asked(errors.Join(s.q.sync(), s.d.gpu.free(old))); s.broken != nil {
 			return 0
 		}
 	}
 	p, err := s.d.gpu.alloc(bytes)
 	if err != nil {
-		s.fail(fmt.Errorf("%s: %d bytes of scratch memory: %w", s.d.Name(), bytes, err))
+		s.fail(fmt.Errorf("%w: %s: %d bytes of scratch memory: %w", device.ErrFailed, s.d.Name(), bytes, err))
 		return 0
 	}
 	s.scratch[which], s.sizes[which] = p, bytes

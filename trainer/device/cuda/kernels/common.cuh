@@ -1,7 +1,7 @@
 // What every kernel uses. The kernels are plain CUDA C++ that also compiles for the host, where the emulator of
 // ../emulator runs them thread by thread (MUSTER_EMULATED): so all but their speed is tested without a GPU.
 //
-// A kernel takes one argument, a struct by value, whose fields the Go side packs in the same order (../kernels.go).
+// A kernel takes one argument, a struct by value, whose fields the Go side packs in the same order (../calls.go), and its mark.
 // Sums have one fixed order each, a function of the operation's shape; there are no atomic additions of floats.
 
 using i64 = long long;
@@ -12,7 +12,15 @@ using u64 = unsigned long long;
 #ifdef MUSTER_EMULATED
 #include "../emulator/shim.h"
 #else
-#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name(const name##_args a)
+// A mark tells the host that this kernel has begun: where is memory of the host, which can be read when the GPU has failed.
+struct mark { volatile u32 *where; u64 number; };
+#define KERNEL(name, threads)                                                                                 \
+    __device__ __forceinline__ void name##_body(const name##_args &a);                                        \
+    extern "C" __global__ void __launch_bounds__(threads) name(const name##_args a, const mark m) {           \
+        if ((threadIdx.x | blockIdx.x | blockIdx.y | blockIdx.z) == 0) *m.where = (u32)m.number;              \
+        name##_body(a);                                                                                       \
+    }                                                                                                         \
+    __device__ __forceinline__ void name##_body(const name##_args &a)
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fffffff)
 #endif

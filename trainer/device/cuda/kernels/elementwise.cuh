@@ -77,10 +77,11 @@ __device__ inline u32 philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1, int
     return word == 0 ? c0 : word == 1 ? c1 : word == 2 ? c2 : c3;
 }
 
-struct dropout_args { float *y; const float *x; i64 n; u64 seed, step; u64 threshold; u32 where; float factor; };
+struct dropout_args { float *y; const float *x; const u64 *key; i64 n; u64 threshold; u32 where; float factor; }; // key is the seed and the step
 KERNEL(dropout, blockThreads) {
+    const u64 seed = a.key[0], step = a.key[1];
     EACH(i, a.n) {
-        u32 w = philox((u32)(i / 64 * 16 + i % 16), a.where, (u32)a.step, (u32)(a.step >> 32), (u32)a.seed, (u32)(a.seed >> 32), (int)(i / 16 % 4));
+        u32 w = philox((u32)(i / 64 * 16 + i % 16), a.where, (u32)step, (u32)(step >> 32), (u32)seed, (u32)(seed >> 32), (int)(i / 16 % 4));
         a.y[i] = (u64)w < a.threshold ? 0.0f : a.x[i] * a.factor;
     }
 }
