@@ -42,6 +42,7 @@ func BenchmarkConv2D(b *testing.B) {
 		for _, g := range []device.ConvShape{
 			{N: 32, C: 1, H: 28, W: 28, Out: 32, KH: 3, KW: 3, Stride: 1, Pad: 1},
 			{N: 32, C: 32, H: 14, W: 14, Out: 64, KH: 3, KW: 3, Stride: 1, Pad: 1},
+			{N: 8, C: 512, H: 4, W: 4, Out: 512, KH: 3, KW: 3, Stride: 1, Pad: 1}, // resnet18's last
 		} {
 			t := newBench(b, set)
 			_, x := t.random(g.N * g.H * g.W * g.C)

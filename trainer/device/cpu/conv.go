@@ -146,40 +146,54 @@ func (s *stream) Conv2DBackwardWeight(c device.Conv2DBackwardWeight) {
 		return
 	}
 	p := s.plan(g)
-	taps := g.KH * g.KW
-	k := taps * g.C
-	sums := grown(&s.weights, len(dw)) // (KH*KW*C, Out)
+	sums := grown(&s.weights, len(dw))
 	for n := 0; n < g.N; n += p.sums {
 		m := min(p.sums, g.N-n)
-		s.addWeights(p, sums, p.in.fill(x[n*size:], m), dy[n*pixels*g.Out:(n+m)*pixels*g.Out], n > 0)
-	}
-	to := s.offsets.get(g.Out, k)
-	for c := range g.C {
-		s.scatter(dw[c*taps:], to, sums[c*g.Out:], g.C*g.Out, taps)
+		var to []float32
+		if n+m == g.N {
+			to = dw
+		}
+		s.addWeights(p, sums, p.in.fill(x[n*size:], m), dy[n*pixels*g.Out:(n+m)*pixels*g.Out], n > 0, to)
 	}
 }
 
-// addWeights adds a group's contribution to sums (KH*KW*C, Out), or begins it: a matrix product whose rows are
-// the places in the window.
-func (s *stream) addWeights(p *convPlan, sums, image, dy []float32, resume bool) {
+// addWeights adds a group's contribution to sums (len(p.places), Out), or begins it: a matrix product whose rows are
+// the places in the window. With the last group they are complete, and go to dw.
+func (s *stream) addWeights(p *convPlan, sums, image, dy []float32, resume bool, dw []float32) {
 	nr, out := s.k.nr, p.shape.Out
-	q := product{m: len(p.window), n: out, k: len(dy) / out, b: dy, ldb: out}
+	q := product{m: len(p.places), n: out, k: len(dy) / out, b: dy, ldb: out}
 	kc := blocks(q.k)
-	mc := rowsOfA(kc, s.k.mr)
 	for k0 := 0; k0 < q.k; k0 += kc {
 		kn := min(kc, q.k-k0)
 		dys := panels{v: dy[k0*out:], ld: out, direct: true}
 		if !s.direct(q.m, out, kn*out, false) {
 			dys = s.pack(&q, k0, kn, kn, 0, out)
 		}
-		for i0 := 0; i0 < q.m; i0 += mc {
-			rows := p.window[i0:min(q.m, i0+mc)]
+		for i0 := 0; i0 < q.m; i0 += p.some {
+			rows := p.places[i0:min(q.m, i0+p.some)]
 			for j := 0; j < out; j += nr {
 				g := band{a: image, ro: rows, ko: p.pixels[k0 : k0+kn], b: dys.at(0, kn, j), ldb: dys.ld,
 					c: sums[i0*out+j:], ldc: out, width: min(nr, out-j), resume: resume || k0 > 0, floor: floorNone}
 				g.spread(s.k.mr)
 				s.run(&g)
+				if dw != nil && k0+kn == q.k {
+					s.turnWeights(p, dw, &g, i0, j)
+				}
 			}
+		}
+	}
+}
+
+// turnWeights writes what a band has computed, for some input channels and the output channels from j on, to dw
+// (Out, C, KH, KW). There output channels are far apart, so few are turned at a time: their lines stay in the cache until they are full.
+func (s *stream) turnWeights(p *convPlan, dw []float32, g *band, i0, j int) {
+	k := len(p.places)
+	taps := p.shape.KH * p.shape.KW
+	channels := len(g.ro) / taps
+	for o := 0; o < g.width; o += s.k.turns {
+		to := s.offsets.get(min(s.k.turns, g.width-o), k)
+		for c := range channels {
+			s.scatter(dw[(j+o)*k+i0+c*taps:], to, g.c[c*g.ldc+o:], channels*g.ldc, taps, 2*g.ldc)
 		}
 	}
 }

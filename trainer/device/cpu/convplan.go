@@ -10,6 +10,10 @@ const (
 	groupSums = 512
 )
 
+// groupChannels is for how many input channels a gradient of the weights is computed and then brought to its layout, while
+// it is near.
+const groupChannels = 64
+
 // convPlan is what convolutions of one geometry need besides their operands: offset tables and frames.
 // "Window" tables give the place of an element (kh, kw, channel) of a window relative to the window's
 // corner, "pixel" tables that of a window's corner in the frame, of one image after the other.
@@ -22,6 +26,8 @@ type convPlan struct {
 	in             frame   // the input with its padding
 	pixels, window []int32 // (sums*OutH*OutW), (KH*KW*C)
 	packed         []int32 // where in a panel the element (channel, kh, kw) of a window is
+	places         []int32 // the window again, but groupChannels by groupChannels,
+	some           int     // which are so many places
 
 	// Backward data. With a stride the pixels of the input fall into Stride*Stride phases, each of which saw
 	// other elements of the window.
@@ -48,6 +54,12 @@ func (s *stream) plan(shape device.ConvShape) *convPlan {
 	p.in = newFrame(p.sums, g.H, g.W, g.C, g.Pad, g.Pad, g.H+2*g.Pad, g.W+2*g.Pad)
 	p.pixels = table(dim{p.sums, p.in.size()}, dim{oh, g.Stride * p.in.row()}, dim{ow, g.Stride * g.C})
 	p.window = table(dim{g.KH, p.in.row()}, dim{g.KW, g.C}, dim{g.C, 1})
+	p.some = groupChannels * g.KH * g.KW
+	for c := 0; c < g.C; c += groupChannels {
+		for _, at := range table(dim{g.KH, p.in.row()}, dim{g.KW, g.C}, dim{min(groupChannels, g.C-c), 1}) {
+			p.places = append(p.places, int32(c)+at)
+		}
+	}
 	p.packed = table(dim{g.C, s.k.nr}, dim{g.KH * g.KW, g.C * s.k.nr})
 	// Pixel h met the window's row kh in row (h+Pad-kh)/Stride of the output.
 	top, left := (g.KH-1-g.Pad)/g.Stride, (g.KW-1-g.Pad)/g.Stride
@@ -152,7 +164,7 @@ func (s *stream) packWeights(p *convPlan, w []float32) []float32 {
 	nr, out, k := s.k.nr, p.shape.Out, len(p.window)
 	weights := grown(&s.weights, (out+nr-1)/nr*nr*k)
 	for o := 0; o < out; o += nr {
-		s.scatter(weights[o*k:], p.packed, w[o*k:], k, min(nr, out-o))
+		s.scatter(weights[o*k:], p.packed, w[o*k:], k, min(nr, out-o), turnAhead)
 	}
 	return weights
 }
@@ -171,7 +183,7 @@ func (s *stream) packPhases(p *convPlan, w []float32) []float32 {
 		for c := 0; c < g.C; c += nr {
 			panel := panels[c*len(a.across):]
 			for o := range g.Out {
-				s.scatter(panel[o*nr:], a.packed, w[(o*g.C+c)*taps:], taps, min(nr, g.C-c))
+				s.scatter(panel[o*nr:], a.packed, w[(o*g.C+c)*taps:], taps, min(nr, g.C-c), 2*g.C*taps)
 			}
 		}
 	}

@@ -61,10 +61,10 @@ func multiplyEdgeAVX2(t *tile)
 func packAVX2(dst *float32, ds int, step int, src *float32, ld int, rows int, n int, ahead int)
 
 //go:noescape
-func transposeAVX512(dst *float32, to *int32, src *float32, ld int, rows int, n int)
+func transposeAVX512(dst *float32, to *int32, src *float32, ld int, rows int, n int, ahead int)
 
 //go:noescape
-func transposeAVX2(dst *float32, to *int32, src *float32, ld int, rows int, n int)
+func transposeAVX2(dst *float32, to *int32, src *float32, ld int, rows int, n int, ahead int)
 
 //go:noescape
 func sumRowsAVX512(out *float32, x *float32, ld int, rows int, n int)

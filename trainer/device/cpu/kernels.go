@@ -66,8 +66,8 @@ type kernels struct {
 	turnedRows  int
 	// pack writes dst[i*ds + j/nr*step + j%nr] = src[i*ld + j] for i < rows, j < n, and prefetches rows that far ahead.
 	pack func(dst *float32, ds, step int, src *float32, ld, rows, n, ahead int)
-	// transpose writes dst[to[j]+i] = src[i*ld + j] for i < rows, j < n; rows is at most turns.
-	transpose func(dst *float32, to *int32, src *float32, ld, rows, n int)
+	// transpose writes dst[to[j]+i] = src[i*ld + j] for i < rows, j < n, and prefetches what lies ahead of that; rows is at most turns.
+	transpose func(dst *float32, to *int32, src *float32, ld, rows, n, ahead int)
 	turns     int // elements of a register, too
 	// The rest works on n elements side by side, n a multiple of lanes; nil: there is none.
 	lanes int
@@ -188,7 +188,7 @@ func packGo(dst *float32, ds, step int, src *float32, ld, rows, n, _ int) {
 	}
 }
 
-func transposeGo(dst *float32, to *int32, src *float32, ld, rows, n int) {
+func transposeGo(dst *float32, to *int32, src *float32, ld, rows, n, _ int) {
 	for j, d := range unsafe.Slice(to, n) {
 		for i := range rows {
 			*at(dst, int(d)+i) = *at(src, i*ld+j)

@@ -14409,15 +14409,16 @@ packAVX512_done:
 	VZEROUPPER
 	RET
 
-// func transposeAVX512(dst *float32, to *int32, src *float32, ld int, rows int, n int)
+// func transposeAVX512(dst *float32, to *int32, src *float32, ld int, rows int, n int, ahead int)
 // Requires: AVX, AVX512F, BMI2, CMOV, MMX+
-TEXT ·transposeAVX512(SB), NOSPLIT, $0-48
+TEXT ·transposeAVX512(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), AX
 	MOVQ to+8(FP), CX
 	MOVQ src+16(FP), DX
 	MOVQ ld+24(FP), BX
 	MOVQ rows+32(FP), SI
 	MOVQ n+40(FP), DI
+	MOVQ ahead+48(FP), R8
 	SHLQ $0x02, BX
 	CMPQ SI, $0x10
 	JNE  transposeAVX512_partial
@@ -14425,54 +14426,54 @@ TEXT ·transposeAVX512(SB), NOSPLIT, $0-48
 transposeAVX512_whole:
 	CMPQ       DI, $0x10
 	JL         transposeAVX512_partial
-	MOVQ       DX, R8
-	VMOVUPS    (R8), Z0
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z1
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z2
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z3
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z4
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z5
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z6
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z7
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z8
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z9
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z10
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z11
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z12
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z13
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z14
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Z15
-	PREFETCHT0 256(R8)
+	MOVQ       DX, R9
+	VMOVUPS    (R9), Z0
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z1
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z2
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z3
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z4
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z5
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z6
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z7
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z8
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z9
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z10
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z11
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z12
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z13
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z14
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Z15
+	PREFETCHT0 (R9)(R8*4)
 	VUNPCKLPS  Z1, Z0, Z16
 	VUNPCKHPS  Z1, Z0, Z0
 	VUNPCKLPS  Z3, Z2, Z1
@@ -14537,38 +14538,38 @@ transposeAVX512_whole:
 	VSHUFF32X4 $0xdd, Z4, Z5, Z5
 	VSHUFF32X4 $0x88, Z8, Z0, Z4
 	VSHUFF32X4 $0xdd, Z8, Z0, Z0
-	MOVLQSX    (CX), R8
-	VMOVUPS    Z10, (AX)(R8*4)
-	MOVLQSX    4(CX), R8
-	VMOVUPS    Z11, (AX)(R8*4)
-	MOVLQSX    8(CX), R8
-	VMOVUPS    Z13, (AX)(R8*4)
-	MOVLQSX    12(CX), R8
-	VMOVUPS    Z12, (AX)(R8*4)
-	MOVLQSX    16(CX), R8
-	VMOVUPS    Z14, (AX)(R8*4)
-	MOVLQSX    20(CX), R8
-	VMOVUPS    Z2, (AX)(R8*4)
-	MOVLQSX    24(CX), R8
-	VMOVUPS    Z1, (AX)(R8*4)
-	MOVLQSX    28(CX), R8
-	VMOVUPS    Z4, (AX)(R8*4)
-	MOVLQSX    32(CX), R8
-	VMOVUPS    Z15, (AX)(R8*4)
-	MOVLQSX    36(CX), R8
-	VMOVUPS    Z3, (AX)(R8*4)
-	MOVLQSX    40(CX), R8
-	VMOVUPS    Z16, (AX)(R8*4)
-	MOVLQSX    44(CX), R8
-	VMOVUPS    Z5, (AX)(R8*4)
-	MOVLQSX    48(CX), R8
-	VMOVUPS    Z6, (AX)(R8*4)
-	MOVLQSX    52(CX), R8
-	VMOVUPS    Z7, (AX)(R8*4)
-	MOVLQSX    56(CX), R8
-	VMOVUPS    Z9, (AX)(R8*4)
-	MOVLQSX    60(CX), R8
-	VMOVUPS    Z0, (AX)(R8*4)
+	MOVLQSX    (CX), R9
+	VMOVUPS    Z10, (AX)(R9*4)
+	MOVLQSX    4(CX), R9
+	VMOVUPS    Z11, (AX)(R9*4)
+	MOVLQSX    8(CX), R9
+	VMOVUPS    Z13, (AX)(R9*4)
+	MOVLQSX    12(CX), R9
+	VMOVUPS    Z12, (AX)(R9*4)
+	MOVLQSX    16(CX), R9
+	VMOVUPS    Z14, (AX)(R9*4)
+	MOVLQSX    20(CX), R9
+	VMOVUPS    Z2, (AX)(R9*4)
+	MOVLQSX    24(CX), R9
+	VMOVUPS    Z1, (AX)(R9*4)
+	MOVLQSX    28(CX), R9
+	VMOVUPS    Z4, (AX)(R9*4)
+	MOVLQSX    32(CX), R9
+	VMOVUPS    Z15, (AX)(R9*4)
+	MOVLQSX    36(CX), R9
+	VMOVUPS    Z3, (AX)(R9*4)
+	MOVLQSX    40(CX), R9
+	VMOVUPS    Z16, (AX)(R9*4)
+	MOVLQSX    44(CX), R9
+	VMOVUPS    Z5, (AX)(R9*4)
+	MOVLQSX    48(CX), R9
+	VMOVUPS    Z6, (AX)(R9*4)
+	MOVLQSX    52(CX), R9
+	VMOVUPS    Z7, (AX)(R9*4)
+	MOVLQSX    56(CX), R9
+	VMOVUPS    Z9, (AX)(R9*4)
+	MOVLQSX    60(CX), R9
+	VMOVUPS    Z0, (AX)(R9*4)
 	ADDQ       $0x40, DX
 	ADDQ       $0x40, CX
 	SUBQ       $0x10, DI
@@ -14577,99 +14578,115 @@ transposeAVX512_whole:
 transposeAVX512_partial:
 	TESTQ      DI, DI
 	JLE        transposeAVX512_done
-	MOVQ       DI, R8
-	SUBQ       $0x00, R8
-	XORQ       R9, R9
-	CMPQ       R8, R9
-	CMOVQLT    R9, R8
-	MOVQ       $0x00000010, R9
-	CMPQ       R8, R9
-	CMOVQGT    R9, R8
-	MOVQ       $-1, R9
-	BZHIQ      R8, R9, R9
-	KMOVW      R9, K1
-	XORQ       R9, R9
-	MOVQ       DX, R8
-	VMOVUPS.Z  (R8), K1, Z0
-	MOVQ       BX, R10
+	MOVQ       DI, R9
+	SUBQ       $0x00, R9
+	XORQ       R10, R10
+	CMPQ       R9, R10
+	CMOVQLT    R10, R9
+	MOVQ       $0x00000010, R10
+	CMPQ       R9, R10
+	CMOVQGT    R10, R9
+	MOVQ       $-1, R10
+	BZHIQ      R9, R10, R10
+	KMOVW      R10, K1
+	XORQ       R10, R10
+	MOVQ       DX, R9
+	VMOVUPS.Z  (R9), K1, Z0
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x02
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z1
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z1
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x03
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z2
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z2
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x04
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z3
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z3
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x05
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z4
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z4
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x06
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z5
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z5
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x07
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z6
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z6
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x08
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z7
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z7
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x09
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z8
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z8
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x0a
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z9
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z9
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x0b
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z10
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z10
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x0c
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z11
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z11
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x0d
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z12
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z12
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x0e
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z13
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z13
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x0f
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z14
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z14
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x10
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMOVUPS.Z  (R8), K1, Z15
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMOVUPS.Z  (R9), K1, Z15
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x11
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
 	VUNPCKLPS  Z1, Z0, Z16
 	VUNPCKHPS  Z1, Z0, Z0
 	VUNPCKLPS  Z3, Z2, Z1
@@ -14734,79 +14751,79 @@ transposeAVX512_partial:
 	VSHUFF32X4 $0xdd, Z4, Z5, Z5
 	VSHUFF32X4 $0x88, Z8, Z0, Z4
 	VSHUFF32X4 $0xdd, Z8, Z0, Z0
-	MOVQ       SI, R8
-	SUBQ       $0x00, R8
-	XORQ       R9, R9
-	CMPQ       R8, R9
-	CMOVQLT    R9, R8
-	MOVQ       $0x00000010, R9
-	CMPQ       R8, R9
-	CMOVQGT    R9, R8
-	MOVQ       $-1, R9
-	BZHIQ      R8, R9, R9
-	KMOVW      R9, K1
-	MOVLQSX    (CX), R8
-	VMOVUPS    Z10, K1, (AX)(R8*4)
+	MOVQ       SI, R9
+	SUBQ       $0x00, R9
+	XORQ       R10, R10
+	CMPQ       R9, R10
+	CMOVQLT    R10, R9
+	MOVQ       $0x00000010, R10
+	CMPQ       R9, R10
+	CMOVQGT    R10, R9
+	MOVQ       $-1, R10
+	BZHIQ      R9, R10, R10
+	KMOVW      R10, K1
+	MOVLQSX    (CX), R9
+	VMOVUPS    Z10, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    4(CX), R8
-	VMOVUPS    Z11, K1, (AX)(R8*4)
+	MOVLQSX    4(CX), R9
+	VMOVUPS    Z11, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    8(CX), R8
-	VMOVUPS    Z13, K1, (AX)(R8*4)
+	MOVLQSX    8(CX), R9
+	VMOVUPS    Z13, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    12(CX), R8
-	VMOVUPS    Z12, K1, (AX)(R8*4)
+	MOVLQSX    12(CX), R9
+	VMOVUPS    Z12, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    16(CX), R8
-	VMOVUPS    Z14, K1, (AX)(R8*4)
+	MOVLQSX    16(CX), R9
+	VMOVUPS    Z14, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    20(CX), R8
-	VMOVUPS    Z2, K1, (AX)(R8*4)
+	MOVLQSX    20(CX), R9
+	VMOVUPS    Z2, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    24(CX), R8
-	VMOVUPS    Z1, K1, (AX)(R8*4)
+	MOVLQSX    24(CX), R9
+	VMOVUPS    Z1, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    28(CX), R8
-	VMOVUPS    Z4, K1, (AX)(R8*4)
+	MOVLQSX    28(CX), R9
+	VMOVUPS    Z4, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    32(CX), R8
-	VMOVUPS    Z15, K1, (AX)(R8*4)
+	MOVLQSX    32(CX), R9
+	VMOVUPS    Z15, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    36(CX), R8
-	VMOVUPS    Z3, K1, (AX)(R8*4)
+	MOVLQSX    36(CX), R9
+	VMOVUPS    Z3, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    40(CX), R8
-	VMOVUPS    Z16, K1, (AX)(R8*4)
+	MOVLQSX    40(CX), R9
+	VMOVUPS    Z16, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    44(CX), R8
-	VMOVUPS    Z5, K1, (AX)(R8*4)
+	MOVLQSX    44(CX), R9
+	VMOVUPS    Z5, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    48(CX), R8
-	VMOVUPS    Z6, K1, (AX)(R8*4)
+	MOVLQSX    48(CX), R9
+	VMOVUPS    Z6, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    52(CX), R8
-	VMOVUPS    Z7, K1, (AX)(R8*4)
+	MOVLQSX    52(CX), R9
+	VMOVUPS    Z7, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    56(CX), R8
-	VMOVUPS    Z9, K1, (AX)(R8*4)
+	MOVLQSX    56(CX), R9
+	VMOVUPS    Z9, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
-	MOVLQSX    60(CX), R8
-	VMOVUPS    Z0, K1, (AX)(R8*4)
+	MOVLQSX    60(CX), R9
+	VMOVUPS    Z0, K1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX512_done
 	ADDQ       $0x40, DX
@@ -20698,15 +20715,16 @@ packAVX2_done:
 	VZEROUPPER
 	RET
 
-// func transposeAVX2(dst *float32, to *int32, src *float32, ld int, rows int, n int)
+// func transposeAVX2(dst *float32, to *int32, src *float32, ld int, rows int, n int, ahead int)
 // Requires: AVX, CMOV, MMX+
-TEXT ·transposeAVX2(SB), NOSPLIT, $0-48
+TEXT ·transposeAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), AX
 	MOVQ to+8(FP), CX
 	MOVQ src+16(FP), DX
 	MOVQ ld+24(FP), BX
 	MOVQ rows+32(FP), SI
 	MOVQ n+40(FP), DI
+	MOVQ ahead+48(FP), R8
 	SHLQ $0x02, BX
 	CMPQ SI, $0x08
 	JNE  transposeAVX2_partial
@@ -20714,30 +20732,30 @@ TEXT ·transposeAVX2(SB), NOSPLIT, $0-48
 transposeAVX2_whole:
 	CMPQ       DI, $0x08
 	JL         transposeAVX2_partial
-	MOVQ       DX, R8
-	VMOVUPS    (R8), Y0
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Y1
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Y2
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Y3
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Y4
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Y5
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Y6
-	PREFETCHT0 256(R8)
-	ADDQ       BX, R8
-	VMOVUPS    (R8), Y7
-	PREFETCHT0 256(R8)
+	MOVQ       DX, R9
+	VMOVUPS    (R9), Y0
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Y1
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Y2
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Y3
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Y4
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Y5
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Y6
+	PREFETCHT0 (R9)(R8*4)
+	ADDQ       BX, R9
+	VMOVUPS    (R9), Y7
+	PREFETCHT0 (R9)(R8*4)
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKHPS  Y1, Y0, Y0
 	VUNPCKLPS  Y3, Y2, Y1
@@ -20762,22 +20780,22 @@ transposeAVX2_whole:
 	VPERM2F128 $0x31, Y5, Y8, Y8
 	VPERM2F128 $0x20, Y4, Y0, Y5
 	VPERM2F128 $0x31, Y4, Y0, Y0
-	MOVLQSX    (CX), R8
-	VMOVUPS    Y6, (AX)(R8*4)
-	MOVLQSX    4(CX), R8
-	VMOVUPS    Y2, (AX)(R8*4)
-	MOVLQSX    8(CX), R8
-	VMOVUPS    Y1, (AX)(R8*4)
-	MOVLQSX    12(CX), R8
-	VMOVUPS    Y5, (AX)(R8*4)
-	MOVLQSX    16(CX), R8
-	VMOVUPS    Y7, (AX)(R8*4)
-	MOVLQSX    20(CX), R8
-	VMOVUPS    Y3, (AX)(R8*4)
-	MOVLQSX    24(CX), R8
-	VMOVUPS    Y8, (AX)(R8*4)
-	MOVLQSX    28(CX), R8
-	VMOVUPS    Y0, (AX)(R8*4)
+	MOVLQSX    (CX), R9
+	VMOVUPS    Y6, (AX)(R9*4)
+	MOVLQSX    4(CX), R9
+	VMOVUPS    Y2, (AX)(R9*4)
+	MOVLQSX    8(CX), R9
+	VMOVUPS    Y1, (AX)(R9*4)
+	MOVLQSX    12(CX), R9
+	VMOVUPS    Y5, (AX)(R9*4)
+	MOVLQSX    16(CX), R9
+	VMOVUPS    Y7, (AX)(R9*4)
+	MOVLQSX    20(CX), R9
+	VMOVUPS    Y3, (AX)(R9*4)
+	MOVLQSX    24(CX), R9
+	VMOVUPS    Y8, (AX)(R9*4)
+	MOVLQSX    28(CX), R9
+	VMOVUPS    Y0, (AX)(R9*4)
 	ADDQ       $0x20, DX
 	ADDQ       $0x20, CX
 	SUBQ       $0x08, DI
@@ -20786,59 +20804,67 @@ transposeAVX2_whole:
 transposeAVX2_partial:
 	TESTQ      DI, DI
 	JLE        transposeAVX2_done
-	MOVQ       DI, R8
-	SUBQ       $0x00, R8
-	XORQ       R9, R9
-	CMPQ       R8, R9
-	CMOVQLT    R9, R8
-	MOVQ       $0x00000008, R9
-	CMPQ       R8, R9
-	CMOVQGT    R9, R8
-	LEAQ       masks<>+0(SB), R9
-	NEGQ       R8
-	VMOVUPS    32(R9)(R8*4), Y0
-	XORQ       R9, R9
-	MOVQ       DX, R8
-	VMASKMOVPS (R8), Y0, Y1
-	MOVQ       BX, R10
+	MOVQ       DI, R9
+	SUBQ       $0x00, R9
+	XORQ       R10, R10
+	CMPQ       R9, R10
+	CMOVQLT    R10, R9
+	MOVQ       $0x00000008, R10
+	CMPQ       R9, R10
+	CMOVQGT    R10, R9
+	LEAQ       masks<>+0(SB), R10
+	NEGQ       R9
+	VMOVUPS    32(R10)(R9*4), Y0
+	XORQ       R10, R10
+	MOVQ       DX, R9
+	VMASKMOVPS (R9), Y0, Y1
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x02
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMASKMOVPS (R8), Y0, Y2
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMASKMOVPS (R9), Y0, Y2
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x03
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMASKMOVPS (R8), Y0, Y3
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMASKMOVPS (R9), Y0, Y3
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x04
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMASKMOVPS (R8), Y0, Y4
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMASKMOVPS (R9), Y0, Y4
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x05
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMASKMOVPS (R8), Y0, Y5
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMASKMOVPS (R9), Y0, Y5
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x06
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMASKMOVPS (R8), Y0, Y6
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMASKMOVPS (R9), Y0, Y6
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x07
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMASKMOVPS (R8), Y0, Y7
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMASKMOVPS (R9), Y0, Y7
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x08
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
-	VMASKMOVPS (R8), Y0, Y0
-	MOVQ       BX, R10
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
+	VMASKMOVPS (R9), Y0, Y0
+	PREFETCHT0 (R9)(R8*4)
+	MOVQ       BX, R11
 	CMPQ       SI, $0x09
-	CMOVQLT    R9, R10
-	ADDQ       R10, R8
+	CMOVQLT    R10, R11
+	ADDQ       R11, R9
 	VUNPCKLPS  Y2, Y1, Y8
 	VUNPCKHPS  Y2, Y1, Y1
 	VUNPCKLPS  Y4, Y3, Y2
@@ -20863,47 +20889,47 @@ transposeAVX2_partial:
 	VPERM2F128 $0x31, Y6, Y8, Y8
 	VPERM2F128 $0x20, Y0, Y1, Y6
 	VPERM2F128 $0x31, Y0, Y1, Y0
-	MOVQ       SI, R8
-	SUBQ       $0x00, R8
-	XORQ       R9, R9
-	CMPQ       R8, R9
-	CMOVQLT    R9, R8
-	MOVQ       $0x00000008, R9
-	CMPQ       R8, R9
-	CMOVQGT    R9, R8
-	LEAQ       masks<>+0(SB), R9
-	NEGQ       R8
-	VMOVUPS    32(R9)(R8*4), Y1
-	MOVLQSX    (CX), R8
-	VMASKMOVPS Y5, Y1, (AX)(R8*4)
+	MOVQ       SI, R9
+	SUBQ       $0x00, R9
+	XORQ       R10, R10
+	CMPQ       R9, R10
+	CMOVQLT    R10, R9
+	MOVQ       $0x00000008, R10
+	CMPQ       R9, R10
+	CMOVQGT    R10, R9
+	LEAQ       masks<>+0(SB), R10
+	NEGQ       R9
+	VMOVUPS    32(R10)(R9*4), Y1
+	MOVLQSX    (CX), R9
+	VMASKMOVPS Y5, Y1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
-	MOVLQSX    4(CX), R8
-	VMASKMOVPS Y3, Y1, (AX)(R8*4)
+	MOVLQSX    4(CX), R9
+	VMASKMOVPS Y3, Y1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
-	MOVLQSX    8(CX), R8
-	VMASKMOVPS Y2, Y1, (AX)(R8*4)
+	MOVLQSX    8(CX), R9
+	VMASKMOVPS Y2, Y1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
-	MOVLQSX    12(CX), R8
-	VMASKMOVPS Y6, Y1, (AX)(R8*4)
+	MOVLQSX    12(CX), R9
+	VMASKMOVPS Y6, Y1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
-	MOVLQSX    16(CX), R8
-	VMASKMOVPS Y7, Y1, (AX)(R8*4)
+	MOVLQSX    16(CX), R9
+	VMASKMOVPS Y7, Y1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
-	MOVLQSX    20(CX), R8
-	VMASKMOVPS Y4, Y1, (AX)(R8*4)
+	MOVLQSX    20(CX), R9
+	VMASKMOVPS Y4, Y1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
-	MOVLQSX    24(CX), R8
-	VMASKMOVPS Y8, Y1, (AX)(R8*4)
+	MOVLQSX    24(CX), R9
+	VMASKMOVPS Y8, Y1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
-	MOVLQSX    28(CX), R8
-	VMASKMOVPS Y0, Y1, (AX)(R8*4)
+	MOVLQSX    28(CX), R9
+	VMASKMOVPS Y0, Y1, (AX)(R9*4)
 	DECQ       DI
 	JZ         transposeAVX2_done
 	ADDQ       $0x20, DX

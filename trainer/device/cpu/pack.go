@@ -13,19 +13,22 @@ func (s *stream) packRows(dst, src []float32, ld, rows, n int) {
 	}
 }
 
-// scatter writes dst[to[j]+i] = src[i*ld+j] for i < rows and all j.
-func (s *stream) scatter(dst []float32, to []int32, src []float32, ld, rows int) {
+// turnAhead is how many elements lie between what is turned and what is asked for, where rows are read to their ends.
+const turnAhead = 64
+
+// scatter writes dst[to[j]+i] = src[i*ld+j] for i < rows and all j. What comes next should begin ahead elements after src, or in its rows.
+func (s *stream) scatter(dst []float32, to []int32, src []float32, ld, rows, ahead int) {
 	for i := 0; i < rows; i += s.k.turns {
-		s.k.transpose(&dst[i], &to[0], &src[i*ld], ld, min(s.k.turns, rows-i), len(to))
+		s.k.transpose(&dst[i], &to[0], &src[i*ld], ld, min(s.k.turns, rows-i), len(to), ahead)
 	}
 }
 
 // packTransposed is packRows for a panel of a B stored transposed: dst[p*nr+j] = src[j*ld+p] for j < width.
 func (s *stream) packTransposed(dst, src []float32, ld, width, kc int) {
-	s.scatter(dst, s.offsets.get(kc, s.k.nr), src, ld, width)
+	s.scatter(dst, s.offsets.get(kc, s.k.nr), src, ld, width, turnAhead)
 }
 
 // transpose is dst (cols, rows), its rows ld apart, = src (rows, cols) transposed.
 func (s *stream) transpose(dst []float32, ld int, src []float32, rows, cols int) {
-	s.scatter(dst, s.offsets.get(cols, ld), src, cols, rows)
+	s.scatter(dst, s.offsets.get(cols, ld), src, cols, rows, turnAhead)
 }

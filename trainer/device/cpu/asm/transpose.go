@@ -8,12 +8,13 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// transpose turns as many rows as a register has lanes, or fewer, in square blocks. Where the columns go, a table says.
+// transpose turns as many rows as a register has lanes, or fewer, in square blocks. Where the columns go, a table says. It asks for what
+// it will read next: so many rows are more than the processor sees coming.
 func transpose(v isa) {
 	name := "transpose" + v.suffix
-	begin(name, "func(dst *float32, to *int32, src *float32, ld int, rows int, n int)",
-		fmt.Sprintf("%s writes dst[to[j]+i] = src[i*ld+j] for i < rows, j < n; rows is at most %d.", name, v.lanes))
-	dst, to, src, ld, rows, n := load("dst"), load("to"), load("src"), load("ld"), load("rows"), load("n")
+	begin(name, "func(dst *float32, to *int32, src *float32, ld int, rows int, n int, ahead int)",
+		fmt.Sprintf("%s writes dst[to[j]+i] = src[i*ld+j] for i < rows, j < n; rows is at most %d. It prefetches src[i*ld+j+ahead].", name, v.lanes))
+	dst, to, src, ld, rows, n, ahead := load("dst"), load("to"), load("src"), load("ld"), load("rows"), load("n"), load("ahead")
 	SHLQ(Imm(2), ld)
 	CMPQ(rows, Imm(uint64(v.lanes)))
 	JNE(LabelRef(name + "_partial"))
@@ -25,7 +26,7 @@ func transpose(v isa) {
 	MOVQ(src, at)
 	for i := range x {
 		VMOVUPS(Mem{Base: at}, x[i])
-		PREFETCHT0(Mem{Base: at, Disp: 256}) // so many rows are more than the processor sees coming
+		PREFETCHT0(Mem{Base: at, Index: ahead, Scale: 4})
 		if i < len(x)-1 {
 			ADDQ(ld, at)
 		}
@@ -54,6 +55,7 @@ func transpose(v isa) {
 		} else {
 			VMASKMOVPS(Mem{Base: at}, columns, x[i])
 		}
+		PREFETCHT0(Mem{Base: at, Index: ahead, Scale: 4})
 		MOVQ(ld, step)
 		CMPQ(rows, Imm(uint64(i+2)))
 		CMOVQLT(zero, step)
