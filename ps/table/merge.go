@@ -68,21 +68,17 @@ func (m *merge) pop() []float32 {
 	return g
 }
 
-// next is a key and the sum of its gradients: made in sum, but for a single one.
-func (m *merge) next(sum []float32) (key uint64, grad []float32, ok bool) {
+// next is a key, and the sum of its gradients in sum.
+func (m *merge) next(sum []float32) (key uint64, ok bool) {
 	if len(m.heap) == 0 {
-		return 0, nil, false
+		return 0, false
 	}
 	key = m.key(m.heap[0])
-	grad = m.pop()
-	if len(m.heap) == 0 || m.key(m.heap[0]) != key {
-		return key, grad, true
-	}
-	copy(sum, grad)
+	copy(sum, m.pop())
 	for len(m.heap) > 0 && m.key(m.heap[0]) == key {
 		for i, v := range m.pop() {
 			sum[i] += v
 		}
 	}
-	return key, sum, true
+	return key, true
 }

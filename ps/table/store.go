@@ -59,6 +59,7 @@ func New(configs []Config, shard, shards, logicalShards int) (*Store, error) {
 		}
 		s.tables = append(s.tables, newTable(i, c))
 	}
+	s.work = newWork(s.tables)
 	return s, nil
 }
 
@@ -144,6 +145,7 @@ func (s *Store) Pull(step, since id.Step, keys [][]uint64, changed []byte, dst [
 			some := rest[:min(group, len(rest))]
 			rest = rest[len(some):]
 			t.find(some, places[:])
+			t.touchRows(places[:len(some)], t.cfg.Dim)
 			for i, key := range some {
 				r, values := t.at(number, notes, key, places[i])
 				visible := r.known && !t.expired(r.last, step)

@@ -70,7 +70,7 @@ type table struct {
 	limit  int
 
 	index index    // of keys: their places in metas
-	metas []meta   // place 0 is none
+	metas []meta   // place 0 is none, and has no row
 	spare []uint32 // places that are free
 	slots []list   // by slot
 
@@ -106,7 +106,7 @@ const slabBytes = 16 << 20
 func newTable(number int, c Config) *table {
 	return &table{
 		cfg: c, origin: origin(c.Seed, number), width: c.width(), limit: c.limit(),
-		index: newIndex(), metas: make([]meta, 1), slots: make([]list, Slots),
+		index: newIndex(), metas: []meta{{row: none}}, slots: make([]list, Slots),
 	}
 }
 

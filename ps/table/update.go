@@ -1,6 +1,8 @@
 package table
 
 import (
+	"math"
+
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/optim"
 )
@@ -9,23 +11,38 @@ import (
 // part, so that the processor waits for their memory once, not for one after the other.
 const group = 32
 
-// work is the keys of a group that is being updated.
+// work is the keys of a group that is being updated, and their rows one behind the other: the optimizer is called once for all of them.
 type work struct {
 	keys   []uint64
-	grads  [group][]float32
-	sums   []float32 // of the keys that several logical shards have
+	grads  []float32 // (group, dim)
 	places [group]uint32
+
+	rows   [group]int32
+	values []float32   // (group, dim), of rows
+	slots  [][]float32 // (group, dim) of each slot of the optimizer
+}
+
+func newWork(tables []*table) (w work) {
+	dim, slots := 0, 0
+	for _, t := range tables {
+		dim, slots = max(dim, t.cfg.Dim), max(slots, t.cfg.Optimizer.Slots())
+	}
+	w.grads, w.values, w.slots = make([]float32, group*dim), make([]float32, group*dim), make([][]float32, slots)
+	for k := range w.slots {
+		w.slots[k] = make([]float32, group*dim)
+	}
+	return w
 }
 
 // gather takes the next keys of a merge; false means that there are none.
 func (w *work) gather(m *merge, dim int) bool {
-	w.keys, w.sums = w.keys[:0], sized(w.sums, group*dim)
+	w.keys = w.keys[:0]
 	for i := range group {
-		key, grad, ok := m.next(w.sums[i*dim : (i+1)*dim])
+		key, ok := m.next(w.grads[i*dim : (i+1)*dim])
 		if !ok {
 			break
 		}
-		w.keys, w.grads[i] = append(w.keys, key), grad
+		w.keys = append(w.keys, key)
 	}
 	return len(w.keys) > 0
 }
@@ -41,6 +58,31 @@ func (t *table) find(keys []uint64, places []uint32) {
 	for i, key := range keys {
 		places[i] = t.search(key, hashes[i], 0, first[i])
 	}
+}
+
+// touchRows reads a little of every line of memory of the rows, or of their first values, of keys in these places, and touchNeighbours of the keys beside them in their
+// slots: so the processor fetches them for all keys at the same time. What they return means nothing.
+//
+//go:noinline
+func (t *table) touchRows(places []uint32, width int) (x uint32) {
+	for _, at := range places {
+		if row := t.metas[at].row; row != none {
+			v := t.values(row)[:width]
+			for i := 0; i < len(v); i += 16 {
+				x ^= math.Float32bits(v[i])
+			}
+		}
+	}
+	return x
+}
+
+//go:noinline
+func (t *table) touchNeighbours(places []uint32) (x uint32) {
+	for _, at := range places {
+		m := &t.metas[at]
+		x ^= t.metas[m.prev].seen ^ t.metas[m.next].seen
+	}
+	return x
 }
 
 // apply does the step whose parts are all here.
@@ -68,12 +110,20 @@ func (s *Store) update(t *table, number int, b *before) {
 	s.merge.begin(s.parts, number, t.cfg.Dim)
 	for w := &s.work; w.gather(&s.merge, t.cfg.Dim); {
 		t.find(w.keys, w.places[:])
+		t.touchRows(w.places[:len(w.keys)], t.width)
+		t.touchNeighbours(w.places[:len(w.keys)])
 		for i, key := range w.keys {
 			b.note(t, key, w.places[i])
 		}
+		n := 0
 		for i, key := range w.keys {
-			s.see(t, &rule, key, w.places[i], w.grads[i])
+			if row := s.see(t, key, w.places[i]); row != none {
+				w.rows[n] = row
+				copy(w.grads[n*t.cfg.Dim:], w.grads[i*t.cfg.Dim:(i+1)*t.cfg.Dim])
+				n++
+			}
 		}
+		w.apply(t, &rule, n)
 	}
 	for _, slot := range s.grown {
 		s.isGrow[slot] = false
@@ -92,8 +142,8 @@ func (s *Store) update(t *table, number int, b *before) {
 	}
 }
 
-// see updates the row of a key by its gradient, if it has one by now. The key is noted already.
-func (s *Store) see(t *table, rule *optim.Rule, key uint64, at uint32, grad []float32) {
+// see notes that the step sees a key, and returns its row if it is to be updated. What the key was is noted already.
+func (s *Store) see(t *table, key uint64, at uint32) (row int32) {
 	known := at != 0
 	if known && t.expired(t.metas[at].last, s.step) {
 		t.remove(at)
@@ -112,23 +162,43 @@ func (s *Store) see(t *table, rule *optim.Rule, key uint64, at uint32, grad []fl
 	}
 	m := &t.metas[at]
 	m.last = s.step
-	read := m.row != none || t.cfg.Admit <= 1 // the gradient is for what the row was
-	if m.row == none {
-		m.seen++
-		if int(m.seen) < t.cfg.Admit {
-			return
-		}
-		t.admit(m)
-		t.stats.Admitted++
+	if m.row != none {
+		return m.row
 	}
-	if read {
-		v := t.values(m.row)
-		dim := t.cfg.Dim
-		for k := range len(v)/dim - 1 {
-			t.slices[k] = v[dim*(k+1) : dim*(k+2)]
+	m.seen++
+	if int(m.seen) < t.cfg.Admit {
+		return none
+	}
+	t.admit(m)
+	t.stats.Admitted++
+	if t.cfg.Admit > 1 { // the gradient is for zeros, which the row was
+		return none
+	}
+	return m.row
+}
+
+// apply updates n rows by their gradients.
+func (w *work) apply(t *table, rule *optim.Rule, n int) {
+	dim := t.cfg.Dim
+	slots := t.slices[:t.width/dim-1]
+	for k := range slots {
+		slots[k] = w.slots[k][:n*dim]
+	}
+	values := w.values[:n*dim]
+	for i, row := range w.rows[:n] {
+		v := t.values(row)
+		copy(values[i*dim:], v[:dim])
+		for k := range slots {
+			copy(slots[k][i*dim:], v[dim*(k+1):dim*(k+2)])
 		}
-		state := t.slices[:len(v)/dim-1]
-		rule.Apply(v[:dim], state, v[:dim], grad, state)
+	}
+	rule.Apply(values, slots, values, w.grads[:n*dim], slots)
+	for i, row := range w.rows[:n] {
+		v := t.values(row)
+		copy(v, values[i*dim:(i+1)*dim])
+		for k := range slots {
+			copy(v[dim*(k+1):], slots[k][i*dim:(i+1)*dim])
+		}
 	}
 }
 
