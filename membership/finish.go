@@ -86,7 +86,7 @@ func (d *director) sayGoodbye() {
 	switch {
 	case d.left || len(d.seats) == 0:
 		return
-	case d.now.Sub(d.began) < d.timing.silence:
+	case d.now.Sub(d.began) < d.timing.silence && !d.allHere():
 		return // a new leader does not know yet who else is there
 	case waiting > 0 && d.now.Sub(d.finished) < d.timing.goodbye:
 		return
@@ -96,4 +96,26 @@ func (d *director) sayGoodbye() {
 		d.send(name, &pb.Down{M: &pb.Down_Bye{Bye: &pb.Bye{}}})
 	}
 	d.do(doLeave{})
+}
+
+// allHere says whether everybody has a session with this leader: the servers that keep something, and as
+// many trainers as gossip knows.
+func (d *director) allHere() bool {
+	if d.state.Founding == nil {
+		return false
+	}
+	for _, g := range d.placement().Groups {
+		for _, s := range g.Places {
+			if d.seats[s.Node] == nil {
+				return false
+			}
+		}
+	}
+	trainers := 0
+	for _, s := range d.seats {
+		if s.meta.GetTrainer() {
+			trainers++
+		}
+	}
+	return d.trainers > 0 && trainers >= d.trainers
 }

@@ -21,7 +21,7 @@ func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes for minutes")
 	}
-	kills := 24
+	kills := 12
 	if s := os.Getenv("MUSTER_SOAK"); s != "" {
 		n, err := strconv.Atoi(strings.TrimSuffix(s, " kills"))
 		if err != nil {
@@ -41,7 +41,7 @@ func TestKill(t *testing.T) {
 	var all []killing
 	for run := uint64(0); len(all) < kills && run < uint64(kills); run++ {
 		s := scenarios[run%uint64(len(scenarios))]
-		most := min(kills-len(all), 6)
+		most := min(kills-len(all), max(kills/len(scenarios), 3), 6)
 		t.Run(fmt.Sprintf("%02d-%s-%s", run, s.mode, s.layout), func(t *testing.T) {
 			all = append(all, killRun(t, s, rand.New(rand.NewPCG(seed, run)), most)...)
 		})
@@ -120,7 +120,7 @@ var (
 		{mode: "ring", layout: "apart", nodes: apart, victims: []victim{aCoordinator, aShardLeader, aTrainer, twoAtOnce, allTrainers}},
 		{mode: "server", layout: "apart", nodes: apart, victims: []victim{aShardLeader, aCoordinator, aTrainer, twoAtOnce, allTrainers}},
 	}
-	killJob = jobText{train: 2048, passes: 15, servers: 3, replicas: 3, paramShards: 3, commitEvery: 5, disk: os.Getenv("MUSTER_DISK") != ""}
+	killJob = jobText{train: 2048, passes: 9, servers: 3, replicas: 3, paramShards: 3, commitEvery: 5, disk: os.Getenv("MUSTER_DISK") != ""}
 )
 
 // killRun runs one cluster and kills in it up to most times, while enough steps are
