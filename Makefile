@@ -12,7 +12,7 @@ RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -q
 # Builds with GPUs need cgo, and what scripts/cuda-sdk.sh has put in .cuda.
 CUDA = CGO_ENABLED=1 CGO_CFLAGS="-I$(CURDIR)/.cuda/include" CGO_LDFLAGS="-L$(CURDIR)/.cuda/lib -ldl"
 
-.PHONY: help build build-cuda vet-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-drain soak-elections soak-ring lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
+.PHONY: help build build-cuda vet-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-promises soak-drain soak-elections soak-ring lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
@@ -59,6 +59,9 @@ endif
 
 soak: ## kill nodes of running clusters, 100 times or MUSTER_SOAK=n
 	MUSTER_SOAK=$(or $(MUSTER_SOAK),100) go test -count=1 -timeout 6h -run '^TestKill$$' -v ./cmd/muster
+
+soak-promises: ## the table of promises in docs/replication.md, row by row: the tests that each row names (10 minutes; full disks and cables need root)
+	scripts/promises.sh
 
 soak-drain: ## drain servers of running clusters; no step may wait for more than MUSTER_DRAIN_PAUSE=200ms; then again, killing coordinators
 	MUSTER_DRAIN_PAUSE=$(or $(MUSTER_DRAIN_PAUSE),200ms) go test -count=5 -timeout 1h -run '^TestServersMove$$' -v ./cmd/muster

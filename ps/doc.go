@@ -77,7 +77,8 @@
 //
 // In memory Raft's snapshots are references, too (machine): they cost nothing, so the log is cut
 // whenever its payloads pass a bound in bytes, and a replica that is too far behind
-// fetches the state of the moment on the side channel. With Durable they are the state.
+// fetches the state of the moment on the side channel. With Durable they are the state; of
+// sparse tables, what has changed since the snapshot before (layers).
 //
 // Rejected: payloads inside the log entries (150 MB/s and 12 s of CPU per GB where this
 // design does several times that: Raft copies and allocates each entry on every hop), and

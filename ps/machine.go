@@ -91,7 +91,7 @@ func (m machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, err
 	}
 	if m.r.cfg.Durable {
-		return wholeState{m.r.state.snapshot()}, nil
+		return m.r.disk.snapshot(m.r.state), nil
 	}
 	m.r.state.mu.Lock()
 	defer m.r.state.mu.Unlock()
@@ -112,28 +112,6 @@ func (m machine) Restore(source io.ReadCloser) error {
 
 // stateReference implements raft.FSMSnapshot.
 type stateReference struct{ index uint64 }
-
-// wholeState implements raft.FSMSnapshot where the log is on the disk: there a snapshot
-// is what its replica begins with when all of them were lost. Versions do not change, so
-// it is written while the shard goes on.
-type wholeState struct{ *stateSnapshot }
-
-// Persist implements raft.FSMSnapshot. The sink keeps a checksum, and is made durable when
-// it is closed.
-func (s wholeState) Persist(sink raft.SnapshotSink) error {
-	crash.At("ps.snapshot-begin")
-	w := bufio.NewWriterSize(sink, 1<<18)
-	if err := errors.Join(s.write(w), w.Flush()); err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	crash.At("ps.snapshot-written")
-	err := sink.Close()
-	crash.At("ps.snapshot-closed")
-	return err
-}
-
-// Release implements raft.FSMSnapshot.
-func (s wholeState) Release() { s.release() }
 
 const referenceMagic = "mstr-ref"
 
@@ -233,9 +211,12 @@ func (p *peerConn) sendState(index uint64) error {
 	if err := p.writer.send(p.conn, frame{kind: frameState}, nil, r.cfg.Patience); err != nil {
 		return err
 	}
-	snapshot := r.state.snapshot()
+	snapshot := r.state.snapshot(0)
 	defer snapshot.release()
 	w := bufio.NewWriterSize(impatient{p.conn, r.cfg.Patience}, 1<<18)
+	if err := snapshot.writeLayer(w); err != nil {
+		return err
+	}
 	if err := snapshot.write(w); err != nil {
 		return err
 	}

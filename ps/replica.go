@@ -38,6 +38,7 @@ type replica struct {
 	logged     *logPayloads
 	healer     *healer
 	audits     auditor
+	disk       layers            // of the last snapshot there
 	self       raftgroup.Replica // of this shard
 	holder     *holder
 	fetcher    *fetcher

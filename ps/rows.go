@@ -135,14 +135,14 @@ func (r *rows) stats() []table.Stats {
 	return r.store.Stats()
 }
 
-// snapshot begins a snapshot of the rows; nil where there are none.
-func (r *rows) snapshot() *table.Snapshot {
+// snapshot begins a snapshot of the rows that steps from since on have seen; nil where there are none.
+func (r *rows) snapshot(since id.Step) *table.Snapshot {
 	if r == nil {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.store.Snapshot(func(do func()) {
+	return r.store.Snapshot(since, func(do func()) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		do()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -245,7 +246,7 @@ func TestRowsOnDisk(t *testing.T) {
 			dirs[cfg.Self.Node] = t.TempDir()
 		}
 		again := known
-		cfg.Dir, cfg.Durable, cfg.LogLimit = dirs[cfg.Self.Node], true, 16<<10
+		cfg.Dir, cfg.Durable, cfg.LogLimit = dirs[cfg.Self.Node], true, 4<<10
 		cfg.Life = func(id.ParamShard) (id.Incarnation, bool) { return "life1", again }
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
@@ -253,6 +254,7 @@ func TestRowsOnDisk(t *testing.T) {
 	o := rowsOracle(t)
 	c.stop() // it would make a new member of the new life
 	var before []table.Rows
+	layered := false
 	for step := range id.Step(steps) {
 		client := rowsClient(c)
 		if err := errors.Join(client.PushRows(ctx, step, step, rowParts(step)), o.Push(step, step, rowParts(step))); err != nil {
@@ -262,7 +264,12 @@ func TestRowsOnDisk(t *testing.T) {
 		if step%10 == 9 {
 			known = true
 			c.kill("node-a")
+			deltas, _ := filepath.Glob(filepath.Join(dirs["node-a"], "*", "*", "*", "*", "snapshots", "*", "layer-002-of-*"))
+			layered = layered || len(deltas) > 0
 			c.restart("node-a")
 		}
+	}
+	if !layered {
+		t.Error("no snapshot that it came back from had a delta")
 	}
 }

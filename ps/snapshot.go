@@ -21,7 +21,7 @@ import (
 //	record: kind:u32 block:u32 place:u32 crc:u32 step:u64 length:u64, then length bytes
 //	end:    kind:u32 0:u32     0:u32     crc:u32 count:u64 applied:u64
 //
-// Where there are sparse tables, their snapshot follows (package table).
+// Where there are sparse tables, their snapshot comes before all this (package table).
 //
 // A record's crc is of its bytes; the end's is of all heads, its own with a crc of 0.
 // The snapshot is of one moment, after the entry at applied, although it is written
@@ -49,10 +49,11 @@ type stateSnapshot struct {
 	rows    *table.Snapshot // of the sparse tables; nil where there are none, or once released
 }
 
-func (s *shardState) snapshot() *stateSnapshot {
+// snapshot begins one; of sparse tables it has what steps from since on have seen, all with 0.
+func (s *shardState) snapshot(since id.Step) *stateSnapshot {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	rows := s.rows.snapshot()
+	rows := s.rows.snapshot(since)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return &stateSnapshot{s: s, applied: s.applied, rows: rows, records: s.retainAll()}
@@ -101,9 +102,22 @@ func appendHead(b []byte, kind, block, place, crc uint32, step, length uint64) [
 	return binary.LittleEndian.AppendUint64(b, length)
 }
 
+// writeLayer writes the layer of the sparse tables, which comes before all else.
+func (n *stateSnapshot) writeLayer(w io.Writer) error {
+	if n.rows == nil {
+		return nil
+	}
+	return n.rows.WriteLayer(w)
+}
+
 // write releases each version as soon as it is written, so that a snapshot holds back
 // as little memory as it can.
 func (n *stateSnapshot) write(w io.Writer) error {
+	if n.rows != nil {
+		if err := n.rows.WriteRest(w); err != nil {
+			return err
+		}
+	}
 	head := n.s.snapshotHeader()
 	heads := crc32.Update(0, floats.Castagnoli, head)
 	if _, err := w.Write(head); err != nil {
@@ -129,9 +143,6 @@ func (n *stateSnapshot) write(w io.Writer) error {
 	head = appendHead(head[:0], recordEnd, 0, 0, 0, count, n.applied)
 	heads = crc32.Update(heads, floats.Castagnoli, head)
 	_, err := w.Write(appendHead(head[:0], recordEnd, 0, 0, heads, count, n.applied))
-	if err == nil && n.rows != nil {
-		err = n.rows.Write(w)
-	}
 	return err
 }
 
@@ -139,10 +150,11 @@ func (n *stateSnapshot) write(w io.Writer) error {
 // stays as it was. No length read from it is believed: every one follows from the layout.
 func (s *shardState) restore(r io.Reader) error {
 	from := bufio.NewReaderSize(r, 1<<18)
-	blocks, applied, err := s.readSnapshot(from)
-	var rows *table.Store
+	rows, err := s.rows.readSnapshot(from)
+	var blocks []blockState
+	var applied uint64
 	if err == nil {
-		rows, err = s.rows.readSnapshot(from)
+		blocks, applied, err = s.readSnapshot(from)
 	}
 	if err != nil {
 		dropBlocks(blocks)

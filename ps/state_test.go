@@ -187,7 +187,7 @@ func TestPushAllocatesNothing(t *testing.T) {
 func snapshotBytes(t testing.TB, s *shardState) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := s.snapshot().write(&b); err != nil {
+	if err := s.snapshot(0).write(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -202,7 +202,7 @@ func TestSnapshot(t *testing.T) {
 	empty := snapshotBytes(t, s)
 	s.apply(7, put(3, 0, 0, all), part(l, 1, 0, all, append([][]float32{o.w}, o.slots...)...))
 	s.apply(9, push(3, 0, 9), part(l, 1, 0, 9, gradient(3, l.Params)))
-	snap := s.snapshot() // of this moment, though written later
+	snap := s.snapshot(0) // of this moment, though written later
 	good := snapshotBytes(t, s)
 	s.apply(10, push(3, 0, all), part(l, 1, 0, all, gradient(3, l.Params)))
 	s.apply(11, push(4, 0, all), part(l, 1, 0, all, gradient(4, l.Params)))

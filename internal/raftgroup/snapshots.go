@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -27,37 +29,65 @@ func (w watchedSnapshots) Create(version raft.SnapshotVersion, index, term uint6
 	if err != nil { // raft keeps it elsewhere: it is as good, only less steady
 		return sink, nil
 	}
-	return &steadySink{SnapshotSink: sink, file: file}, nil
+	return &steadySink{SnapshotSink: sink, folder: filepath.Dir(file.Name()), state: settler{file: file}}, nil
 }
 
-// steadySink has a snapshot written to the disk as it grows. Left to the system, all of it would be when it is closed, and the log,
-// on the same disk, would wait for that.
+// Open implements raft.SnapshotStore: layers come first.
+func (w watchedSnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	meta, state, err := w.SnapshotStore.Open(id)
+	if err != nil || w.dir == "" {
+		return meta, state, err
+	}
+	layers, size, err := openLayers(filepath.Join(w.dir, "snapshots", id))
+	if err != nil {
+		return nil, nil, errors.Join(err, state.Close())
+	}
+	whole := *meta
+	whole.Size += size
+	return &whole, newLayered(append(layers, state)), nil
+}
+
+// steadySink has a snapshot written to the disk as it grows, and can begin with layers.
 type steadySink struct {
 	raft.SnapshotSink
-	file    *os.File // opened for itself
-	written int      // since it was last settled
+	folder string  // until it is closed
+	state  settler // of the file that raft writes
 }
-
-const settleBytes = 4 << 20
 
 // Write implements io.Writer.
 func (s *steadySink) Write(b []byte) (int, error) {
 	n, err := s.SnapshotSink.Write(b)
-	if s.written += n; s.written >= settleBytes && err == nil {
-		s.written = 0
-		err = journal.Settle(s.file)
+	if err == nil {
+		err = s.state.wrote(n)
 	}
 	return n, err
 }
 
 // Close implements io.Closer. It may be called more than once, as raft does.
 func (s *steadySink) Close() error {
-	_ = s.file.Close() // nothing was written to it
+	_ = s.state.file.Close() // nothing was written to it
 	return s.SnapshotSink.Close()
 }
 
 // Cancel implements raft.SnapshotSink.
 func (s *steadySink) Cancel() error {
-	_ = s.file.Close()
+	_ = s.state.file.Close()
 	return s.SnapshotSink.Cancel()
+}
+
+// settler has what is written to a file written to the disk in portions. Left to the system, all of it would be when it is
+// closed, and the log, on the same disk, would wait for that.
+type settler struct {
+	file    *os.File
+	written int // since it was last settled
+}
+
+const settleBytes = 4 << 20
+
+func (t *settler) wrote(n int) error {
+	if t.written += n; t.written < settleBytes {
+		return nil
+	}
+	t.written = 0
+	return journal.Settle(t.file)
 }

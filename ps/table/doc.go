@@ -10,8 +10,8 @@
 //   - The same bits for any number of shards. A key belongs to one of Slots slots, by a hash, and everything that looks at
 //     more than one row (the limit of rows) looks at one slot; a shard keeps slot s if s mod shards is its number.
 //   - The past stays readable. Applying a step notes what the rows it changes were before (undo), so the state at
-//     an earlier step can be read as long as its notes are kept: by trainers that do a step again, by checkpoints and
-//     by snapshots, while steps go on. What changed since a step is known without looking at what did not.
+//     an earlier step can be read as long as its notes are kept: by trainers that do a step again and by checkpoints, while
+//     steps go on. A Snapshot, which may take long, is left copies of rows instead. What changed since a step is known without looking at what did not.
 //
 // # Rows
 //

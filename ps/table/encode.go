@@ -62,11 +62,6 @@ func (t *table) readRecord(b []byte) (r record, values, rest []byte, err error) 
 // AppendSlots encodes the slots [from, to) of this shard in the state at a step: those records that are not as they were in
 // the state at since, all with 0.
 func (s *Store) AppendSlots(dst []byte, step, since id.Step, from, to int) ([]byte, error) {
-	return s.appendSlots(dst, step, since, step, from, to)
-}
-
-// appendSlots includes what was not yet forgotten in the state at alive.
-func (s *Store) appendSlots(dst []byte, step, since, alive id.Step, from, to int) ([]byte, error) {
 	notes, err := s.reach(step)
 	if err != nil {
 		return dst, err
@@ -85,7 +80,7 @@ func (s *Store) appendSlots(dst []byte, step, since, alive id.Step, from, to int
 			n, c := 0, &all[number]
 			for _, key := range c.keys[slot-from] {
 				r, values := c.at(t, key)
-				if r.known && r.last >= since && !t.expired(r.last, alive) {
+				if r.known && r.last >= since && !t.expired(r.last, step) {
 					records = t.appendRecord(records, r, values)
 					n++
 				}
@@ -121,7 +116,7 @@ type pastRecord struct {
 }
 
 // changes finds the keys that a step from since on saw, or that the notes name. What the notes say of each is looked up here once for
-// all: a snapshot that takes a hundred steps has a hundred notes.
+// all: a checkpoint that takes a hundred steps has a hundred notes.
 func (t *table) changes(number int, notes []*undo, since id.Step, from, to int) changes {
 	c := changes{keys: make([][]uint64, to-from), past: map[uint64]pastRecord{}}
 	for slot := from; slot < to; slot++ {
@@ -254,6 +249,9 @@ func (s *Store) Load(step id.Step, from, to int, b []byte) error {
 		}
 		for i, t := range s.tables {
 			s.tables[i] = newTable(i, t.cfg)
+		}
+		for _, n := range s.snapshots {
+			n.gone = true
 		}
 		s.loaded, s.loading = make([]bool, Slots), step
 	}

@@ -24,8 +24,14 @@ type record struct {
 	row   int32 // in values, none where there was no row
 }
 
-// note remembers a key before it changes. at is 0 for one that is not there.
-func (b *before) note(t *table, key uint64, at uint32) {
+// note remembers a key of a table before it changes. at is 0 for one that is not there.
+func (s *Store) note(number int, b *before, key uint64, at uint32) {
+	t := s.tables[number]
+	if at != 0 {
+		for _, n := range s.snapshots {
+			n.save(number, t, at)
+		}
+	}
 	r := record{key: key, row: none}
 	if at != 0 {
 		m := &t.metas[at]
@@ -102,9 +108,6 @@ func (s *Store) trim() {
 	keep := s.keep
 	if s.pinned && s.pin < keep {
 		keep = s.pin
-	}
-	for id := range s.holds {
-		keep = min(keep, s.holds[id])
 	}
 	drop := 0
 	for drop < len(s.undos) && s.undos[drop].step < keep {

@@ -11,29 +11,55 @@ import (
 	"github.com/musterml/muster/internal/id"
 )
 
-// A snapshot is everything that replicas have in common, in pieces of a length and an encoding: a head, the slots in pieces
-// that end with an empty one, the parts of the step that is not done, and the notes. It is of the moment at
-// which it was begun, although it is written while steps go on.
+// A snapshot is everything that replicas have in common, in pieces of a length, a checksum and an encoding. First come layers: each has
+// a head (its step, and that of the layer below, 0 for the first, which has every row), slots with the records of rows that steps have
+// seen since the layer below, and an empty piece. The newest is of the snapshot's moment. Then comes the rest: a head, the
+// parts of the step that is not done, and the notes.
+//
+// It is of the moment at which it was begun, although it is written while steps go on: a step that changes a row which a
+// snapshot has not written yet leaves it a copy (save). So a row is copied at most once, however long writing takes. Notes will
+// not do: they grow with every step, and would have to be searched for each piece.
 
-// Snapshot is written by Write; Close ends it.
+// Snapshot is written by WriteLayer and WriteRest; Close ends it.
 type Snapshot struct {
-	s       *Store
-	lock    func(do func()) // runs do while the store does not change
-	step    id.Step
-	oldest  id.Step // that can be read
-	release func()
-	head    []byte
-	rest    [][]byte
+	s      *Store
+	lock   func(do func()) // runs do while the store does not change
+	since  id.Step
+	step   id.Step
+	limit  id.Step // what no step from here on has seen is as it was
+	oldest id.Step // that can be read
+	loaded []bool  // slots that had come, where a state was being loaded
+	saved  []saved // by table and slot
+	next   int     // slots below are written
+	gone   bool    // another state has taken the place of this one
+	head   []byte
+	rest   [][]byte
 }
 
-const snapshotMagic = "mstrrow1"
+// saved is the records of a slot as they were.
+type saved struct {
+	n       uint32
+	records []byte
+}
 
-// Snapshot begins one. lock is used by Write and Close, which may run beside anything.
-func (s *Store) Snapshot(lock func(do func())) *Snapshot {
+const (
+	snapshotMagic = "mstrrow2"
+	layerMagic    = "mstrlay1"
+	layerHead     = len(layerMagic) + 16
+)
+
+// Snapshot begins one, whose layer has what steps from since on have seen, all with 0. lock is used by WriteLayer and Close, which may
+// run beside anything.
+func (s *Store) Snapshot(since id.Step, lock func(do func())) *Snapshot {
 	le := binary.LittleEndian
-	n := &Snapshot{s: s, lock: lock}
-	n.step, n.release = s.Hold()
-	n.oldest = s.Oldest()
+	n := &Snapshot{
+		s: s, lock: lock, since: since, step: s.step, limit: s.step, oldest: s.Oldest(),
+		loaded: slices.Clone(s.loaded), saved: make([]saved, len(s.tables)*Slots),
+	}
+	if s.loaded != nil {
+		n.limit = s.loading
+	}
+	s.snapshots = append(s.snapshots, n)
 	n.head = append([]byte(nil), snapshotMagic...)
 	for _, v := range []uint64{uint64(len(s.tables)), uint64(len(s.parts)), uint64(s.step), uint64(s.keep), uint64(n.oldest), uint64(s.loading)} {
 		n.head = le.AppendUint64(n.head, v)
@@ -65,6 +91,9 @@ func (s *Store) Snapshot(lock func(do func())) *Snapshot {
 	return n
 }
 
+// Step is the snapshot's.
+func (n *Snapshot) Step() id.Step { return n.step }
+
 func (s *Store) appendUndo(dst []byte, u *undo) []byte {
 	for i, t := range s.tables {
 		b := &u.tables[i]
@@ -76,27 +105,66 @@ func (s *Store) appendUndo(dst []byte, u *undo) []byte {
 	return dst
 }
 
+// wants tells whether a record that is as it was belongs into the layer.
+func (n *Snapshot) wants(t *table, last id.Step) bool {
+	return last >= n.since && last < n.limit && !t.expired(last, n.oldest)
+}
+
+// save is called before a key changes, for every snapshot that has not written its slot.
+func (n *Snapshot) save(number int, t *table, at uint32) {
+	m := &t.metas[at]
+	slot := Slot(m.key)
+	if slot < n.next || !n.wants(t, m.last) || n.loaded != nil && !n.loaded[slot] {
+		return
+	}
+	r, values := t.record(m.key, at)
+	k := &n.saved[number*Slots+slot]
+	k.records = t.appendRecord(k.records, r, values)
+	k.n++
+}
+
 // pieceBytes bounds, about, what is written while the store is held up.
 const pieceBytes = 1 << 20
 
-// slotsAtOnce is how many slots a piece has.
-func (s *Store) slotsAtOnce() int {
-	bytes := int64(0)
-	for _, st := range s.Stats() {
-		bytes += st.Bytes
+// appendPiece encodes the next slots. In a slot, records are in no order.
+func (n *Snapshot) appendPiece(dst []byte) []byte {
+	le := binary.LittleEndian
+	for ; n.next < Slots && len(dst) < pieceBytes; n.next++ {
+		slot, head := n.next, len(dst)
+		dst = le.AppendUint32(dst, uint32(slot))
+		counts := len(dst)
+		dst = append(dst, make([]byte, 4*len(n.s.tables))...)
+		for number, t := range n.s.tables {
+			k := &n.saved[number*Slots+slot]
+			count := k.n
+			dst = append(dst, k.records...)
+			k.records = nil
+			for at := t.slots[slot].last; at != 0 && t.metas[at].last >= n.since; at = t.metas[at].prev {
+				if m := &t.metas[at]; n.wants(t, m.last) && (n.loaded == nil || n.loaded[slot]) {
+					r, values := t.record(m.key, at)
+					dst = t.appendRecord(dst, r, values)
+					count++
+				}
+			}
+			le.PutUint32(dst[counts+4*number:], count)
+		}
+		if len(dst) == counts+4*len(n.s.tables) {
+			dst = dst[:head]
+		}
 	}
-	return int(min(max(1, pieceBytes*Slots/(bytes+1)), 64))
+	return dst
 }
 
-// Write writes the snapshot, once.
-func (n *Snapshot) Write(w io.Writer) error {
-	err := writePiece(w, n.head)
+// WriteLayer writes the layer, once.
+func (n *Snapshot) WriteLayer(w io.Writer) error {
+	head := binary.LittleEndian.AppendUint64([]byte(layerMagic), uint64(n.since))
+	err := writePiece(w, binary.LittleEndian.AppendUint64(head, uint64(n.step)))
 	var piece []byte
-	each := 1
-	for slot := 0; slot < Slots && err == nil; slot += each {
+	for err == nil && n.next < Slots {
 		n.lock(func() {
-			each = min(n.s.slotsAtOnce(), Slots-slot)
-			piece, err = n.s.appendSlots(piece[:0], n.step, 0, n.oldest, slot, slot+each)
+			if piece = n.appendPiece(piece[:0]); n.gone {
+				err = fmt.Errorf("%w: another state was loaded", ErrGone)
+			}
 		})
 		if err == nil && len(piece) > 0 {
 			err = writePiece(w, piece)
@@ -105,6 +173,12 @@ func (n *Snapshot) Write(w io.Writer) error {
 	if err == nil {
 		err = writePiece(w, nil)
 	}
+	return err
+}
+
+// WriteRest writes what goes behind the layers, once.
+func (n *Snapshot) WriteRest(w io.Writer) error {
+	err := writePiece(w, n.head)
 	for _, p := range n.rest {
 		if err == nil {
 			err = writePiece(w, p)
@@ -117,7 +191,11 @@ func (n *Snapshot) Write(w io.Writer) error {
 }
 
 // Close must be called once, written or not.
-func (n *Snapshot) Close() { n.lock(n.release) }
+func (n *Snapshot) Close() {
+	n.lock(func() {
+		n.s.snapshots = slices.DeleteFunc(n.s.snapshots, func(o *Snapshot) bool { return o == n })
+	})
+}
 
 func writePiece(w io.Writer, b []byte) error {
 	var head [12]byte
@@ -166,7 +244,7 @@ func (s *Store) Restore(r io.Reader) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	buf, err := readPiece(r, nil)
+	step, buf, err := n.readLayers(r)
 	if err != nil {
 		return nil, err
 	}
@@ -174,16 +252,8 @@ func (s *Store) Restore(r io.Reader) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		if buf, err = readPiece(r, buf); err != nil {
-			return nil, err
-		}
-		if len(buf) == 0 {
-			break
-		}
-		if err := n.Overlay(buf, nil); err != nil {
-			return nil, err
-		}
+	if head.step != step {
+		return nil, bad("it is of %v, its newest layer of %v", head.step, step)
 	}
 	n.settle(head.step, head.oldest)
 	n.keep, n.loading = head.keep, head.loading
@@ -214,6 +284,34 @@ func (s *Store) Restore(r io.Reader) (*Store, error) {
 		}
 	}
 	return n, n.readUndos(r, buf)
+}
+
+// readLayers lays all layers over each other, and returns the step of the last and the piece behind it.
+func (s *Store) readLayers(r io.Reader) (step id.Step, buf []byte, err error) {
+	for {
+		if buf, err = readPiece(r, buf); err != nil {
+			return 0, nil, err
+		}
+		if len(buf) != layerHead || string(buf[:len(layerMagic)]) != layerMagic {
+			return step, buf, nil
+		}
+		since := id.Step(binary.LittleEndian.Uint64(buf[len(layerMagic):]))
+		if since != step {
+			return 0, nil, bad("a layer goes over that of %v, not over that of %v", since, step)
+		}
+		step = id.Step(binary.LittleEndian.Uint64(buf[len(layerMagic)+8:]))
+		for {
+			if buf, err = readPiece(r, buf); err != nil {
+				return 0, nil, err
+			}
+			if len(buf) == 0 {
+				break
+			}
+			if err := s.Overlay(buf, nil); err != nil {
+				return 0, nil, err
+			}
+		}
+	}
 }
 
 type head struct{ step, keep, oldest, loading id.Step }

@@ -19,13 +19,13 @@ type Store struct {
 	missing int
 	room    []*Part // to be used again
 
-	undos   []*undo // of the steps before this one, without gaps
-	spares  []*undo
-	keep    id.Step // states from here on are to stay readable
-	pin     id.Step // and from here on, while pinned
-	pinned  bool
-	holds   map[int]id.Step // and from here on, by hold
-	holding int
+	undos  []*undo // of the steps before this one, without gaps
+	spares []*undo
+	keep   id.Step // states from here on are to stay readable
+	pin    id.Step // and from here on, while pinned
+	pinned bool
+
+	snapshots []*Snapshot // that are being written
 
 	loaded  []bool // by slot: the state of the step that is being loaded has come
 	loading id.Step
@@ -52,7 +52,7 @@ func New(configs []Config, shard, shards, logicalShards int) (*Store, error) {
 	if shards < 1 || shards > Slots || shard < 0 || shard >= shards || logicalShards < 1 {
 		return nil, fmt.Errorf("%w: shard %d of %d with %d logical shards; at most %d shards can hold tables", ErrConfig, shard, shards, logicalShards, Slots)
 	}
-	s := &Store{shard: shard, shards: shards, parts: make([]*Part, logicalShards), missing: logicalShards, holds: map[int]id.Step{}}
+	s := &Store{shard: shard, shards: shards, parts: make([]*Part, logicalShards), missing: logicalShards}
 	for i, c := range configs {
 		if err := c.validate(); err != nil {
 			return nil, err
@@ -186,17 +186,6 @@ func (s *Store) reach(step id.Step) ([]*undo, error) {
 func (s *Store) Pin(step id.Step, keep bool) {
 	s.pin, s.pinned = step, keep
 	s.trim()
-}
-
-// Hold keeps the states from the present one on readable until release.
-func (s *Store) Hold() (step id.Step, release func()) {
-	n := s.holding
-	s.holding++
-	s.holds[n] = s.step
-	return s.step, func() {
-		delete(s.holds, n)
-		s.trim()
-	}
 }
 
 // Each calls do for every row of a table in the newest state, by key: those that are admitted.

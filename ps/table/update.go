@@ -113,7 +113,7 @@ func (s *Store) update(t *table, number int, b *before) {
 		t.touchRows(w.places[:len(w.keys)], t.width)
 		t.touchNeighbours(w.places[:len(w.keys)])
 		for i, key := range w.keys {
-			b.note(t, key, w.places[i])
+			s.note(number, b, key, w.places[i])
 		}
 		n := 0
 		for i, key := range w.keys {
@@ -128,7 +128,7 @@ func (s *Store) update(t *table, number int, b *before) {
 	for _, slot := range s.grown {
 		s.isGrow[slot] = false
 		for l := &t.slots[slot]; t.limit > 0 && int(l.n) > t.limit; {
-			s.forget(t, b, l.first)
+			s.forget(number, b, l.first)
 			t.stats.Evicted++
 		}
 	}
@@ -136,7 +136,7 @@ func (s *Store) update(t *table, number int, b *before) {
 	if t.cfg.Expire > 0 { // one slot in turn: reading passes over those whose turn has not come
 		l := &t.slots[int(s.step)%Slots]
 		for l.first != 0 && t.expired(t.metas[l.first].last, s.step+1) {
-			s.forget(t, b, l.first)
+			s.forget(number, b, l.first)
 			t.stats.Expired++
 		}
 	}
@@ -203,9 +203,10 @@ func (w *work) apply(t *table, rule *optim.Rule, n int) {
 }
 
 // forget removes a key; one that this step saw is noted already.
-func (s *Store) forget(t *table, b *before, at uint32) {
+func (s *Store) forget(number int, b *before, at uint32) {
+	t := s.tables[number]
 	if m := &t.metas[at]; m.last != s.step {
-		b.note(t, m.key, at)
+		s.note(number, b, m.key, at)
 	}
 	t.remove(at)
 }
