@@ -1302,6 +1302,8 @@ type Report struct {
 	Saved            bool                   `protobuf:"varint,12,opt,name=saved,proto3" json:"saved,omitempty"`                                                  // its outputs are on disk; it wants to leave
 	SamplesPerSecond float64                `protobuf:"fixed64,13,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"` // of the whole run, as this trainer sees it
 	Time             int64                  `protobuf:"varint,15,opt,name=time,proto3" json:"time,omitempty"`                                                    // of the report, unix nanoseconds by the node's clock
+	Computing        int64                  `protobuf:"varint,16,opt,name=computing,proto3" json:"computing,omitempty"`                                          // nanoseconds that computing a step has taken lately; 0 when not known
+	Still            float64                `protobuf:"fixed64,17,opt,name=still,proto3" json:"still,omitempty"`                                                 // the share of the last seconds in which the process stood still
 	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1438,6 +1440,20 @@ func (x *Report) GetSamplesPerSecond() float64 {
 func (x *Report) GetTime() int64 {
 	if x != nil {
 		return x.Time
+	}
+	return 0
+}
+
+func (x *Report) GetComputing() int64 {
+	if x != nil {
+		return x.Computing
+	}
+	return 0
+}
+
+func (x *Report) GetStill() float64 {
+	if x != nil {
+		return x.Still
 	}
 	return 0
 }
@@ -3328,6 +3344,8 @@ type NodeStatus struct {
 	Leads            []*Lead                `protobuf:"bytes,11,rep,name=leads,proto3" json:"leads,omitempty"`
 	SamplesPerSecond float64                `protobuf:"fixed64,12,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"`
 	Shards           []uint32               `protobuf:"varint,13,rep,packed,name=shards,proto3" json:"shards,omitempty"`
+	Computing        int64                  `protobuf:"varint,15,opt,name=computing,proto3" json:"computing,omitempty"` // as in Report
+	Still            float64                `protobuf:"fixed64,16,opt,name=still,proto3" json:"still,omitempty"`        // as in Report
 	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
 	Away             int64                  `protobuf:"varint,14,opt,name=away,proto3" json:"away,omitempty"` // of a server that the run counts on: since when it has had no session; 0: it has one
 	unknownFields    protoimpl.UnknownFields
@@ -3453,6 +3471,20 @@ func (x *NodeStatus) GetShards() []uint32 {
 		return x.Shards
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetComputing() int64 {
+	if x != nil {
+		return x.Computing
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetStill() float64 {
+	if x != nil {
+		return x.Still
+	}
+	return 0
 }
 
 func (x *NodeStatus) GetTables() []*TableStatus {
@@ -3932,7 +3964,7 @@ const file_membership_proto_rawDesc = "" +
 	"\tSuspicion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"\xe5\x03\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\x99\x04\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\x04R\x06frozen\x12\x14\n" +
@@ -3949,7 +3981,9 @@ const file_membership_proto_rawDesc = "" +
 	"\x05leads\x18\v \x03(\v2\f.muster.LeadR\x05leads\x12\x14\n" +
 	"\x05saved\x18\f \x01(\bR\x05saved\x12,\n" +
 	"\x12samples_per_second\x18\r \x01(\x01R\x10samplesPerSecond\x12\x12\n" +
-	"\x04time\x18\x0f \x01(\x03R\x04time\x12+\n" +
+	"\x04time\x18\x0f \x01(\x03R\x04time\x12\x1c\n" +
+	"\tcomputing\x18\x10 \x01(\x03R\tcomputing\x12\x14\n" +
+	"\x05still\x18\x11 \x01(\x01R\x05still\x12+\n" +
 	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"~\n" +
 	"\x04Lead\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
@@ -4081,7 +4115,7 @@ const file_membership_proto_rawDesc = "" +
 	"\x06events\x18\x04 \x03(\v2\r.muster.EventR\x06events\x12&\n" +
 	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\x12\x1c\n" +
 	"\tforgotten\x18\x06 \x01(\x04R\tforgotten\x12/\n" +
-	"\tplacement\x18\a \x01(\v2\x11.muster.PlacementR\tplacement\"\xa7\x03\n" +
+	"\tplacement\x18\a \x01(\v2\x11.muster.PlacementR\tplacement\"\xdb\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
@@ -4097,7 +4131,9 @@ const file_membership_proto_rawDesc = "" +
 	" \x03(\v2\f.muster.WaitR\x05waits\x12\"\n" +
 	"\x05leads\x18\v \x03(\v2\f.muster.LeadR\x05leads\x12,\n" +
 	"\x12samples_per_second\x18\f \x01(\x01R\x10samplesPerSecond\x12\x16\n" +
-	"\x06shards\x18\r \x03(\rR\x06shards\x12+\n" +
+	"\x06shards\x18\r \x03(\rR\x06shards\x12\x1c\n" +
+	"\tcomputing\x18\x0f \x01(\x03R\tcomputing\x12\x14\n" +
+	"\x05still\x18\x10 \x01(\x01R\x05still\x12+\n" +
 	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\x12\x12\n" +
 	"\x04away\x18\x0e \x01(\x03R\x04away\"M\n" +
 	"\x05Round\x12\x14\n" +

@@ -162,6 +162,9 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 	return nil
 }
 
+// computing is the name of that work.
+const computing = "computing"
+
 // compute does this trainer's units and, side by side, commits the state if the step
 // calls for it: computing only reads the state.
 func (s *shift) compute(ctx context.Context, at id.Step) error {
@@ -169,7 +172,7 @@ func (s *shift) compute(ctx context.Context, at id.Step) error {
 	var committed error
 	committing.Go(func() { committed = s.sync.commit(ctx, at) })
 	fetched := s.prefetch(ctx, at)
-	end := s.cfg.Waits.Work("computing", at.String())
+	end := s.cfg.Waits.Work(computing, at.String())
 	err := s.work.compute(ctx, s.view.Number, at, s.state.w, s.shards)
 	end()
 	committing.Wait()

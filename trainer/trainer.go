@@ -267,6 +267,7 @@ func (t *Trainer) Report(r *pb.Report) {
 	r.View, r.Frozen = uint64(t.view.Number), uint64(t.frozen)
 	r.Holds, r.Step = t.holds, uint64(t.state.step)
 	r.Broken, r.Suspects = t.broken, slices.Clone(t.suspect)
+	r.Computing = int64(t.cfg.Waits.Usual(computing))
 	most := maxMetrics
 	if t.cfg.Job.Sync.arrives() {
 		most = maxParts

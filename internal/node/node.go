@@ -22,6 +22,7 @@ import (
 	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/internal/port"
+	"github.com/musterml/muster/internal/still"
 	"github.com/musterml/muster/internal/wait"
 	"github.com/musterml/muster/membership"
 	pb "github.com/musterml/muster/proto"
@@ -75,6 +76,7 @@ type Node struct {
 	cfg         Config
 	incarnation id.Incarnation
 	waits       wait.Registry
+	still       still.Meter
 	flight      *flight.Recorder
 	broken      chan error // why a ring has failed: the record of it is to be written
 	graves      graves

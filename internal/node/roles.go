@@ -129,6 +129,7 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 	n.mu.Unlock()
 	lifelines := membership.NewLifelines(n.port, n.gossip, n.meta, n.onGone, n.onSilent)
 	loops.Go(func() { n.session.Run(ctx) })
+	loops.Go(func() { n.still.Run(ctx) })
 	loops.Go(func() { lifelines.Run(ctx) })
 	loops.Go(func() { n.watchLoss(ctx) })
 	loops.Go(func() { n.reportFatal(n.loadCheckpoint(ctx)) })
@@ -270,7 +271,7 @@ func (n *Node) reportFatal(err error) {
 
 // report is what the coordinator hears of this node.
 func (n *Node) report() *pb.Report {
-	r := &pb.Report{Time: time.Now().UnixNano(), Waits: membership.Waits(n.waits.Snapshot())}
+	r := &pb.Report{Time: time.Now().UnixNano(), Waits: membership.Waits(n.waits.Snapshot()), Still: n.still.Share()}
 	if n.trainer != nil {
 		n.trainer.Report(r)
 	}

@@ -83,6 +83,13 @@ func (r *Registry) end(key uint64) {
 	r.usual[p.What] += (took - r.usual[p.What]) / 10
 }
 
+// Usual is what waits of that name have lasted lately, 0 before the first has ended.
+func (r *Registry) Usual(what string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.usual[what]
+}
+
 // Snapshot returns the waits of this moment, the oldest first.
 func (r *Registry) Snapshot() []Wait {
 	r.mu.Lock()

@@ -30,8 +30,12 @@ type Link struct {
 	Heard  time.Duration // since its last report
 }
 
-// A node reports every 100 ms; one that is silent for so long is itself the news.
-const silentAfter = 300 * time.Millisecond
+// A node reports every 100 ms; one that is silent for so long is itself the news. One that has missed a report may stand
+// still, and does not say what it waits for now.
+const (
+	silentAfter = 300 * time.Millisecond
+	missedAfter = 200 * time.Millisecond
+)
 
 // Explain says what the run waits for.
 func Explain(st *pb.Status) Answer {
@@ -151,7 +155,7 @@ func steady(st *pb.Status) Answer {
 		return a
 	}
 	silent := last.Heard > silentAfter
-	slow := last.For > time.Second/2 && last.For > 3*last.Usual
+	slow := slices.ContainsFunc(chain, tooLong) // a node that has stopped says nothing new, but who waits for it does
 	a.Late = silent || slow
 	doing := clause(last)
 	switch {
@@ -160,9 +164,15 @@ func steady(st *pb.Status) Answer {
 		a.Summary = fmt.Sprintf("%s waits for %s, which is %s", stepOf(st), who(n, last.Node), doing)
 	case last.On == "coordinator" && !silent:
 		a.Summary = fmt.Sprintf("%s waits for the coordinator: %s is %s", stepOf(st), last.Node, doing)
-	case last.On == "servers" && slow && !silent:
+	case last.On == "servers" && slow && last.Heard < missedAfter:
 		a.Summary = fmt.Sprintf("%s waits for the parameter servers: %s is %s", stepOf(st), last.Node, doing)
 	case !a.Late:
+		if s := straggler(st); s != nil {
+			a.Late, a.Node = true, s.node.Node
+			a.Summary = fmt.Sprintf("%s, as every step lately, waits for %s: %s", stepOf(st), who(s.node, s.node.Node), s.why)
+			a.Remedy = s.remedy
+			break
+		}
 		a.Summary = fmt.Sprintf("nothing is late: %s is under way; %s is %s", stepOf(st), last.Node, doing)
 	case silent:
 		a.Summary = fmt.Sprintf("%s waits for %s, of which nothing has been heard for %s; it was %s", stepOf(st), who(n, last.Node), Seconds(last.Heard), doing)
@@ -171,6 +181,14 @@ func steady(st *pb.Status) Answer {
 		a.Summary = fmt.Sprintf("%s waits for %s: %s; last heard %s ago", stepOf(st), who(n, last.Node), doing, Seconds(last.Heard))
 	}
 	return a
+}
+
+// tooLong says whether a link lasts so much longer than it does usually that something is wrong.
+func tooLong(l Link) bool {
+	if l.Usual == 0 {
+		return l.For > time.Second/2
+	}
+	return l.For > 150*time.Millisecond && l.For > 3*l.Usual
 }
 
 // follow goes from a node that waits to the one it waits for, until one works, is

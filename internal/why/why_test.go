@@ -62,6 +62,32 @@ func TestExplain(t *testing.T) {
 			st.Nodes[2].Waits = []*pb.Wait{reduce("a", 420*time.Millisecond)}
 			st.Nodes[2].Heard = ago(400 * time.Millisecond)
 		}, "step 42 of 235 waits for c (logical shards 4, 5), of which nothing has been heard for 0.40 s; it was waiting for the all-reduce of step 42", "c", "a c", true, true},
+		{"a stopped node, before it is silent", func(st *pb.Status) {
+			st.Nodes[0].Waits = []*pb.Wait{reduce("c", 250*time.Millisecond)}
+			st.Nodes[2].Waits = nil
+			st.Nodes[2].Heard = ago(250 * time.Millisecond)
+		}, "step 42 of 235 waits for c (logical shards 4, 5): between two operations; last heard 0.25 s ago", "c", "a c", true, false},
+		{"a node that is always slow", func(st *pb.Status) {
+			for i, n := range st.Nodes {
+				n.Computing = int64([]time.Duration{20, 400, 30}[i] * time.Millisecond)
+			}
+		}, "step 42 of 235, as every step lately, waits for b (logical shards 2, 3): computing takes it 0.40 s a step, the others 0.020 s", "b", "a", true, true},
+		{"one that has more to do", func(st *pb.Status) {
+			for i, n := range st.Nodes {
+				n.Computing = int64([]time.Duration{20, 60, 20}[i] * time.Millisecond)
+			}
+			st.Nodes[1].Shards = []uint32{2, 3, 6, 7}
+		}, "nothing is late", "a", "a", false, false},
+		{"a process that gets no processor", func(st *pb.Status) {
+			for i, n := range st.Nodes {
+				n.Still = []float64{0.01, 0.02, 0.61}[i]
+			}
+		}, "step 42 of 235, as every step lately, waits for c (logical shards 4, 5): its process stood still for 61 % of the last seconds", "c", "a", true, true},
+		{"a host on which all stand still", func(st *pb.Status) {
+			for _, n := range st.Nodes {
+				n.Still = 0.5
+			}
+		}, "nothing is late", "a", "a", false, false},
 		{"a circle of reports ends at the node furthest behind", func(st *pb.Status) {
 			st.Nodes[0].Waits = []*pb.Wait{reduce("b", 2*time.Millisecond)}
 			st.Nodes[1].Waits = []*pb.Wait{reduce("a", 3*time.Millisecond)}
