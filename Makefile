@@ -63,7 +63,7 @@ soak: ## kill nodes of running clusters, 100 times or MUSTER_SOAK=n
 soak-promises: ## the table of promises in docs/replication.md, row by row: the tests that each row names (10 minutes; full disks and cables need root)
 	scripts/promises.sh
 
-soak-drain: ## drain servers of running clusters; no step may wait for more than MUSTER_DRAIN_PAUSE=200ms; then again, killing coordinators
+soak-drain: ## drain servers of running clusters; no step may wait for more than MUSTER_DRAIN_PAUSE=200ms (and the disk); then again, killing coordinators
 	MUSTER_DRAIN_PAUSE=$(or $(MUSTER_DRAIN_PAUSE),200ms) go test -count=5 -timeout 1h -run '^TestServersMove$$' -v ./cmd/muster
 	MUSTER_DRAIN_KILLS=$(or $(MUSTER_DRAIN_KILLS),10) go test -count=1 -timeout 1h -run '^TestDrainOutlivesItsCoordinator$$' -v ./cmd/muster
 

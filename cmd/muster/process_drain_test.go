@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -52,5 +54,39 @@ func TestDrainOutlivesItsCoordinator(t *testing.T) {
 		if _, said, err := runMuster(t, nil, "servers", "undrain", drained, "--addr", trainer.addr); err != nil {
 			t.Fatalf("undrain: %v: %s", err, said)
 		}
+	}
+}
+
+// syncAllTheTime writes to the disk of a folder, a little and durably, until it is told to stop; then it says how long that took at
+// most.
+func syncAllTheTime(t *testing.T, dir string) (stop func() time.Duration) {
+	t.Helper()
+	file, err := os.Create(filepath.Join(dir, "syncs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, ended := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		worst, data := time.Duration(0), make([]byte, 64<<10)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				begin := time.Now()
+				if _, err := file.Write(data); errors.Join(err, file.Sync()) != nil {
+					t.Errorf("write to the disk beside the servers: %v", err)
+				}
+				worst = max(worst, time.Since(begin))
+			case <-end:
+				_ = file.Close()
+				ended <- worst
+				return
+			}
+		}
+	}()
+	return func() time.Duration {
+		close(end)
+		return <-ended
 	}
 }
