@@ -40,14 +40,12 @@ func transpose(v isa) {
 	SUBQ(Imm(uint64(v.lanes)), n)
 	JMP(LabelRef(name + "_whole"))
 
-	// Rows that are missing are the last one again, which nobody stores.
+	// Rows that are missing are the first one again, which nobody stores. (Why not the last one: see places.)
 	Label(name + "_partial")
 	TESTQ(n, n)
 	JLE(LabelRef(name + "_done"))
 	columns := v.maskAt(n, 0)
 	x = v.lanesOf(v.lanes)
-	zero, step := GP64(), GP64()
-	XORQ(zero, zero)
 	MOVQ(src, at)
 	for i := range x {
 		if v.lanes == 16 {
@@ -56,10 +54,9 @@ func transpose(v isa) {
 			VMASKMOVPS(Mem{Base: at}, columns, x[i])
 		}
 		PREFETCHT0(Mem{Base: at, Index: ahead, Scale: 4})
-		MOVQ(ld, step)
+		ADDQ(ld, at)
 		CMPQ(rows, Imm(uint64(i+2)))
-		CMOVQLT(zero, step)
-		ADDQ(step, at)
+		CMOVQLT(src, at)
 	}
 	y := v.square(x)
 	there := v.maskAt(rows, 0)
