@@ -115,12 +115,15 @@ func (r *Ring) begin(v verb, op Op, x Vector, bounds []int, f Reduce) (frame hea
 	}
 	c.small = c.elems <= r.whole.limit/elemSize
 	if x.form != nil {
-		c.unit = unitOf(x.form, c.chunk)
-		c.chunk -= c.chunk % c.unit
+		unit := unitOf(x.form, c.chunk)
+		c.chunk -= c.chunk % unit
 		c.digest ^= x.form.digest()
+		c.unit = min(unit, wholeTile/elemSize)
 		words := c.wholeWords()
 		if c.small = words <= r.whole.limit/elemSize; c.small {
 			c.own = r.whole.frame(c.seq, r.cfg.Rank)[headerSize:][:words*elemSize]
+		} else {
+			c.unit = unit
 		}
 	}
 	if v == verbBarrier {

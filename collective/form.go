@@ -148,7 +148,8 @@ func (r *Ring) takeUnit(n int) {
 	} // else it has come to its place, and goes on from there
 }
 
-// eachUnit calls do for every unit of the whole vector and its place among all words: how it goes the short way.
+// eachUnit calls do for every unit of the whole vector and its place among all words: how it goes the short way, in units of
+// wholeTile at most.
 func (c *call) eachUnit(do func(lo, n, at int)) {
 	at := 0
 	for lo := 0; lo < c.elems; lo += c.unit {

@@ -335,6 +335,17 @@ func (r *Ring) combine() {
 	case verbReduceScatter:
 		lo, hi = elemSize*c.bound(r.cfg.Rank), elemSize*c.bound(r.cfg.Rank+1)
 	}
+	for ; lo < hi; lo += wholeTile {
+		r.sumWhole(lo, min(lo+wholeTile, hi))
+	}
+}
+
+// wholeTile is how many bytes of a result are made at a time: those of all contributions stay in the first-level cache.
+const wholeTile = 8 << 10
+
+// sumWhole makes the bytes [lo, hi) of a sum.
+func (r *Ring) sumWhole(lo, hi int) {
+	c := &r.call
 	of := func(origin int) []byte {
 		if origin == r.cfg.Rank {
 			return c.x.raw[lo:hi]
