@@ -47,7 +47,7 @@ start() { # NAME JOIN
 	pid[$1]=$!
 	local line=
 	for _ in {1..100}; do
-		line=$(head -n 1 "$dir/$1.jsonl" 2>/dev/null)
+		line=$(head -n 1 "$dir/$1.jsonl" 2>/dev/null) || true # the file comes when the node is started
 		[ -z "$line" ] || break
 		kill -0 "${pid[$1]}" 2>/dev/null || break
 		sleep 0.1
