@@ -12,7 +12,7 @@ RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -q
 # Builds with GPUs need cgo, and what scripts/cuda-sdk.sh has put in .cuda.
 CUDA = CGO_ENABLED=1 CGO_CFLAGS="-I$(CURDIR)/.cuda/include" CGO_LDFLAGS="-L$(CURDIR)/.cuda/lib -ldl"
 
-.PHONY: help build build-cuda vet-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-promises soak-drain soak-elections soak-ring lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
+.PHONY: help build build-cuda vet-cuda test-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-promises soak-drain soak-elections soak-ring lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
@@ -28,6 +28,9 @@ vet-cuda: ## go vet of what only the build with GPUs has
 	scripts/cuda-sdk.sh
 	$(CUDA) go vet -tags cuda ./trainer/device/cuda ./cmd/muster
 	$(CUDA) go test -tags cuda -run 'TestLoadingCuBLAS' ./trainer/device/cuda # of a cuBLAS that is made up
+
+test-cuda: build-cuda ## the binary with GPUs on made-up ones: copies, graphs, several cards, errors that cost a node its trainer (a minute)
+	scripts/gpu-fake.sh
 
 cuda-kernels: ## compile the GPU's kernels anew (NVRTC from PyPI, no GPU needed)
 	scripts/cuda-sdk.sh --compiler

@@ -279,6 +279,11 @@ func (d *director) reported(e evReport) {
 	if done := e.report.Metrics; len(done) > 0 && done[0].Step < uint64(len(d.state.Metrics)) {
 		d.acknowledge(e.name) // it missed the word, or did those steps again; a report has room for so many only
 	}
+	if e.report.Retired != "" {
+		d.begin(fmt.Sprintf("%s computes no more: %s", e.name, e.report.Retired), e.name, e.report.Retired)
+		d.round.gone[e.name] = e.report.Retired // whatever others have made of its silence
+		return
+	}
 	if id.View(e.report.View) == v.Number {
 		for _, x := range e.report.Suspects {
 			if v.member(id.Node(x.Node)) != nil {

@@ -88,11 +88,11 @@ func (d *director) convene() {
 	}
 }
 
-// joins says whether a seat is a trainer that waits to enter the view after v. It has
+// joins says whether a seat is a trainer that waits to enter the view after v. One whose device has failed waits for nothing. It has
 // to have heard of v: one that was left out because it was silent must speak first. One that a
 // feud has cost its place waits for its time.
 func (d *director) joins(v View, name id.Node, s *seat) bool {
-	return s.meta.GetTrainer() && s.report != nil && id.View(s.report.View) >= v.Number && !s.lives(v.member(name)) && !d.isShunned(name)
+	return s.meta.GetTrainer() && s.report != nil && s.report.Retired == "" && id.View(s.report.View) >= v.Number && !s.lives(v.member(name)) && !d.isShunned(name)
 }
 
 // conclude proposes the next view once every member of this one is frozen or gone.
@@ -106,6 +106,7 @@ func (d *director) conclude() {
 	for _, m := range v.Members {
 		s := d.seats[m.Node]
 		switch {
+		case s.lives(&m) && s.report.GetRetired() != "": // it has left by itself
 		case s.lives(&m) && id.View(s.report.GetFrozen()) >= v.Number:
 			m.Addr = s.meta.GetAddr()
 			m.Holder = s.report.Holds && !r.diverged[m.Node]
@@ -142,6 +143,9 @@ func (d *director) propose(v View, stay []Member) {
 	}
 	next.Members = next.Members[:min(len(next.Members), d.shards)]
 	d.settleKind(v, &next)
+	if !d.exact {
+		next.Arithmetic = d.arithmetics(next.Members)
+	}
 	if len(next.Members) == 0 {
 		d.feuds.shunned = map[id.Node]shun{}            // better one that quarrels than nobody
 		d.restore.asked, d.restore.known = false, false // an answer of now would be old by then
@@ -210,6 +214,16 @@ func (d *director) settleKind(v View, next *View) {
 	next.Arithmetic, next.Data = most.arithmetic, []byte(most.data)
 }
 
+// arithmetics lists the classes of kernels of trainers whose sums are fast: more than one may take part.
+func (d *director) arithmetics(of []Member) string {
+	var all []string
+	for _, m := range of {
+		all = append(all, d.seats[m.Node].meta.GetArithmetic())
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), mixedBy)
+}
+
 // restored says whether it is known, for this round, from which step the servers can
 // give the state, and asks if not: no trainer that is left holds one.
 func (d *director) restored() bool {
@@ -227,6 +241,9 @@ func (d *director) viewEvents(old, next View) []*pb.Event {
 			events = append(events, d.event("lost", m.Node, "trainer %s is left out: %s", m.Node,
 				cmp.Or(d.round.gone[m.Node], "it did not answer in time")))
 		}
+	}
+	if mixed := next.Mixed(); mixed != "" && mixed != old.Mixed() {
+		events = append(events, d.event("mixed", "", "the trainers compute in several ways (%s): this run cannot be reproduced bit for bit", mixed))
 	}
 	var names []string
 	for _, m := range next.Members {

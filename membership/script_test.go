@@ -25,7 +25,7 @@ import (
 //	open LIFE [server|both] [data=D] [arithmetic=A]  a session; a life is a name and a digit
 //	report LIFE [view=N] [frozen=N] [step=N] [holds] [broken] [suspects=NODE:WHY [by=NODE]]
 //	            [metrics=A..B]
-//	            [done=DIGEST] [failed=WHY] [saved] [leads=GROUP/TERM]
+//	            [done=DIGEST] [failed=WHY] [retired=WHY] [saved] [leads=GROUP/TERM]
 //	close LIFE | close session=N the session ends (the newest of that life, or that one)
 //	gone LIFE                    the process is known to be gone
 //	commit [N]                   the first N of the proposals are agreed, or all
@@ -197,7 +197,7 @@ func (s *script) pass(d time.Duration, ticks bool) {
 func (s *script) report(a args) *pb.Report {
 	r := &pb.Report{
 		View: s.count(a, "view"), Frozen: s.count(a, "frozen"), Step: s.count(a, "step"), Holds: a.has("holds"),
-		Broken: a.has("broken"), Done: a.has("done"), Digest: a["done"], Failed: a["failed"], Saved: a.has("saved"),
+		Broken: a.has("broken"), Done: a.has("done"), Digest: a["done"], Failed: a["failed"], Retired: a["retired"], Saved: a.has("saved"),
 	}
 	if name, why, ok := strings.Cut(a["suspects"], ":"); ok {
 		r.Suspects = []*pb.Suspicion{{Node: name, Why: why, By: a["by"]}}

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
@@ -16,7 +17,7 @@ type View struct {
 	Members []Member
 	Reason  string // why the view before it ended
 
-	// What all members have in common; a trainer that differs is refused.
+	// What all members have in common; a trainer that differs is refused. Of fast sums Arithmetic may differ, and is all there are.
 	Arithmetic string // class of their kernels
 	Data       []byte // identity of their samples
 }
@@ -28,6 +29,20 @@ type Member struct {
 	Addr        string
 	Shards      []id.LogicalShard // ascending; every logical shard has exactly one owner
 	Holder      bool              // it holds the state at step From; others fetch it before they compute
+}
+
+// mixedBy stands between several arithmetics.
+const mixedBy = ", "
+
+// Mixed is the arithmetics of a view whose trainers have more than one, "" where they have one.
+func (v View) Mixed() string { return Mixed(v.Arithmetic) }
+
+// Mixed is Arithmetic if it is several.
+func Mixed(arithmetic string) string {
+	if !strings.Contains(arithmetic, mixedBy) {
+		return ""
+	}
+	return arithmetic
 }
 
 // Rank returns the place of a node's life in the ring, -1 when it is not in the view.

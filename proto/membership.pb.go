@@ -749,7 +749,7 @@ type View struct {
 	Members       []*Member              `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
 	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`            // when it was proposed, unix nanoseconds
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`         // why the view before it ended
-	Arithmetic    string                 `protobuf:"bytes,6,opt,name=arithmetic,proto3" json:"arithmetic,omitempty"` // class of the kernels of all its members; empty where sums are fast
+	Arithmetic    string                 `protobuf:"bytes,6,opt,name=arithmetic,proto3" json:"arithmetic,omitempty"` // class of the kernels of all its members; where sums are fast, all there are: "a, b"
 	Data          []byte                 `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`             // identity of the samples of all its members
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1293,10 +1293,11 @@ type Report struct {
 	Step             uint64                 `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"`
 	Broken           bool                   `protobuf:"varint,5,opt,name=broken,proto3" json:"broken,omitempty"` // its ring of that view is broken
 	Suspects         []*Suspicion           `protobuf:"bytes,6,rep,name=suspects,proto3" json:"suspects,omitempty"`
-	Metrics          []*StepMetrics         `protobuf:"bytes,7,rep,name=metrics,proto3" json:"metrics,omitempty"` // steps not yet acknowledged
-	Done             bool                   `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`      // the last step is done and committed
-	Failed           string                 `protobuf:"bytes,14,opt,name=failed,proto3" json:"failed,omitempty"`  // why the job cannot go on anywhere, for example a loss that is not a number
-	Digest           string                 `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`   // of the weights, when done
+	Metrics          []*StepMetrics         `protobuf:"bytes,7,rep,name=metrics,proto3" json:"metrics,omitempty"`  // steps not yet acknowledged
+	Done             bool                   `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`       // the last step is done and committed
+	Failed           string                 `protobuf:"bytes,14,opt,name=failed,proto3" json:"failed,omitempty"`   // why the job cannot go on anywhere, for example a loss that is not a number
+	Retired          string                 `protobuf:"bytes,18,opt,name=retired,proto3" json:"retired,omitempty"` // why this trainer computes no more, although others may: its device has failed
+	Digest           string                 `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`    // of the weights, when done
 	Waits            []*Wait                `protobuf:"bytes,10,rep,name=waits,proto3" json:"waits,omitempty"`
 	Leads            []*Lead                `protobuf:"bytes,11,rep,name=leads,proto3" json:"leads,omitempty"`                                                   // the groups this node leads
 	Saved            bool                   `protobuf:"varint,12,opt,name=saved,proto3" json:"saved,omitempty"`                                                  // its outputs are on disk; it wants to leave
@@ -1398,6 +1399,13 @@ func (x *Report) GetDone() bool {
 func (x *Report) GetFailed() string {
 	if x != nil {
 		return x.Failed
+	}
+	return ""
+}
+
+func (x *Report) GetRetired() string {
+	if x != nil {
+		return x.Retired
 	}
 	return ""
 }
@@ -3964,7 +3972,7 @@ const file_membership_proto_rawDesc = "" +
 	"\tSuspicion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"\x99\x04\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\xb3\x04\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\x04R\x06frozen\x12\x14\n" +
@@ -3974,7 +3982,8 @@ const file_membership_proto_rawDesc = "" +
 	"\bsuspects\x18\x06 \x03(\v2\x11.muster.SuspicionR\bsuspects\x12-\n" +
 	"\ametrics\x18\a \x03(\v2\x13.muster.StepMetricsR\ametrics\x12\x12\n" +
 	"\x04done\x18\b \x01(\bR\x04done\x12\x16\n" +
-	"\x06failed\x18\x0e \x01(\tR\x06failed\x12\x16\n" +
+	"\x06failed\x18\x0e \x01(\tR\x06failed\x12\x18\n" +
+	"\aretired\x18\x12 \x01(\tR\aretired\x12\x16\n" +
 	"\x06digest\x18\t \x01(\tR\x06digest\x12\"\n" +
 	"\x05waits\x18\n" +
 	" \x03(\v2\f.muster.WaitR\x05waits\x12\"\n" +

@@ -36,6 +36,7 @@ type Config struct {
 	Servers     *ps.Client
 	Waits       *wait.Registry
 	Flight      *flight.Recorder      // what this trainer did last; may be nil
+	Retired     func(error)           // this trainer's device has failed: it computes no more, but others may go on; may be nil
 	Broken      func(error)           // the ring of a view has failed or lost a member: the moment to look at Flight
 	Notify      func()                // something changed that the coordinator should hear now
 	OnStep      func(*pb.StepMetrics) // called after every step that this trainer took part in
@@ -67,6 +68,7 @@ type Trainer struct {
 	metrics []*pb.StepMetrics // not yet acknowledged
 	done    string            // digest of the final weights, "" before the end
 	failed  error
+	retired error                   // of the device
 	end     context.CancelCauseFunc // ends the shift that runs
 
 	changed chan struct{} // a new view has come
@@ -125,6 +127,8 @@ func (t *Trainer) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, errViewOver), errors.Is(err, errDone):
+		case errors.Is(err, device.ErrFailed):
+			t.retire(v.Number, err)
 		case errors.As(err, &ring):
 			t.breakRing(v.Number, t.cfg.Node, ring.Peer, err)
 		case errors.As(err, &abort):
@@ -143,7 +147,7 @@ func (t *Trainer) nextView(ctx context.Context) (membership.View, error) {
 	defer end()
 	for {
 		t.mu.Lock()
-		v, usable := t.view, t.view.Number > t.frozen && !t.broken && t.failed == nil && t.done == ""
+		v, usable := t.view, t.view.Number > t.frozen && !t.broken && t.failed == nil && t.retired == nil && t.done == ""
 		t.mu.Unlock()
 		if usable && v.Rank(t.cfg.Node, t.cfg.Incarnation) >= 0 {
 			return v, nil
@@ -253,6 +257,19 @@ func (t *Trainer) fail(err error) {
 	t.cfg.Notify()
 }
 
+// retire has this trainer take part in no view any more: its device, not the job, is at fault. Its node stays what else it is.
+func (t *Trainer) retire(v id.View, err error) {
+	err = fmt.Errorf("node %s: %w", t.cfg.Node, err)
+	t.cfg.Log.Error().Err(err).Stringer("view", v).Msg("this trainer computes no more; the run goes on without it")
+	t.mu.Lock()
+	t.retired = err
+	t.mu.Unlock()
+	t.cfg.Notify()
+	if t.cfg.Retired != nil {
+		t.cfg.Retired(err)
+	}
+}
+
 // The most steps of one report; the rest follow in the next. Where trainers are at different steps those of the fastest wait
 // for the slowest, and are reported again and again meanwhile.
 const (
@@ -276,6 +293,9 @@ func (t *Trainer) Report(r *pb.Report) {
 	r.Done, r.Digest = t.done != "", t.done
 	if t.failed != nil {
 		r.Failed = t.failed.Error()
+	}
+	if t.retired != nil {
+		r.Retired = t.retired.Error()
 	}
 	r.SamplesPerSecond = t.rate.perSecond() * float64(t.cfg.Job.SamplesPerStep())
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,39 +15,62 @@ import (
 )
 
 func deviceFlag(f *pflag.FlagSet, name *string) {
-	f.StringVar(name, "device", "auto", "`DEVICE` that computes: cpu, cuda, cuda:N (the GPU of that number), or auto: a GPU where there is one")
+	f.StringVar(name, "device", "auto", "`DEVICE` that computes: cpu, cuda (all GPUs of this machine), cuda:0,2 (those of these numbers), or auto: the GPUs where there are any")
 }
 
 // openDevice opens the device of that name. auto says in the log why it is no GPU, in a build that knows of them.
 func openDevice(name string, log zerolog.Logger) (device.Device, error) {
-	number, isNumbered := strings.CutPrefix(name, "cuda:")
+	list, isListed := strings.CutPrefix(name, "cuda:")
 	switch {
-	case name == "cpu":
+	case name == "cpu", name == "auto" && !cuda.Built:
 		return cpu.New()
 	case name == "auto":
-		if !cuda.Built {
-			return cpu.New()
-		}
-		d, err := openGPU(0, log)
+		d, err := openGPUs(nil, log)
 		if err != nil {
 			log.Warn().Err(err).Msg("computing on the CPU")
 			return cpu.New()
 		}
 		return d, nil
 	case name == "cuda":
-		return openGPU(0, log)
-	case isNumbered:
-		if n, err := strconv.Atoi(number); err == nil && n >= 0 {
-			return openGPU(n, log)
+		return openGPUs(nil, log)
+	case isListed:
+		if numbers, ok := gpuNumbers(list); ok {
+			return openGPUs(numbers, log)
 		}
 	}
-	return nil, fmt.Errorf("--device is %q: use cpu, cuda, cuda:0 and so on, or auto", name)
+	return nil, fmt.Errorf("--device is %q: use cpu, cuda, cuda:0, cuda:0,1 and so on, or auto", name)
 }
 
-func openGPU(number int, log zerolog.Logger) (device.Device, error) {
-	d, err := cuda.Open(number, func(what string, why error) { log.Warn().Err(why).Int("gpu", number).Msg(what) })
-	if err != nil {
-		return nil, err // and no device that is a nil pointer
+// gpuNumbers reads "0,2": numbers, each once.
+func gpuNumbers(list string) (numbers []int, ok bool) {
+	for _, word := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 0 || slices.Contains(numbers, n) {
+			return nil, false
+		}
+		numbers = append(numbers, n)
 	}
-	return d, nil
+	return numbers, true
+}
+
+// openGPUs makes one device of GPUs; of all where none is named.
+func openGPUs(numbers []int, log zerolog.Logger) (device.Device, error) {
+	if numbers == nil {
+		n, err := cuda.Count()
+		if err != nil {
+			return nil, err
+		}
+		for i := range n {
+			numbers = append(numbers, i)
+		}
+	}
+	var all []device.Device
+	for _, n := range numbers {
+		d, err := cuda.Open(n, func(what string, why error) { log.Warn().Err(why).Int("gpu", n).Msg(what) })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, d)
+	}
+	return device.Several(all...)
 }

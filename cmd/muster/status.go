@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/musterml/muster/internal/why"
+	"github.com/musterml/muster/membership"
 	pb "github.com/musterml/muster/proto"
 )
 
@@ -55,6 +56,9 @@ func printStatus(out io.Writer, st *pb.Status) error {
 	}
 	if v := st.View; v != nil {
 		line("view", "%d from step %d, for %s, because %s", v.Number, v.From, why.Seconds(since(st, v.Time)), v.Reason)
+	}
+	if mixed := membership.Mixed(st.View.GetArithmetic()); mixed != "" {
+		line("mixed", "the trainers compute in several ways (%s): this run cannot be reproduced bit for bit", mixed)
 	}
 	switch {
 	case st.Error == "":

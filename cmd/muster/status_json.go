@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/musterml/muster/internal/node"
+	"github.com/musterml/muster/membership"
 	pb "github.com/musterml/muster/proto"
 )
 
@@ -51,6 +52,7 @@ type viewJSON struct {
 	Time     time.Time `json:"time"`
 	Reason   string    `json:"reason"`
 	Trainers []string  `json:"trainers"`
+	Mixed    string    `json:"mixed,omitempty"` // the arithmetics of trainers that compute in several ways
 }
 
 type roundJSON struct {
@@ -129,7 +131,7 @@ func statusObject(st *pb.Status) statusJSON {
 		o.Servers = append(o.Servers, s.Node)
 	}
 	if v := st.View; v != nil {
-		o.View = &viewJSON{Number: v.Number, From: v.From, Time: utc(v.Time), Reason: v.Reason}
+		o.View = &viewJSON{Number: v.Number, From: v.From, Time: utc(v.Time), Reason: v.Reason, Mixed: membership.Mixed(v.Arithmetic)}
 		for _, m := range v.Members {
 			o.View.Trainers = append(o.View.Trainers, m.Node)
 		}

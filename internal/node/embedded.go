@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/trainer"
@@ -30,13 +31,20 @@ func RunEmbedded(ctx context.Context, cfg Config, nodes int) (Result, error) {
 		logs = filepath.Join(cfg.Job.Out, "state")
 	}
 	cfg.Job.Checkpoint.Path = cfg.Job.Checkpoints(cfg.Job.Out) // one for all nodes
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	results, errs := make([]Result, nodes), make([]error, nodes)
 	seed := make(chan string, 1)
 	var running sync.WaitGroup
+	var training atomic.Int64
+	training.Store(int64(nodes))
 	for i := range nodes {
 		cfg := cfg
+		cfg.OnRetired = func(err error) {
+			if training.Add(-1) == 0 { // and none can come
+				cancel(fmt.Errorf("no trainer is left: %w", err))
+			}
+		}
 		cfg.Name, cfg.Listen, cfg.Server, cfg.Trainer = id.Node(fmt.Sprintf("node-%d", i)), "127.0.0.1:0", true, true
 		cfg.DataDir, cfg.Out, cfg.Cluster = filepath.Join(logs, fmt.Sprint(i)), cfg.Job.Out, filepath.Base(dir)
 		cfg.Log = cfg.Log.With().Int("node", i).Logger()
@@ -56,7 +64,7 @@ func RunEmbedded(ctx context.Context, cfg Config, nodes int) (Result, error) {
 				}
 			}
 			if results[i], errs[i] = Run(ctx, cfg); errs[i] != nil {
-				cancel() // one that cannot go on ends the others
+				cancel(nil) // one that cannot go on ends the others
 			}
 		})
 	}

@@ -57,6 +57,8 @@ type Config struct {
 	OnSteps  func(id.Step)              // called once the number of steps is known
 	OnStep   func(*pb.StepMetrics)      // called for every step that this node's trainer takes part in
 	OnEvent  func(view membership.View) // called when the agreed membership changes
+
+	OnRetired func(error) // called if the device of this node's trainer fails; others go on
 }
 
 // Result is how a run ended.
@@ -100,9 +102,10 @@ type Node struct {
 	begin   *checkpoint.Found // what a resumed run may begin with
 	lostBy  map[string]error  // by group: why this server's log of it was given up
 
-	mu     sync.Mutex // also held when session, coordinator and the job's samples are set, which status reads
-	finish *pb.Finish
-	saved  bool
+	mu      sync.Mutex // also held when session, coordinator and the job's samples are set, which status reads
+	finish  *pb.Finish
+	saved   bool
+	retired error // why the trainer computes no more
 
 	finished chan struct{} // closed with finish
 	bye      chan struct{} // closed when the coordinator lets this node go

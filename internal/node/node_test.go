@@ -16,6 +16,7 @@ import (
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/trainer"
+	"github.com/musterml/muster/trainer/device"
 )
 
 // smallJob takes a second: a perceptron on a few drawn digits, with state in several
@@ -47,6 +48,12 @@ func runCluster(t *testing.T, job trainer.Job, nodes int) []*Node {
 // endCluster is runCluster for runs that may fail, with each node's error.
 func endCluster(t *testing.T, job trainer.Job, nodes int) ([]*Node, []error) {
 	t.Helper()
+	return endClusterOn(t, job, nodes, func(int) device.Device { return nil })
+}
+
+// endClusterOn is endCluster with a device for each node; nil is this machine's processor.
+func endClusterOn(t *testing.T, job trainer.Job, nodes int, on func(node int) device.Device) ([]*Node, []error) {
+	t.Helper()
 	job.Cluster.Servers = min(nodes, 3)
 	job.Cluster.Replicas = job.Cluster.Servers
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -57,7 +64,7 @@ func endCluster(t *testing.T, job trainer.Job, nodes int) ([]*Node, []error) {
 	var running sync.WaitGroup
 	for i := range nodes {
 		cfg := Config{
-			Job: job, Name: id.Node(fmt.Sprintf("node-%d", i)), Listen: "127.0.0.1:0", Server: true, Trainer: true,
+			Job: job, Name: id.Node(fmt.Sprintf("node-%d", i)), Listen: "127.0.0.1:0", Server: true, Trainer: true, Device: on(i),
 			DataDir: filepath.Join(dir, fmt.Sprint(i)), Out: filepath.Join(dir, fmt.Sprint(i), "out"),
 			Cluster: "test", Version: "test", Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel),
 		}

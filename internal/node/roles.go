@@ -112,7 +112,7 @@ func (n *Node) work(ctx context.Context, down *shutdown) (err error) {
 		n.trainer, err = trainer.New(trainer.Config{
 			Job: n.cfg.Job, Run: n.founding.Run, Node: n.cfg.Name, Incarnation: n.incarnation,
 			Spec: n.spec, Device: n.cfg.Device, Train: n.train, Test: n.test, Port: n.port, Servers: n.client,
-			Waits: &n.waits, Flight: n.flight, Broken: n.onBroken,
+			Waits: &n.waits, Flight: n.flight, Broken: n.onBroken, Retired: n.onRetired,
 			Notify: func() { n.session.Notify() }, OnStep: n.onStep, Log: n.cfg.Log,
 		})
 		if err != nil {
@@ -241,7 +241,24 @@ func (n *Node) handlers() membership.Handlers {
 	return h
 }
 
+// onRetired hears that this node's trainer computes no more. Servers stay; a node that only trained ends when the others know why, so
+// that whoever looks after it can start it anew.
+func (n *Node) onRetired(err error) {
+	n.mu.Lock()
+	n.retired = err
+	n.mu.Unlock()
+	if n.cfg.OnRetired != nil {
+		n.cfg.OnRetired(err)
+	}
+}
+
 func (n *Node) onView(v membership.View) {
+	n.mu.Lock()
+	retired := n.retired
+	n.mu.Unlock()
+	if retired != nil && !n.cfg.Server && v.Rank(n.cfg.Name, n.incarnation) < 0 {
+		n.reportFatal(retired)
+	}
 	if n.cfg.OnEvent != nil {
 		n.cfg.OnEvent(v)
 	}

@@ -27,6 +27,15 @@ var (
 	_ device.Chooser = (*Device)(nil)
 )
 
+// Count is how many GPUs there are, at least one; the error says what is missing: the build tag, the driver, the card.
+func Count() (int, error) {
+	n, err := countGPUs()
+	if err == nil && n == 0 {
+		err = errors.New("the NVIDIA driver finds no card")
+	}
+	return n, err
+}
+
 // Open makes the GPU of that number, counted from 0, ready. The error says what is missing: the build tag, the driver, the
 // card.
 //

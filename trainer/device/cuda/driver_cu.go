@@ -65,6 +65,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
 	"sync"
 	"unsafe"
@@ -91,15 +92,24 @@ type card struct {
 	blasName  string
 }
 
-func openGPU(number int) (gpu, error) {
+func countGPUs() (int, error) {
 	n, err := cu.NumDevices()
 	switch status := C.muster_cuda_status(); {
 	case status < 0:
-		return nil, errors.New("there is no NVIDIA driver on this machine (libcuda.so.1 is not found); install the driver, or compute on the CPU")
+		return 0, errors.New("there is no NVIDIA driver on this machine (libcuda.so.1 is not found); install the driver, or compute on the CPU")
 	case status != 0:
-		return nil, fmt.Errorf("the NVIDIA driver does not start: %s", C.GoString(C.text(C.CUresult(status))))
+		return 0, fmt.Errorf("the NVIDIA driver does not start: %s", C.GoString(C.text(C.CUresult(status))))
 	case err != nil:
-		return nil, fmt.Errorf("the NVIDIA driver finds no device: %w", err)
+		return 0, fmt.Errorf("the NVIDIA driver finds no device: %w", err)
+	}
+	return n, nil
+}
+
+func openGPU(number int) (gpu, error) {
+	n, err := countGPUs()
+	switch {
+	case err != nil:
+		return nil, err
 	case number < 0 || number >= n:
 		return nil, fmt.Errorf("the NVIDIA driver has %d devices, counted from 0", n)
 	}
@@ -176,9 +186,17 @@ func (g *card) within(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cu.SetCurrentContext(g.context); err != nil {
-		return err
+		return words(err)
 	}
-	return f()
+	return words(f())
+}
+
+// words is an error of package cu's, which is a number, in the driver's words.
+func words(err error) error {
+	if v := reflect.ValueOf(err); v.Kind() == reflect.Int {
+		return result(C.CUresult(v.Int()))
+	}
+	return err
 }
 
 func (g *card) alloc(bytes int) (p pointer, err error) {

@@ -177,6 +177,7 @@ func (s *stream) Close() error {
 	if s.closed {
 		return nil
 	}
+	told := s.broken != nil
 	errs := append([]error{s.Sync()}, s.graphs.close()...)
 	errs = append(errs, s.handover.close()...)
 	for _, m := range s.memories {
@@ -186,7 +187,10 @@ func (s *stream) Close() error {
 		errs = append(errs, s.give(p, nil))
 	}
 	s.memories, s.closed = nil, true
-	return errors.Join(append(errs, s.giveUp())...)
+	if errs = append(errs, s.giveUp()); told {
+		return nil // a GPU that has broken down refuses all of it, and has said why
+	}
+	return errors.Join(errs...)
 }
 
 // begin makes what every stream has.

@@ -1,4 +1,4 @@
-// CUDA's language on the host: the threads of a block are fibers that take turns at barriers and shuffles (main.cc), the
+// CUDA's language on the host: the threads of a block are fibers that take turns at barriers and shuffles (fibers.h), the
 // blocks run one after another. Slow and single-threaded; for tests alone.
 #pragma once
 #include <algorithm>

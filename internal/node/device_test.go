@@ -1,0 +1,90 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/musterml/muster/trainer/device"
+	"github.com/musterml/muster/trainer/device/cpu"
+)
+
+// mortal is a device that fails when it has been waited for so many times, as a GPU that has broken down does: for good.
+type mortal struct {
+	device.Device
+	left *atomic.Int64
+}
+
+type mortalStream struct {
+	device.Stream
+	left *atomic.Int64
+}
+
+var errBroken = errors.New("an illegal memory access; the last that began was kernel conv_large (n 32, c 3)")
+
+func newMortal(t *testing.T, life int64) device.Device {
+	d, err := cpu.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mortal{d, new(atomic.Int64)}
+	m.left.Store(life)
+	return m
+}
+
+func (m mortal) NewStream() (device.Stream, error) {
+	s, err := m.Device.NewStream()
+	return mortalStream{s, m.left}, err
+}
+
+func (s mortalStream) Sync() error {
+	err := s.Stream.Sync()
+	if s.left.Add(-1) < 0 {
+		return fmt.Errorf("%w: %w", device.ErrFailed, errBroken)
+	}
+	return err
+}
+
+// A trainer whose device fails says why and leaves the view; its node stays as a server, and the run ends as if it had always had
+// one trainer less.
+func TestRunOutlivesADevice(t *testing.T) {
+	job := smallJob()
+	want := model(t, runCluster(t, job, 1)[0])
+	all, errs := endClusterOn(t, job, 3, func(i int) device.Device {
+		if i == 1 {
+			return newMortal(t, 20)
+		}
+		return nil
+	})
+	for i, err := range errs {
+		if err != nil {
+			t.Fatalf("node %d: %v", i, err)
+		}
+		if !bytes.Equal(model(t, all[i]), want) {
+			t.Errorf("node %d ends with other weights than without the fault", i)
+		}
+	}
+	if err := all[1].retired; !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "node node-1: ") {
+		t.Errorf("the node says of its trainer: %v", err)
+	}
+}
+
+// Where no trainer is left and none can come, the process ends and says why.
+func TestEmbeddedRunEndsWithItsLastDevice(t *testing.T) {
+	job := smallJob()
+	job.Out = filepath.Join(t.TempDir(), "out")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := RunEmbedded(ctx, Config{Job: job, Device: newMortal(t, 30), Version: "test", Log: zerolog.Nop()}, 2)
+	if !errors.Is(err, errBroken) {
+		t.Errorf("the run ended with %v", err)
+	}
+}
