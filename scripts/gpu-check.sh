@@ -37,13 +37,17 @@ tests() {
 	step racecheck 120 "${in_package[@]}" "$sanitizer" --tool racecheck --error-exitcode 9 "$test" -test.run 'MatMul|Convolutions|Attention'
 }
 
-# The built-in job by one trainer and by two on one card: with exact sums the same bytes.
+# The built-in job by one trainer, by two on one card, and with every kernel launched by itself: with exact sums the same bytes. A run of two
+# sums buckets while the backward pass goes on.
 runs() {
 	step doctor 60 "$muster" doctor
 	cat "$out/doctor.log"
 	step run-of-1 60 "$muster" train --device cuda --nodes 1 --out "$out/run1"
 	step run-of-2 60 "$muster" train --device cuda --nodes 2 --out "$out/run2"
-	step same-bytes 5 cmp "$out/run1/model.safetensors" "$out/run2/model.safetensors"
+	step run-without-graphs 60 env MUSTER_CUDA_GRAPHS=off "$muster" train --device cuda --nodes 1 --out "$out/run3"
+	step same-bytes-of-2 5 cmp "$out/run1/model.safetensors" "$out/run2/model.safetensors"
+	step same-bytes-without-graphs 5 cmp "$out/run1/model.safetensors" "$out/run3/model.safetensors"
+	if grep -hq 'makes no graph' "$out"/run-of-*.log; then echo "== graphs: the driver makes none, see $out/run-of-1.log"; fi
 }
 
 case $what in

@@ -4,13 +4,14 @@
 // Three layers:
 //
 //   - kernels/: what runs on the GPU. One argument, a struct; sums in one fixed order; no atomic additions.
-//   - this package: operands are checked, tiles chosen, kernels asked for. Plain Go, built everywhere.
-//   - driver: the dozen calls of a driver that this package needs. The real one (driver_cu.go, build tag cuda) goes through
+//   - this package: operands are checked, tiles chosen, kernels asked for (calls.go), as graphs where they repeat (graph.go); contents
+//     come to the host by a second stream (handover.go). Plain Go, built everywhere.
+//   - driver: the two dozen calls of a driver that this package needs. The real one (driver_cu.go, build tag cuda) goes through
 //     gorgonia.org/cu. Without the tag Open says that this binary has none.
 //
 // The tests run the very same kernels without a GPU: emulator/ compiles them for the host, thread by thread, with the
-// address sanitizer. What that cannot show is speed, races between threads that a GPU runs at once, and the driver's own behaviour: docs/gpu.md
-// says what has run on which card.
+// address sanitizer. emulator/libcuda.cc is a driver without a GPU, for the whole binary (make test-cuda). What these cannot show is
+// speed, races between threads that a GPU runs at once, and the driver's own behaviour: docs/gpu.md says what has run on which card.
 //
 // Products have three precisions (device.Products): float32 on the ordinary cores (kernels/gemm.cuh); tf32 and bf16 on tensor cores
 // (kernels/tensor.cuh), whose factors are rounded on their way from shared memory to registers. All that is kept is float32. Where
