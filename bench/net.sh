@@ -123,7 +123,7 @@ for s in 1 2 4; do row "1000 Mb/s, 20 ms each way, stripes: $s" 1000 2 64M $s; d
 		- Machine: $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), $(nproc) cores; Linux $(uname -r); TCP congestion control: $(cat /proc/sys/net/ipv4/tcp_congestion_control).
 		- "each way": through bench/farswitch, a switch that delays every packet, with frames of 9000 bytes. Reno is only taken
 		  where the way is short, so here the system's congestion control is at work, and its limits of what a connection may
-		  have on its way: tcp_wmem $(tr '\t' ' ' </proc/sys/net/ipv4/tcp_wmem). Several connections (sync.stripes) have several times as much.
+		  have on its way: tcp_wmem $(tr '\t' ' ' </proc/sys/net/ipv4/tcp_wmem), or twice wmem_max $(cat /proc/sys/net/core/wmem_max) where that is more. Several connections (sync.stripes) have several times as much.
 		- A burst of the limiter may pass at once, so a short call can come out above 95.6 %.
 		- Where the system's congestion control is bbr, muster takes reno between hosts whose round trip is below 2 ms
 		  (internal/pacing says why): with bbr, world 4 reached 87 % of 100 Mb/s.

@@ -1,4 +1,5 @@
-// Package pacing chooses the TCP congestion control of connections that do not go far.
+// Package pacing suits TCP connections to how far they go: the congestion control of those that do not go far, and how much those that
+// do may have on their way.
 package pacing
 
 import "net"

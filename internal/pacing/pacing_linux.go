@@ -2,6 +2,9 @@ package pacing
 
 import (
 	"net"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +41,52 @@ func Unpace(conn net.Conn) {
 			_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, nearCongestion)
 		}
 	})
+}
+
+// Widen lets a connection that goes far have more on its way than it could get by itself, where the administrator allows that:
+// by itself it keeps at most tcp_wmem of what the peer has not acknowledged, and twice wmem_max when it asks. One over 20 ms
+// each way at 1 Gb/s took 55 % of the link with the 4 MiB of tcp_wmem, and takes 91 % with twice that (bench/net.sh).
+//
+// Where twice wmem_max is less, as it is unless somebody has raised it, the connection is left as it is: raise tcp_wmem there.
+func Widen(conn net.Conn) {
+	c := TCP(conn)
+	if c == nil || Within(c) {
+		return
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	own, err1 := lastNumber("/proc/sys/net/ipv4/tcp_wmem")
+	asked, err2 := lastNumber("/proc/sys/net/core/wmem_max")
+	if err1 != nil || err2 != nil || 2*asked <= own {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if far(int(fd)) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, asked)
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
+		}
+	})
+}
+
+// notSent bounds what lies in such a connection and is not on its way yet: an abort waits behind it.
+const notSent = 1 << 20
+
+// lastNumber of a file is the limit.
+func lastNumber(path string) (int, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	words := strings.Fields(string(b))
+	return strconv.Atoi(words[len(words)-1])
+}
+
+// far says whether a connection's peer is not near.
+func far(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && time.Duration(info.Rtt)*time.Microsecond >= near
 }
 
 // paced says whether a socket is bbr's and its peer near.

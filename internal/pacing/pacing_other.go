@@ -6,3 +6,6 @@ import "net"
 
 // Unpace does nothing: only Linux lets a connection choose.
 func Unpace(net.Conn) {}
+
+// Widen does nothing: the limits are not known here.
+func Widen(net.Conn) {}

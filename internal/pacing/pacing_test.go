@@ -31,4 +31,6 @@ func TestWithin(t *testing.T) {
 	}
 	Unpace(a)
 	Unpace(near)
+	Widen(a)
+	Widen(near)
 }
