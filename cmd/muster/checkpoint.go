@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -151,7 +152,7 @@ func listCheckpoints(out io.Writer, root string, asJSON bool) error {
 			continue
 		}
 		size := int64(0)
-		for _, file := range f.Files {
+		for _, file := range slices.Concat(f.Files, f.Tables) {
 			size += file.Bytes
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%d\t%s\t%s\n", uint64(f.Step), f.Job, f.Model, f.Params, size, f.Time.Local().Format(time.DateTime), f.Path)

@@ -211,6 +211,9 @@ func Read(dir string) (*Manifest, error) {
 	path := filepath.Join(dir, ManifestFile)
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, bad(dir, "there is no such folder")
+		}
 		return nil, bad(dir, "it has no %s; it was never finished, or is another folder", ManifestFile)
 	}
 	if err != nil {

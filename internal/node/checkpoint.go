@@ -161,7 +161,7 @@ func (s *saver) save(ctx context.Context, step id.Step) (path string, err error)
 		return readState(ctx, s.client, layout, step, lo, hi, m.Slots)
 	})
 	if err != nil {
-		return "", n.diskFull(err)
+		return "", err
 	}
 	n.cfg.Log.Info().Str("path", path).Dur("took", time.Since(begin)).Msg("checkpoint written")
 	return path, checkpoint.Prune(n.checkpoints(), m.Digest, n.cfg.Job.Checkpoint.Keep)
