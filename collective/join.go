@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/pacing"
 )
 
 // Join connects this rank with its two neighbours and returns when both have agreed on run, view, world and order. It
@@ -238,6 +239,9 @@ func (r *Ring) start(l *link) error {
 	}
 	l.up = true
 	if l.lane == nil {
+		if r.cfg.Stripes == 1 { // several have enough on their way, and with more lose each other's packets
+			pacing.Widen(l.conn)
+		}
 		l.conn, l.prompt = asPrompt(l.conn)
 		l.waiting = l.prompt == nil
 		l.out.conn, l.out.prompt = l.conn, l.prompt

@@ -56,7 +56,6 @@ func (l *link) init(conn net.Conn, clock func() int64) {
 	l.bulkOut = l.out
 	l.heard.Store(clock())
 	pacing.Unpace(conn)
-	pacing.Widen(conn)
 	l.refs.Store(2)
 }
 

@@ -76,7 +76,6 @@ func (r *Ring) bundle(l *link, open func(number int) (net.Conn, error)) error {
 			return fmt.Errorf("stripe %d: %w", number, err)
 		}
 		pacing.Unpace(conn)
-		pacing.Widen(conn)
 	}
 	b := newBundle(conns, func() { l.heard.Store(l.clock()) })
 	l.conn, l.out.conn = b, b
