@@ -2,8 +2,13 @@ package trainer
 
 import (
 	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
+	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/device/cpu"
@@ -59,4 +64,37 @@ func newAlone(t *testing.T, dev device.Device) *Alone {
 		}
 	})
 	return a
+}
+
+// A single gradient is its own sum, with the bits of a sum made elsewhere, also when a step is done again.
+func TestInPlace(t *testing.T) {
+	job := DefaultJob()
+	job.Batch = Batch{Size: 16, LogicalShards: 1}
+	spec, err := nn.Build(nn.Model{Name: "mlp"}, data.Form{Shape: []int{784}, Classes: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, inPlace := newExchange(job, spec), newExchange(job, spec)
+	elsewhere.alone, inPlace.alone = true, true
+	elsewhere.clip.limit = 1 // clipping is not done in place
+	r := rand.New(rand.NewPCG(7, 8))
+	units := []unit{{grad: make([]float32, spec.Params())}}
+	for i := range units[0].grad {
+		units[0].grad[i] = float32(r.NormFloat64() * math.Exp2(-float64(r.IntN(40))))
+	}
+	want := elsewhere.prepare(elsewhere.all(), units, []id.LogicalShard{0}, false)
+	for again := range 2 {
+		got := inPlace.prepare(inPlace.all(), units, []id.LogicalShard{0}, false)
+		if !slices.Equal(got, want) {
+			t.Errorf("again %d: the header is another", again)
+		}
+		if &inPlace.grad[0] != &units[0].grad[0] || !slices.Equal(inPlace.grad, elsewhere.grad) {
+			t.Errorf("again %d: the sum is another", again)
+		}
+	}
+	units[0].grad[5] = float32(math.Inf(1))
+	inPlace.prepare(inPlace.all(), units, []id.LogicalShard{0}, false)
+	if _, _, err := inPlace.results(0); !errors.Is(err, ErrDiverged) || math.IsNaN(float64(units[0].grad[4])) {
+		t.Errorf("%v, and the place of the fault is lost", err)
+	}
 }

@@ -30,7 +30,8 @@ type exchange struct {
 	sums   collective.Exact
 	header []int32            // the results of the logical shards, then block exponents
 	parts  [][]float32        // this trainer's own gradients of a bucket, sum exact
-	grad   []float32          // (params), the sum of gradients
+	room   []float32          // (params), for the sum of gradients
+	grad   []float32          // the sum, in that room or in place
 	int8s  []*collective.Int8 // of each bucket, with sync.wire int8
 	bf16   bool
 	clip   clipping
@@ -57,8 +58,9 @@ func newExchange(job Job, spec *nn.Spec) *exchange {
 	x := &exchange{
 		spec: spec, layout: layout, exact: job.Sync.Sum == SumExact, shards: job.Batch.LogicalShards,
 		sums: collective.Exact{BlockSize: layout.BlockSize, Shards: job.Batch.LogicalShards},
-		grad: huge.Float32s(layout.Params), bf16: job.Sync.Wire == WireBF16 && job.Sync.Mode == ModeRing,
+		room: huge.Float32s(layout.Params), bf16: job.Sync.Wire == WireBF16 && job.Sync.Mode == ModeRing,
 	}
+	x.grad = x.room
 	blocks := 0
 	if x.exact {
 		blocks = layout.Blocks()
@@ -103,6 +105,10 @@ func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last 
 		header[i] = none
 	}
 	if x.exact && !last {
+		x.grad = x.room
+		if x.inPlace() {
+			x.grad = units[mine[0]].grad
+		}
 		x.spread(b.first, b.last, func(first, last id.Block) {
 			for b := first; b < last; b++ {
 				x.find(b, units, mine)
@@ -130,7 +136,7 @@ func (x *exchange) find(b id.Block, units []unit, mine []id.LogicalShard) {
 	for _, l := range mine {
 		x.sums.Exponents(x.exponents()[b:b+1], units[l].grad[lo:hi])
 	}
-	if x.alone {
+	if x.alone && !(x.inPlace() && x.exponents()[b] == collective.NonFinite) { // what is no number stays, for explain to find
 		parts := make([][]float32, 0, len(mine))
 		for _, l := range mine {
 			parts = append(parts, units[l].grad[lo:hi])
@@ -139,6 +145,10 @@ func (x *exchange) find(b id.Block, units []unit, mine []id.LogicalShard) {
 		form.Alone(x.grad[lo:hi])
 	}
 }
+
+// inPlace tells that there is one gradient in all, which is rounded where it lies and so becomes its own sum: if the step is done again,
+// rounding it again changes nothing. Clipping would change it.
+func (x *exchange) inPlace() bool { return x.exact && x.alone && x.shards == 1 && x.clip.limit == 0 }
 
 // results adds up what all units showed, when all headers are agreed, and finds a step that is no good.
 func (x *exchange) results(s id.Step) (train, test nn.Result, err error) {

@@ -12,22 +12,58 @@ func Exp(x float64) float64 {
 	if x != x {
 		return x
 	}
-	if x < -700 {
+	if x < least {
 		return 0
 	}
+	r, power := reduced(x)
+	// Taylor; |r| <= ln(2)/2, so the 13th term is below 2e-16.
+	y := 1.0
+	for i := 13; i >= 1; i-- {
+		y = 1 + float64(float64(r*y)*inverse[i])
+	}
+	return float64(y * power)
+}
+
+// least is what e is raised to, at least.
+const least = -700
+
+// Exps is dst[i] = Exp(x[i]), four side by side: each waits for one operation after the other.
+func Exps(dst, x []float64) {
+	for ; len(x) >= 4; dst, x = dst[4:], x[4:] {
+		if !(x[0] >= least && x[1] >= least && x[2] >= least && x[3] >= least) {
+			for i, v := range x[:4] {
+				dst[i] = Exp(v)
+			}
+			continue
+		}
+		r0, power0 := reduced(x[0])
+		r1, power1 := reduced(x[1])
+		r2, power2 := reduced(x[2])
+		r3, power3 := reduced(x[3])
+		y0, y1, y2, y3 := 1.0, 1.0, 1.0, 1.0
+		for i := 13; i >= 1; i-- {
+			y0 = 1 + float64(float64(r0*y0)*inverse[i])
+			y1 = 1 + float64(float64(r1*y1)*inverse[i])
+			y2 = 1 + float64(float64(r2*y2)*inverse[i])
+			y3 = 1 + float64(float64(r3*y3)*inverse[i])
+		}
+		dst[0], dst[1] = float64(y0*power0), float64(y1*power1)
+		dst[2], dst[3] = float64(y2*power2), float64(y3*power3)
+	}
+	for i, v := range x {
+		dst[i] = Exp(v)
+	}
+}
+
+// reduced is the r of at most ln(2)/2 in magnitude, and the power of two, with e**x = e**r * power.
+func reduced(x float64) (r, power float64) {
 	const (
 		log2e = 1.44269504088896338700
 		ln2Hi = 6.93147180369123816490e-01 // the upper bits of ln 2, so that k*ln2Hi is exact
 		ln2Lo = 1.90821492927058770002e-10
 	)
 	k := math.Floor(float64(x*log2e) + 0.5)
-	r := float64(x-float64(k*ln2Hi)) - float64(k*ln2Lo)
-	// Taylor; |r| <= ln(2)/2, so the 13th term is below 2e-16.
-	y := 1.0
-	for i := 13; i >= 1; i-- {
-		y = 1 + float64(float64(r*y)*inverse[i])
-	}
-	return float64(y * math.Float64frombits(uint64(1023+int(k))<<52))
+	return float64(x-float64(k*ln2Hi)) - float64(k*ln2Lo), math.Float64frombits(uint64(1023+int(k)) << 52)
 }
 
 var inverse = [14]float64{0, 1, 1. / 2, 1. / 3, 1. / 4, 1. / 5, 1. / 6, 1. / 7, 1. / 8, 1. / 9, 1. / 10, 1. / 11, 1. / 12, 1. / 13}

@@ -26,6 +26,19 @@ func TestExpLog(t *testing.T) {
 	}
 }
 
+func TestExps(t *testing.T) {
+	x := []float64{0, -0.5, -1e-300, -3, -701, -2, math.NaN(), -0.1, math.Inf(-1), -699.9, 0.1, -33, -1, -2, -3}
+	for n := range len(x) + 1 {
+		got := make([]float64, n)
+		Exps(got, x[:n])
+		for i, v := range got {
+			if want := Exp(x[i]); math.Float64bits(v) != math.Float64bits(want) {
+				t.Errorf("of %d, %d: the exponential of %v is %v, not %v", n, i, x[i], v, want)
+			}
+		}
+	}
+}
+
 func TestCosPi(t *testing.T) {
 	for x := 0.0; x <= 1; x += 1. / 1024 {
 		if got, want := CosPi(x), math.Cos(math.Pi*x); math.Abs(got-want) > 1e-15 {

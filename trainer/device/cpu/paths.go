@@ -211,6 +211,17 @@ func (s *stream) multiplyStrips(p *product) {
 	}
 }
 
+// fill sets all of x to v, more and more of it at a time.
+func fill(x []float32, v float32) {
+	n := min(16, len(x))
+	for i := range x[:n] {
+		x[i] = v
+	}
+	for n < len(x) {
+		n += copy(x[n:], x[:n])
+	}
+}
+
 // flipC is how large a transposed C may become: it should stay near.
 const flipC = 64 << 10
 
@@ -238,10 +249,7 @@ func (s *stream) flip(q *product, i0, m int, strips bool) {
 	}
 	if q.bias != nil { // the bias goes along the rows here, so the sums start from memory
 		for j, v := range q.bias {
-			row := f.c[j*m : (j+1)*m]
-			for i := range row {
-				row[i] = v
-			}
+			fill(f.c[j*m:(j+1)*m], v)
 		}
 		f.resume = true
 	}

@@ -66,8 +66,11 @@ func (s *stream) lossOfFew(row []float32, label int, d []float32, scale float32)
 	top, sum := float64(row[best]), 0.0
 	exps := s.exps[:len(row)]
 	for j, v := range row {
-		exps[j] = samebits.Exp(float64(v) - top)
-		sum += exps[j]
+		exps[j] = float64(v) - top
+	}
+	samebits.Exps(exps, exps)
+	for _, e := range exps {
+		sum += e
 	}
 	loss = samebits.Log(sum) - (float64(row[label]) - top)
 	if d != nil {
