@@ -12,7 +12,6 @@ import (
 	"github.com/musterml/muster/internal/optim"
 	"github.com/musterml/muster/internal/safetensors"
 	"github.com/musterml/muster/trainer/data"
-	"github.com/musterml/muster/trainer/device/cpu"
 )
 
 // golden is an entry of testdata/golden.json, which PyTorch printed (bench/golden.py).
@@ -114,7 +113,7 @@ func TestPyTorch(t *testing.T) {
 		s := g.build(t)
 		w, grad := g.start, make([]float32, s.Params())
 		in := g.batch(0)
-		for _, set := range cpu.InstructionSets() {
+		for _, set := range sets() {
 			got, err := replica(t, s, set, goldenSamples).Gradient(w, in, key, mean(s, in), grad)
 			if err != nil {
 				t.Fatal(err)

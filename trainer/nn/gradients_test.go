@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/musterml/muster/trainer/data"
-	"github.com/musterml/muster/trainer/device/cpu"
 )
 
 // samples is those from from to to of a batch.
@@ -44,7 +43,7 @@ func TestPartsAreAsIfAlone(t *testing.T) {
 		specs = append(specs, c.build(t))
 	}
 	for _, s := range specs {
-		for _, set := range cpu.InstructionSets() {
+		for _, set := range sets() {
 			w, in := start(t, s), batch(s, 8)
 			r, from := replica(t, s, set, 8), 0
 			parts := make([]Part, 3)

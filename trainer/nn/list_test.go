@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/musterml/muster/trainer/data"
-	"github.com/musterml/muster/trainer/device/cpu"
 )
 
 // parse takes a list as JSON, which YAML contains.
@@ -82,7 +81,7 @@ var lists = []listCase{
 
 func TestListGradients(t *testing.T) {
 	for i, c := range lists {
-		for _, set := range cpu.InstructionSets() {
+		for _, set := range sets() {
 			t.Run(fmt.Sprint(i, set), func(t *testing.T) { finiteDifferences(t, c.build(t), set) })
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/musterml/muster/trainer/data"
-	"github.com/musterml/muster/trainer/device/cpu"
 )
 
 var clicks = data.Form{Kind: data.Keyed, Shape: []int{4}, Fields: 5, Classes: 2}
@@ -52,7 +51,7 @@ func TestRows(t *testing.T) {
 			const n = 6
 			in, w := rowsBatch(s, n), start(t, s)
 			var first []float32
-			for _, set := range cpu.InstructionSets() {
+			for _, set := range sets() {
 				r := replica(t, s, set, n)
 				grad := make([]float32, s.Params())
 				if _, err := r.Gradient(w, in, key, 1, grad); err != nil {
