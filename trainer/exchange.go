@@ -105,9 +105,11 @@ func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last 
 		header[i] = none
 	}
 	if x.exact && !last {
-		x.grad = x.room
-		if x.inPlace() {
-			x.grad = units[mine[0]].grad
+		if b.first == 0 { // of a step's later buckets, earlier ones may be on their way to the servers
+			x.grad = x.room
+			if x.inPlace() {
+				x.grad = units[mine[0]].grad
+			}
 		}
 		x.spread(b.first, b.last, func(first, last id.Block) {
 			for b := first; b < last; b++ {
