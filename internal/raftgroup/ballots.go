@@ -13,6 +13,7 @@ import "github.com/hashicorp/raft"
 type transport struct {
 	*raft.NetworkTransport
 	positions *positions
+	stream    *stream
 }
 
 // RequestVote asks without saying who asks, which leaves the candidate's place in the configuration unexamined. The vote is

@@ -28,7 +28,6 @@ type Group struct {
 	log       zerolog.Logger
 	raft      *raft.Raft
 	transport transport
-	stream    *stream
 	votes     *stable
 	committed *committed
 	remove    func() // the port's handler
@@ -104,14 +103,14 @@ func start(cfg Config) (g *Group, err error) {
 		// Entries are batched and small, so nothing is lost by it.
 		MaxRPCsInFlight: 1,
 		Stream:          s, MaxPool: 3, Timeout: cfg.Timing.RPCTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
-	}), &positions{}}
+	}), &positions{}, s}
 	conf := cfg.raft()
 	conf.Logger = logger
 	r, err := raft.NewRaft(conf, machine, cfg.Logs, votes, snapshots, trans)
 	if err != nil {
 		return nil, errors.Join(err, trans.Close())
 	}
-	g = &Group{cfg: cfg, log: log, raft: r, transport: trans, stream: s, votes: votes, committed: machine, ctx: ctx, cancel: cancel}
+	g = &Group{cfg: cfg, log: log, raft: r, transport: trans, votes: votes, committed: machine, ctx: ctx, cancel: cancel}
 	g.wg.Go(g.watch())
 	g.remove = cfg.Port.Handle(portProtocol, topic(cfg.Group, cfg.Self), s.handle)
 	return g, nil

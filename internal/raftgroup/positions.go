@@ -56,6 +56,9 @@ func (t transport) AppendEntries(to raft.ServerID, target raft.ServerAddress, ar
 	switch {
 	case err != nil:
 		t.positions.forget(to)
+		if !heartbeat {
+			t.stream.untilBack(target)
+		}
 	case resp.Success && !heartbeat:
 		t.positions.note(to, args.PrevLogEntry+uint64(len(args.Entries)), false)
 	case !resp.Success && resp.Term == args.Term:
@@ -70,6 +73,7 @@ func (t transport) InstallSnapshot(to raft.ServerID, target raft.ServerAddress, 
 	err := t.NetworkTransport.InstallSnapshot(to, target, args, resp, data)
 	if err != nil {
 		t.positions.forget(to)
+		t.stream.untilBack(target)
 	} else {
 		t.positions.note(to, args.LastLogIndex, false)
 	}

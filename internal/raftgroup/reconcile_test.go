@@ -165,7 +165,7 @@ func TestRestartedNodeRejoins(t *testing.T) {
 	t.Cleanup(func() { back.kill(t) })
 
 	// The leader still calls the earlier life, at this very address.
-	if _, err := lead.stream.Dial(gone.self.ServerAddress(), time.Second); !errors.Is(err, port.ErrNoTopic) {
+	if _, err := lead.transport.stream.Dial(gone.self.ServerAddress(), time.Second); !errors.Is(err, port.ErrNoTopic) {
 		t.Errorf("a message to the earlier life: %v, want ErrNoTopic", err)
 	}
 	for range 20 {

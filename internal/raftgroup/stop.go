@@ -18,13 +18,13 @@ func (g *Group) Stop() error {
 		// its callers is settled; then it is told to end, and the connections that
 		// remain, to itself, break.
 		g.remove()
-		g.stream.sever()
+		g.transport.stream.sever()
 		g.settle()
 		g.cancel()
 		down := g.raft.Shutdown()
 		g.stop = errors.Join(g.transport.Close(), down.Error())
 		g.transport.CloseStreams() // the pooled ones, which nobody else closes
-		g.stream.Wait()
+		g.transport.stream.Wait()
 		g.wg.Wait()
 	})
 	return g.stop
