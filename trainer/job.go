@@ -143,7 +143,11 @@ func ParseJob(b []byte) (Job, error) {
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	if err := dec.Decode(&j); err != nil && !errors.Is(err, io.EOF) {
-		return Job{}, errors.New(strings.Map(printable, yaml.FormatError(err, false, true)))
+		said := strings.Map(printable, yaml.FormatError(err, false, true))
+		if unknown := new(yaml.UnknownFieldError); errors.As(err, &unknown) {
+			said += "\nthe fields that there are: docs/job.md"
+		}
+		return Job{}, errors.New(said)
 	}
 	return j, j.Validate()
 }

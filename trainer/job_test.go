@@ -148,7 +148,7 @@ func TestParseJobRefusesRoundedExactSums(t *testing.T) {
 
 func TestParseJobRefusesUnknownKeysWithTheirLine(t *testing.T) {
 	_, err := ParseJob([]byte("name: x\npases: 3\n"))
-	if err == nil || !strings.Contains(err.Error(), "pases") || !strings.Contains(err.Error(), "2") {
+	if err == nil || !strings.Contains(err.Error(), `[2:1] unknown field "pases"`) || !strings.Contains(err.Error(), "docs/job.md") {
 		t.Errorf("got %v", err)
 	}
 	_, err = ParseJob([]byte("name: [unclosed\n"))
