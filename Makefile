@@ -12,7 +12,7 @@ RACE = $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && go env GOARCH | grep -q
 # Builds with GPUs need cgo, and what scripts/cuda-sdk.sh has put in .cuda.
 CUDA = CGO_ENABLED=1 CGO_CFLAGS="-I$(CURDIR)/.cuda/include" CGO_LDFLAGS="-L$(CURDIR)/.cuda/lib -ldl"
 
-.PHONY: help build build-cuda vet-cuda test-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-promises soak-drain soak-elections soak-ring lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
+.PHONY: help build build-cuda vet-cuda test-cuda cuda-kernels test-gpu bench-gpu pack-gpu demo test soak soak-promises soak-drain soak-elections soak-ring soak-many lint fmt proto bench bench-ring bench-server bench-net bench-cpu bench-optim clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10 | sed 's/^/make /'
@@ -75,6 +75,9 @@ soak-elections: ## train while other processes take all cores: no group may elec
 
 soak-ring: ## kill, stop, cut off and stutter ranks of a ring at any moment, MUSTER_RING_FAULTS=100 times in each way (cables need root)
 	MUSTER_RING_FAULTS=$(or $(MUSTER_RING_FAULTS),100) go test -count=1 -timeout 2h -run '^TestRing(Faults|Stutter)$$' -v ./cmd/muster
+
+soak-many: ## MUSTER_MANY=64 nodes on this machine, three of them killed: the same weights
+	MUSTER_MANY=$(or $(MUSTER_MANY),64) go test -count=1 -timeout 30m -run '^TestManyNodes$$' -v ./cmd/muster
 
 lint: ## gofmt, go vet, staticcheck, and shellcheck where it is installed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted; run: make fmt"; exit 1; }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -28,17 +29,18 @@ type jobText struct {
 	checkpoints           string // the section
 	sync                  string // what else is in the section sync
 	tables                bool   // a model with sparse tables instead of drawn digits
+	logicalShards         int    // 8
 }
 
 const (
 	digitsText = `model: {name: lenet}
 data: {source: glyphs, train: %d, test: 128, seed: 3}
-batch: {size: 64, logical_shards: 8}
+batch: {size: 64, logical_shards: %d}
 `
 	// tablesText has all that makes rows come and go.
 	tablesText = `model: {name: wide_deep, width: 8, hidden: [16]}
 data: {source: ctr, train: %d, test: 128, seed: 3}
-batch: {size: 64, logical_shards: 8}
+batch: {size: 64, logical_shards: %d}
 tables:
   deep: {optimizer: {name: adagrad, lr: 0.05}, admit: 2, expire: 30, max_rows: 4096}
   wide: {optimizer: {name: ftrl, lr: 0.05}}
@@ -49,7 +51,7 @@ tables:
 func (j jobText) steady() bool { return j.mode != "ssp" && j.mode != "async" }
 
 func (j jobText) String() string {
-	text := fmt.Sprintf(map[bool]string{true: tablesText, false: digitsText}[j.tables], j.train)
+	text := fmt.Sprintf(map[bool]string{true: tablesText, false: digitsText}[j.tables], j.train, cmp.Or(j.logicalShards, 8))
 	return text + fmt.Sprintf(`name: small
 optimizer: {name: adam, lr: 0.001}
 passes: %d
@@ -78,7 +80,7 @@ var undisturbed = struct {
 // digestOf is the SHA-256 of the model file of an undisturbed `muster train`.
 func digestOf(t *testing.T, j jobText) string {
 	t.Helper()
-	key := fmt.Sprint(j.train, j.passes, j.sync, j.tables)
+	key := fmt.Sprint(j.train, j.passes, j.sync, j.tables, j.logicalShards)
 	undisturbed.Lock()
 	defer undisturbed.Unlock()
 	if d := undisturbed.digest[key]; d != "" {
