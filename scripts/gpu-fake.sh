@@ -17,11 +17,11 @@ trap stop EXIT
 
 g++ -std=c++17 -O1 -ffp-contract=off -Wall -Wno-unknown-pragmas -Wno-unused-function -DMUSTER_EMULATED -I.cuda/include -shared -fPIC \
 	-o "$out/lib/libcuda.so.1" trainer/device/cuda/emulator/libcuda.cc
-export LD_LIBRARY_PATH=$out/lib MUSTER_FAKE_GPUS=2 MUSTER_CUBLAS=none
+export LD_LIBRARY_PATH=$out/lib MUSTER_FAKE_GPUS=4 MUSTER_CUBLAS=none
 
 cat >"$out/job.yaml" <<JOB
 name: made-up
-model: {name: mlp, hidden: [16]}
+model: {name: mlp, hidden: [48]}
 data: {source: glyphs, train: 256, test: 32}
 batch: {size: 32, logical_shards: 4}
 passes: 1
@@ -37,14 +37,21 @@ same() { cmp "$out/one/model.safetensors" "$out/$1/model.safetensors" || die "$1
 timeout 60 $muster doctor >"$out/doctor.log" 2>&1 || die "doctor fails: $(cat "$out/doctor.log")"
 train one --device cuda:0 || die "$(cat "$out/one.log")"
 train two-trainers --device cuda:0 --nodes 2 && same two-trainers
-train both-gpus --device cuda && same both-gpus
+train two-gpus --device cuda:1,3 && same two-gpus
+train four-gpus --device cuda && same four-gpus
 MUSTER_CUDA_GRAPHS=off train without-graphs --device cuda:0 && same without-graphs
 MUSTER_FAKE_GRAPHS=off train graphs-fail --device cuda:0 && same graphs-fail
 [ "$(grep -c 'the driver makes no graph' "$out/graphs-fail.log")" = 1 ] || die "that there are no graphs is not said once: $(cat "$out/graphs-fail.log")"
-echo "gpu-fake: the same weights by one trainer, by two, on two GPUs, with graphs and without"
+MUSTER_FAKE_LOCKS=off train locks-fail --device cuda:0,1 && same locks-fail
+[ "$(grep -c 'the driver does not lock its memory' "$out/locks-fail.log")" = 1 ] || die "that no memory is locked is not said once: $(cat "$out/locks-fail.log")"
+if grep -l 'makes no graph\|does not lock' "$out"/{one,two-trainers,two-gpus,four-gpus}.log; then die "they warn of a driver that does all"; fi
+echo "gpu-fake: the same weights by one trainer, by two, on one, two and four GPUs, with graphs and without, with memory that is locked and without"
 
 if MUSTER_FAKE_MEMORY=100000 train no-memory --device cuda:0; then die "100 KB of GPU memory are enough"; fi
 grep -q 'made-up card 0: [0-9]* bytes: out of memory' "$out/no-memory.log" || die "out of memory is not named: $(cat "$out/no-memory.log")"
+if MUSTER_FAKE_FAULT=2:lost:40 train one-of-four-lost --device cuda; then die "a card is lost, and nothing is said"; fi
+grep -q 'node [^:]*: .*made-up card 2: .*; the last that began was kernel [a-z_]* on .* blocks (' "$out/one-of-four-lost.log" ||
+	die "the card that is lost of four is not named: $(cat "$out/one-of-four-lost.log")"
 
 # Two node processes, each with a GPU of its own; that of the second breaks down in a step. It says where, leaves the view and ends; the
 # first goes on to the same weights.

@@ -46,6 +46,7 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	job.Sync.Mode = ModeRing
 	a := &Alone{work: w, sums: newExchange(job, spec), optim: opt, state: newState(spec.Params(), opt.Slots(), ModeRing)}
 	a.sums.alone = true
+	w.lock(a.state.w)
 	w.handOver(a.sums.starts())
 	for l := range job.Batch.LogicalShards {
 		a.shards = append(a.shards, id.LogicalShard(l))

@@ -69,7 +69,7 @@ func newOwn(params, slots int) *own {
 func (w *work) goAlone(ctx context.Context, b *bench, round id.Step, group []id.LogicalShard, weights []float32) error {
 	r, l, u := w.rounds, group[0], &w.units[group[0]]
 	if u.grad == nil {
-		u.grad = huge.Float32s(w.spec.Params())
+		u.grad = w.lock(huge.Float32s(w.spec.Params()))
 	}
 	b.group = group
 	copy(b.own.w, weights)

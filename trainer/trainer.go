@@ -104,6 +104,8 @@ func New(cfg Config) (*Trainer, error) {
 		inbox: collective.NewInbox(0, 0), state: newState(cfg.Spec.Params(), opt.Slots(), cfg.Job.Sync.Mode),
 		changed: make(chan struct{}, 1),
 	}
+	w.lock(t.state.w)
+	w.lock(t.state.next)
 	w.handOver(t.sums.starts())
 	w.rows, w.source = newRows(cfg.Spec, cfg.Servers, w.loader, cfg.Train, cfg.Job.batches()), cfg.Servers
 	if cfg.Job.Sync.arrives() {

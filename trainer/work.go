@@ -50,6 +50,9 @@ type work struct {
 	rows    *rows      // of them; nil where it has none, and where nothing is trained
 	source  rowSource  // of rows of held-out samples
 	scores  *scores    // of held-out samples; nil where the model has another loss
+	device  device.Device
+	locking sync.Mutex // of
+	unlocks []func()   // what is locked
 }
 
 // bench is what one group of units at a time needs.
@@ -85,7 +88,7 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		job: job, spec: spec, steps: job.rounds(batches), rounds: local, samples: train.Len(),
 		scale:  1 / (float32(job.Batch.Size) * float32(spec.Targets())),
 		loader: data.NewLoader(train, job.Seed, b), heldOut: data.NewHeldOut(test, b.LogicalShards),
-		units: make([]unit, b.LogicalShards), flight: rec, moved: make(chan struct{}, 1), slice: b.MaxSlice(),
+		units: make([]unit, b.LogicalShards), device: dev, flight: rec, moved: make(chan struct{}, 1), slice: b.MaxSlice(),
 	}
 	benches := min(dev.Streams(), b.LogicalShards)
 	w.group = min(max(1, groupWeights*spec.Params()/(w.slice*spec.Outputs())), upTo(b.LogicalShards, benches))
@@ -104,6 +107,7 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		}
 		if local != nil {
 			bench.own = newOwn(spec.Params(), local.inner.Slots())
+			w.lock(bench.own.w)
 		}
 		bench.span.Track = flight.Compute + flight.Track(i)
 		r.Progress = func(complete int) { w.progress(bench, complete) }
@@ -124,7 +128,26 @@ func (w *work) close() error {
 	for _, b := range w.benches {
 		errs = append(errs, b.replica.Close())
 	}
+	for _, unlock := range w.unlocks {
+		unlock()
+	}
 	return errors.Join(errs...)
+}
+
+// lock has the device take from and give to x in its place, until close. It is for what that is done with in every step.
+func (w *work) lock(x []float32) []float32 {
+	unlock := device.Lock(w.device, x)
+	w.locking.Lock()
+	defer w.locking.Unlock()
+	w.unlocks = append(w.unlocks, unlock)
+	return x
+}
+
+// hold says that these weights do not change until it is called again.
+func (w *work) hold(weights []float32) {
+	for _, b := range w.benches {
+		b.replica.Hold(weights)
+	}
 }
 
 // evaluates says whether the state at a step is measured on the held-out data: after
@@ -140,6 +163,8 @@ func (w *work) evaluates(s id.Step) bool {
 // compute does the units of the shards at the step for the given weights; those that are
 // done already it keeps. It stops between units when ctx ends.
 func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []float32, shards []id.LogicalShard) error {
+	w.hold(weights)
+	defer w.hold(nil)
 	if w.evaluates(s) {
 		if err := w.observe(ctx, s, weights); err != nil {
 			return fmt.Errorf("statistics of batch norms after %v: %w", s, err)
@@ -230,7 +255,7 @@ func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights [
 	for _, l := range group {
 		u := &w.units[l]
 		if u.grad == nil {
-			u.grad = huge.Float32s(w.spec.Params())
+			u.grad = w.lock(huge.Float32s(w.spec.Params()))
 		}
 		_, n := w.job.batches().Slice(s, l)
 		b.parts = append(b.parts, nn.Part{Samples: n, Key: w.key(s, l), Grad: u.grad})

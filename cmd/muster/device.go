@@ -64,13 +64,13 @@ func openGPUs(numbers []int, log zerolog.Logger) (device.Device, error) {
 			numbers = append(numbers, i)
 		}
 	}
-	var all []device.Device
-	for _, n := range numbers {
-		d, err := cuda.Open(n, func(what string, why error) { log.Warn().Err(why).Int("gpu", n).Msg(what) })
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, d)
+	cards, err := cuda.OpenAll(numbers, func(n int, what string, why error) { log.Warn().Err(why).Int("gpu", n).Msg(what) })
+	if err != nil {
+		return nil, err
+	}
+	all := make([]device.Device, len(cards))
+	for i, c := range cards {
+		all[i] = c
 	}
 	return device.Several(all...)
 }

@@ -66,6 +66,9 @@ type Direction uint8
 const (
 	// In: the contents come from the host at Bind; operations only read them.
 	In Direction = iota
+	// Again is In for a slice that the port stood for when it was last bound, In or Again, and whose contents are still the same, after a
+	// Sync without an error.
+	Again
 	// Out: operations write every element; the contents are on the host after Flush, and Tell or Sync.
 	Out
 )

@@ -11,7 +11,7 @@ type several struct {
 	made *atomic.Int64 // streams
 }
 
-// Several is devices, at least one, that compute as one: its streams are on each of them in turn. They must have one Arithmetic. A
+// Several is devices, at least one, that compute as one: its streams are on each of them in turn. They must have one Arithmetic, and where they are Lockers, know what each other has locked. A
 // trainer on it spreads its logical shards over them, and what they find is summed in this process before it goes to other nodes.
 func Several(all ...Device) (Device, error) {
 	for _, d := range all[1:] {
@@ -44,6 +44,9 @@ func (s *several) Streams() (n int) {
 func (s *several) NewStream() (Stream, error) {
 	return s.all[int(s.made.Add(1)-1)%len(s.all)].NewStream()
 }
+
+// Lock implements Locker: what one of them locks is locked for all.
+func (s *several) Lock(host []float32) (unlock func()) { return Lock(s.all[0], host) }
 
 // Choose implements Chooser, for devices that are.
 func (s *several) Choose(p Products) (Device, error) {

@@ -46,8 +46,8 @@ func (r *Replica) Blame(w []float32, in data.Batch, key device.DropoutKey, grad 
 	}
 	r.begin(w, in, r.whole(in, key), grad != nil)
 	r.pass.forwardChain(s.layers, r.states, device.Whole(r.x))
-	if err := r.stream.Sync(); err != nil {
-		return fmt.Errorf("model %s: %w", s.name, err)
+	if err := r.sync(); err != nil {
+		return err
 	}
 	where, err := r.firstBad(s.layers, r.states, "the samples")
 	if err != nil {

@@ -21,8 +21,8 @@ func (r *Replica) Observe(w []float32, in data.Batch, stats []float32) error {
 	r.pass.observed = device.Whole(r.stats)
 	r.pass.forwardChain(r.spec.layers, r.states, device.Whole(r.x))
 	r.stream.Flush(device.Whole(r.stats))
-	if err := r.stream.Sync(); err != nil {
-		return fmt.Errorf("model %s: %w", r.spec.name, err)
+	if err := r.sync(); err != nil {
+		return err
 	}
 	r.spec.eachNorm(func(c, at int) {
 		for i := at + c; i < at+2*c; i++ {

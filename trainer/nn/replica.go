@@ -24,6 +24,8 @@ type Replica struct {
 	batch  int // the most samples per call
 
 	w              device.Memory   // a port, as all that follow
+	held           []float32       // see Hold
+	given          bool            // the device has what is held
 	grads          []device.Memory // by part
 	x              device.Memory   // values, tokens, or the values of sparse entries
 	starts, column device.Memory   // of sparse samples
@@ -97,6 +99,20 @@ func (r *Replica) allocate() error {
 
 // Close frees the replica's memory. The replica must not be used any more.
 func (r *Replica) Close() error { return r.stream.Close() }
+
+// Hold says that w, where it is given to the following calls, does not change between them, until Hold is called again: a device with memory
+// of its own takes it once.
+func (r *Replica) Hold(w []float32) { r.held, r.given = w, false }
+
+// bindWeights has the port stand for w.
+func (r *Replica) bindWeights(w []float32) {
+	holds, how := len(w) > 0 && len(r.held) > 0 && &w[0] == &r.held[0], device.In
+	if holds && r.given {
+		how = device.Again
+	}
+	r.stream.Bind(r.w, w, how)
+	r.given = holds
+}
 
 // Loss runs the samples with the parameters w and compares with their labels, or targets.
 func (r *Replica) Loss(w []float32, in data.Batch) (Result, error) {
@@ -185,6 +201,7 @@ func (r *Replica) loss(w []float32, in data.Batch, stats []float32) (Result, err
 
 func (r *Replica) sync() error {
 	if err := r.stream.Sync(); err != nil {
+		r.given = false
 		return fmt.Errorf("model %s: %w", r.spec.name, err)
 	}
 	return nil
@@ -228,7 +245,7 @@ func (r *Replica) handOver(complete int) {
 // begin makes a new pass, with the ports standing for the weights and the samples.
 func (r *Replica) begin(w []float32, in data.Batch, parts []part, training bool) {
 	r.pass = pass{Stream: r.stream, n: r.spec.labels(in) / r.spec.targets, parts: parts, w: device.Whole(r.w), training: training}
-	r.stream.Bind(r.w, w, device.In)
+	r.bindWeights(w)
 	switch r.spec.kind {
 	case data.Dense, data.Keyed:
 		r.stream.Bind(r.x, in.X, device.In)

@@ -18,7 +18,8 @@ type Device struct {
 	gpu       gpu
 	precision device.Precision
 	library   bool // multiplies matrices, not our kernels
-	// warn is told, at most once, of what works less well than it could.
+	locked    *locked
+	// warn is told, of each thing once, what works less well than it could.
 	warn func(what string, why error)
 }
 
@@ -39,20 +40,39 @@ func Count() (int, error) {
 // Open makes the GPU of that number, counted from 0, ready. The error says what is missing: the build tag, the driver, the
 // card.
 //
-// warn, which may be nil, is told, at most once, of what works less well than it could.
+// warn, which may be nil, is told, of each thing once, what works less well than it could.
 func Open(number int, warn func(what string, why error)) (*Device, error) {
-	g, err := openGPU(number)
+	all, err := OpenAll([]int{number}, func(_ int, what string, why error) {
+		if warn != nil {
+			warn(what, why)
+		}
+	})
 	if err != nil {
-		return nil, fmt.Errorf("CUDA device %d: %w", number, err)
+		return nil, err
 	}
-	return newDevice(g, warn), nil
+	return all[0], nil
+}
+
+// OpenAll is Open for GPUs that are to compute as one (device.Several): what one of them locks is locked for all. warn hears which it is about.
+func OpenAll(numbers []int, warn func(number int, what string, why error)) (all []*Device, err error) {
+	known := new(locked)
+	for _, n := range numbers {
+		g, err := openGPU(n)
+		if err != nil {
+			return nil, fmt.Errorf("CUDA device %d: %w", n, err)
+		}
+		d := newDevice(g, func(what string, why error) { warn(n, what, why) })
+		d.locked = known
+		all = append(all, d)
+	}
+	return all, nil
 }
 
 func newDevice(g gpu, warn func(what string, why error)) *Device {
-	var once sync.Once
-	return &Device{gpu: g, precision: device.FP32, warn: func(what string, why error) {
-		if warn != nil {
-			once.Do(func() { warn(what, why) })
+	var told sync.Map
+	return &Device{gpu: g, precision: device.FP32, locked: new(locked), warn: func(what string, why error) {
+		if _, before := told.LoadOrStore(what, true); !before && warn != nil {
+			warn(what, why)
 		}
 	}}
 }

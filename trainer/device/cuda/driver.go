@@ -14,6 +14,9 @@ type gpu interface {
 	// pinned makes memory of the host that the GPU reads and writes by itself; unpin gives it back.
 	pinned(bytes int) ([]byte, error)
 	unpin(b []byte) error
+	// lock makes pinned memory, for all GPUs, of what the program has made itself, until unlock.
+	lock(b []byte) error
+	unlock(b []byte) error
 	// address is where kernels find pinned memory.
 	address(b []byte) pointer
 	newQueue() (queue, error)

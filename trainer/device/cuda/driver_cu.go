@@ -20,6 +20,16 @@ static CUresult pin(CUcontext c, size_t bytes, void **p) {
 	return r != CUDA_SUCCESS ? r : cuMemHostAlloc(p, bytes, CU_MEMHOSTALLOC_PORTABLE);
 }
 
+static CUresult lock_host(CUcontext c, void *p, size_t bytes) {
+	CUresult r = enter(c);
+	return r != CUDA_SUCCESS ? r : cuMemHostRegister(p, bytes, CU_MEMHOSTREGISTER_PORTABLE);
+}
+
+static CUresult unlock_host(CUcontext c, void *p) {
+	CUresult r = enter(c);
+	return r != CUDA_SUCCESS ? r : cuMemHostUnregister(p);
+}
+
 static CUresult launch(CUcontext c, CUfunction f, CUstream s, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned shared,
 		void *args, size_t bytes) {
 	void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, args, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
@@ -222,6 +232,14 @@ func (g *card) pinned(bytes int) ([]byte, error) {
 
 func (g *card) unpin(b []byte) error {
 	return g.within(func() error { return cu.MemFreeHost(unsafe.Pointer(unsafe.SliceData(b))) })
+}
+
+func (g *card) lock(b []byte) error {
+	return result(C.lock_host(g.raw(), unsafe.Pointer(unsafe.SliceData(b)), C.size_t(len(b))))
+}
+
+func (g *card) unlock(b []byte) error {
+	return result(C.unlock_host(g.raw(), unsafe.Pointer(unsafe.SliceData(b))))
 }
 
 func (g *card) address(b []byte) pointer { // of one address space with the host's

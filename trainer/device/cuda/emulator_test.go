@@ -24,13 +24,13 @@ type emulated struct {
 	// fault, where it is set, is asked before every call by its name, and may fail it.
 	fault func(call string) error
 	// calls counts what has been asked for and not given back.
-	allocated, pinnedBytes int
-	sizes                  map[pointer]int
-	blas                   string // the library that it is to have
-	noGraphs               bool
-	replays                int // of graphs
-	queues                 []*emulatedQueue
-	marks                  map[pointer][]byte // pinned memory by its address
+	allocated, pinnedBytes, lockedBytes int
+	sizes                               map[pointer]int
+	blas                                string // the library that it is to have
+	noGraphs                            bool
+	replays                             int // of graphs
+	queues                              []*emulatedQueue
+	marks                               map[pointer][]byte // pinned memory by its address
 }
 
 var emulatorProgram = sync.OnceValues(func() (string, error) {
@@ -173,6 +173,21 @@ func (e *emulated) address(b []byte) pointer {
 
 func (e *emulated) unpin(b []byte) error {
 	e.pinnedBytes -= len(b)
+	return nil
+}
+
+func (e *emulated) lock(b []byte) error {
+	if e.fault != nil {
+		if err := e.fault("lock"); err != nil {
+			return err
+		}
+	}
+	e.lockedBytes += len(b)
+	return nil
+}
+
+func (e *emulated) unlock(b []byte) error {
+	e.lockedBytes -= len(b)
 	return nil
 }
 

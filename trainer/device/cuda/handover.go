@@ -9,7 +9,7 @@ import (
 
 // How contents come to the host while the GPU goes on: by a second queue, that of copies. An event orders a copy behind what
 // was asked for before it, and another tells when it is done. So gradients leave the GPU bucket by bucket during the backward
-// pass. The host waits for nothing but those events, in their order, in Sync: by then all has been asked for.
+// pass, into the host's slices where they are locked (lock.go), else through pinned memory. The host waits for nothing but those events, in their order, in Sync: by then all has been asked for.
 
 // handover is what is on its way to the host since the last Sync.
 type handover struct {
@@ -20,7 +20,7 @@ type handover struct {
 	used   int     // of events
 }
 
-// piece is elements [from, to) of a port that is bound out.
+// piece is elements [from, to) of a port that is bound out to memory that is not locked.
 type piece struct {
 	m        *memory
 	from, to int
@@ -52,8 +52,14 @@ func (s *stream) Flush(b device.Buffer) {
 			s.asked(s.handover.copies.after(e))
 		}
 	}
-	s.asked(s.handover.copies.read(m.staged[4*b.Off:4*to], m.at+pointer(4*b.Off)))
-	s.handover.pieces = append(s.handover.pieces, piece{m, b.Off, to})
+	place := m.staged
+	if m.direct {
+		place = bytesOf(m.out)
+	}
+	s.asked(s.handover.copies.read(place[4*b.Off:4*to], m.at+pointer(4*b.Off)))
+	if !m.direct {
+		s.handover.pieces = append(s.handover.pieces, piece{m, b.Off, to})
+	}
 }
 
 // Tell implements device.Stream.

@@ -165,6 +165,8 @@ func (g *idle) alloc(int) (pointer, error)       { g.made++; return 1 << 20, nil
 func (g *idle) free(pointer) error               { return nil }
 func (g *idle) pinned(bytes int) ([]byte, error) { g.made++; return make([]byte, bytes), nil }
 func (g *idle) unpin([]byte) error               { return nil }
+func (g *idle) lock([]byte) error                { return nil }
+func (g *idle) unlock([]byte) error              { return nil }
 func (g *idle) newQueue() (queue, error)         { return idleQueue{g}, nil }
 func (g *idle) newEvent() (event, error)         { g.made++; return idleQueue{g}, nil }
 

@@ -3,12 +3,11 @@ package cuda
 import (
 	"errors"
 	"fmt"
-	"unsafe"
 
 	"github.com/musterml/muster/trainer/device"
 )
 
-// memory is a device.Memory. A port has a place in pinned memory besides, through which its contents come and go.
+// memory is a device.Memory. The contents of a port come from, and go to, the host's slice where that is locked (lock.go), else through a place in pinned memory.
 type memory struct {
 	owner *stream
 	kind  device.Kind
@@ -17,8 +16,9 @@ type memory struct {
 
 	port   bool
 	bound  int       // elements; 0: not bound
-	staged []byte    // pinned
+	staged []byte    // pinned; made when it is first bound to what is not locked
 	out    []float32 // bound Out: where the contents go at Sync
+	direct bool      // out is locked
 }
 
 func (m *memory) Kind() device.Kind { return m.kind }
@@ -95,37 +95,52 @@ func (s *stream) Port(kind device.Kind, n int) (device.Memory, error) {
 		return nil, err
 	}
 	m.port = true
-	if m.staged, err = s.d.gpu.pinned(4 * n); err != nil {
-		return nil, fmt.Errorf("%w: %s: %d bytes of pinned memory: %w", device.ErrFailed, s.d.Name(), 4*n, err)
-	}
 	return m, nil
 }
 
-// Bind implements device.Stream. The contents are copied before it returns.
+// Bind implements device.Stream.
 func (s *stream) Bind(p device.Memory, host []float32, dir device.Direction) {
 	m := s.bindable(p, device.Float32, len(host))
-	if m == nil {
+	if m == nil || dir == device.Again {
 		return
 	}
-	if dir == device.Out {
-		m.out = host
-	} else if len(host) > 0 {
-		s.send(m, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(host))), 4*len(host)))
+	contents := bytesOf(host)
+	locked := s.d.locked.has(contents)
+	switch {
+	case !locked && !s.stage(m):
+	case dir == device.Out:
+		m.out, m.direct = host, locked
+	case len(host) > 0:
+		s.send(m, contents, locked)
 	}
+}
+
+// stage sees that a port has its place in pinned memory.
+func (s *stream) stage(m *memory) bool {
+	if m.staged != nil {
+		return true
+	}
+	var err error
+	if m.staged, err = s.d.gpu.pinned(4 * m.n); err != nil {
+		s.fail(fmt.Errorf("%w: %s: %d bytes of pinned memory: %w", device.ErrFailed, s.d.Name(), 4*m.n, err))
+	}
+	return err == nil
 }
 
 // BindInt32 implements device.Stream.
 func (s *stream) BindInt32(p device.Memory, host []int32) {
-	if m := s.bindable(p, device.Int32, len(host)); m != nil && len(host) > 0 {
-		s.send(m, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(host))), 4*len(host)))
+	if m := s.bindable(p, device.Int32, len(host)); m != nil && len(host) > 0 && s.stage(m) {
+		s.send(m, bytesOf(host), false)
 	}
 }
 
-func (s *stream) send(m *memory, contents []byte) {
-	n := copy(m.staged, contents)
+func (s *stream) send(m *memory, contents []byte, locked bool) {
+	if !locked {
+		contents = m.staged[:copy(m.staged, contents)]
+	}
 	s.issue()
 	s.hasAsked = true
-	s.asked(s.q.write(m.at, m.staged[:n]))
+	s.asked(s.q.write(m.at, contents))
 }
 
 func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {

@@ -9,6 +9,7 @@
 //   MUSTER_FAKE_FAULT   GPU:KERNEL:N  the Nth launch of that kernel on that GPU reads where it must not; GPU:lost:N the Nth launch of any finds
 //                       the card gone
 //   MUSTER_FAKE_GRAPHS  off: capturing fails
+//   MUSTER_FAKE_LOCKS   off: memory of the host is not locked
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -136,6 +137,7 @@ CUresult cuGetErrorString(CUresult r, const char **s) {
     switch (r) {
     case CUDA_ERROR_OUT_OF_MEMORY: *s = "out of memory"; break;
     case CUDA_ERROR_ILLEGAL_ADDRESS: *s = "an illegal memory access was encountered"; break;
+    case CUDA_ERROR_NOT_SUPPORTED: *s = "operation not supported"; break;
     case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: *s = "operation not permitted when stream is capturing"; break;
     default: *s = "unknown error";
     }
@@ -201,6 +203,20 @@ CUresult cuMemFreeHost(void *p) {
     LOCKED;
     if (!pinned.erase((char *)p)) return complain(CUDA_ERROR_INVALID_VALUE, "pinned memory given back that is none");
     return free(p), CUDA_SUCCESS;
+}
+CUresult cuMemHostRegister(void *p, size_t n, unsigned flags) {
+    LOCKED;
+    if (CUresult r = usable()) return r;
+    if (setting("MUSTER_FAKE_LOCKS") == "off") return CUDA_ERROR_NOT_SUPPORTED;
+    if (!(flags & CU_MEMHOSTREGISTER_PORTABLE)) return complain(CUDA_ERROR_INVALID_VALUE, "memory locked for one GPU alone");
+    auto next = pinned.upper_bound((char *)p);
+    if ((next != pinned.end() && next->first < (char *)p + n) || within(pinned, p, 1)) return complain(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, "memory locked twice");
+    return pinned[(char *)p] = n, CUDA_SUCCESS;
+}
+CUresult cuMemHostUnregister(void *p) {
+    LOCKED;
+    if (CUresult r = usable()) return r;
+    return pinned.erase((char *)p) ? CUDA_SUCCESS : complain(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, "memory unlocked that is not locked");
 }
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t n, CUstream stream) {
     LOCKED;
