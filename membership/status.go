@@ -81,7 +81,7 @@ func (d *director) status(history bool) *pb.Status {
 			Connected: true, Heard: s.heard.UnixNano(),
 			View: s.report.GetView(), Step: s.report.GetStep(), Waits: s.waits(), Leads: s.report.GetLeads(),
 			SamplesPerSecond: s.report.GetSamplesPerSecond(), Tables: s.report.GetTables(),
-			Computing: s.report.GetComputing(), Still: s.report.GetStill(),
+			Computing: s.report.GetComputing(), Still: s.report.GetStill(), Computer: s.report.GetComputer(), Retired: s.report.GetRetired(),
 		}
 		if m := v.member(name); s.lives(m) {
 			n.Shards = shardNumbers(m.Shards)

@@ -1305,6 +1305,7 @@ type Report struct {
 	Time             int64                  `protobuf:"varint,15,opt,name=time,proto3" json:"time,omitempty"`                                                    // of the report, unix nanoseconds by the node's clock
 	Computing        int64                  `protobuf:"varint,16,opt,name=computing,proto3" json:"computing,omitempty"`                                          // nanoseconds that computing a step has taken lately; 0 when not known
 	Still            float64                `protobuf:"fixed64,17,opt,name=still,proto3" json:"still,omitempty"`                                                 // the share of the last seconds in which the process stood still
+	Computer         *Computer              `protobuf:"bytes,19,opt,name=computer,proto3" json:"computer,omitempty"`                                             // of a trainer
 	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1466,11 +1467,87 @@ func (x *Report) GetStill() float64 {
 	return 0
 }
 
+func (x *Report) GetComputer() *Computer {
+	if x != nil {
+		return x.Computer
+	}
+	return nil
+}
+
 func (x *Report) GetTables() []*TableStatus {
 	if x != nil {
 		return x.Tables
 	}
 	return nil
+}
+
+// Computer is what a trainer computes on.
+type Computer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`      // "2 x cuda NVIDIA H200"
+	Cards         uint32                 `protobuf:"varint,2,opt,name=cards,proto3" json:"cards,omitempty"`   // processors with memory of their own; 0 of the host's
+	Used          uint64                 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`     // bytes of the cards' memory that this process has taken
+	Memory        uint64                 `protobuf:"varint,4,opt,name=memory,proto3" json:"memory,omitempty"` // bytes of the cards' memory
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Computer) Reset() {
+	*x = Computer{}
+	mi := &file_membership_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Computer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Computer) ProtoMessage() {}
+
+func (x *Computer) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Computer.ProtoReflect.Descriptor instead.
+func (*Computer) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Computer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Computer) GetCards() uint32 {
+	if x != nil {
+		return x.Cards
+	}
+	return 0
+}
+
+func (x *Computer) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Computer) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
 }
 
 // Lead says that a node leads a Raft group in a term, and who is in the group.
@@ -1487,7 +1564,7 @@ type Lead struct {
 
 func (x *Lead) Reset() {
 	*x = Lead{}
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1576,7 @@ func (x *Lead) String() string {
 func (*Lead) ProtoMessage() {}
 
 func (x *Lead) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1589,7 @@ func (x *Lead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lead.ProtoReflect.Descriptor instead.
 func (*Lead) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{17}
+	return file_membership_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Lead) GetGroup() string {
@@ -1562,7 +1639,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1651,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1664,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{18}
+	return file_membership_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Place) GetNode() string {
@@ -1614,7 +1691,7 @@ type Places struct {
 
 func (x *Places) Reset() {
 	*x = Places{}
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1703,7 @@ func (x *Places) String() string {
 func (*Places) ProtoMessage() {}
 
 func (x *Places) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1716,7 @@ func (x *Places) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Places.ProtoReflect.Descriptor instead.
 func (*Places) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{19}
+	return file_membership_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Places) GetGroup() string {
@@ -1669,7 +1746,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1758,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1771,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{20}
+	return file_membership_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Placement) GetNumber() uint64 {
@@ -1729,7 +1806,7 @@ type Roster struct {
 
 func (x *Roster) Reset() {
 	*x = Roster{}
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1818,7 @@ func (x *Roster) String() string {
 func (*Roster) ProtoMessage() {}
 
 func (x *Roster) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1831,7 @@ func (x *Roster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Roster.ProtoReflect.Descriptor instead.
 func (*Roster) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{21}
+	return file_membership_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Roster) GetPlacement() *Placement {
@@ -1783,7 +1860,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +1872,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +1885,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{22}
+	return file_membership_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HandOver) GetGroup() string {
@@ -1843,7 +1920,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1932,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +1945,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{23}
+	return file_membership_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DrainRequest) GetNode() string {
@@ -1895,7 +1972,7 @@ type DrainAnswer struct {
 
 func (x *DrainAnswer) Reset() {
 	*x = DrainAnswer{}
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1984,7 @@ func (x *DrainAnswer) String() string {
 func (*DrainAnswer) ProtoMessage() {}
 
 func (x *DrainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1997,7 @@ func (x *DrainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainAnswer.ProtoReflect.Descriptor instead.
 func (*DrainAnswer) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{24}
+	return file_membership_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DrainAnswer) GetLeader() string {
@@ -1949,7 +2026,7 @@ type ServersRequest struct {
 
 func (x *ServersRequest) Reset() {
 	*x = ServersRequest{}
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2038,7 @@ func (x *ServersRequest) String() string {
 func (*ServersRequest) ProtoMessage() {}
 
 func (x *ServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2051,7 @@ func (x *ServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServersRequest.ProtoReflect.Descriptor instead.
 func (*ServersRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{25}
+	return file_membership_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ServersRequest) GetLocal() bool {
@@ -2010,7 +2087,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2099,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2112,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{26}
+	return file_membership_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Mark) GetGroup() string {
@@ -2071,7 +2148,7 @@ type ServersAnswer struct {
 
 func (x *ServersAnswer) Reset() {
 	*x = ServersAnswer{}
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2160,7 @@ func (x *ServersAnswer) String() string {
 func (*ServersAnswer) ProtoMessage() {}
 
 func (x *ServersAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2173,7 @@ func (x *ServersAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServersAnswer.ProtoReflect.Descriptor instead.
 func (*ServersAnswer) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{27}
+	return file_membership_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ServersAnswer) GetError() string {
@@ -2151,7 +2228,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2240,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2253,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{28}
+	return file_membership_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReplicaReport) GetGroup() string {
@@ -2300,7 +2377,7 @@ type TableStatus struct {
 
 func (x *TableStatus) Reset() {
 	*x = TableStatus{}
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2389,7 @@ func (x *TableStatus) String() string {
 func (*TableStatus) ProtoMessage() {}
 
 func (x *TableStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2402,7 @@ func (x *TableStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableStatus.ProtoReflect.Descriptor instead.
 func (*TableStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{29}
+	return file_membership_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TableStatus) GetName() string {
@@ -2391,7 +2468,7 @@ type Up struct {
 
 func (x *Up) Reset() {
 	*x = Up{}
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2403,7 +2480,7 @@ func (x *Up) String() string {
 func (*Up) ProtoMessage() {}
 
 func (x *Up) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2416,7 +2493,7 @@ func (x *Up) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Up.ProtoReflect.Descriptor instead.
 func (*Up) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{30}
+	return file_membership_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Up) GetM() isUp_M {
@@ -2469,7 +2546,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2558,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2571,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{31}
+	return file_membership_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -2513,7 +2590,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2602,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2615,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{32}
+	return file_membership_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Freeze) GetView() uint64 {
@@ -2557,7 +2634,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_membership_proto_msgTypes[33]
+	mi := &file_membership_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2646,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[33]
+	mi := &file_membership_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2659,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{33}
+	return file_membership_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Ack) GetMetrics() uint64 {
@@ -2600,7 +2677,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_membership_proto_msgTypes[34]
+	mi := &file_membership_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2689,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[34]
+	mi := &file_membership_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2702,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{34}
+	return file_membership_proto_rawDescGZIP(), []int{35}
 }
 
 type Refusal struct {
@@ -2637,7 +2714,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_membership_proto_msgTypes[35]
+	mi := &file_membership_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2726,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[35]
+	mi := &file_membership_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2739,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{35}
+	return file_membership_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Refusal) GetWhy() string {
@@ -2680,7 +2757,7 @@ type Hearing struct {
 
 func (x *Hearing) Reset() {
 	*x = Hearing{}
-	mi := &file_membership_proto_msgTypes[36]
+	mi := &file_membership_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2769,7 @@ func (x *Hearing) String() string {
 func (*Hearing) ProtoMessage() {}
 
 func (x *Hearing) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[36]
+	mi := &file_membership_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2782,7 @@ func (x *Hearing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hearing.ProtoReflect.Descriptor instead.
 func (*Hearing) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{36}
+	return file_membership_proto_rawDescGZIP(), []int{37}
 }
 
 // Finish ends the run.
@@ -2725,7 +2802,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_membership_proto_msgTypes[37]
+	mi := &file_membership_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2814,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[37]
+	mi := &file_membership_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2827,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{37}
+	return file_membership_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Finish) GetStep() uint64 {
@@ -2831,7 +2908,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_membership_proto_msgTypes[38]
+	mi := &file_membership_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2920,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[38]
+	mi := &file_membership_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2933,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{38}
+	return file_membership_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Down) GetM() isDown_M {
@@ -3030,7 +3107,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_membership_proto_msgTypes[39]
+	mi := &file_membership_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3119,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[39]
+	mi := &file_membership_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3132,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{39}
+	return file_membership_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Applied) GetIndex() uint64 {
@@ -3081,7 +3158,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_membership_proto_msgTypes[40]
+	mi := &file_membership_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3170,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[40]
+	mi := &file_membership_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3183,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{40}
+	return file_membership_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Event) GetTime() int64 {
@@ -3173,7 +3250,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_membership_proto_msgTypes[41]
+	mi := &file_membership_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3262,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[41]
+	mi := &file_membership_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3275,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{41}
+	return file_membership_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Entry) GetFounding() *Founding {
@@ -3259,7 +3336,7 @@ type RunState struct {
 
 func (x *RunState) Reset() {
 	*x = RunState{}
-	mi := &file_membership_proto_msgTypes[42]
+	mi := &file_membership_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3348,7 @@ func (x *RunState) String() string {
 func (*RunState) ProtoMessage() {}
 
 func (x *RunState) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[42]
+	mi := &file_membership_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3361,7 @@ func (x *RunState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunState.ProtoReflect.Descriptor instead.
 func (*RunState) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{42}
+	return file_membership_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RunState) GetFounding() *Founding {
@@ -3354,6 +3431,8 @@ type NodeStatus struct {
 	Shards           []uint32               `protobuf:"varint,13,rep,packed,name=shards,proto3" json:"shards,omitempty"`
 	Computing        int64                  `protobuf:"varint,15,opt,name=computing,proto3" json:"computing,omitempty"` // as in Report
 	Still            float64                `protobuf:"fixed64,16,opt,name=still,proto3" json:"still,omitempty"`        // as in Report
+	Computer         *Computer              `protobuf:"bytes,17,opt,name=computer,proto3" json:"computer,omitempty"`    // as in Report
+	Retired          string                 `protobuf:"bytes,18,opt,name=retired,proto3" json:"retired,omitempty"`      // as in Report
 	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
 	Away             int64                  `protobuf:"varint,14,opt,name=away,proto3" json:"away,omitempty"` // of a server that the run counts on: since when it has had no session; 0: it has one
 	unknownFields    protoimpl.UnknownFields
@@ -3362,7 +3441,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_membership_proto_msgTypes[43]
+	mi := &file_membership_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3453,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[43]
+	mi := &file_membership_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3387,7 +3466,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{43}
+	return file_membership_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -3495,6 +3574,20 @@ func (x *NodeStatus) GetStill() float64 {
 	return 0
 }
 
+func (x *NodeStatus) GetComputer() *Computer {
+	if x != nil {
+		return x.Computer
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetRetired() string {
+	if x != nil {
+		return x.Retired
+	}
+	return ""
+}
+
 func (x *NodeStatus) GetTables() []*TableStatus {
 	if x != nil {
 		return x.Tables
@@ -3521,7 +3614,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_membership_proto_msgTypes[44]
+	mi := &file_membership_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3533,7 +3626,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[44]
+	mi := &file_membership_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3546,7 +3639,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{44}
+	return file_membership_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Round) GetSince() int64 {
@@ -3581,7 +3674,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_membership_proto_msgTypes[45]
+	mi := &file_membership_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3593,7 +3686,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[45]
+	mi := &file_membership_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3606,7 +3699,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{45}
+	return file_membership_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -3656,7 +3749,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_membership_proto_msgTypes[46]
+	mi := &file_membership_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3668,7 +3761,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[46]
+	mi := &file_membership_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3681,7 +3774,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{46}
+	return file_membership_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Status) GetCluster() string {
@@ -3972,7 +4065,7 @@ const file_membership_proto_rawDesc = "" +
 	"\tSuspicion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"\xb3\x04\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\xe1\x04\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\x04R\x06frozen\x12\x14\n" +
@@ -3992,8 +4085,14 @@ const file_membership_proto_rawDesc = "" +
 	"\x12samples_per_second\x18\r \x01(\x01R\x10samplesPerSecond\x12\x12\n" +
 	"\x04time\x18\x0f \x01(\x03R\x04time\x12\x1c\n" +
 	"\tcomputing\x18\x10 \x01(\x03R\tcomputing\x12\x14\n" +
-	"\x05still\x18\x11 \x01(\x01R\x05still\x12+\n" +
-	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"~\n" +
+	"\x05still\x18\x11 \x01(\x01R\x05still\x12,\n" +
+	"\bcomputer\x18\x13 \x01(\v2\x10.muster.ComputerR\bcomputer\x12+\n" +
+	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"`\n" +
+	"\bComputer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05cards\x18\x02 \x01(\rR\x05cards\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x04R\x04used\x12\x16\n" +
+	"\x06memory\x18\x04 \x01(\x04R\x06memory\"~\n" +
 	"\x04Lead\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
@@ -4124,7 +4223,7 @@ const file_membership_proto_rawDesc = "" +
 	"\x06events\x18\x04 \x03(\v2\r.muster.EventR\x06events\x12&\n" +
 	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\x12\x1c\n" +
 	"\tforgotten\x18\x06 \x01(\x04R\tforgotten\x12/\n" +
-	"\tplacement\x18\a \x01(\v2\x11.muster.PlacementR\tplacement\"\xdb\x03\n" +
+	"\tplacement\x18\a \x01(\v2\x11.muster.PlacementR\tplacement\"\xa3\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
@@ -4142,7 +4241,9 @@ const file_membership_proto_rawDesc = "" +
 	"\x12samples_per_second\x18\f \x01(\x01R\x10samplesPerSecond\x12\x16\n" +
 	"\x06shards\x18\r \x03(\rR\x06shards\x12\x1c\n" +
 	"\tcomputing\x18\x0f \x01(\x03R\tcomputing\x12\x14\n" +
-	"\x05still\x18\x10 \x01(\x01R\x05still\x12+\n" +
+	"\x05still\x18\x10 \x01(\x01R\x05still\x12,\n" +
+	"\bcomputer\x18\x11 \x01(\v2\x10.muster.ComputerR\bcomputer\x12\x18\n" +
+	"\aretired\x18\x12 \x01(\tR\aretired\x12+\n" +
 	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\x12\x12\n" +
 	"\x04away\x18\x0e \x01(\x03R\x04away\"M\n" +
 	"\x05Round\x12\x14\n" +
@@ -4194,7 +4295,7 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_membership_proto_goTypes = []any{
 	(*Samples)(nil),           // 0: muster.Samples
 	(*NodeMeta)(nil),          // 1: muster.NodeMeta
@@ -4213,41 +4314,42 @@ var file_membership_proto_goTypes = []any{
 	(*Wait)(nil),              // 14: muster.Wait
 	(*Suspicion)(nil),         // 15: muster.Suspicion
 	(*Report)(nil),            // 16: muster.Report
-	(*Lead)(nil),              // 17: muster.Lead
-	(*Place)(nil),             // 18: muster.Place
-	(*Places)(nil),            // 19: muster.Places
-	(*Placement)(nil),         // 20: muster.Placement
-	(*Roster)(nil),            // 21: muster.Roster
-	(*HandOver)(nil),          // 22: muster.HandOver
-	(*DrainRequest)(nil),      // 23: muster.DrainRequest
-	(*DrainAnswer)(nil),       // 24: muster.DrainAnswer
-	(*ServersRequest)(nil),    // 25: muster.ServersRequest
-	(*Mark)(nil),              // 26: muster.Mark
-	(*ServersAnswer)(nil),     // 27: muster.ServersAnswer
-	(*ReplicaReport)(nil),     // 28: muster.ReplicaReport
-	(*TableStatus)(nil),       // 29: muster.TableStatus
-	(*Up)(nil),                // 30: muster.Up
-	(*Redirect)(nil),          // 31: muster.Redirect
-	(*Freeze)(nil),            // 32: muster.Freeze
-	(*Ack)(nil),               // 33: muster.Ack
-	(*Bye)(nil),               // 34: muster.Bye
-	(*Refusal)(nil),           // 35: muster.Refusal
-	(*Hearing)(nil),           // 36: muster.Hearing
-	(*Finish)(nil),            // 37: muster.Finish
-	(*Down)(nil),              // 38: muster.Down
-	(*Applied)(nil),           // 39: muster.Applied
-	(*Event)(nil),             // 40: muster.Event
-	(*Entry)(nil),             // 41: muster.Entry
-	(*RunState)(nil),          // 42: muster.RunState
-	(*NodeStatus)(nil),        // 43: muster.NodeStatus
-	(*Round)(nil),             // 44: muster.Round
-	(*StatusRequest)(nil),     // 45: muster.StatusRequest
-	(*Status)(nil),            // 46: muster.Status
-	nil,                       // 47: muster.NodeMeta.HealedEntry
+	(*Computer)(nil),          // 17: muster.Computer
+	(*Lead)(nil),              // 18: muster.Lead
+	(*Place)(nil),             // 19: muster.Place
+	(*Places)(nil),            // 20: muster.Places
+	(*Placement)(nil),         // 21: muster.Placement
+	(*Roster)(nil),            // 22: muster.Roster
+	(*HandOver)(nil),          // 23: muster.HandOver
+	(*DrainRequest)(nil),      // 24: muster.DrainRequest
+	(*DrainAnswer)(nil),       // 25: muster.DrainAnswer
+	(*ServersRequest)(nil),    // 26: muster.ServersRequest
+	(*Mark)(nil),              // 27: muster.Mark
+	(*ServersAnswer)(nil),     // 28: muster.ServersAnswer
+	(*ReplicaReport)(nil),     // 29: muster.ReplicaReport
+	(*TableStatus)(nil),       // 30: muster.TableStatus
+	(*Up)(nil),                // 31: muster.Up
+	(*Redirect)(nil),          // 32: muster.Redirect
+	(*Freeze)(nil),            // 33: muster.Freeze
+	(*Ack)(nil),               // 34: muster.Ack
+	(*Bye)(nil),               // 35: muster.Bye
+	(*Refusal)(nil),           // 36: muster.Refusal
+	(*Hearing)(nil),           // 37: muster.Hearing
+	(*Finish)(nil),            // 38: muster.Finish
+	(*Down)(nil),              // 39: muster.Down
+	(*Applied)(nil),           // 40: muster.Applied
+	(*Event)(nil),             // 41: muster.Event
+	(*Entry)(nil),             // 42: muster.Entry
+	(*RunState)(nil),          // 43: muster.RunState
+	(*NodeStatus)(nil),        // 44: muster.NodeStatus
+	(*Round)(nil),             // 45: muster.Round
+	(*StatusRequest)(nil),     // 46: muster.StatusRequest
+	(*Status)(nil),            // 47: muster.Status
+	nil,                       // 48: muster.NodeMeta.HealedEntry
 }
 var file_membership_proto_depIdxs = []int32{
 	0,  // 0: muster.NodeMeta.samples:type_name -> muster.Samples
-	47, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
+	48, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
 	2,  // 2: muster.NodeMeta.checkpoint:type_name -> muster.Checkpoint
 	5,  // 3: muster.Founding.servers:type_name -> muster.Replica
 	0,  // 4: muster.Founding.samples:type_name -> muster.Samples
@@ -4259,56 +4361,58 @@ var file_membership_proto_depIdxs = []int32{
 	15, // 10: muster.Report.suspects:type_name -> muster.Suspicion
 	11, // 11: muster.Report.metrics:type_name -> muster.StepMetrics
 	14, // 12: muster.Report.waits:type_name -> muster.Wait
-	17, // 13: muster.Report.leads:type_name -> muster.Lead
-	29, // 14: muster.Report.tables:type_name -> muster.TableStatus
-	18, // 15: muster.Places.places:type_name -> muster.Place
-	19, // 16: muster.Placement.groups:type_name -> muster.Places
-	20, // 17: muster.Roster.placement:type_name -> muster.Placement
-	17, // 18: muster.Roster.leads:type_name -> muster.Lead
-	26, // 19: muster.ServersRequest.marks:type_name -> muster.Mark
-	46, // 20: muster.ServersAnswer.status:type_name -> muster.Status
-	28, // 21: muster.ServersAnswer.replicas:type_name -> muster.ReplicaReport
-	1,  // 22: muster.Up.open:type_name -> muster.NodeMeta
-	16, // 23: muster.Up.report:type_name -> muster.Report
-	31, // 24: muster.Down.redirect:type_name -> muster.Redirect
-	32, // 25: muster.Down.freeze:type_name -> muster.Freeze
-	10, // 26: muster.Down.view:type_name -> muster.View
-	33, // 27: muster.Down.ack:type_name -> muster.Ack
-	37, // 28: muster.Down.finish:type_name -> muster.Finish
-	34, // 29: muster.Down.bye:type_name -> muster.Bye
-	36, // 30: muster.Down.hearing:type_name -> muster.Hearing
-	35, // 31: muster.Down.refusal:type_name -> muster.Refusal
-	21, // 32: muster.Down.roster:type_name -> muster.Roster
-	22, // 33: muster.Down.hand_over:type_name -> muster.HandOver
-	6,  // 34: muster.Entry.founding:type_name -> muster.Founding
-	10, // 35: muster.Entry.view:type_name -> muster.View
-	11, // 36: muster.Entry.metrics:type_name -> muster.StepMetrics
-	40, // 37: muster.Entry.events:type_name -> muster.Event
-	37, // 38: muster.Entry.finish:type_name -> muster.Finish
-	20, // 39: muster.Entry.placement:type_name -> muster.Placement
-	6,  // 40: muster.RunState.founding:type_name -> muster.Founding
-	10, // 41: muster.RunState.view:type_name -> muster.View
-	11, // 42: muster.RunState.metrics:type_name -> muster.StepMetrics
-	40, // 43: muster.RunState.events:type_name -> muster.Event
-	37, // 44: muster.RunState.finish:type_name -> muster.Finish
-	20, // 45: muster.RunState.placement:type_name -> muster.Placement
-	14, // 46: muster.NodeStatus.waits:type_name -> muster.Wait
-	17, // 47: muster.NodeStatus.leads:type_name -> muster.Lead
-	29, // 48: muster.NodeStatus.tables:type_name -> muster.TableStatus
-	10, // 49: muster.Status.view:type_name -> muster.View
-	43, // 50: muster.Status.nodes:type_name -> muster.NodeStatus
-	40, // 51: muster.Status.events:type_name -> muster.Event
-	11, // 52: muster.Status.metrics:type_name -> muster.StepMetrics
-	37, // 53: muster.Status.finish:type_name -> muster.Finish
-	44, // 54: muster.Status.round:type_name -> muster.Round
-	5,  // 55: muster.Status.servers:type_name -> muster.Replica
-	20, // 56: muster.Status.placement:type_name -> muster.Placement
-	17, // 57: muster.Status.groups:type_name -> muster.Lead
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	18, // 13: muster.Report.leads:type_name -> muster.Lead
+	17, // 14: muster.Report.computer:type_name -> muster.Computer
+	30, // 15: muster.Report.tables:type_name -> muster.TableStatus
+	19, // 16: muster.Places.places:type_name -> muster.Place
+	20, // 17: muster.Placement.groups:type_name -> muster.Places
+	21, // 18: muster.Roster.placement:type_name -> muster.Placement
+	18, // 19: muster.Roster.leads:type_name -> muster.Lead
+	27, // 20: muster.ServersRequest.marks:type_name -> muster.Mark
+	47, // 21: muster.ServersAnswer.status:type_name -> muster.Status
+	29, // 22: muster.ServersAnswer.replicas:type_name -> muster.ReplicaReport
+	1,  // 23: muster.Up.open:type_name -> muster.NodeMeta
+	16, // 24: muster.Up.report:type_name -> muster.Report
+	32, // 25: muster.Down.redirect:type_name -> muster.Redirect
+	33, // 26: muster.Down.freeze:type_name -> muster.Freeze
+	10, // 27: muster.Down.view:type_name -> muster.View
+	34, // 28: muster.Down.ack:type_name -> muster.Ack
+	38, // 29: muster.Down.finish:type_name -> muster.Finish
+	35, // 30: muster.Down.bye:type_name -> muster.Bye
+	37, // 31: muster.Down.hearing:type_name -> muster.Hearing
+	36, // 32: muster.Down.refusal:type_name -> muster.Refusal
+	22, // 33: muster.Down.roster:type_name -> muster.Roster
+	23, // 34: muster.Down.hand_over:type_name -> muster.HandOver
+	6,  // 35: muster.Entry.founding:type_name -> muster.Founding
+	10, // 36: muster.Entry.view:type_name -> muster.View
+	11, // 37: muster.Entry.metrics:type_name -> muster.StepMetrics
+	41, // 38: muster.Entry.events:type_name -> muster.Event
+	38, // 39: muster.Entry.finish:type_name -> muster.Finish
+	21, // 40: muster.Entry.placement:type_name -> muster.Placement
+	6,  // 41: muster.RunState.founding:type_name -> muster.Founding
+	10, // 42: muster.RunState.view:type_name -> muster.View
+	11, // 43: muster.RunState.metrics:type_name -> muster.StepMetrics
+	41, // 44: muster.RunState.events:type_name -> muster.Event
+	38, // 45: muster.RunState.finish:type_name -> muster.Finish
+	21, // 46: muster.RunState.placement:type_name -> muster.Placement
+	14, // 47: muster.NodeStatus.waits:type_name -> muster.Wait
+	18, // 48: muster.NodeStatus.leads:type_name -> muster.Lead
+	17, // 49: muster.NodeStatus.computer:type_name -> muster.Computer
+	30, // 50: muster.NodeStatus.tables:type_name -> muster.TableStatus
+	10, // 51: muster.Status.view:type_name -> muster.View
+	44, // 52: muster.Status.nodes:type_name -> muster.NodeStatus
+	41, // 53: muster.Status.events:type_name -> muster.Event
+	11, // 54: muster.Status.metrics:type_name -> muster.StepMetrics
+	38, // 55: muster.Status.finish:type_name -> muster.Finish
+	45, // 56: muster.Status.round:type_name -> muster.Round
+	5,  // 57: muster.Status.servers:type_name -> muster.Replica
+	21, // 58: muster.Status.placement:type_name -> muster.Placement
+	18, // 59: muster.Status.groups:type_name -> muster.Lead
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -4316,11 +4420,11 @@ func file_membership_proto_init() {
 	if File_membership_proto != nil {
 		return
 	}
-	file_membership_proto_msgTypes[30].OneofWrappers = []any{
+	file_membership_proto_msgTypes[31].OneofWrappers = []any{
 		(*Up_Open)(nil),
 		(*Up_Report)(nil),
 	}
-	file_membership_proto_msgTypes[38].OneofWrappers = []any{
+	file_membership_proto_msgTypes[39].OneofWrappers = []any{
 		(*Down_Redirect)(nil),
 		(*Down_Freeze)(nil),
 		(*Down_View)(nil),
@@ -4338,7 +4442,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

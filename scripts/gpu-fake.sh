@@ -70,6 +70,11 @@ for _ in $(seq 100); do
 	[ -z "$address" ] || break
 	sleep 0.1
 done
+for _ in $(seq 100); do
+	if timeout 5 $muster status --addr "$address" >"$out/status.log" 2>&1 && grep -q 'cuda made-up card 0, .* of 1.0 GiB' "$out/status.log"; then break; fi
+	sleep 0.1
+done
+grep -q 'cuda made-up card 0, .* of 1.0 GiB' "$out/status.log" || die "status does not show what node a computes on: $(cat "$out/status.log")"
 MUSTER_FAKE_FAULT=1:relu_backward:3 node b --device cuda:1 --roles trainer --join "$address"
 if wait "${pids[1]}"; then die "node b ends well, with its GPU broken down: $(cat "$out/node-b.log")"; fi
 wait "${pids[0]}" || die "node a does not go on: $(cat "$out/node-a.log")"
@@ -78,5 +83,6 @@ for text in 'node b: ' 'made-up card 1: ' 'illegal memory access' 'the last that
 	grep -q "$text" "$out/node-b.log" || die "node b does not say '$text': $(cat "$out/node-b.log")"
 done
 grep -q 'trainer b is left out: node b: .*relu_backward' "$out/node-a.log" || die "node a does not hear why: $(cat "$out/node-a.log")"
+grep -q '"kind":"lost","node":"b".*made-up card 1: .*relu_backward' "$out/node-a/events.jsonl" || die "the history does not say that a card was lost"
 cmp "$out/three/model.safetensors" "$out/node-a/model.safetensors" || die "node a ends with other weights"
 echo "gpu-fake: a GPU that breaks down is named with its node, its kernel and its shape, and the run goes on to the same weights"

@@ -299,7 +299,19 @@ func (t *Trainer) Report(r *pb.Report) {
 	if t.retired != nil {
 		r.Retired = t.retired.Error()
 	}
+	r.Computer = computer(t.cfg.Device)
 	r.SamplesPerSecond = t.rate.perSecond() * float64(t.cfg.Job.SamplesPerStep())
+}
+
+// computer is what people are told of a device.
+func computer(d device.Device) *pb.Computer {
+	c := &pb.Computer{Name: d.Name()}
+	for _, card := range device.Cards(d) {
+		c.Cards++
+		c.Used += uint64(card.Used)
+		c.Memory += uint64(card.Memory)
+	}
+	return c
 }
 
 // Weights returns the weights when this trainer has done the last step.

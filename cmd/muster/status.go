@@ -121,7 +121,7 @@ func nodeRate(st *pb.Status, n *pb.NodeStatus) float64 {
 func nodeTable(out io.Writer, st *pb.Status) {
 	t := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	defer t.Flush()
-	fmt.Fprintln(t, "NODE\tADDRESS\tROLES\tSTATE\tHEARD\tVIEW\tSTEP\tLOGICAL SHARDS\tSAMPLES/S\tLEADS\tDOES")
+	fmt.Fprintln(t, "NODE\tADDRESS\tROLES\tSTATE\tHEARD\tVIEW\tSTEP\tLOGICAL SHARDS\tSAMPLES/S\tDEVICE\tLEADS\tDOES")
 	nodes := slices.SortedFunc(slices.Values(st.Nodes), func(a, b *pb.NodeStatus) int { return strings.Compare(a.Node, b.Node) })
 	for _, n := range nodes {
 		heard, view, step, shards, rate := "-", "-", "-", "-", "-"
@@ -135,8 +135,8 @@ func nodeTable(out io.Writer, st *pb.Status) {
 			shards = numbers(n.Shards)
 			rate = fmt.Sprintf("%.0f", nodeRate(st, n))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, orDash(n.Addr), roles(n), state(st, n),
-			heard, view, step, shards, rate, orDash(strings.Join(groups(n), ", ")), orDash(strings.Join(does(st, n), "; ")))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, orDash(n.Addr), roles(n), state(st, n),
+			heard, view, step, shards, rate, orDash(computer(n)), orDash(strings.Join(groups(n), ", ")), orDash(strings.Join(does(st, n), "; ")))
 	}
 }
 
@@ -157,6 +157,19 @@ func roles(n *pb.NodeStatus) string {
 		r = append(r, "trainer")
 	}
 	return orDash(strings.Join(r, ", "))
+}
+
+// computer is what a trainer computes on: "2 x cuda NVIDIA H200, 31.2 of 279.4 GiB".
+func computer(n *pb.NodeStatus) string {
+	c, text := n.Computer, n.Computer.GetName()
+	if c.GetCards() > 0 {
+		const gib = 1 << 30
+		text += fmt.Sprintf(", %.1f of %.1f GiB", float64(c.Used)/gib, float64(c.Memory)/gib)
+	}
+	if n.Retired != "" {
+		text += ", has failed"
+	}
+	return text
 }
 
 func groups(n *pb.NodeStatus) []string {

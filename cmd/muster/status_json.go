@@ -62,19 +62,29 @@ type roundJSON struct {
 }
 
 type nodeJSON struct {
-	Node             string     `json:"node"`
-	Addr             string     `json:"addr"`
-	Server           bool       `json:"server"`
-	Trainer          bool       `json:"trainer"`
-	State            string     `json:"state"`
-	Session          bool       `json:"session"`
-	HeardSeconds     *float64   `json:"heard_seconds,omitempty"`
-	View             uint64     `json:"view"`
-	Step             uint64     `json:"step"`
-	LogicalShards    []uint32   `json:"logical_shards"`
-	SamplesPerSecond float64    `json:"samples_per_second"`
-	Leads            []leadJSON `json:"leads"`
-	Waits            []waitJSON `json:"waits"`
+	Node             string      `json:"node"`
+	Addr             string      `json:"addr"`
+	Server           bool        `json:"server"`
+	Trainer          bool        `json:"trainer"`
+	State            string      `json:"state"`
+	Session          bool        `json:"session"`
+	HeardSeconds     *float64    `json:"heard_seconds,omitempty"`
+	View             uint64      `json:"view"`
+	Step             uint64      `json:"step"`
+	LogicalShards    []uint32    `json:"logical_shards"`
+	SamplesPerSecond float64     `json:"samples_per_second"`
+	Device           *deviceJSON `json:"device,omitempty"` // of a trainer
+	Leads            []leadJSON  `json:"leads"`
+	Waits            []waitJSON  `json:"waits"`
+}
+
+// deviceJSON is what a trainer computes on.
+type deviceJSON struct {
+	Name   string `json:"name"`
+	Cards  uint32 `json:"cards"` // with memory of their own
+	Used   uint64 `json:"used_bytes"`
+	Memory uint64 `json:"memory_bytes"`
+	Failed string `json:"failed,omitempty"` // why it computes no more
 }
 
 type leadJSON struct {
@@ -158,6 +168,9 @@ func nodeObject(st *pb.Status, n *pb.NodeStatus) nodeJSON {
 		Node: n.Node, Addr: n.Addr, Server: n.Server, Trainer: n.Trainer, State: n.State, Session: n.Connected,
 		View: n.View, Step: n.Step, LogicalShards: list(n.Shards), SamplesPerSecond: nodeRate(st, n),
 		Leads: []leadJSON{}, Waits: []waitJSON{},
+	}
+	if c := n.Computer; c != nil {
+		o.Device = &deviceJSON{c.Name, c.Cards, c.Used, c.Memory, n.Retired}
 	}
 	if n.Connected {
 		heard := since(st, n.Heard).Seconds()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -71,6 +72,10 @@ func TestRunOutlivesADevice(t *testing.T) {
 		if !bytes.Equal(model(t, all[i]), want) {
 			t.Errorf("node %d ends with other weights than without the fault", i)
 		}
+	}
+	events, err := os.ReadFile(filepath.Join(all[0].cfg.Out, EventsFile))
+	if lost := `"kind":"lost","node":"node-1"`; err != nil || !strings.Contains(string(events), lost) || !strings.Contains(string(events), errBroken.Error()) {
+		t.Errorf("the history does not say that a device was lost, and why (%v):\n%s", err, events)
 	}
 	if err := all[1].retired; !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "node node-1: ") {
 		t.Errorf("the node says of its trainer: %v", err)

@@ -45,6 +45,14 @@ func (s *several) NewStream() (Stream, error) {
 	return s.all[int(s.made.Add(1)-1)%len(s.all)].NewStream()
 }
 
+// Cards implements Carded.
+func (s *several) Cards() (all []Card) {
+	for _, d := range s.all {
+		all = append(all, Cards(d)...)
+	}
+	return all
+}
+
 // Lock implements Locker: what one of them locks is locked for all.
 func (s *several) Lock(host []float32) (unlock func()) { return Lock(s.all[0], host) }
 

@@ -26,6 +26,7 @@ type Device struct {
 var (
 	_ device.Device  = (*Device)(nil)
 	_ device.Chooser = (*Device)(nil)
+	_ device.Carded  = (*Device)(nil)
 )
 
 // Count is how many GPUs there are, at least one; the error says what is missing: the build tag, the driver, the card.
@@ -114,6 +115,12 @@ func (d *Device) NewStream() (device.Stream, error) {
 		return nil, fmt.Errorf("%w: %s: %w", device.ErrFailed, d.Name(), errors.Join(append(s.handover.close(), err, s.giveUp())...))
 	}
 	return s, nil
+}
+
+// Cards implements device.Carded.
+func (d *Device) Cards() []device.Card {
+	used, all := d.gpu.memory()
+	return []device.Card{{Name: d.gpu.name(), Used: used, Memory: all}}
 }
 
 // Details are what a driver says of a GPU.

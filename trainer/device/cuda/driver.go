@@ -9,6 +9,7 @@ type gpu interface {
 	architecture() string // "sm_90"
 	processors() int      // streaming multiprocessors
 	details() Details
+	memory() (used, all int64) // bytes: what alloc has given, and what there is; not asked of the driver, which may hang
 	alloc(bytes int) (pointer, error)
 	free(p pointer) error
 	// pinned makes memory of the host that the GPU reads and writes by itself; unpin gives it back.

@@ -95,10 +95,13 @@ type card struct {
 	arch      string
 	image     string // which of the embedded objects was taken
 	count     int
+	total     int64 // bytes of memory
 	mu        sync.Mutex
 	functions map[string]cu.Function
-	blas      *blas // nil where there is none
-	noBLAS    error // why
+	sizes     map[pointer]int // of what is allocated
+	used      int64           // their sum
+	blas      *blas           // nil where there is none
+	noBLAS    error           // why
 	blasName  string
 }
 
@@ -123,7 +126,7 @@ func openGPU(number int) (gpu, error) {
 	case number < 0 || number >= n:
 		return nil, fmt.Errorf("the NVIDIA driver has %d devices, counted from 0", n)
 	}
-	g := &card{device: cu.Device(number), functions: map[string]cu.Function{}}
+	g := &card{device: cu.Device(number), functions: map[string]cu.Function{}, sizes: map[pointer]int{}}
 	if g.title, err = g.device.Name(); err != nil {
 		return nil, err
 	}
@@ -149,6 +152,9 @@ func openGPU(number int) (gpu, error) {
 	}
 	if g.module, err = cu.LoadData(string(image)); err != nil {
 		return nil, fmt.Errorf("%s is not taken by %s (%s) with the driver of CUDA %s: %w", g.image, g.title, g.arch, version(cu.Version()), err)
+	}
+	if _, g.total, err = cu.MemInfo(); err != nil {
+		return nil, err
 	}
 	g.blas, g.noBLAS = openBLAS(blasFiles(cu.Version(), os.Getenv(BLASVariable)))
 	if g.blas != nil {
@@ -215,11 +221,27 @@ func (g *card) alloc(bytes int) (p pointer, err error) {
 		p = pointer(d)
 		return err
 	})
+	if err == nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.sizes[p] = bytes
+		g.used += int64(bytes)
+	}
 	return p, err
 }
 
 func (g *card) free(p pointer) error {
+	g.mu.Lock()
+	g.used -= int64(g.sizes[p])
+	delete(g.sizes, p)
+	g.mu.Unlock()
 	return g.within(func() error { return cu.MemFree(cu.DevicePtr(p)) })
+}
+
+func (g *card) memory() (used, all int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.used, g.total
 }
 
 func (g *card) pinned(bytes int) ([]byte, error) {

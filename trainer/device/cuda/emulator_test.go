@@ -132,11 +132,12 @@ func (e *emulated) ask(call string, what byte, answer []byte, parts ...any) erro
 	return errors.New(string(text))
 }
 
-func (e *emulated) name() string         { return "emulator" }
-func (e *emulated) architecture() string { return "host" }
-func (e *emulated) processors() int      { return 4 }
-func (e *emulated) library() string      { return e.blas }
-func (e *emulated) details() Details     { return Details{Architecture: e.architecture(), Processors: 4} }
+func (e *emulated) name() string           { return "emulator" }
+func (e *emulated) architecture() string   { return "host" }
+func (e *emulated) processors() int        { return 4 }
+func (e *emulated) library() string        { return e.blas }
+func (e *emulated) memory() (int64, int64) { return int64(e.allocated), 1 << 30 }
+func (e *emulated) details() Details       { return Details{Architecture: e.architecture(), Processors: 4} }
 
 func (e *emulated) alloc(bytes int) (pointer, error) {
 	var answer [8]byte
