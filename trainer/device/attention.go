@@ -35,10 +35,11 @@ type Attention struct {
 	LSE    Buffer
 }
 
-// AttentionBackward is dqkv (N, T, 3, Heads, Width), overwritten, from dy, qkv and lse as Attention left it.
+// AttentionBackward is dqkv (N, T, 3, Heads, Width), overwritten, from dy, qkv, and y and lse as Attention left them.
 // Order: gradients of K and V by the position of Q.
 type AttentionBackward struct {
 	Shape     AttentionShape
 	DQKV, QKV Buffer
-	DY, LSE   Buffer
+	DY, Y     Buffer
+	LSE       Buffer
 }

@@ -75,7 +75,7 @@ func (l *attention) forward(p *pass, st *state, x device.Buffer) {
 }
 
 func (l *attention) backward(p *pass, st *state, x, dx device.Buffer) {
-	p.AttentionBackward(device.AttentionBackward{Shape: l.at(p.n), DQKV: dx, QKV: x, DY: st.dy, LSE: st.lse})
+	p.AttentionBackward(device.AttentionBackward{Shape: l.at(p.n), DQKV: dx, QKV: x, DY: st.dy, Y: st.y, LSE: st.lse})
 }
 
 // function is PyTorch's nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, or a nn.ReLU that no layer before it does. Where vectors end, the

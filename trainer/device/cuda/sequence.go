@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/musterml/muster/trainer/device"
 )
@@ -29,6 +30,40 @@ func flag(b bool) int64 {
 	return 0
 }
 
+// tensorAttention is how attention's kernels on tensor cores (kernels/attention_tensor.cuh, Tiles) cut their work.
+type tensorAttention struct {
+	suffix              string // of their names
+	rows, threads       int    // of queries, or keys, in a block; 16 for each warp
+	forward, query, key int    // bytes of shared memory
+}
+
+// tensorCores says how tensor cores do it, if they do: rows of heads must begin at multiples of 16 bytes.
+func (s *stream) tensorCores(g device.AttentionShape, operands ...pointer) (a tensorAttention, ok bool) {
+	perWord := map[device.Precision]int{device.TF32: 1, device.BF16: 2}[s.d.precision]
+	if perWord == 0 || g.Width > 128 || g.Width%4 != 0 || 3*g.T*g.Heads*g.Width > math.MaxInt32 {
+		return a, false
+	}
+	for _, p := range operands {
+		if p%16 != 0 {
+			return a, false
+		}
+	}
+	width := 64
+	if g.Width > width {
+		width = 128
+	}
+	words := width / perWord
+	warps := 256 / words
+	shared := func(own, other, turned, columns int) int { // matrices of rows, of columns, and turned ones
+		return 4 * ((own*16*warps+other*columns)*(words+4) + turned*width*(columns/perWord+4))
+	}
+	few, many := min(8*warps, 32), min(8*warps, 64)
+	return tensorAttention{
+		suffix: fmt.Sprintf("_%s_%d", s.d.precision, width), rows: 16 * warps, threads: warpThreads * warps,
+		forward: shared(1, 1, 1, many), query: shared(2, 2, 1, few), key: shared(2, 2, 2, few) + 8*few,
+	}, true
+}
+
 // Attention implements device.Ops.
 func (s *stream) Attention(p device.Attention) {
 	const op = "attention"
@@ -37,14 +72,19 @@ func (s *stream) Attention(p device.Attention) {
 		return
 	}
 	n := g.N * g.T * g.Heads * g.Width
-	launch(s, "attention", [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}, blockThreads, struct {
+	args := struct {
 		y, qkv, lse                pointer
 		n, t, heads, width, causal int64
 		scale                      float32
 	}{
 		s.floats(op, "Y", p.Y, n), s.floats(op, "QKV", p.QKV, 3*n), s.floats(op, "LSE", p.LSE, g.N*g.Heads*g.T),
 		int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
-	})
+	}
+	if a, ok := s.tensorCores(g, args.qkv); ok {
+		launchShared(s, s.name("attention", a.suffix, ""), [3]int{ceil(g.T, a.rows), g.Heads, g.N}, a.threads, a.forward, args)
+		return
+	}
+	launch(s, "attention", [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}, blockThreads, args)
 }
 
 // AttentionBackward implements device.Ops.
@@ -62,6 +102,16 @@ func (s *stream) AttentionBackward(p device.AttentionBackward) {
 	}{
 		s.floats(op, "DQKV", p.DQKV, 3*n), s.room(0, 4*rows), s.floats(op, "QKV", p.QKV, 3*n), s.floats(op, "DY", p.DY, n),
 		s.floats(op, "LSE", p.LSE, rows), int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
+	}
+	if a, ok := s.tensorCores(g, args.qkv, args.dy); ok {
+		launch(s, "attention_delta", each(warpThreads*rows), blockThreads, struct {
+			delta, y, dy       pointer
+			n, t, heads, width int64
+		}{args.delta, s.floats(op, "Y", p.Y, n), args.dy, args.n, args.t, args.heads, args.width})
+		grid := [3]int{ceil(g.T, a.rows), g.Heads, g.N}
+		launchShared(s, s.name("attention_backward_query", a.suffix, ""), grid, a.threads, a.query, args)
+		launchShared(s, s.name("attention_backward_key", a.suffix, ""), grid, a.threads, a.key, args)
+		return
 	}
 	grid := [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}
 	launch(s, "attention_backward_query", grid, blockThreads, args)

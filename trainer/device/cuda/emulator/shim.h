@@ -11,6 +11,8 @@
 #define __shared__ static // one block runs at a time
 
 struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 
 struct Dimensions { unsigned x, y, z; };
 extern Dimensions threadIdx, blockIdx, blockDim, gridDim;
@@ -50,6 +52,7 @@ inline int __syncthreads_or(int v) {
 }
 inline void atomicMin(unsigned long long *p, unsigned long long v) { *p = std::min(*p, v); }
 
+#define KERNEL_OF(name, threads, blocks) KERNEL(name, threads)
 #define KERNEL(name, threads)                                                                                        \
     static void name(const name##_args a);                                                                           \
     static emulator::Enlist enlist_##name(#name, sizeof(name##_args), threads, [](const void *p) { name(*(const name##_args *)p); }); \

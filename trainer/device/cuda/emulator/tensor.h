@@ -97,6 +97,18 @@ inline uint32_t packBF16(float low, float high) {
 }
 inline uint32_t toTF32(float x) { return x - x == 0 ? (bitsOf(x) + 0x1000) & ~0x1fffu : x != x ? 0x7fffffff : bitsOf(x); }
 
+inline void loadMatrices(uint32_t (&m)[4], const uint32_t *row) {
+    if ((uintptr_t)row % 16) abort();
+    std::memcpy(emulator::slot(threadIdx.x), &row, sizeof row);
+    emulator::awaitWarp();
+    for (unsigned i = 0; i < 4; i++) {
+        const uint32_t *from;
+        std::memcpy(&from, emulator::slot(threadIdx.x / 32 * 32 + i * 8 + threadIdx.x % 32 / 4), sizeof from);
+        m[i] = from[threadIdx.x % 4];
+    }
+    emulator::awaitWarp();
+}
+
 inline void mmaBF16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
     using emulator::Fragment;
     emulator::mma<16>(c, {{a0, a1, a2, a3}, {b0, b1}},

@@ -14,9 +14,11 @@ using u64 = unsigned long long;
 #else
 // A mark tells the host that this kernel has begun: where is memory of the host, which can be read when the GPU has failed.
 struct mark { volatile u32 *where; u64 number; };
-#define KERNEL(name, threads)                                                                                 \
+#define KERNEL(name, threads) KERNEL_OF(name, threads, 1)
+// A kernel of which so many blocks shall fit a processor together: the compiler gives it no more registers than that leaves.
+#define KERNEL_OF(name, threads, blocks)                                                                      \
     __device__ __forceinline__ void name##_body(const name##_args &a);                                        \
-    extern "C" __global__ void __launch_bounds__(threads) name(const name##_args a, const mark m) {           \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const name##_args a, const mark m) {           \
         if ((threadIdx.x | blockIdx.x | blockIdx.y | blockIdx.z) == 0) *m.where = (u32)m.number;              \
         name##_body(a);                                                                                       \
     }                                                                                                         \

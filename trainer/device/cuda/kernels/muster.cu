@@ -1,4 +1,5 @@
-// All kernels, one module. The order counts: norm.cuh uses reduce.cuh, tensor.cuh the arguments of gemm.cuh, and all use common.cuh.
+// All kernels, one module. The order counts: norm.cuh uses reduce.cuh, tensor.cuh and attention_tensor.cuh the arguments of gemm.cuh and
+// attention.cuh, and all use common.cuh.
 #include "common.cuh"
 
 #include "attention.cuh"
@@ -13,4 +14,5 @@
 #include "norm.cuh"
 
 #include "mma.cuh"
+#include "attention_tensor.cuh"
 #include "tensor.cuh"
