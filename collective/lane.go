@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/musterml/muster/collective/vec"
 )
 
 // lane is one direction of memory that two ranks see: a ring of bytes with one writer and one reader, who never lock
@@ -62,7 +64,7 @@ func (n *lane) write(p []byte) int {
 	}
 	p = p[:min(len(p), room)]
 	for rest := p; len(rest) > 0; {
-		k := copy(n.data[n.own&(size-1):], rest[:min(len(rest), lanePiece)])
+		k := vec.Share(n.data[n.own&(size-1):], rest[:min(len(rest), lanePiece)])
 		rest = rest[k:]
 		n.own += uint64(k)
 		n.tail.Store(n.own)
