@@ -70,7 +70,7 @@ func newAlone(t *testing.T, dev device.Device) *Alone {
 func TestInPlace(t *testing.T) {
 	job := DefaultJob()
 	job.Batch = Batch{Size: 16, LogicalShards: 1}
-	spec, err := nn.Build(nn.Model{Name: "mlp"}, data.Form{Shape: []int{784}, Classes: 10})
+	spec, err := nn.Build(nn.Model{Name: "mlp", Options: map[string]any{"hidden": []int{1500}}}, data.Form{Shape: []int{784}, Classes: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,10 +82,18 @@ func TestInPlace(t *testing.T) {
 	for i := range units[0].grad {
 		units[0].grad[i] = float32(r.NormFloat64() * math.Exp2(-float64(r.IntN(40))))
 	}
-	want := elsewhere.prepare(elsewhere.all(), units, []id.LogicalShard{0}, false)
+	if len(inPlace.buckets) < 2 {
+		t.Fatal("the model is one bucket")
+	}
+	prepare := func(x *exchange) (headers []int32) {
+		for _, b := range x.buckets {
+			headers = append(headers, x.prepare(b, units, []id.LogicalShard{0}, false)...)
+		}
+		return headers
+	}
+	want := prepare(elsewhere)
 	for again := range 2 {
-		got := inPlace.prepare(inPlace.all(), units, []id.LogicalShard{0}, false)
-		if !slices.Equal(got, want) {
+		if !slices.Equal(prepare(inPlace), want) {
 			t.Errorf("again %d: the header is another", again)
 		}
 		if &inPlace.grad[0] != &units[0].grad[0] || !slices.Equal(inPlace.grad, elsewhere.grad) {
@@ -93,7 +101,7 @@ func TestInPlace(t *testing.T) {
 		}
 	}
 	units[0].grad[5] = float32(math.Inf(1))
-	inPlace.prepare(inPlace.all(), units, []id.LogicalShard{0}, false)
+	prepare(inPlace)
 	if _, _, err := inPlace.results(0); !errors.Is(err, ErrDiverged) || math.IsNaN(float64(units[0].grad[4])) {
 		t.Errorf("%v, and the place of the fault is lost", err)
 	}

@@ -105,7 +105,7 @@ func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last 
 		header[i] = none
 	}
 	if x.exact && !last {
-		if b.first == 0 { // of a step's later buckets, earlier ones may be on their way to the servers
+		if int(b.last) == x.layout.Blocks() { // a step's first bucket: when a later one is summed, earlier ones may be on their way to the servers
 			x.grad = x.room
 			if x.inPlace() {
 				x.grad = units[mine[0]].grad
