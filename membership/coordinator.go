@@ -287,7 +287,7 @@ func (c *Coordinator) lead(ctx context.Context) error {
 			if !c.reigns(r) {
 				return raft.ErrLeadershipLost
 			}
-			event = evTick{trainers: c.trainersAlive()}
+			event = c.look()
 		case event = <-r.events:
 		}
 		switch e := event.(type) {
@@ -321,18 +321,29 @@ func (c *Coordinator) reigns(r *reign) bool {
 
 func (c *Coordinator) logEvents(e *pb.Entry) {
 	for _, v := range e.Events {
-		c.cfg.Log.Info().Str("event", v.Kind).Msg(v.Text)
+		log := c.cfg.Log.Info()
+		if v.Kind == "elsewhere" { // somebody has to do something about it
+			log = c.cfg.Log.Warn()
+		}
+		log.Str("event", v.Kind).Msg(v.Text)
 	}
 }
 
-func (c *Coordinator) trainersAlive() int {
-	n := 0
+// look says what gossip knows.
+func (c *Coordinator) look() evTick {
+	var t evTick
 	for _, p := range c.cfg.Gossip.Peers() {
-		if p.Alive && p.Meta.Trainer {
-			n++
+		if !p.Alive {
+			continue
+		}
+		if p.Meta.Trainer {
+			t.trainers++
+		}
+		if p.elsewhere(c.cfg.Founding.Run) {
+			t.elsewhere = append(t.elsewhere, p)
 		}
 	}
-	return n
+	return t
 }
 
 // act does what the director asks for, in its order.

@@ -63,7 +63,10 @@ type (
 	}
 	evApplied  struct{ entry *pb.Entry } // an entry of ours was committed; state holds it already
 	evRestored struct{ step id.Step }    // the newest step that the servers hold completely
-	evTick     struct{ trainers int }    // time passes; how many trainers gossip knows alive
+	evTick     struct {                  // time passes
+		trainers  int    // that gossip knows alive
+		elsewhere []Peer // who takes part in another run
+	}
 )
 
 // Actions it asks its shell for.
@@ -164,6 +167,7 @@ func (d *director) step(now time.Time, event any) []any {
 		d.restore.known, d.restore.step = d.restore.asked, e.step
 	case evTick:
 		d.trainers = e.trainers
+		d.noteElsewhere(e.elsewhere)
 		d.forgivePause()
 		d.dropSilent()
 		if d.state.Finish == nil {

@@ -28,6 +28,9 @@ type Peer struct {
 	Alive bool
 }
 
+// elsewhere says that a node takes part in another run than this one; false where either is not known.
+func (p *Peer) elsewhere(run string) bool { return run != "" && p.Meta.Run != "" && p.Meta.Run != run }
+
 // GossipConfig says how a node takes part in gossip.
 type GossipConfig struct {
 	Port    *port.Port

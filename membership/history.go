@@ -33,6 +33,15 @@ func (d *director) note(e *pb.Event) {
 	d.do(doPropose{&pb.Entry{Events: []*pb.Event{e}}})
 }
 
+// noteElsewhere tells of nodes that found each other too late: one cluster has two runs of the same job.
+func (d *director) noteElsewhere(peers []Peer) {
+	for _, p := range peers {
+		d.noteOnce("elsewhere/"+p.Meta.Incarnation, d.event("elsewhere", p.Node,
+			"%s at %s takes part in another run, %s, that was founded apart from this one; to have it in this run, stop it and start it again with --join to a node of this run",
+			p.Node, p.Meta.Addr, p.Meta.Run))
+	}
+}
+
 // noteLeads keeps the history of who leads which Raft group.
 func (d *director) noteLeads(name id.Node, r *pb.Report) {
 	for _, l := range r.Leads {

@@ -189,7 +189,7 @@ func (s *script) pass(d time.Duration, ticks bool) {
 	end := s.now.Add(d)
 	for ticks && s.now.Before(end) {
 		s.now = s.now.Add(min(tick, end.Sub(s.now)))
-		s.step(evTick{s.trainers})
+		s.step(evTick{trainers: s.trainers})
 	}
 	s.now = end
 }

@@ -160,7 +160,7 @@ func (w *world) tick() {
 			alive++
 		}
 	}
-	w.event(evTick{alive})
+	w.event(evTick{trainers: alive})
 	w.after(20*time.Millisecond, w.tick)
 }
 

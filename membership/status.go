@@ -160,7 +160,10 @@ func AddGossip(st *pb.Status, peers []Peer) {
 			n.Addr, n.Server, n.Trainer = p.Meta.Addr, p.Meta.Server, p.Meta.Trainer
 		}
 		n.State = "suspect"
-		if p.Alive {
+		switch {
+		case p.Alive && !n.Connected && p.elsewhere(st.Run):
+			n.State = "in run " + p.Meta.Run
+		case p.Alive:
 			n.State = "alive"
 		}
 	}

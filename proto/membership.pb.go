@@ -3420,7 +3420,7 @@ type NodeStatus struct {
 	Addr             string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
 	Server           bool                   `protobuf:"varint,3,opt,name=server,proto3" json:"server,omitempty"`
 	Trainer          bool                   `protobuf:"varint,4,opt,name=trainer,proto3" json:"trainer,omitempty"`
-	State            string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`          // by gossip: alive, suspect, or gone
+	State            string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`          // by gossip: alive, suspect, gone, or in run RUN, another one
 	Connected        bool                   `protobuf:"varint,6,opt,name=connected,proto3" json:"connected,omitempty"` // it has a session
 	View             uint64                 `protobuf:"varint,7,opt,name=view,proto3" json:"view,omitempty"`
 	Step             uint64                 `protobuf:"varint,8,opt,name=step,proto3" json:"step,omitempty"`

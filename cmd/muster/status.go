@@ -142,7 +142,7 @@ func nodeTable(out io.Writer, st *pb.Status) {
 
 // state says whether a node is here, and in the run.
 func state(st *pb.Status, n *pb.NodeStatus) string {
-	if st.Error == "" && !n.Connected && n.State != "gone" {
+	if st.Error == "" && !n.Connected && (n.State == "alive" || n.State == "suspect") {
 		return n.State + ", no session"
 	}
 	return n.State
