@@ -138,7 +138,7 @@ type director struct {
 func newDirector(now time.Time, state *pb.RunState, shards int, exact bool, q ServerQuota, t timing) *director {
 	d := &director{
 		timing: t, shards: shards, exact: exact, state: state, began: now, now: now, ticked: now,
-		feuds: newFeuds(), seats: map[id.Node]*seat{}, parts: map[uint64]*gathering{}, recording: uint64(len(state.GetMetrics())), told: map[string]bool{},
+		feuds: newFeuds(), seats: map[id.Node]*seat{}, parts: map[uint64]*gathering{}, recording: recorded(state), told: map[string]bool{},
 		places: places{quota: q, away: map[id.Node]time.Time{}, leads: map[string]reported{}, unwell: now},
 	}
 	for _, e := range state.GetEvents() {
@@ -280,7 +280,7 @@ func (d *director) reported(e evReport) {
 		return
 	}
 	d.record(e.report.Metrics)
-	if done := e.report.Metrics; len(done) > 0 && done[0].Step < uint64(len(d.state.Metrics)) {
+	if done := e.report.Metrics; len(done) > 0 && done[0].Step < recorded(d.state) {
 		d.acknowledge(e.name) // it missed the word, or did those steps again; a report has room for so many only
 	}
 	if e.report.Retired != "" {
@@ -374,7 +374,7 @@ func (d *director) applied(e *pb.Entry) {
 
 // acknowledge tells a trainer which steps it need not report any more.
 func (d *director) acknowledge(name id.Node) {
-	d.send(name, &pb.Down{M: &pb.Down_Ack{Ack: &pb.Ack{Metrics: uint64(len(d.state.Metrics))}}})
+	d.send(name, &pb.Down{M: &pb.Down_Ack{Ack: &pb.Ack{Metrics: recorded(d.state)}}})
 }
 
 func sortedSeats(seats map[id.Node]*seat) []id.Node {

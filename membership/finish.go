@@ -39,11 +39,12 @@ func (d *director) finish() {
 		}
 		last = s.report
 	}
-	if uint64(len(d.state.Metrics)) <= last.Step {
+	m := figures(d.state, last.Step)
+	if m == nil {
 		return // the last lines of the history are still on their way
 	}
 	d.finishing = true
-	m, score := d.state.Metrics[last.Step], "accuracy"
+	score := "accuracy"
 	if m.Regression {
 		score = "R²"
 	}
@@ -61,7 +62,7 @@ func (d *director) finish() {
 func (d *director) giveUp(node id.Node, why string) {
 	d.finishing = true
 	d.do(doPropose{&pb.Entry{
-		Finish: &pb.Finish{Step: uint64(len(d.state.Metrics)), Failed: why, Time: d.now.UnixNano()},
+		Finish: &pb.Finish{Step: recorded(d.state), Failed: why, Time: d.now.UnixNano()},
 		Events: []*pb.Event{d.event("failed", node, "the run ends: %s", why)},
 	}})
 }

@@ -14,7 +14,7 @@ import (
 func (d *director) event(kind string, node id.Node, format string, args ...any) *pb.Event {
 	return &pb.Event{
 		Time: d.now.UnixNano(), Kind: kind, Node: string(node), Text: fmt.Sprintf(format, args...),
-		View: d.state.GetView().GetNumber(), Step: uint64(len(d.state.GetMetrics())),
+		View: d.state.GetView().GetNumber(), Step: recorded(d.state),
 	}
 }
 

@@ -58,7 +58,7 @@ func simulate(t *testing.T, seed uint64) (views int) {
 	case w.fault != nil:
 		t.Errorf("seed %d: %v", seed, w.fault)
 	case w.state.Finish == nil:
-		t.Errorf("seed %d: the run does not finish: view %v, %d steps recorded of %d, round %+v", seed, w.state.View, len(w.state.Metrics), w.steps, w.d.round)
+		t.Errorf("seed %d: the run does not finish: view %v, %d steps recorded of %d, round %+v", seed, w.state.View, recorded(w.state), w.steps, w.d.round)
 	case id.Step(w.state.Finish.Step) != w.steps || w.state.Finish.Digest != "the weights":
 		t.Errorf("seed %d: the end is %v, not step %d", seed, w.state.Finish, w.steps)
 	}
@@ -77,10 +77,10 @@ func TestOneWayCut(t *testing.T) {
 		var cutAt id.Step
 		w.after(3*time.Second, func() {
 			w.cuts[[2]id.Node{w.nodes[0].name, w.nodes[1].name}] = true
-			cutAt = id.Step(len(w.state.Metrics))
+			cutAt = id.Step(recorded(w.state))
 		})
 		w.run(40 * time.Second)
-		done := id.Step(len(w.state.Metrics))
+		done := id.Step(recorded(w.state))
 		switch {
 		case w.fault != nil:
 			t.Fatalf("seed %d: %v", seed, w.fault)

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ const (
 	maxEvents  = 10_000 // that a run keeps; a run that is restless for weeks must not outgrow its servers
 	keepEvents = 1_000  // of the first, which tell how it began
 	dropEvents = 1_000  // at a time, the oldest after those
+
+	maxMetrics = 1 << 17 // figures of steps, for the same reason
 )
 
 // apply adds one committed entry to the run's state, as a whole or not at all. It is the
@@ -35,7 +38,7 @@ func apply(s *pb.RunState, e *pb.Entry) error {
 		return fmt.Errorf("%w: it makes placement %d after placement %d", errStale, e.Placement.Number, s.Placement.GetNumber())
 	}
 	for i, m := range e.Metrics { // once each, without a gap
-		if next := uint64(len(s.Metrics) + i); m.Step != next {
+		if next := recorded(s) + uint64(i); m.Step != next {
 			return fmt.Errorf("%w: it records step %d where step %d is next", errStale, m.Step, next)
 		}
 	}
@@ -48,7 +51,7 @@ func apply(s *pb.RunState, e *pb.Entry) error {
 	if e.Placement != nil {
 		s.Placement = e.Placement
 	}
-	s.Metrics = append(s.Metrics, e.Metrics...)
+	s.Metrics = thin(append(s.Metrics, e.Metrics...))
 	s.Events = append(s.Events, e.Events...)
 	if over := len(s.Events) - maxEvents; over > 0 {
 		drop := over + dropEvents
@@ -59,6 +62,46 @@ func apply(s *pb.RunState, e *pb.Entry) error {
 		s.Finish = e.Finish
 	}
 	return nil
+}
+
+// recorded is the number of steps whose figures were recorded: all before that one.
+func recorded(s *pb.RunState) uint64 {
+	if n := len(s.GetMetrics()); n > 0 {
+		return s.Metrics[n-1].Step + 1
+	}
+	return 0
+}
+
+// figures are those of a recorded step; nil when they were left out since.
+func figures(s *pb.RunState, of uint64) *pb.StepMetrics {
+	i, found := slices.BinarySearchFunc(s.Metrics, of, func(m *pb.StepMetrics, step uint64) int { return cmp.Compare(m.Step, step) })
+	if !found {
+		return nil
+	}
+	return s.Metrics[i]
+}
+
+// thin leaves figures out when there are too many: the newest half of maxMetrics stays whole, and the steps before make up to a
+// quarter, evenly spread. Of the figures that it chooses from it keeps an evaluation.
+func thin(all []*pb.StepMetrics) []*pb.StepMetrics {
+	if len(all) <= maxMetrics {
+		return all
+	}
+	older := len(all) - maxMetrics/2
+	stride := uint64(1)
+	for all[older].Step/stride >= maxMetrics/4 {
+		stride *= 2
+	}
+	kept := all[:0]
+	for _, m := range all[:older] {
+		switch last := len(kept) - 1; {
+		case last < 0 || m.Step/stride != kept[last].Step/stride:
+			kept = append(kept, m)
+		case m.Evaluated:
+			kept[last] = m
+		}
+	}
+	return slices.Delete(all, len(kept), older)
 }
 
 // machine is the coordinator's replicated state machine. Safe for concurrent use.
@@ -95,7 +138,7 @@ func (m *machine) placement() *pb.Placement {
 func (m *machine) recorded() id.Step {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return id.Step(len(m.state.Metrics))
+	return id.Step(recorded(&m.state))
 }
 
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {

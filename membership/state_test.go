@@ -219,3 +219,39 @@ func TestApplyIsAFunctionOfTheLog(t *testing.T) {
 		t.Error("two servers with one log differ")
 	}
 }
+
+// A long run keeps the figures of its newest steps, fewer of the older ones, and every evaluation that it can.
+func TestOldFiguresBecomeSparse(t *testing.T) {
+	const all, each, evaluation = 5 * maxMetrics, maxMetrics / 8, 512
+	s := &pb.RunState{}
+	for from := uint64(0); from < all; from += each {
+		e := &pb.Entry{Metrics: steps(from, from+each)}
+		for _, m := range e.Metrics {
+			m.Evaluated = m.Step%evaluation == 77
+		}
+		if err := apply(s, e); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(s.Metrics); n > maxMetrics || recorded(s) != from+each {
+			t.Fatalf("%d figures kept, %d steps recorded; want at most %d, and %d", n, recorded(s), maxMetrics, from+each)
+		}
+	}
+	evaluations := 0
+	for i, m := range s.Metrics {
+		if m.Evaluated {
+			evaluations++
+		}
+		if i > 0 && (m.Step <= s.Metrics[i-1].Step || i > len(s.Metrics)-maxMetrics/2+1 && m.Step != s.Metrics[i-1].Step+1) {
+			t.Fatalf("step %d follows step %d, %d of %d", m.Step, s.Metrics[i-1].Step, i, len(s.Metrics))
+		}
+	}
+	if evaluations != all/evaluation {
+		t.Errorf("%d evaluations kept of %d", evaluations, all/evaluation)
+	}
+	if figures(s, all-1) == nil || figures(s, all) != nil || figures(s, 1) != nil {
+		t.Error("the newest step has no figures, or one that is left out or to come has")
+	}
+	if err := apply(s, &pb.Entry{Metrics: steps(all-1, all)}); !errors.Is(err, errStale) {
+		t.Errorf("a step recorded twice: %v", err)
+	}
+}

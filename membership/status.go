@@ -56,7 +56,7 @@ func (c *Coordinator) ask(ctx context.Context, f func(*director)) error {
 func (d *director) status(history bool) *pb.Status {
 	st := &pb.Status{
 		Run: d.state.Founding.GetRun(), View: d.state.View, Finish: d.state.Finish,
-		Step: uint64(len(d.state.Metrics)), Time: d.now.UnixNano(), Servers: d.state.Founding.GetServers(),
+		Step: recorded(d.state), Time: d.now.UnixNano(), Servers: d.state.Founding.GetServers(),
 	}
 	if history {
 		st.Events, st.Metrics = slices.Clone(d.state.Events), slices.Clone(d.state.Metrics)

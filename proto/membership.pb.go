@@ -3325,7 +3325,7 @@ type RunState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Founding      *Founding              `protobuf:"bytes,1,opt,name=founding,proto3" json:"founding,omitempty"`
 	View          *View                  `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
-	Metrics       []*StepMetrics         `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty"` // metrics[i].step == i
+	Metrics       []*StepMetrics         `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty"` // by step; of a long run not all
 	Events        []*Event               `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	Finish        *Finish                `protobuf:"bytes,5,opt,name=finish,proto3" json:"finish,omitempty"`
 	Forgotten     uint64                 `protobuf:"varint,6,opt,name=forgotten,proto3" json:"forgotten,omitempty"` // events left out of the middle of a long history
