@@ -10,7 +10,7 @@ import (
 // BLASVariable is the environment's variable that names the cuBLAS to take, a file, or "none".
 const BLASVariable = "MUSTER_CUBLAS"
 
-// gemm is C = op(A) op(B) as BLAS has it: column-major, C (m, n), all in float32.
+// gemm is C = op(A) op(B) as BLAS has it: column-major, C (m, n) in float32. Of bf16 A and B are such, else float32.
 type gemm struct {
 	transA, transB bool
 	m, n, k        int
@@ -19,7 +19,7 @@ type gemm struct {
 	precision      device.Precision
 }
 
-// columns is a row-major product as BLAS has it: C' = op(B)' op(A)'.
+// columns is a row-major product as BLAS has it: C' = op(B)' op(A)'. Lines of factors in bf16 are whole chunks.
 func columns(trans device.Trans, m, n, k int, a, b, c pointer, p device.Precision) gemm {
 	g := gemm{m: n, n: m, k: k, a: b, b: a, c: c, lda: n, ldb: k, ldc: n, precision: p}
 	switch trans {
@@ -27,6 +27,9 @@ func columns(trans device.Trans, m, n, k int, a, b, c pointer, p device.Precisio
 		g.transA, g.lda = true, k
 	case device.TN:
 		g.transB, g.ldb = true, m
+	}
+	if n := chunk(p); p == device.BF16 {
+		g.lda, g.ldb = ceil(g.lda, n)*n, ceil(g.ldb, n)*n
 	}
 	return g
 }
@@ -41,6 +44,7 @@ func (s *stream) multiplyByLibrary(p device.MatMul, args matmulArgs) {
 	if args.bias != 0 || p.Act != device.Identity {
 		s.end(args.c, args.c, args.bias, p.M, p.N, 1, p.Act) // in place: one part
 	}
+	s.factors.wrote(args.c, 4*p.M*p.N, len(s.calls))
 }
 
 const (

@@ -38,10 +38,10 @@ static int muster_blas_create(muster_blas *b, void *stream, void **handle, int *
 static int muster_blas_destroy(muster_blas *b, void *handle) { return b->destroy(handle); }
 
 static int muster_blas_gemm(muster_blas *b, void *handle, int ta, int tb, int m, int n, int k, unsigned long long A, int lda, unsigned long long B, int ldb,
-		unsigned long long C, int ldc, int compute) {
+		unsigned long long C, int ldc, int factors, int compute) {
 	const float one = 1, zero = 0;
 	const int float32 = 0, algorithm = -1; // CUDA_R_32F, CUBLAS_GEMM_DEFAULT
-	return b->gemm(handle, ta, tb, m, n, k, &one, (void *)A, float32, lda, (void *)B, float32, ldb, &zero, (void *)C, float32, ldc, compute, algorithm);
+	return b->gemm(handle, ta, tb, m, n, k, &one, (void *)A, factors, lda, (void *)B, factors, ldb, &zero, (void *)C, float32, ldc, compute, algorithm);
 }
 */
 import "C"
@@ -108,8 +108,9 @@ func (h *handle) close() error {
 	return nil
 }
 
-// cublasComputeType_t: sums are float32; of the last two factors are rounded.
-var computeTypes = map[device.Precision]C.int{device.FP32: 68, device.BF16: 75, device.TF32: 77}
+// cudaDataType of factors, and cublasComputeType_t: sums are float32; tf32's factors are rounded by the library, bf16's are rounded already.
+var factorTypes, computeTypes = map[device.Precision]C.int{device.FP32: 0, device.BF16: 14, device.TF32: 0},
+	map[device.Precision]C.int{device.FP32: 68, device.BF16: 68, device.TF32: 77}
 
 func (h *handle) gemm(g gemm) error {
 	for _, n := range []int{g.m, g.n, g.k, g.lda, g.ldb, g.ldc} {
@@ -124,7 +125,7 @@ func (h *handle) gemm(g gemm) error {
 		return 0
 	}
 	r := C.muster_blas_gemm(&h.b.calls, h.raw, op(g.transA), op(g.transB), C.int(g.m), C.int(g.n), C.int(g.k), C.ulonglong(g.a), C.int(g.lda),
-		C.ulonglong(g.b), C.int(g.ldb), C.ulonglong(g.c), C.int(g.ldc), computeTypes[g.precision])
+		C.ulonglong(g.b), C.int(g.ldb), C.ulonglong(g.c), C.int(g.ldc), factorTypes[g.precision], computeTypes[g.precision])
 	if r != 0 {
 		return blasStatus(r)
 	}

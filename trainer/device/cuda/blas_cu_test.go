@@ -28,8 +28,8 @@ int cublasGetVersion_v2(void *h, int *v) { *v = VERSION; return h == &handles ? 
 int cublasGemmEx(void *h, int ta, int tb, int m, int n, int k, const void *alpha, const void *A, int at, int lda, const void *B, int bt, int ldb,
 		const void *beta, void *C, int ct, int ldc, int compute, int algorithm) {
 	if (fails("gemm")) return 13;
-	return h == &handles && ta == 1 && tb == 0 && m == 2 && n == 3 && k == 4 && *(float *)alpha == 1 && A == (void *)0xa0 && at == 0 && lda == 5 &&
-		B == (void *)0xb0 && bt == 0 && ldb == 6 && *(float *)beta == 0 && C == (void *)0xc0 && ct == 0 && ldc == 7 && compute == 75 && algorithm == -1 ? 0 : 7;
+	return h == &handles && ta == 1 && tb == 0 && m == 2 && n == 3 && k == 4 && *(float *)alpha == 1 && A == (void *)0xa0 && at == 14 && lda == 5 &&
+		B == (void *)0xb0 && bt == 14 && ldb == 6 && *(float *)beta == 0 && C == (void *)0xc0 && ct == 0 && ldc == 7 && compute == 68 && algorithm == -1 ? 0 : 7;
 }
 `
 

@@ -30,7 +30,7 @@ func TestLibrary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2))}
+		b := &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2)), coarse: true}
 		for trans := device.NN; trans <= device.TN; trans++ {
 			for j, g := range [][3]int{{1, 1, 1}, {7, 3, 5}, {4, 9, 130}} {
 				m, n, k := g[0], g[1], g[2]

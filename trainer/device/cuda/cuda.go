@@ -11,7 +11,7 @@ import (
 )
 
 // class is part of Arithmetic: the number goes up whenever the order or the kind of a rounding changes.
-const class = "3"
+const class = "4"
 
 // Device is one GPU, and how it multiplies.
 type Device struct {
@@ -110,7 +110,7 @@ func (d *Device) NewStream() (device.Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Name(), err)
 	}
-	s := &stream{d: d, q: q, graphs: newGraphs(), names: map[[3]string]string{}}
+	s := &stream{d: d, q: q, graphs: newGraphs(), tiles: tilesOf(d.precision), names: map[[3]string]string{}}
 	if err := s.begin(); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", device.ErrFailed, d.Name(), errors.Join(append(s.handover.close(), err, s.giveUp())...))
 	}

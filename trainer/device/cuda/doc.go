@@ -14,7 +14,7 @@
 // speed, races between threads that a GPU runs at once, and the driver's own behaviour: docs/gpu.md says what has run on which card.
 //
 // Products have three precisions (device.Products): float32 on the ordinary cores (kernels/gemm.cuh); tf32 and bf16 on tensor cores
-// (kernels/tensor.cuh; attention: kernels/attention_tensor.cuh), whose factors are rounded on their way to registers. All that is kept is float32. Where
+// (kernels/tensor.cuh), whose factors are rounded before (factors.go); and so is attention (kernels/attention_tensor.cuh). All that is kept is float32. Where
 // sums may be added in any order, matrix products go to cuBLAS, which is opened at run time if there is one (blas.go).
 //
 // Orders of sums: as package device says, but where it names float32 chains over rows, columns are summed in blocks of

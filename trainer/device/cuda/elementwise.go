@@ -145,7 +145,7 @@ func (s *stream) Update(p device.Update) {
 	}
 	n, norms := int64(p.N), pointer(0)
 	if r.Kind == optim.LAMB {
-		norms = s.room(0, 16)
+		norms = s.room(roomOfParts, 16)
 		launch(s, "lamb_slots", each(p.N), blockThreads, struct {
 			m, v, g             pointer
 			n                   int64

@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"unsafe"
+
+	"github.com/musterml/muster/trainer/device"
 )
 
 // emulated is a gpu whose kernels run on the host, in a process of their own (emulator/main.cc).
@@ -249,11 +252,23 @@ func (q *emulatedQueue) launch(kernel string, grid [3]int, threads, shared int, 
 func (q *emulatedQueue) gemm(g gemm) error {
 	return q.push(func() error {
 		matrix := func(p pointer, columns, ld, rows int) []float32 { // of columns that are rows long
-			raw := make([]byte, 4*((columns-1)*ld+rows))
+			size := 4
+			if g.precision == device.BF16 {
+				size = 2
+			}
+			raw := make([]byte, size*((columns-1)*ld+rows))
 			if err := q.e.ask("gemm", 'R', raw, p, len(raw)); err != nil {
 				q.e.t.Error(err)
 			}
-			return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(raw))), len(raw)/4)
+			v := make([]float32, len(raw)/size)
+			for i := range v {
+				if size == 2 {
+					v[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(raw[2*i:])) << 16)
+				} else {
+					v[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+				}
+			}
+			return v
 		}
 		shape := func(transposed bool, rows, columns int) (int, int) {
 			if transposed {

@@ -1,6 +1,8 @@
 package cuda
 
 import (
+	"fmt"
+	"math"
 	"strings"
 
 	"github.com/musterml/muster/trainer/device"
@@ -10,61 +12,71 @@ import (
 type product struct {
 	kernel  string // the base of its name
 	m, n, k int
+	padded  int  // columns that tiles cover, where those are more than n
 	split   bool // may be cut along K
 	bias    pointer
 	act     device.Activation
 }
 
 const (
-	largeTile = 128
-	sliceK    = 32   // parts are whole slices
+	sliceK    = 64   // parts are whole slices
 	minPart   = 1024 // of a K that is cut
-	mostParts = 32
+	wantTiles = 512  // of 128 x 128, parts of K counted: enough for the largest cards, and few enough that adding parts up costs little
 )
-
-// tiles are the kernels of a precision: on the ordinary cores (kernels/gemm.cuh), or on tensor cores (kernels/tensor.cuh), whose tiles lie in
-// shared memory that a launch asks for: 3 stages of 32 by the height and the width, of 4 bytes.
-type tiles struct {
-	suffix                   string
-	small                    int
-	sharedSmall, sharedLarge int // bytes
-}
-
-func tilesOf(p device.Precision) tiles {
-	const stages = 3 * 32 * 4
-	switch p {
-	case device.TF32, device.BF16:
-		return tiles{suffix: "_" + string(p), small: 64, sharedSmall: stages * 2 * 64, sharedLarge: stages * 2 * largeTile}
-	}
-	return tiles{small: 32}
-}
 
 // parts is in how many parts K is cut, and how long they are: a function of the product's shape alone.
 func (p *product) parts() (n, length int) {
-	tiles := ceil(p.m, largeTile) * ceil(p.n, largeTile)
-	if !p.split || tiles >= 2*mostParts || p.k < 2*minPart {
+	n = min(ceil(wantTiles, ceil(p.m, 128)*ceil(p.n, 128)), p.k/minPart)
+	if !p.split || n < 2 {
 		return 1, p.k
 	}
-	length = ceil(max(minPart, ceil(p.k, mostParts)), sliceK) * sliceK
+	length = ceil(ceil(p.k, n), sliceK) * sliceK
 	return ceil(p.k, length), length
+}
+
+// tile is a kernel's share of a product for a block, and the shared memory that it is launched with.
+type tile struct {
+	suffix string
+	m, n   int
+	shared int // bytes
+}
+
+// tilesOf is those that there are of a precision, the largest first: on the ordinary cores (kernels/gemm.cuh), or on tensor cores
+// (kernels/tensor.cuh), with so many stages of 32 words by the height and the width in shared memory.
+func tilesOf(p device.Precision) []tile {
+	const stage = 4 * 32
+	switch p {
+	case device.TF32:
+		return []tile{{"_tf32_medium", 128, 128, 3 * stage * (128 + 128)}, {"_tf32_small", 64, 64, 3 * stage * (64 + 64)}}
+	case device.BF16:
+		return []tile{{"_bf16_large", 128, 256, 2 * stage * (128 + 256)}, {"_bf16_medium", 128, 128, 3 * stage * (128 + 128)}, {"_bf16_small", 64, 64, 3 * stage * (64 + 64)}}
+	}
+	return []tile{{"_large", 128, 128, 0}, {"_small", 32, 32, 0}}
+}
+
+// tile is the largest of which there are enough for all processors, and which is not mostly beyond the edge. The results do not hang on it.
+func (s *stream) tile(p *product, parts int) (t tile) {
+	for _, t = range s.tiles {
+		if p.m > t.m/2 && p.n > t.n/2 && parts*ceil(p.m, t.m)*ceil(p.n, t.n) >= s.d.gpu.processors() {
+			break
+		}
+	}
+	return t
 }
 
 // multiply launches p into out; args makes the kernel's arguments from where the parts go and how long they are.
 func multiply[A any](s *stream, p product, out pointer, args func(partial pointer, partK int64) A) {
 	parts, length := p.parts()
-	t := tilesOf(s.d.precision)
-	tile, size, shared := t.small, "_small", t.sharedSmall
-	if parts*ceil(p.m, largeTile)*ceil(p.n, largeTile) >= s.d.gpu.processors() {
-		tile, size, shared = largeTile, "_large", t.sharedLarge
-	}
+	t := s.tile(&p, parts)
 	var partial pointer
 	if parts > 1 {
-		partial = s.room(0, 4*parts*p.m*p.n)
+		partial = s.room(roomOfParts, 4*parts*p.m*p.n)
 	}
-	launchShared(s, s.name(p.kernel, t.suffix, size), [3]int{ceil(p.m, tile), ceil(p.n, tile), parts}, blockThreads, shared, args(partial, int64(length)))
+	launchShared(s, s.name(p.kernel, t.suffix, ""), [3]int{ceil(p.m, t.m), ceil(max(p.n, p.padded), t.n), parts}, blockThreads, t.shared, args(partial, int64(length)))
 	if parts > 1 {
 		s.end(out, partial, p.bias, p.m, p.n, parts, p.act)
 	}
+	s.factors.wrote(out, 4*p.m*p.n, len(s.calls))
 }
 
 // name joins the parts of a kernel's name, once for each.
@@ -87,8 +99,8 @@ func (s *stream) end(out, partial, bias pointer, m, n, parts int, act device.Act
 }
 
 type matmulArgs struct {
-	a, b, c, bias, partial      pointer
-	m, n, k, act, partK, vector int64
+	a, b, c, bias, partial pointer
+	m, n, k, act, partK    int64
 }
 
 var matmuls = [...]string{device.NN: "matmul_nn", device.NT: "matmul_nt", device.TN: "matmul_tn"}
@@ -101,16 +113,12 @@ func (s *stream) MatMul(p device.MatMul) {
 	}
 	args := matmulArgs{
 		s.floats(op, "A", p.A, p.M*p.K), s.floats(op, "B", p.B, p.K*p.N), s.floats(op, "C", p.C, p.M*p.N), s.optional(op, "Bias", p.Bias, p.N), 0,
-		int64(p.M), int64(p.N), int64(p.K), int64(p.Act), 0, 0,
+		int64(p.M), int64(p.N), int64(p.K), int64(p.Act), 0,
 	}
-	lineA, lineB := p.K, p.N // elements that follow one another
-	if p.Trans == device.TN {
-		lineA = p.M
+	s.roundFactors(&p, &args)
+	if s.err != nil {
+		return
 	}
-	if p.Trans == device.NT {
-		lineB = p.K
-	}
-	args.vector = vectors(args.a, lineA, args.b, lineB)
 	if s.d.library {
 		s.multiplyByLibrary(p, args)
 		return
@@ -123,20 +131,33 @@ func (s *stream) MatMul(p device.MatMul) {
 	})
 }
 
-// vectors says which operands can be read 4 elements at once: their lines begin at multiples of 16 bytes.
-func vectors(a pointer, lineA int, b pointer, lineB int) (bits int64) {
-	if a%16 == 0 && lineA%4 == 0 {
-		bits |= 1
+// roundFactors puts rounded ones in the place of a and b, where the product needs them.
+func (s *stream) roundFactors(p *device.MatMul, args *matmulArgs) {
+	if chunk(s.d.precision) == 0 || s.d.library && s.d.precision != device.BF16 || s.err != nil {
+		return // the library rounds to tf32 itself
 	}
-	if b%16 == 0 && lineB%4 == 0 {
-		bits |= 2
+	args.a = s.rounded(roomOfLeft, args.a, leftRows(p), p.M*p.K/leftRows(p), 1)
+	args.b = s.rounded(roomOfRight, args.b, rightRows(p), p.K*p.N/rightRows(p), 1)
+}
+
+// leftRows and rightRows are how many lines the factors have in memory.
+func leftRows(p *device.MatMul) int {
+	if p.Trans == device.TN {
+		return p.K
 	}
-	return bits
+	return p.M
+}
+
+func rightRows(p *device.MatMul) int {
+	if p.Trans == device.NT {
+		return p.N
+	}
+	return p.K
 }
 
 type convArgs struct {
-	x, w, dy, bias, out, partial                                        pointer
-	n, c, h, wide, outs, kh, kw, stride, pad, oh, ow, act, part, vector int64
+	x, w, dy, bias, out, partial                                pointer
+	n, c, h, wide, outs, kh, kw, stride, pad, oh, ow, act, part int64
 }
 
 func convOf(g device.ConvShape) convArgs {
@@ -146,23 +167,31 @@ func convOf(g device.ConvShape) convArgs {
 	}
 }
 
-// convolve launches a convolution, or one of its gradients.
-func (s *stream) convolve(p product, args convArgs) {
+// convolve launches a convolution, or one of its gradients. For tensor cores its two factors, the others being 0, are rounded before.
+func (s *stream) convolve(p product, g device.ConvShape, args convArgs) {
+	if n := chunk(s.d.precision); n > 0 && s.err == nil {
+		if max(g.N*g.H*g.W, p.m, p.k) > math.MaxInt32 || max(g.C, g.Out, g.H*g.W*g.C, g.OutH()*g.OutW()*g.Out) > math.MaxInt32/16 {
+			s.fail(fmt.Errorf("convolution %+v: too large for %s", g, s.d.precision))
+			return
+		}
+		if args.x != 0 {
+			args.x = s.rounded(roomOfRight, args.x, g.N*g.H*g.W, g.C, 1)
+		}
+		if args.w != 0 {
+			args.w = s.rounded(roomOfWeights, args.w, g.Out*g.KH*g.KW, g.C, g.KH*g.KW)
+		}
+		if args.w == 0 {
+			p.padded = g.KH * g.KW * ceil(g.C, n) * n
+		}
+		if args.dy != 0 {
+			args.dy = s.rounded(roomOfLeft, args.dy, g.N*g.OutH()*g.OutW(), g.Out, 1)
+		}
+	}
 	p.bias = args.bias
 	multiply(s, p, args.out, func(partial pointer, partK int64) convArgs {
 		args.partial, args.part = partial, partK
 		return args
 	})
-}
-
-// tapsFirst is weights (Out, C, KH, KW) as tensor cores want them, (Out, KH, KW, C); others take them as they are.
-func (s *stream) tapsFirst(w pointer, g device.ConvShape) pointer {
-	if s.d.precision == device.FP32 || g.KH*g.KW == 1 || s.err != nil {
-		return w
-	}
-	turned := s.room(1, 4*g.Out*g.C*g.KH*g.KW)
-	s.transposeAt(turned, w, g.Out, g.C, g.KH*g.KW, 1)
-	return turned
 }
 
 func (s *stream) valid(g interface{ Validate() error }) bool {
@@ -181,10 +210,9 @@ func (s *stream) Conv2D(p device.Conv2D) {
 	}
 	pixels, taps := g.N*g.OutH()*g.OutW(), g.KH*g.KW*g.C
 	args := convOf(g)
-	args.x, args.w = s.floats(op, "X", p.X, g.N*g.H*g.W*g.C), s.tapsFirst(s.floats(op, "W", p.W, g.Out*taps), g)
-	args.vector = vectors(args.x, g.C, args.w, g.C)
+	args.x, args.w = s.floats(op, "X", p.X, g.N*g.H*g.W*g.C), s.floats(op, "W", p.W, g.Out*taps)
 	args.bias, args.out, args.act = s.optional(op, "Bias", p.Bias, g.Out), s.floats(op, "Y", p.Y, pixels*g.Out), int64(p.Act)
-	s.convolve(product{kernel: "conv", m: pixels, n: g.Out, k: taps, act: p.Act}, args)
+	s.convolve(product{kernel: "conv", m: pixels, n: g.Out, k: taps, act: p.Act}, g, args)
 }
 
 // Conv2DBackwardData implements device.Ops.
@@ -195,10 +223,9 @@ func (s *stream) Conv2DBackwardData(p device.Conv2DBackwardData) {
 		return
 	}
 	args := convOf(g)
-	args.out, args.w = s.floats(op, "DX", p.DX, g.N*g.H*g.W*g.C), s.tapsFirst(s.floats(op, "W", p.W, g.Out*g.C*g.KH*g.KW), g)
+	args.out, args.w = s.floats(op, "DX", p.DX, g.N*g.H*g.W*g.C), s.floats(op, "W", p.W, g.Out*g.C*g.KH*g.KW)
 	args.dy = s.floats(op, "DY", p.DY, g.N*g.OutH()*g.OutW()*g.Out)
-	args.vector = vectors(args.dy, g.Out, args.w, g.C)
-	s.convolve(product{kernel: "conv_backward_data", m: g.N * g.H * g.W, n: g.C, k: g.KH * g.KW * g.Out}, args)
+	s.convolve(product{kernel: "conv_backward_data", m: g.N * g.H * g.W, n: g.C, k: g.KH * g.KW * g.Out}, g, args)
 }
 
 // Conv2DBackwardWeight implements device.Ops.
@@ -212,6 +239,5 @@ func (s *stream) Conv2DBackwardWeight(p device.Conv2DBackwardWeight) {
 	args := convOf(g)
 	args.x, args.dy = s.floats(op, "X", p.X, g.N*g.H*g.W*g.C), s.floats(op, "DY", p.DY, pixels*g.Out)
 	args.out = s.floats(op, "DW", p.DW, g.Out*taps)
-	args.vector = vectors(args.dy, g.Out, args.x, g.C)
-	s.convolve(product{kernel: "conv_backward_weight", m: g.Out, n: taps, k: pixels, split: true}, args)
+	s.convolve(product{kernel: "conv_backward_weight", m: g.Out, n: taps, k: pixels, split: true}, g, args)
 }

@@ -10,7 +10,7 @@ type normSumsArgs struct {
 // normSums is dgamma and dbeta: the sums over rows of dy, and of dy times the normalised x.
 func (s *stream) normSums(dgamma, dbeta pointer, a normSumsArgs) {
 	n, cols := ceil(int(a.rows), rowsPerPart), int(a.cols)
-	a.parts = s.room(0, 8*n*cols)
+	a.parts = s.room(roomOfParts, 8*n*cols)
 	launch(s, "norm_sums", [3]int{ceil(cols, blockThreads), n, 1}, blockThreads, a)
 	launch(s, "norm_totals", [3]int{ceil(cols, blockThreads), 1, 1}, blockThreads, struct {
 		dgamma, dbeta, parts pointer
@@ -73,7 +73,7 @@ func (s *stream) BatchNorm(p device.BatchNorm) {
 // moment is the mean of each column, or around a mean 1/sqrt(variance + eps).
 func (s *stream) moment(out, x, mean pointer, rows, cols int, eps float32) {
 	n := ceil(rows, rowsPerPart)
-	parts := s.room(0, 4*n*cols)
+	parts := s.room(roomOfParts, 4*n*cols)
 	launch(s, "moment_parts", [3]int{ceil(cols, blockThreads), n, 1}, blockThreads, struct {
 		parts, x, mean pointer
 		rows, cols     int64

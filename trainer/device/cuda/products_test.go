@@ -8,7 +8,7 @@ import (
 	"github.com/musterml/muster/trainer/device"
 )
 
-var products = [][3]int{{1, 1, 1}, {7, 31, 33}, {33, 7, 127}, {128, 10, 64}, {1, 100, 9}, {152, 140, 52}, {31, 33, 2100}}
+var products = [][3]int{{1, 1, 1}, {7, 31, 33}, {33, 7, 127}, {128, 10, 64}, {1, 100, 9}, {152, 140, 52}, {31, 33, 2100}, {260, 270, 68}}
 
 func TestMatMul(t *testing.T) {
 	for trans := device.NN; trans <= device.TN; trans++ {

@@ -18,7 +18,7 @@ func (s *stream) SumRows(out, x device.Buffer, rows, cols int) {
 	n := ceil(rows, rowsPerPart)
 	parts := to
 	if n > 1 {
-		parts = s.room(0, 4*n*cols)
+		parts = s.room(roomOfParts, 4*n*cols)
 	}
 	launch(s, "sum_rows_parts", [3]int{ceil(cols, blockThreads), n, 1}, blockThreads, struct {
 		parts, x   pointer
@@ -77,7 +77,7 @@ func (s *stream) SoftmaxCrossEntropy(p device.SoftmaxCrossEntropy) {
 	if !s.sized(op, p.N, p.Classes) || !s.totalled(op, p.Total) {
 		return
 	}
-	rows := s.room(0, lossBytes*p.N)
+	rows := s.room(roomOfParts, lossBytes*p.N)
 	launch(s, "softmax_cross_entropy", [3]int{min(p.N, mostBlocks), 1, 1}, blockThreads, struct {
 		dlogits, logits, labels, rows pointer
 		at                            fault
@@ -102,7 +102,7 @@ func (s *stream) BinaryCrossEntropy(p device.BinaryCrossEntropy) {
 	} else {
 		targets = s.floats(op, "Targets", p.Targets, p.N)
 	}
-	rows := s.room(0, lossBytes*p.N)
+	rows := s.room(roomOfParts, lossBytes*p.N)
 	launch(s, "binary_cross_entropy", each(p.N), blockThreads, struct {
 		dlogits, logits, targets, labels, rows pointer
 		at                                     fault
@@ -121,7 +121,7 @@ func (s *stream) SquaredError(p device.SquaredError) {
 	if !s.sized(op, p.N) || !s.totalled(op, p.Total) {
 		return
 	}
-	rows := s.room(0, lossBytes*p.N)
+	rows := s.room(roomOfParts, lossBytes*p.N)
 	launch(s, "squared_error", each(p.N), blockThreads, struct {
 		dy, y, targets, rows pointer
 		n                    int64

@@ -112,7 +112,7 @@ func (s *stream) InteractRowsBackward(p device.InteractRowsBackward) {
 		return
 	}
 	members := (p.Fields + 1) * p.Width
-	a.y, a.x, a.values = s.room(0, 4*p.N*members), s.floats(op, "X", p.X, p.N*p.Width), s.floats(op, "Values", p.Values, p.Rows.Rows*p.Width)
+	a.y, a.x, a.values = s.room(roomOfParts, 4*p.N*members), s.floats(op, "X", p.X, p.N*p.Width), s.floats(op, "Values", p.Values, p.Rows.Rows*p.Width)
 	launch(s, "interact_rows_backward", each(p.N*members), blockThreads, struct {
 		rowsArgs
 		dy pointer

@@ -100,7 +100,7 @@ func (s *stream) AttentionBackward(p device.AttentionBackward) {
 		n, t, heads, width, causal int64
 		scale                      float32
 	}{
-		s.floats(op, "DQKV", p.DQKV, 3*n), s.room(0, 4*rows), s.floats(op, "QKV", p.QKV, 3*n), s.floats(op, "DY", p.DY, n),
+		s.floats(op, "DQKV", p.DQKV, 3*n), s.room(roomOfParts, 4*rows), s.floats(op, "QKV", p.QKV, 3*n), s.floats(op, "DY", p.DY, n),
 		s.floats(op, "LSE", p.LSE, rows), int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
 	}
 	if a, ok := s.tensorCores(g, args.qkv, args.dy); ok {

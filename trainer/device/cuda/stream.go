@@ -41,8 +41,9 @@ type stream struct {
 
 	memories []*memory
 	bound    []*memory
-	scratch  [2]pointer // of the operations, which run one after another: parts of sums, and rows of losses
-	sizes    [2]int     // of scratch
+	scratch  [rooms]pointer // of the operations, which run one after another
+	sizes    [rooms]int     // of scratch
+	factors  factors
 	report   report
 	keys     keys
 
@@ -51,6 +52,7 @@ type stream struct {
 	issued   int    // calls that the queue has
 	hasAsked bool   // it has some for which the queue of copies has not waited
 	graphs   graphs
+	tiles    []tile               // of the precision
 	names    map[[3]string]string // of kernels, by their parts
 	handover handover
 	mark     []byte // pinned: the number of the kernel that began last
@@ -135,6 +137,7 @@ func (s *stream) BindInt32(p device.Memory, host []int32) {
 }
 
 func (s *stream) send(m *memory, contents []byte, locked bool) {
+	s.factors.drop()
 	if !locked {
 		contents = m.staged[:copy(m.staged, contents)]
 	}
@@ -180,6 +183,7 @@ func (s *stream) Sync() error {
 		m.bound, m.out, s.bound[i] = 0, nil, nil
 	}
 	s.calls, s.issued, s.keys.used = s.calls[:0], 0, 0
+	s.factors.drop()
 	clear(s.mark)
 	s.bound = s.bound[:0]
 	err := s.err

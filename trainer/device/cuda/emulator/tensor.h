@@ -7,7 +7,7 @@
 namespace emulator {
 
 constexpr unsigned stageBytes = 96 << 10;
-alignas(16) static float stages[stageBytes / sizeof(float)];
+alignas(16) static uint32_t stages[stageBytes / 4];
 static unsigned asked;
 
 // allow makes the sanitizer stop whoever goes beyond what a launch has asked for.
@@ -17,7 +17,7 @@ inline void allow(unsigned bytes) {
     asked = bytes;
 }
 
-struct Copy { float *dst; const float *src; int bytes; bool have; };
+struct Copy { uint32_t *dst; const uint32_t *src; bool have; };
 using Group = std::vector<Copy>;
 struct Copies { Group open; std::vector<Group> closed; };
 static Copies copies[256]; // by thread: no block has more
@@ -61,11 +61,11 @@ template <int depth, class A, class B> inline void mma(float (&c)[4], Fragment m
 
 } // namespace emulator
 
-#define SHARED_STAGES(name) float *name = emulator::stages
+#define SHARED_STAGES(name) uint32_t *name = emulator::stages
 
-template <int bytes> inline void copyAsync(float *dst, const float *src, bool have) {
-    if ((uintptr_t)dst % bytes || (have && (uintptr_t)src % bytes)) abort(); // as the GPU would
-    emulator::copies[threadIdx.x].open.push_back({dst, src, bytes, have});
+inline void copyAsync(uint32_t *dst, const uint32_t *src, bool have) {
+    if ((uintptr_t)dst % 16 || (have && (uintptr_t)src % 16)) abort(); // as the GPU would
+    emulator::copies[threadIdx.x].open.push_back({dst, src, have});
 }
 inline void copyCommit() {
     auto &c = emulator::copies[threadIdx.x];
@@ -76,8 +76,8 @@ template <int newest> inline void copyWait() {
     const size_t done = groups.size() > newest ? groups.size() - newest : 0;
     for (size_t i = 0; i < done; i++)
         for (const emulator::Copy &c : groups[i]) {
-            if (c.have) std::memcpy(c.dst, c.src, c.bytes);
-            else std::memset(c.dst, 0, c.bytes);
+            if (c.have) std::memcpy(c.dst, c.src, 16);
+            else std::memset(c.dst, 0, 16);
         }
     groups.erase(groups.begin(), groups.begin() + done);
 }
@@ -97,16 +97,28 @@ inline uint32_t packBF16(float low, float high) {
 }
 inline uint32_t toTF32(float x) { return x - x == 0 ? (bitsOf(x) + 0x1000) & ~0x1fffu : x != x ? 0x7fffffff : bitsOf(x); }
 
-inline void loadMatrices(uint32_t (&m)[4], const uint32_t *row) {
+// matrices has every lane of a warp take its part of four matrices, by the addresses of their rows.
+template <class Take> inline void matrices(const uint32_t *row, Take take) {
     if ((uintptr_t)row % 16) abort();
     std::memcpy(emulator::slot(threadIdx.x), &row, sizeof row);
     emulator::awaitWarp();
-    for (unsigned i = 0; i < 4; i++) {
-        const uint32_t *from;
-        std::memcpy(&from, emulator::slot(threadIdx.x / 32 * 32 + i * 8 + threadIdx.x % 32 / 4), sizeof from);
-        m[i] = from[threadIdx.x % 4];
-    }
+    for (unsigned i = 0; i < 4; i++)
+        take(i, [i](unsigned r) {
+            const uint32_t *from;
+            std::memcpy(&from, emulator::slot(threadIdx.x / 32 * 32 + i * 8 + r), sizeof from);
+            return from;
+        });
     emulator::awaitWarp();
+}
+inline void loadMatrices(uint32_t (&m)[4], const uint32_t *row) {
+    matrices(row, [&](unsigned i, auto rowOf) { m[i] = rowOf(threadIdx.x % 32 / 4)[threadIdx.x % 4]; });
+}
+inline void loadMatricesTurned(uint32_t (&m)[4], const uint32_t *row) {
+    matrices(row, [&](unsigned i, auto rowOf) {
+        const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+        auto half = [&](unsigned r) { return rowOf(r)[g / 2] >> g % 2 * 16 & 0xffffu; };
+        m[i] = half(2 * t) | half(2 * t + 1) << 16;
+    });
 }
 
 inline void mmaBF16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {

@@ -111,10 +111,6 @@ template <class P, int M, int N> __device__ inline void addSums(float (&c)[N][4]
     }
 }
 
-// A thread has of 16 x 8 sums those of rows g and g + 8, columns 2t and 2t + 1: these are the places of sum c.
-__device__ inline int rowOfSum(int c) { return threadIdx.x % warpThreads / 4 + c / 2 * 8; }
-__device__ inline int columnOfSum(int c) { return threadIdx.x % 4 * 2 + c % 2; }
-
 constexpr float log2e = 1.44269504088896341f; // powers of 2 are what the hardware has
 
 // store writes 16 rows of sums, times f of each row.
@@ -131,7 +127,7 @@ template <int N, class F> __device__ inline void store(float *to, i64 stride, in
 template <class P, int W> __device__ inline void attend(const attention_args &a) {
     using T = Forward<P, W>;
     SHARED_STAGES(shared);
-    u32 *queries = (u32 *)shared, *keys = queries + T::own, *values = keys + T::other;
+    u32 *queries = shared, *keys = queries + T::own, *values = keys + T::other;
     const Head head = headOf(a);
     const int t = (int)a.t, warp = threadIdx.x / warpThreads;
     const int first = ((int)gridDim.x - 1 - (int)blockIdx.x) * T::rows, mine = first + warp * 16; // those with the most to do begin
@@ -199,7 +195,7 @@ KERNEL(attention_delta, blockThreads) {
 template <class P, int W> __device__ inline void attendBackwardQuery(const attention_backward_args &a) {
     using T = Backward<P, W>;
     SHARED_STAGES(shared);
-    u32 *queries = (u32 *)shared, *dys = queries + T::own, *keys = dys + T::own, *values = keys + T::other, *turned = values + T::other;
+    u32 *queries = shared, *dys = queries + T::own, *keys = dys + T::own, *values = keys + T::other, *turned = values + T::other;
     const Head head = headOf(a);
     const int t = (int)a.t, warp = threadIdx.x / warpThreads;
     const int first = ((int)gridDim.x - 1 - (int)blockIdx.x) * T::rows, mine = first + warp * 16;
@@ -240,7 +236,7 @@ template <class P, int W> __device__ inline void attendBackwardQuery(const atten
 template <class P, int W> __device__ inline void attendBackwardKey(const attention_backward_args &a) {
     using T = Backward<P, W>;
     SHARED_STAGES(shared);
-    u32 *keys = (u32 *)shared, *values = keys + T::own, *queries = values + T::own, *dys = queries + T::other;
+    u32 *keys = shared, *values = keys + T::own, *queries = values + T::own, *dys = queries + T::other;
     u32 *queriesTurned = dys + T::other, *dysTurned = queriesTurned + T::across;
     float *lse = (float *)(dysTurned + T::across), *delta = lse + T::columns;
     const Head head = headOf(a);

@@ -43,6 +43,12 @@ __device__ inline float activate(float x, int act) { return act == relu && x < 0
 __device__ inline i64 globalThread() { return (i64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline i64 globalThreads() { return (i64)gridDim.x * blockDim.x; }
 
+// split is quotient and rest, in 32 bits where they suffice: a division in 64 bits takes some hundred instructions.
+__device__ inline void split(i64 i, i64 by, i64 &quotient, i64 &rest) {
+    if (((u64)i | (u64)by) >> 32 == 0) quotient = (u32)i / (u32)by, rest = (u32)i % (u32)by;
+    else quotient = i / by, rest = i % by;
+}
+
 // A value to add up, in the fixed order of a butterfly.
 template <class T> __device__ inline T warpSum(T v) {
     for (int m = warpThreads / 2; m > 0; m /= 2) v += __shfl_xor_sync(0xffffffffu, v, m);

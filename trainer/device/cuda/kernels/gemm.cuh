@@ -77,7 +77,7 @@ __device__ inline void tile(const Problem &p, float *partial, i64 partK) {
     KERNEL(name##_small, blockThreads) { tile<Problem, 32, 32>(Problem(a), a.partial, a.partK); }
 
 // MatMul. Rows of A and columns of B beyond the edge read element 0, and are not stored.
-struct matmul_args { const float *a, *b; float *c; const float *bias; float *partial; i64 M, N, K, act, partK, vector; }; // vector: of tensor.cuh
+struct matmul_args { const float *a, *b; float *c; const float *bias; float *partial; i64 M, N, K, act, partK; };
 
 template <bool transA, bool transB> struct MatMul {
     static constexpr bool alongKA = !transA, alongKB = transB;
@@ -110,7 +110,7 @@ PRODUCT(matmul_tn, MatMulTN)
 struct conv_args {
     const float *x, *w, *dy, *bias;
     float *out, *partial;
-    i64 n, C, H, W, Out, KH, KW, stride, pad, OH, OW, act, partK, vector;
+    i64 n, C, H, W, Out, KH, KW, stride, pad, OH, OW, act, partK;
 };
 
 struct Place { i64 sample; int h, w; }; // the first pixel of a window, or none with sample < 0

@@ -3,13 +3,11 @@
 
 #ifndef MUSTER_EMULATED
 
-#define SHARED_STAGES(name) extern __shared__ __align__(16) float name[]
+#define SHARED_STAGES(name) extern __shared__ __align__(16) u32 name[]
 
-// copyAsync copies so many bytes (4 or 16) to shared memory some time before copyWait; zeros with have == false, when src is not read.
-template <int bytes> __device__ inline void copyAsync(float *dst, const float *src, bool have) {
-    u32 to = (u32)__cvta_generic_to_shared(dst), n = have ? bytes : 0;
-    if (bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(src), "r"(n) : "memory");
-    else asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(src), "r"(n) : "memory");
+// copyAsync copies 16 bytes to shared memory some time before copyWait; zeros with have == false, when src is not read.
+__device__ inline void copyAsync(u32 *dst, const u32 *src, bool have) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((u32)__cvta_generic_to_shared(dst)), "l"(src), "r"(have ? 16 : 0) : "memory");
 }
 // copyCommit makes a group of this thread's copies since the last one.
 __device__ inline void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -36,6 +34,12 @@ __device__ inline void loadMatrices(u32 (&m)[4], const u32 *row) {
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"((u32)__cvta_generic_to_shared(row)) : "memory");
 }
 
+// loadMatricesTurned is the same of matrices of 8 rows of 8 halves of words, each turned: lane (g, t) gets elements (2t, g) and (2t+1, g) as one word.
+__device__ inline void loadMatricesTurned(u32 (&m)[4], const u32 *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"((u32)__cvta_generic_to_shared(row)) : "memory");
+}
+
 // c (16 x 8) += a (16 x 16) b (16 x 8), of the whole warp.
 __device__ inline void mmaBF16(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -49,12 +53,11 @@ __device__ inline void mmaTF32(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u3
 
 #endif
 
-// A precision multiplies 16 of k at once. Lane (g, t) = (lane / 4, lane % 4) gives of rows g and g + 8 of A, and of column g of B, the
-// elements 4t..4t+3. The instructions want other elements in the lane (2t, 2t+1, 2t+8, 2t+9); but which k stands where is of no
-// account as long as it is the same of A and B, and so a lane reads 16 bytes at once. It gets elements (g, 2t), (g, 2t+1), (g+8, 2t),
-// (g+8, 2t+1) of the sum.
+// A precision is how factors are held, in words of 32 bits. In words the fragments of both are the same: 8 words of k at once, of which lane
+// (g, t) = (lane / 4, lane % 4) gives words t and t + 4 of rows g and g + 8 of A: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), and of column g of B; it gets
+// elements (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1) of the sum.
 struct BF16 {
-    static constexpr int per = 2; // elements of a word of 32 bits
+    static constexpr int per = 2; // elements of a word
     __device__ static u32 word(float low, float high) { return packBF16(low, high); }
     __device__ static void put(u32 *to, float4 v) { *(uint2 *)to = {packBF16(v.x, v.y), packBF16(v.z, v.w)}; }
     __device__ static void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { mmaBF16(c, a[0], a[1], a[2], a[3], b0, b1); }
@@ -63,12 +66,6 @@ struct BF16 {
         a[0] = packBF16(p[0], p[1]), a[1] = packBF16(p[2], p[3]), a[2] = packBF16(q[0], q[1]), a[3] = packBF16(q[2], q[3]);
     }
     __device__ static int place(int k) { return k; }
-
-    struct Four { u32 low, high; };
-    __device__ static Four round(float4 v) { return {packBF16(v.x, v.y), packBF16(v.z, v.w)}; }
-    __device__ static void multiply(float (&c)[4], const Four &top, const Four &bottom, const Four &b) {
-        mmaBF16(c, top.low, bottom.low, top.high, bottom.high, b.low, b.high);
-    }
 };
 
 struct TF32 {
@@ -81,11 +78,8 @@ struct TF32 {
         a[0] = toTF32(p[0]), a[1] = toTF32(p[2]), a[2] = toTF32(p[1]), a[3] = toTF32(p[3]);
     }
     __device__ static int place(int k) { return (k & ~7) | (k & 1) << 2 | (k >> 1 & 3); }
-
-    struct Four { u32 x, y, z, w; };
-    __device__ static Four round(float4 v) { return {toTF32(v.x), toTF32(v.y), toTF32(v.z), toTF32(v.w)}; }
-    __device__ static void multiply(float (&c)[4], const Four &top, const Four &bottom, const Four &b) {
-        mmaTF32(c, top.x, bottom.x, top.y, bottom.y, b.x, b.y);
-        mmaTF32(c, top.z, bottom.z, top.w, bottom.w, b.z, b.w);
-    }
 };
+
+// A thread has of 16 x 8 sums those of rows g and g + 8, columns 2t and 2t + 1: these are the places of sum c.
+__device__ inline int rowOfSum(int c) { return threadIdx.x % warpThreads / 4 + c / 2 * 8; }
+__device__ inline int columnOfSum(int c) { return threadIdx.x % 4 * 2 + c % 2; }

@@ -1,5 +1,5 @@
-// All kernels, one module. The order counts: norm.cuh uses reduce.cuh, tensor.cuh and attention_tensor.cuh the arguments of gemm.cuh and
-// attention.cuh, and all use common.cuh.
+// All kernels, one module. The order counts: norm.cuh uses reduce.cuh, tensor.cuh and attention_tensor.cuh mma.cuh, and
+// the latter attention.cuh, and all use common.cuh.
 #include "common.cuh"
 
 #include "attention.cuh"

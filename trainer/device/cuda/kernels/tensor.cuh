@@ -1,65 +1,103 @@
-// Matrix products and convolutions on tensor cores: one main loop over operands that say where an element is (implicit GEMM).
+// Matrix products and convolutions on tensor cores: one main loop over operands that say where their pieces are (implicit GEMM).
 //
-// C (M, N) is cut into tiles of BM x BN, one block of 2 x 4 warps each. Slices of depthK of A and B come to shared memory by
-// asynchronous copies, some stages ahead, as float32; they are rounded to the precision when a warp takes them to its registers. An element
-// adds up its products 16 of k at a time, from k = 0 upwards, in float32: so it does not depend on M, N or the tile. Bias and
-// activation come at the end. K is cut into parts as in gemm.cuh.
+// Operands are rounded to the precision before, once for each product, into words of 1 or 2 elements whose lines begin at multiples of 16 bytes, with
+// zeros at their ends (round): so the loop reads half as much of bf16, converts nothing, and knows no odd shapes; a chunk is 4 words.
 //
-// In shared memory a tile lies as it does in the GPU's, along k or across, in chunks of 4 elements, which spot() shuffles so that the
-// 8 (or 32) lanes that read at once touch all banks.
+// C (M, N) is cut into tiles of BM x BN, one block of 2 x 4 warps each. Slices of depth words of A and B come to shared memory by asynchronous copies,
+// some stages ahead. An element adds up its products 16 (bf16) or 8 (tf32) of k at a time, from k = 0 upwards, in float32: so it does not depend on
+// M, N or the tile. Bias and activation come at the end. K is cut into parts as in gemm.cuh.
 
-constexpr int depthK = 32, stages = 3;
+constexpr int depth = 32; // words of k in a slice
 
-// spot is where element (row, k) of a tile lies.
-template <bool alongK, int rows> __device__ inline int spot(int row, int k) {
-    if (alongK) return row * depthK + ((k / 4) ^ ((row & 1) << 2 | (row >> 1 & 3))) * 4 + k % 4;
-    return k * rows + ((row / 4) ^ (k / 4 % 4 * 2)) * 4 + row % 4;
-}
-
-// four is the elements k..k+3 of a row; k is a multiple of 4.
-template <bool alongK, int rows> __device__ inline float4 four(const float *tile, int row, int k) {
-    if (alongK) return *(const float4 *)(tile + spot<true, rows>(row, k));
-    return {tile[spot<false, rows>(row, k)], tile[spot<false, rows>(row, k + 1)], tile[spot<false, rows>(row, k + 2)], tile[spot<false, rows>(row, k + 3)]};
-}
-
-// A Loader copies slices of an operand. Of operand Op:
-//
-//   alongK          elements that follow one another in memory are of one row, else of one k
-//   Row row(r)      what there is to know of a row, or of a k: computed once for many elements
-//   Slice slice(k)
-//   at(Row, Slice)  the element, or null for a zero
-//   base            any address that may be read
-//   vector          4 elements that follow one another are so in memory, at a multiple of 16 bytes, and all or none are there
-template <class Op, int rows> struct Loader {
-    static constexpr bool along = Op::alongK;
-    static constexpr int chunks = rows * depthK / 4 / blockThreads;               // of a thread: the same rows in every slice
-    static constexpr int across = along ? depthK / 4 : rows / 4;                  // chunks of a line
-    static constexpr int known = along ? chunks : 4;
-    const Op &op;
-    typename Op::Row row[known];
-
-    __device__ Loader(const Op &op, i64 first) : op(op) {
-        for (int i = 0; i < known; i++) row[i] = op.row(first + (along ? line(i) : inLine() + i));
+// round is to (rows, words*per) = x (rows, cols) rounded, with zeros from cols on; or, with taps above 1, of x (rows/taps, cols, taps), whose rows are
+// (outer, tap): weights of a convolution with their channels last.
+struct round_args { u32 *to; const float *x; i64 rows, cols, words, taps; };
+template <class P> __device__ inline void roundTo(const round_args &a) {
+    const u32 line = (u32)(a.words / 4);
+    const bool vector = a.taps == 1 && a.cols % 4 == 0 && (u64)a.x % 16 == 0;
+    for (i64 i = globalThread(); i < a.rows * line; i += globalThreads()) {
+        i64 row, chunk;
+        split(i, line, row, chunk);
+        float v[4 * P::per];
+        const float *x = a.x + (row / a.taps * a.cols) * a.taps + row % a.taps;
+#pragma unroll
+        for (int q = 0; q < P::per; q++) {
+            const i64 c = (chunk * P::per + q) * 4;
+            const float4 four = vector && c < a.cols ? *(const float4 *)(x + c) : float4{0, 0, 0, 0};
+            v[4 * q] = four.x, v[4 * q + 1] = four.y, v[4 * q + 2] = four.z, v[4 * q + 3] = four.w;
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                if (!vector && c + j < a.cols) v[4 * q + j] = x[(c + j) * a.taps];
+        }
+        u32 w[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) w[j] = P::word(v[j * P::per], v[j * P::per + P::per - 1]);
+        *(uint4 *)(a.to + 4 * i) = {w[0], w[1], w[2], w[3]};
     }
-    __device__ static int inLine() { return (int)threadIdx.x % across * 4; }
-    __device__ static int line(int i) { return (int)threadIdx.x / across + i * (blockThreads / across); }
+}
+using round_bf16_args = round_args; using round_tf32_args = round_args;
+KERNEL(round_bf16, blockThreads) { roundTo<BF16>(a); }
+KERNEL(round_tf32, blockThreads) { roundTo<TF32>(a); }
 
-    __device__ void fetch(float *tile, i64 k0, i64 k1) const {
+// Slab is how a slice of an operand lies in shared memory: a line for each row with k along it, or for each k with rows along it. The chunks of a line
+// are shuffled so that those that are read at once lie in different banks.
+template <class P, bool along, int rows> struct Slab {
+    static constexpr int lines = along ? rows : depth * P::per, line = along ? depth : rows / P::per; // line: words
+    static constexpr int lineChunks = line / 4;
+    __device__ static int at(int l, int chunk) { return l * line + (chunk ^ (along || P::per == 2 ? l & 7 : (l & 3) * 2)) * 4; }
+
+    // factor is 8 words of k, from word w on, of rows r..r+15: as the left factor, or as the right one two times 8 columns.
+    template <bool left> __device__ static void factor(u32 (&f)[4], const u32 *tile, int r, int w) {
+        const int lane = threadIdx.x % warpThreads, low = lane % 8, odd = lane / 8 % 2, high = lane / 16;
+        if (along) {
+            loadMatrices(f, tile + at(r + low + (left ? odd : high) * 8, w / 4 + (left ? high : odd)));
+        } else if (P::per == 2) {
+            loadMatricesTurned(f, tile + at(w * 2 + low + (left ? high : odd) * 8, r / 8 + (left ? odd : high)));
+        } else {
 #pragma unroll
-        for (int i = 0; i < chunks; i++) {
-            const int r = along ? line(i) : inLine(), k = along ? inLine() : line(i);
-            if (op.vector) {
-                const float *p = k0 + k < k1 ? op.at(row[along ? i : 0], op.slice(k0 + k)) : nullptr;
-                copyAsync<16>(tile + spot<along, rows>(r, k), p ? p : op.base, p);
-                continue;
-            }
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int rj = along ? r : r + j, kj = along ? k + j : k;
-                const float *p = k0 + kj < k1 ? op.at(row[along ? i : j], op.slice(k0 + kj)) : nullptr;
-                copyAsync<4>(tile + spot<along, rows>(rj, kj), p ? p : op.base, p);
+            for (int i = 0; i < 4; i++) {
+                const int row = r + lane / 4 + (left ? i % 2 : i / 2) * 8, k = w + lane % 4 + (left ? i / 2 : i % 2) * 4;
+                f[i] = tile[at(k, row / 4) + row % 4];
             }
         }
+    }
+};
+
+// A Loader copies slices of an operand, one after the other. Of operand Op:
+//
+//   alongK          elements that follow one another in memory are of one row, else of one k
+//   Row row(r)      what there is to know of a row (of several, where they share a chunk), and
+//   Slice slice(k)  of a k: computed once for many chunks
+//   step(Slice, n)  goes n further along k
+//   at(Row, Slice)  the chunk, or null for zeros
+//   base            any address that may be read
+template <class P, class Op, int rows> struct Loader {
+    using Lies = Slab<P, Op::alongK, rows>;
+    static constexpr bool along = Op::alongK;
+    static constexpr int chunks = rows * depth / 4 / blockThreads;        // of a thread in a slice
+    static constexpr int apart = blockThreads / Lies::lineChunks;         // lines that are copied at once
+    static constexpr int elements = 4 * P::per;                           // of a chunk
+    const Op &op;
+    const int chunk, line;
+    typename Op::Row row[along ? chunks : 1];
+    typename Op::Slice slice;
+    int k;
+
+    __device__ Loader(const Op &op, i64 first, i64 k0)
+        : op(op), chunk((int)threadIdx.x % Lies::lineChunks), line((int)threadIdx.x / Lies::lineChunks), k((int)k0 + (along ? chunk * elements : line)) {
+#pragma unroll
+        for (int i = 0; i < (along ? chunks : 1); i++) row[i] = op.row(first + (along ? line + i * apart : chunk * elements));
+        slice = op.slice(k);
+    }
+    // fetch asks for the next slice, whose k ends before k1.
+    __device__ void fetch(u32 *tile, int k1) {
+#pragma unroll
+        for (int i = 0; i < chunks; i++) {
+            const u32 *p = k < k1 ? op.at(row[along ? i : 0], slice) : nullptr;
+            copyAsync(tile + Lies::at(line + i * apart, chunk), p ? p : op.base, p);
+            if (!along) op.step(slice, apart), k += apart;
+        }
+        if (along) op.step(slice, depth * P::per), k += depth * P::per;
     }
 };
 
@@ -67,188 +105,252 @@ template <class Op, int rows> struct Loader {
 struct Ends {
     float *out, *partial;
     const float *bias;
-    i64 M, N, partK, K;
+    i64 M, N, partK, K; // N and K count padding
     int act;
+    i64 elements; // of C
 };
 
-template <class Precision, int BM, int BN, class A, class B, class Place>
-__device__ inline void product(const A &a, const B &b, const Ends &e, Place place) {
-    constexpr int WM = BM / 2, WN = BN / 4, FM = WM / 16, FN = WN / 8; // of a warp; and in instructions
-    constexpr int stage = (BM + BN) * depthK;
-    SHARED_STAGES(shared);
-    const int lane = threadIdx.x % warpThreads, warp = threadIdx.x / warpThreads, g = lane / 4, t = lane % 4;
-    const int wm = warp / 4 * WM, wn = warp % 4 * WN;
-    const i64 m0 = (i64)blockIdx.x * BM, n0 = (i64)blockIdx.y * BN;
-    const i64 k0 = (i64)blockIdx.z * e.partK, k1 = k0 + e.partK < e.K ? k0 + e.partK : e.K;
-    const int slices = (int)((k1 - k0 + depthK - 1) / depthK);
+// In which order blocks take the tiles: in bands of this many along N, so that those at work at a time share rows and columns in the cache.
+constexpr u32 band = 8;
+__device__ inline void tileOf(u32 &m, u32 &n) {
+    const u32 id = blockIdx.y * gridDim.x + blockIdx.x, whole = gridDim.x * band, first = id / whole * band;
+    const u32 width = gridDim.y - first < band ? gridDim.y - first : band, within = id % whole;
+    m = within / width, n = first + within % width;
+}
 
-    const Loader<A, BM> la(a, m0);
-    const Loader<B, BN> lb(b, n0);
+// place(m, n) is where element (m, n) of C lies, or below 0 if it is padding; pairs says that elements n and n+1 follow one another, at a multiple of 8
+// bytes, for even n.
+template <class P, int BM, int BN, int stages, class A, class B, class Place>
+__device__ inline void product(const A &a, const B &b, const Ends &e, bool pairs, Place place) {
+    constexpr int WM = BM / 2, WN = BN / 4, FM = WM / 16, FN = WN / 8; // of a warp; and in instructions
+    constexpr int stage = (BM + BN) * depth;
+    SHARED_STAGES(shared);
+    const int warp = threadIdx.x / warpThreads, wm = warp / 4 * WM, wn = warp % 4 * WN;
+    u32 tm, tn;
+    tileOf(tm, tn);
+    const i64 m0 = (i64)tm * BM, n0 = (i64)tn * BN;
+    const i64 k0 = (i64)blockIdx.z * e.partK, k1 = e.partial && k0 + e.partK < e.K ? k0 + e.partK : e.K;
+    const int slices = (int)((k1 - k0 + depth * P::per - 1) / (depth * P::per));
+
+    Loader<P, A, BM> la(a, m0, k0);
+    Loader<P, B, BN> lb(b, n0, k0);
     auto load = [&](int i) {
-        float *to = shared + i % stages * stage;
-        if (i < slices) la.fetch(to, k0 + (i64)i * depthK, k1), lb.fetch(to + BM * depthK, k0 + (i64)i * depthK, k1);
+        u32 *to = shared + i % stages * stage;
+        if (i < slices) la.fetch(to, (int)k1), lb.fetch(to + BM * depth, (int)k1);
         copyCommit(); // an empty group, too: copyWait counts them
     };
     float sum[FM][FN][4] = {};
-    for (int i = 1 - stages; i < slices; i++) {
-        if (i >= 0) {
-            copyWait<stages - 2>();
-            __syncthreads(); // slice i is there, and everyone is done with slice i - 1,
-        }
+#pragma unroll
+    for (int i = 0; i < stages - 1; i++) load(i);
+    for (int i = 0; i < slices; i++) {
+        copyWait<stages - 2>();
+        __syncthreads();      // slice i is there, and everyone is done with slice i - 1,
         load(i + stages - 1); // in whose place this one goes
-        if (i < 0) continue;
-        const float *as = shared + i % stages * stage, *bs = as + BM * depthK;
+        const u32 *as = shared + i % stages * stage, *bs = as + BM * depth;
 #pragma unroll
-        for (int k = 0; k < depthK; k += 16) {
-            typename Precision::Four fb[FN];
+        for (int w = 0; w < depth; w += 8) {
+            u32 x[FM][4];
 #pragma unroll
-            for (int j = 0; j < FN; j++) fb[j] = Precision::round(four<B::alongK, BN>(bs, wn + j * 8 + g, k + 4 * t));
+            for (int f = 0; f < FM; f++) Slab<P, A::alongK, BM>::template factor<true>(x[f], as, wm + f * 16, w);
 #pragma unroll
-            for (int f = 0; f < FM; f++) {
-                typename Precision::Four top = Precision::round(four<A::alongK, BM>(as, wm + f * 16 + g, k + 4 * t));
-                typename Precision::Four bottom = Precision::round(four<A::alongK, BM>(as, wm + f * 16 + g + 8, k + 4 * t));
+            for (int j = 0; j < FN; j += 2) {
+                u32 y[4];
+                Slab<P, B::alongK, BN>::template factor<false>(y, bs, wn + j * 8, w);
 #pragma unroll
-                for (int j = 0; j < FN; j++) Precision::multiply(sum[f][j], top, bottom, fb[j]);
+                for (int f = 0; f < FM; f++) P::multiply(sum[f][j], x[f], y[0], y[1]), P::multiply(sum[f][j + 1], x[f], y[2], y[3]);
             }
         }
     }
     copyWait<0>();
+    float *const out = e.partial ? e.partial + blockIdx.z * e.elements : e.out;
 #pragma unroll
     for (int f = 0; f < FM; f++)
 #pragma unroll
         for (int j = 0; j < FN; j++)
 #pragma unroll
-            for (int c = 0; c < 4; c++) {
-                const i64 m = m0 + wm + f * 16 + g + c / 2 * 8, n = n0 + wn + j * 8 + 2 * t + c % 2;
-                if (m >= e.M || n >= e.N) continue;
-                const i64 at = place(m, n);
-                if (e.partial) e.partial[blockIdx.z * e.M * e.N + at] = sum[f][j][c];
-                else e.out[at] = activate(sum[f][j][c] + (e.bias ? e.bias[n] : 0.0f), e.act);
+            for (int r = 0; r < 2; r++) {
+                const i64 m = m0 + wm + f * 16 + rowOfSum(2 * r), n = n0 + wn + j * 8 + columnOfSum(0);
+                if (m >= e.M) continue;
+                float v[2] = {sum[f][j][2 * r], sum[f][j][2 * r + 1]};
+#pragma unroll
+                for (int c = 0; c < 2; c++)
+                    if (!e.partial && n + c < e.N) v[c] = activate(v[c] + (e.bias ? e.bias[n + c] : 0.0f), e.act);
+                if (pairs) {
+                    if (n < e.N) *(float2 *)(out + place(m, n)) = {v[0], v[1]};
+                    continue;
+                }
+#pragma unroll
+                for (int c = 0; c < 2; c++)
+                    if (n + c < e.N && place(m, n + c) >= 0) out[place(m, n + c)] = v[c];
             }
 }
 
-// Every product comes in two precisions, and in a large tile and a small one.
-#define TENSOR_PRODUCT(name, args, f)                                        \
-    using name##_tf32_large_args = args; using name##_tf32_small_args = args; \
-    using name##_bf16_large_args = args; using name##_bf16_small_args = args; \
-    KERNEL(name##_tf32_large, blockThreads) { f<TF32, 128>(a); }             \
-    KERNEL(name##_tf32_small, blockThreads) { f<TF32, 64>(a); }              \
-    KERNEL(name##_bf16_large, blockThreads) { f<BF16, 128>(a); }             \
-    KERNEL(name##_bf16_small, blockThreads) { f<BF16, 64>(a); }
-
-// Dense is a matrix: element (r, k) is at r*stride + k, or across at k*stride + r.
-template <bool along> struct Dense {
-    static constexpr bool alongK = along;
-    const float *base;
-    i64 rows, stride;
-    bool vector;
-    using Row = const float *;
-    using Slice = i64;
-    __device__ Row row(i64 r) const { return r < rows ? base + (along ? r * stride : r) : nullptr; }
-    __device__ Slice slice(i64 k) const { return along ? k : k * stride; }
-    __device__ const float *at(Row r, Slice s) const { return r ? r + s : nullptr; }
+// Rows of C one after the other.
+struct InRows {
+    i64 N;
+    __device__ i64 operator()(i64 m, i64 n) const { return m * N + n; }
+    __device__ bool pairs(const Ends &e) const { return N % 2 == 0 && (u64)e.out % 8 == 0; } // partial is room of the host's, which begins at 256
 };
 
-enum { vectorA = 1, vectorB = 2 };
+// Every product comes in tiles of three sizes; the largest only in bf16, as it pays where the loop is fast.
+#define TENSOR_PRODUCT(name, args, f)                                                                            \
+    using name##_tf32_medium_args = args; using name##_tf32_small_args = args; using name##_bf16_large_args = args; \
+    using name##_bf16_medium_args = args; using name##_bf16_small_args = args;                                   \
+    KERNEL_OF(name##_tf32_medium, blockThreads, 2) { f<TF32, 128, 128, 3>(a); }                                        \
+    KERNEL(name##_tf32_small, blockThreads) { f<TF32, 64, 64, 3>(a); }                                           \
+    KERNEL(name##_bf16_large, blockThreads) { f<BF16, 128, 256, 2>(a); }                                         \
+    KERNEL_OF(name##_bf16_medium, blockThreads, 2) { f<BF16, 128, 128, 3>(a); }                                        \
+    KERNEL(name##_bf16_small, blockThreads) { f<BF16, 64, 64, 3>(a); }
 
-template <class Precision, int tile, bool transA, bool transB> __device__ inline void matmulTensor(const matmul_args &g) {
-    Dense<!transA> a{g.a, g.M, transA ? g.M : g.K, (g.vector & vectorA) != 0};
-    Dense<transB> b{g.b, g.N, transB ? g.K : g.N, (g.vector & vectorB) != 0};
-    const i64 N = g.N;
-    product<Precision, tile, tile>(a, b, {g.c, g.partial, g.bias, g.M, g.N, g.partK, g.K, (int)g.act}, [N](i64 m, i64 n) { return m * N + n; });
-}
-template <class Precision, int tile> __device__ inline void matmulNN(const matmul_args &g) { matmulTensor<Precision, tile, false, false>(g); }
-template <class Precision, int tile> __device__ inline void matmulNT(const matmul_args &g) { matmulTensor<Precision, tile, false, true>(g); }
-template <class Precision, int tile> __device__ inline void matmulTN(const matmul_args &g) { matmulTensor<Precision, tile, true, false>(g); }
-TENSOR_PRODUCT(matmul_nn, matmul_args, matmulNN)
-TENSOR_PRODUCT(matmul_nt, matmul_args, matmulNT)
-TENSOR_PRODUCT(matmul_tn, matmul_args, matmulTN)
+// Dense is a matrix: the chunk of element (r, k) is in line r, or across in line k.
+template <class P, bool along> struct Dense {
+    static constexpr bool alongK = along;
+    const u32 *base;
+    i64 rows, words; // words: of a line
+    using Row = const u32 *;
+    using Slice = i64;
+    __device__ Row row(i64 r) const { return r < rows ? base + (along ? r * words : r / P::per) : nullptr; }
+    __device__ Slice slice(int k) const { return along ? k / P::per : k * words; }
+    __device__ void step(Slice &s, int n) const { s += along ? n / P::per : n * words; }
+    __device__ const u32 *at(Row r, Slice s) const { return r ? r + s : nullptr; }
+};
 
-// Window is images seen through the windows of a convolution: row r is a window, one for each place of a grid (n, GH, GW); k is
-// (kh, kw, c) within it. Of forward these are windows on x; of the gradient of x windows on dy, where only every stride-th pixel is
-// one (apart).
-struct Window {
+// wordsOf is how long a line of so many elements is: whole chunks.
+template <class P> __device__ inline i64 wordsOf(i64 elements) { return (elements + 4 * P::per - 1) / (4 * P::per) * 4; }
+
+struct tensor_args { const u32 *a, *b; float *c; const float *bias; float *partial; i64 M, N, K, act, partK; };
+
+template <bool transA, bool transB> struct MatMulTensor {
+    template <class P, int BM, int BN, int stages> __device__ static void run(const tensor_args &g) {
+        Dense<P, !transA> a{g.a, g.M, wordsOf<P>(transA ? g.M : g.K)};
+        Dense<P, transB> b{g.b, g.N, wordsOf<P>(transB ? g.K : g.N)};
+        const InRows in{g.N};
+        const Ends e{g.c, g.partial, g.bias, g.M, g.N, g.partK, g.K, (int)g.act, g.M * g.N};
+        product<P, BM, BN, stages>(a, b, e, in.pairs(e), in);
+    }
+};
+using TensorNN = MatMulTensor<false, false>;
+using TensorNT = MatMulTensor<false, true>;
+using TensorTN = MatMulTensor<true, false>;
+TENSOR_PRODUCT(matmul_nn, tensor_args, TensorNN::run)
+TENSOR_PRODUCT(matmul_nt, tensor_args, TensorNT::run)
+TENSOR_PRODUCT(matmul_tn, tensor_args, TensorTN::run)
+
+// Window is images seen through the windows of a convolution: row r is a window, one for each place of a grid (n, GH, GW); k is (kh, kw, c) within it, with
+// C channels, padding among them. Of forward these are windows on x; of the gradient of x windows on dy, where only every stride-th pixel is one (apart).
+template <class P> struct Window {
     static constexpr bool alongK = true;
-    const float *base;
+    const u32 *base;
     i64 rows;
-    int H, W, C, GH, GW, KW, step, shiftH, shiftW, apart;
-    bool vector;
-    struct Row { const float *sample; int h, w; }; // null: no such row
+    int H, W, C, GH, GW, KW, pace, shiftH, shiftW, apart;
+    struct Row { const u32 *sample; int h, w; }; // null: no such row
     struct Slice { int h, w, c; };
     __device__ Row row(i64 r) const {
         if (r >= rows) return {nullptr, 0, 0};
-        int pixel = (int)(r % (GH * GW));
-        return {base + r / (GH * GW) * H * W * C, pixel / GW * step - shiftH, pixel % GW * step - shiftW};
+        const u32 pixel = (u32)r % (u32)(GH * GW), sample = (u32)r / (u32)(GH * GW);
+        return {base + (i64)sample * H * W * (C / P::per), (int)(pixel / GW) * pace - shiftH, (int)(pixel % GW) * pace - shiftW};
     }
-    __device__ Slice slice(i64 k) const {
-        int tap = (int)k / C;
-        return {tap / KW, tap % KW, (int)k % C};
+    __device__ Slice slice(int k) const { return {k / C / KW, k / C % KW, k % C}; }
+    __device__ void step(Slice &s, int n) const {
+        for (s.c += n; s.c >= C; s.c -= C)
+            if (++s.w == KW) s.w = 0, s.h++;
     }
-    __device__ const float *at(const Row &r, const Slice &s) const {
+    __device__ const u32 *at(const Row &r, const Slice &s) const {
         int h = r.h + s.h, w = r.w + s.w;
         if (!r.sample || h < 0 || w < 0) return nullptr;
-        if (apart > 1) {
+        if (apart == 2) {
+            if ((h | w) & 1) return nullptr;
+            h >>= 1, w >>= 1;
+        } else if (apart > 2) {
             if (h % apart || w % apart) return nullptr;
             h /= apart, w /= apart;
         }
-        return h < H && w < W ? r.sample + ((i64)h * W + w) * C + s.c : nullptr;
+        return h < H && w < W ? r.sample + ((h * W + w) * C + s.c) / P::per : nullptr;
     }
 };
 
-// Turned is windows with rows and k changed over: of the gradient of the weights, which sums over the places of windows.
-struct Turned {
+// Turned is windows on x with rows and k changed over: of the gradient of the weights, which sums over the places of windows.
+template <class P> struct Turned {
     static constexpr bool alongK = false;
-    const Window of;
-    const float *base;
+    const Window<P> of;
+    const u32 *base;
     i64 columns;
-    bool vector;
-    struct Row { Window::Slice tap; bool is; };
-    using Slice = Window::Row;
-    __device__ Row row(i64 r) const { return {of.slice(r), r < columns}; }
-    __device__ Slice slice(i64 k) const { return of.row(k); }
-    __device__ const float *at(const Row &r, const Slice &s) const { return r.is ? of.at(s, r.tap) : nullptr; }
+    struct Row { typename Window<P>::Slice tap; bool is; };
+    struct Slice { const u32 *sample; int h, w; }; // the place in the grid
+    __device__ Row row(i64 r) const { return {of.slice((int)r), r < columns}; }
+    __device__ Slice slice(int k) const {
+        const int pixel = k % (of.GH * of.GW);
+        return {base + (i64)(k / (of.GH * of.GW)) * of.H * of.W * (of.C / P::per), pixel / of.GW, pixel % of.GW};
+    }
+    __device__ void step(Slice &s, int n) const {
+        for (s.w += n; s.w >= of.GW; s.w -= of.GW)
+            if (++s.h == of.GH) s.h = 0, s.sample += (i64)of.H * of.W * (of.C / P::per);
+    }
+    __device__ const u32 *at(const Row &r, const Slice &s) const {
+        const int h = s.h * of.pace - of.shiftH + r.tap.h, w = s.w * of.pace - of.shiftW + r.tap.w;
+        const bool in = r.is && h >= 0 && w >= 0 && h < of.H && w < of.W;
+        return in ? s.sample + ((h * of.W + w) * of.C + r.tap.c) / P::per : nullptr;
+    }
 };
 
-// Flipped is weights (Out, KH, KW, C), of which the gradient of x sums over (KH-1-kh, KW-1-kw, out).
-struct Flipped {
+// Flipped is weights (Out, KH, KW, C), of which the gradient of x sums over (KH-1-kh, KW-1-kw, out); outs counts padding.
+template <class P> struct Flipped {
     static constexpr bool alongK = false;
-    const float *base;
-    int C, taps, outs;
-    bool vector;
+    const u32 *base;
+    int C, taps, outs, realOuts; // C: with padding
     using Row = int;
-    using Slice = const float *;
+    struct Slice { int tap, out; };
     __device__ Row row(i64 r) const { return r < C ? (int)r : -1; }
-    __device__ Slice slice(i64 k) const { return base + ((k % outs) * taps + taps - 1 - k / outs) * C; }
-    __device__ const float *at(Row r, Slice s) const { return r < 0 ? nullptr : s + r; }
+    __device__ Slice slice(int k) const { return {k / outs, k % outs}; }
+    __device__ void step(Slice &s, int n) const {
+        for (s.out += n; s.out >= outs; s.out -= outs) s.tap++;
+    }
+    __device__ const u32 *at(Row r, const Slice &s) const {
+        return r < 0 || s.out >= realOuts ? nullptr : base + (((i64)s.out * taps + taps - 1 - s.tap) * C + r) / P::per;
+    }
 };
 
-// Convolutions. Here w is (Out, KH, KW, C).
-__device__ inline Window windowsOnX(const conv_args &g, bool vector) {
-    return {g.x, g.n * g.OH * g.OW, (int)g.H, (int)g.W, (int)g.C, (int)g.OH, (int)g.OW, (int)g.KW, (int)g.stride, (int)g.pad, (int)g.pad, 1, vector};
+// Convolutions. All operands are rounded: x and dy with whole chunks of channels, w as (Out, KH, KW, C).
+struct tensor_conv_args {
+    const u32 *x, *w, *dy;
+    const float *bias;
+    float *out, *partial;
+    i64 n, C, H, W, Out, KH, KW, stride, pad, OH, OW, act, partK;
+};
+
+template <class P> __device__ inline int padded(i64 channels) { return (int)wordsOf<P>(channels) * P::per; }
+
+template <class P> __device__ inline Window<P> windowsOnX(const tensor_conv_args &g) {
+    return {g.x, g.n * g.OH * g.OW, (int)g.H, (int)g.W, padded<P>(g.C), (int)g.OH, (int)g.OW, (int)g.KW, (int)g.stride, (int)g.pad, (int)g.pad, 1};
 }
 
-template <class Precision, int tile> __device__ inline void convTensor(const conv_args &g) {
-    const i64 K = g.KH * g.KW * g.C, N = g.Out;
-    product<Precision, tile, tile>(windowsOnX(g, (g.vector & vectorA) != 0), Dense<true>{g.w, N, K, (g.vector & vectorB) != 0},
-        {g.out, g.partial, g.bias, g.n * g.OH * g.OW, N, g.partK, K, (int)g.act}, [N](i64 m, i64 n) { return m * N + n; });
+template <class P, int BM, int BN, int stages> __device__ inline void convTensor(const tensor_conv_args &g) {
+    const i64 K = g.KH * g.KW * padded<P>(g.C);
+    const InRows in{g.Out};
+    const Ends e{g.out, g.partial, g.bias, g.n * g.OH * g.OW, g.Out, g.partK, K, (int)g.act, g.n * g.OH * g.OW * g.Out};
+    product<P, BM, BN, stages>(windowsOnX<P>(g), Dense<P, true>{g.w, g.Out, K / P::per}, e, in.pairs(e), in);
 }
 
-template <class Precision, int tile> __device__ inline void convBackwardDataTensor(const conv_args &g) {
-    const i64 N = g.C;
-    Window dy{g.dy, g.n * g.H * g.W, (int)g.OH, (int)g.OW, (int)g.Out, (int)g.H, (int)g.W, (int)g.KW, 1, (int)(g.KH - 1 - g.pad),
-              (int)(g.KW - 1 - g.pad), (int)g.stride, (g.vector & vectorA) != 0};
-    Flipped w{g.w, (int)g.C, (int)(g.KH * g.KW), (int)g.Out, (g.vector & vectorB) != 0};
-    product<Precision, tile, tile>(dy, w, {g.out, g.partial, nullptr, g.n * g.H * g.W, N, g.partK, g.KH * g.KW * g.Out, identity},
-        [N](i64 m, i64 n) { return m * N + n; });
+template <class P, int BM, int BN, int stages> __device__ inline void convBackwardDataTensor(const tensor_conv_args &g) {
+    const int outs = padded<P>(g.Out), taps = (int)(g.KH * g.KW);
+    Window<P> dy{g.dy, g.n * g.H * g.W, (int)g.OH, (int)g.OW, outs, (int)g.H, (int)g.W, (int)g.KW, 1, (int)(g.KH - 1 - g.pad),
+                 (int)(g.KW - 1 - g.pad), (int)g.stride};
+    Flipped<P> w{g.w, padded<P>(g.C), taps, outs, (int)g.Out};
+    const InRows in{g.C};
+    const Ends e{g.out, g.partial, nullptr, g.n * g.H * g.W, g.C, g.partK, (i64)taps * outs, identity, g.n * g.H * g.W * g.C};
+    product<P, BM, BN, stages>(dy, w, e, in.pairs(e), in);
 }
 
-template <class Precision, int tile> __device__ inline void convBackwardWeightTensor(const conv_args &g) {
-    const i64 taps = g.KH * g.KW, C = g.C, K = g.n * g.OH * g.OW;
-    Dense<false> dy{g.dy, g.Out, g.Out, (g.vector & vectorA) != 0};
-    Turned x{windowsOnX(g, false), g.x, taps * C, (g.vector & vectorB) != 0};
-    product<Precision, tile, tile>(dy, x, {g.out, g.partial, nullptr, g.Out, taps * C, g.partK, K, identity},
-        [taps, C](i64 m, i64 n) { return (m * C + n % C) * taps + n / C; }); // n is (kh, kw, c), and dw (Out, C, KH, KW)
+template <class P, int BM, int BN, int stages> __device__ inline void convBackwardWeightTensor(const tensor_conv_args &g) {
+    const int taps = (int)(g.KH * g.KW), C = (int)g.C, all = padded<P>(g.C);
+    Dense<P, false> dy{g.dy, g.Out, wordsOf<P>(g.Out)};
+    Turned<P> x{windowsOnX<P>(g), g.x, (i64)taps * all};
+    const Ends e{g.out, g.partial, nullptr, g.Out, (i64)taps * all, g.partK, g.n * g.OH * g.OW, identity, g.Out * taps * C};
+    product<P, BM, BN, stages>(dy, x, e, false, [=](i64 m, i64 n) -> i64 { // n is (kh, kw, c), and dw (Out, C, KH, KW)
+        const int c = (int)n % all;
+        return c < C ? (m * C + c) * taps + (int)n / all : -1;
+    });
 }
-TENSOR_PRODUCT(conv, conv_args, convTensor)
-TENSOR_PRODUCT(conv_backward_data, conv_args, convBackwardDataTensor)
-TENSOR_PRODUCT(conv_backward_weight, conv_args, convBackwardWeightTensor)
+TENSOR_PRODUCT(conv, tensor_conv_args, convTensor)
+TENSOR_PRODUCT(conv_backward_data, tensor_conv_args, convBackwardDataTensor)
+TENSOR_PRODUCT(conv_backward_weight, tensor_conv_args, convBackwardWeightTensor)
