@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -18,6 +19,8 @@ import (
 // Alone takes the steps of a job as the only trainer of a run would in mode ring, by the same code, but without
 // servers: nothing is committed and nothing evaluated. It is for measuring steps, and has no end.
 type Alone struct {
+	Updating time.Duration // what the optimizer has taken of the last step
+
 	work   *work
 	sums   *exchange
 	optim  optimizer
@@ -63,31 +66,45 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 
 // Step takes one step and returns the mean loss of its batch.
 func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
-	at := a.state.step
-	if err := a.work.compute(ctx, 1, at, a.state.w, a.shards); err != nil {
+	at, last := a.state.step, len(a.sums.buckets)-1
+	a.work.prepare(at, a.shards)
+	sums := a.work.overlap(ctx, a.sums, a.shards, last, a.addUp)
+	err = a.work.compute(ctx, 1, at, a.state.w, a.shards)
+	if err = errors.Join(err, sums.end(err)); err != nil {
 		return 0, err
 	}
-	for i, b := range a.sums.buckets {
-		op := collective.Op{Step: at, Bucket: uint32(i)}
-		header := a.sums.prepare(b, a.work.units, a.shards, false)
-		if err := a.ring.AllReduce(ctx, op, collective.Int32s(header), collective.MaxInt32); err != nil {
-			return 0, err
-		}
-		grad, form := a.sums.own(i, a.work.units, a.shards)
-		if err := a.sums.allReduce(ctx, a.ring, op, grad, form); err != nil {
-			return 0, err
-		}
+	if err := a.addUp(ctx, last); err != nil {
+		return 0, err
 	}
 	train, _, err := a.sums.results(at)
 	if err != nil {
 		return 0, err
 	}
+	began := time.Now()
 	a.sums.measure(a.sums.all())
 	a.sums.shorten(a.sums.all())
 	a.sums.update(a.optim, at, a.state, a.sums.grad)
 	a.sums.settle()
+	a.Updating = time.Since(began)
 	a.state.step++
 	return train.Loss * float64(a.work.scale), nil
+}
+
+// addUp sums a bucket, as shift.addUp and ringSync.sum do.
+func (a *Alone) addUp(ctx context.Context, i int) error {
+	op := collective.Op{Step: a.state.step, Bucket: uint32(i)}
+	header := a.sums.prepare(a.sums.buckets[i], a.work.units, a.shards, false)
+	if err := a.ring.AllReduce(ctx, op, collective.Int32s(header), collective.MaxInt32); err != nil {
+		return err
+	}
+	grad, form := a.sums.own(i, a.work.units, a.shards)
+	return a.sums.allReduce(ctx, a.ring, op, grad, form)
+}
+
+// Compute computes the gradients of the next step and does nothing with them. It may be repeated.
+func (a *Alone) Compute(ctx context.Context) error {
+	a.work.forget()
+	return a.work.compute(ctx, 1, a.state.step, a.state.w, a.shards)
 }
 
 // Close frees the memory of the models.

@@ -167,7 +167,7 @@ func (s *shift) stepApart(ctx context.Context, at id.Step, of []id.LogicalShard)
 	defer pushes.underWay.Wait()
 	defer cancel()
 	s.work.prepare(at, of)
-	handing := s.overlap(ctx, of, len(s.sums.buckets), pushes.begin)
+	handing := s.work.overlap(ctx, s.sums, of, len(s.sums.buckets), pushes.begin)
 	err := s.computeApart(ctx, at, of)
 	if err = errors.Join(err, handing.end(err)); err != nil {
 		return err

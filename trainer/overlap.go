@@ -67,15 +67,15 @@ type overlap struct {
 	err    error
 }
 
-// overlap begins to do something with the first n buckets, one after the other, each when the gradients of the shards are complete in it.
+// overlap begins to do something with the first n buckets of x, one after the other, each when the gradients of the shards are complete in it.
 // What it begins with its context may go on after it, and ends with ctx, the step's, unless end gives it up.
-func (s *shift) overlap(ctx context.Context, shards []id.LogicalShard, n int, do func(ctx context.Context, bucket int) error) *overlap {
+func (w *work) overlap(ctx context.Context, x *exchange, shards []id.LogicalShard, n int, do func(ctx context.Context, bucket int) error) *overlap {
 	ctx, cancel := context.WithCancel(ctx)
 	o := &overlap{cancel: cancel}
 	o.done.Go(func() {
 		for i := 0; i < n && o.err == nil; i++ {
-			lo, _ := s.sums.span(s.sums.buckets[i].first, s.sums.buckets[i].last)
-			if !s.work.await(ctx, shards, lo) {
+			lo, _ := x.span(x.buckets[i].first, x.buckets[i].last)
+			if !w.await(ctx, shards, lo) {
 				return
 			}
 			o.err = do(ctx, i)
@@ -90,7 +90,7 @@ func (s *shift) beginSums(ctx context.Context, at id.Step, last bool) *overlap {
 	if last {
 		n = 0
 	}
-	return s.overlap(ctx, s.shards, n, func(ctx context.Context, i int) error { return s.addUp(ctx, at, i) })
+	return s.work.overlap(ctx, s.sums, s.shards, n, func(ctx context.Context, i int) error { return s.addUp(ctx, at, i) })
 }
 
 // end waits for it, or, when computing has failed, gives it up.

@@ -37,6 +37,7 @@ type benchStep struct {
 	json     bool
 	device   string
 	precise  string
+	path     bool   // also measure what the way of gradients adds
 	profile  string // file of a processor profile, "" for none
 }
 
@@ -91,6 +92,7 @@ executes, without data files, servers and other trainers.`,
 	f.Float64Var(&o.secs, "secs", 3, "measuring time aimed at, in seconds")
 	f.IntVar(&o.maxSteps, "max-steps", 400, "steps, at most")
 	f.BoolVar(&o.json, "json", false, "one JSON object")
+	f.BoolVar(&o.path, "path", false, "also measure steps without copies and sums, to tell what the way of gradients adds")
 	f.StringVar(&o.profile, "profile", "", "`FILE` for a profile of the measured steps, to be read with go tool pprof")
 	return c
 }
@@ -156,6 +158,11 @@ type stepRow struct {
 	PerSecond float64 `json:"samples_per_s"`
 	CPUMs     float64 `json:"cpu_ms_per_sample"`
 	MaxRSS    float64 `json:"max_rss_mib"`
+	UpdateMs  float64 `json:"update_ms_med"` // of a step: the optimizer
+
+	// With --path.
+	BareMs      float64 `json:"bare_ms_med,omitempty"`  // a step that only computes gradients, and leaves them on the device
+	PathPercent float64 `json:"path_percent,omitempty"` // what the way of gradients adds to that and the optimizer
 }
 
 func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
@@ -173,17 +180,24 @@ func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
 	job := trainer.DefaultJob()
 	job.Batch = trainer.Batch{Size: o.batch, LogicalShards: o.shards}
 	job.Optimizer, job.Sync.Sum, job.Precision = m.optimizer, o.sum, device.Precision(o.precise)
-	alone, err := trainer.NewAlone(ctx, job, spec, dev, samples)
-	if err != nil {
-		return err
+	on := func(dev device.Device, do func(*trainer.Alone) error) error {
+		alone, err := trainer.NewAlone(ctx, job, spec, dev, samples)
+		if err != nil {
+			return err
+		}
+		return errors.Join(do(alone), alone.Close())
 	}
-	defer func() { err = errors.Join(err, alone.Close()) }()
 	row := stepRow{
 		Prog: "muster", Version: version, Device: dev.Name(), Precision: o.precise, Model: o.model, World: 1, Threads: o.threads,
 		Shards: o.shards, Sum: o.sum, Params: spec.Params(), Batch: o.batch,
 	}
-	if err := o.measure(ctx, alone, &row); err != nil {
+	if err := on(dev, func(a *trainer.Alone) error { return o.measure(ctx, a, &row) }); err != nil {
 		return err
+	}
+	if o.path {
+		if err := on(keeping{dev, spec.Params()}, func(a *trainer.Alone) error { return o.measurePath(ctx, a, &row) }); err != nil {
+			return err
+		}
 	}
 	row.MaxRSS = digits(maxRSS()/(1<<20), 1)
 	if o.json {
@@ -193,38 +207,54 @@ func (o *benchStep) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	fmt.Fprintf(out, "%s on %s, %d threads, %d samples in %d shards: %.1f samples/s, %.2f ms per step (p10 %.2f, p90 %.2f; %d steps), CPU %.3f ms per sample, %.0f MiB\n",
 		row.Model, row.Device, row.Threads, row.Batch, row.Shards, row.PerSecond, row.MedMs, row.P10Ms, row.P90Ms, row.Steps, row.CPUMs, row.MaxRSS)
+	if o.path {
+		fmt.Fprintf(out, "gradients alone %.2f ms, optimizer %.2f ms: the way of gradients adds %.2f %%\n", row.BareMs, row.UpdateMs, row.PathPercent)
+	}
 	return nil
 }
 
-// measure takes two steps to warm up, one that tells how many fill the time, and those.
+// repeat does something twice to warm up, once to tell how often it fills the time, then warm, and then as often; what that took it
+// returns, in seconds.
+func (o *benchStep) repeat(do func() (time.Duration, error), warm func() error) (times []float64, err error) {
+	var estimate time.Duration
+	for range 3 {
+		if estimate, err = do(); err != nil {
+			return nil, err
+		}
+	}
+	if err := warm(); err != nil {
+		return nil, err
+	}
+	times = make([]float64, max(5, min(o.maxSteps, int(o.secs/estimate.Seconds()))))
+	for i := range times {
+		took, err := do()
+		if err != nil {
+			return nil, err
+		}
+		times[i] = took.Seconds()
+	}
+	return times, nil
+}
+
+// measure takes steps.
 func (o *benchStep) measure(ctx context.Context, alone *trainer.Alone, row *stepRow) error {
-	step := func() (seconds float64, err error) {
+	var updates []float64
+	cpu, stop := 0.0, func() error { return nil }
+	times, err := o.repeat(func() (_ time.Duration, err error) {
 		start := time.Now()
 		row.Loss, err = alone.Step(ctx)
-		return time.Since(start).Seconds(), err
-	}
-	var estimate float64
-	var err error
-	for range 3 {
-		if estimate, err = step(); err != nil {
-			return err
-		}
-	}
-	stop, err := o.startProfile()
-	if err != nil {
+		updates = append(updates, alone.Updating.Seconds())
+		return time.Since(start), err
+	}, func() (err error) {
+		stop, err = o.startProfile()
+		cpu, updates = cpuSeconds(), updates[:0]
 		return err
-	}
-	times := make([]float64, max(5, min(o.maxSteps, int(o.secs/estimate))))
-	cpu := cpuSeconds()
-	for i := range times {
-		if times[i], err = step(); err != nil {
-			return err
-		}
-	}
+	})
 	cpu = cpuSeconds() - cpu
-	if err := stop(); err != nil {
+	if err := errors.Join(err, stop()); err != nil {
 		return err
 	}
+	row.UpdateMs = digits(median(updates)*1e3, 3)
 	slices.Sort(times)
 	n, batch := len(times), float64(o.batch)
 	row.Steps = n
@@ -236,15 +266,16 @@ func (o *benchStep) measure(ctx context.Context, alone *trainer.Alone, row *step
 
 // startProfile begins the processor profile of the measured steps, if there is to be one.
 func (o *benchStep) startProfile() (stop func() error, err error) {
+	stop = func() error { return nil }
 	if o.profile == "" {
-		return func() error { return nil }, nil
+		return stop, nil
 	}
 	f, err := os.Create(o.profile)
 	if err != nil {
-		return nil, err
+		return stop, err
 	}
 	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(err, f.Close())
+		return stop, errors.Join(err, f.Close())
 	}
 	return func() error {
 		pprof.StopCPUProfile()

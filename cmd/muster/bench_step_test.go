@@ -18,7 +18,7 @@ func TestBenchStep(t *testing.T) {
 		if benchModels()[model].large {
 			continue
 		}
-		cmd := exec.CommandContext(t.Context(), bin, "bench", "step", "--model", model, "--threads", "2", "--shards", "3", "--batch", "4", "--secs", "0.001", "--json")
+		cmd := exec.CommandContext(t.Context(), bin, "bench", "step", "--model", model, "--threads", "2", "--shards", "3", "--batch", "4", "--secs", "0.001", "--path", "--json")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", model, err, out)
@@ -27,7 +27,7 @@ func TestBenchStep(t *testing.T) {
 		if err := json.Unmarshal(out, &r); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		if r.Model != model || r.Threads != 2 || r.Shards != 3 || r.Batch != 4 || r.Steps != 5 || !(r.PerSecond > 0) || !(r.MaxRSS > 1) {
+		if r.Model != model || r.Threads != 2 || r.Shards != 3 || r.Batch != 4 || r.Steps != 5 || !(r.PerSecond > 0) || !(r.MaxRSS > 1) || !(r.BareMs > 0) || !(r.UpdateMs > 0) {
 			t.Errorf("%s", out)
 		}
 		if guess := math.Log(float64(benchModels()[model].classes)); !(r.Loss > 0 && r.Loss < guess) {
