@@ -37,7 +37,7 @@ cuda-kernels: ## compile the GPU's kernels anew (NVRTC from PyPI, no GPU needed)
 	python3 trainer/device/cuda/kernels/compile.py .cuda trainer/device/cuda/built
 
 test-gpu: pack-gpu ## every operation and model on this machine's GPU beside the CPU; with compute-sanitizer where it is installed
-	scripts/gpu-check.sh test
+	scripts/gpu-check.sh test sanitize
 
 pack-gpu: build-cuda ## .gpu: all that scripts/gpu-check.sh needs on a machine with a GPU and without Go
 	mkdir -p .gpu

@@ -53,6 +53,9 @@ var emulatorProgram = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	if os.Getenv(gpuOnly) != "" {
+		os.Exit(code)
+	}
 	if program, err := emulatorProgram(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(program))
 	}
@@ -61,6 +64,9 @@ func TestMain(m *testing.M) {
 
 func emulator(t testing.TB) *emulated {
 	t.Helper()
+	if os.Getenv(gpuOnly) != "" {
+		t.Skip("this test is of the emulator, or on it")
+	}
 	if _, err := exec.LookPath("g++"); err != nil {
 		t.Skip("the kernels are not run: there is no g++ to compile their emulator with")
 	}

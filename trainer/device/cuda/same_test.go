@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/musterml/muster/trainer/device"
@@ -110,19 +111,26 @@ func (b *bench) ok() *bool {
 	return v
 }
 
-// gpus are the emulator, and the GPU of this machine where the binary can reach one. With MUSTER_GPU_ONLY in the environment, it alone.
+// gpuOnly is the environment's variable with which this machine's GPU runs the tests, and the emulator none.
+const gpuOnly = "MUSTER_GPU_ONLY"
+
+// theGPU is this machine's, opened once.
+var theGPU = sync.OnceValues(func() (*Device, error) { return Open(0, nil) })
+
+// gpus are the emulator, and the GPU of this machine where the binary can reach one.
 func gpus(t testing.TB) []*Device {
-	if os.Getenv("MUSTER_GPU_ONLY") != "" {
-		d, err := Open(0, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return []*Device{d}
+	var all []*Device
+	only := os.Getenv(gpuOnly) != ""
+	if !only {
+		all = append(all, newDevice(emulator(t), nil))
 	}
-	all := []*Device{newDevice(emulator(t), nil)}
-	if d, err := Open(0, nil); err == nil {
-		all = append(all, d)
-	} else {
+	switch d, err := theGPU(); {
+	case err == nil:
+		own := *d // tests choose its precision
+		all = append(all, &own)
+	case only:
+		t.Fatal(err)
+	default:
 		t.Logf("on no GPU: %v", err)
 	}
 	return all
