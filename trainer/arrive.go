@@ -194,8 +194,7 @@ func (s *shift) computeApart(ctx context.Context, at id.Step, of []id.LogicalSha
 			a.base[l] = a.seen.Updates
 		}
 	}
-	end := s.cfg.Waits.Work(computing, at.String())
-	defer end()
+	defer s.working(at)()
 	return s.work.compute(ctx, s.view.Number, at, s.state.w, of)
 }
 

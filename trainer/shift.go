@@ -162,8 +162,20 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 	return nil
 }
 
-// computing is the name of that work.
-const computing = "computing"
+// What the work on a step is called; where the model is evaluated as well, that takes most of the time.
+const (
+	computing  = "computing"
+	evaluating = "evaluating at"
+)
+
+// working tells who asks that the trainer works on a step, until end is called.
+func (s *shift) working(at id.Step) (end func()) {
+	what := computing
+	if s.work.evaluates(at) {
+		what = evaluating
+	}
+	return s.cfg.Waits.Work(what, at.String())
+}
 
 // compute does this trainer's units and, side by side, commits the state if the step
 // calls for it: computing only reads the state.
@@ -172,7 +184,7 @@ func (s *shift) compute(ctx context.Context, at id.Step) error {
 	var committed error
 	committing.Go(func() { committed = s.sync.commit(ctx, at) })
 	fetched := s.prefetch(ctx, at)
-	end := s.cfg.Waits.Work(computing, at.String())
+	end := s.working(at)
 	err := s.work.compute(ctx, s.view.Number, at, s.state.w, s.shards)
 	end()
 	committing.Wait()
