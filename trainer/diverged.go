@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
 
 	"github.com/musterml/muster/collective/vec"
 	"github.com/musterml/muster/internal/id"
@@ -66,4 +68,22 @@ func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 // allFinite goes by bits: infinities and NaNs are those that come last.
 func allFinite(x []float32) bool {
 	return vec.Best().Largest(x) < math.Float32bits(float32(math.Inf(1)))
+}
+
+// allFiniteOn is allFinite on so many processors.
+func allFiniteOn(n int, x []float32) bool {
+	if n < 2 {
+		return allFinite(x)
+	}
+	var bad atomic.Bool
+	var parts sync.WaitGroup
+	for i := range n {
+		parts.Go(func() {
+			if !allFinite(x[i*len(x)/n : (i+1)*len(x)/n]) {
+				bad.Store(true)
+			}
+		})
+	}
+	parts.Wait()
+	return !bad.Load()
 }

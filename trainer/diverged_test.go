@@ -40,3 +40,20 @@ func TestFastSumsLookAtGradients(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// However many processors look, each number is looked at.
+func TestAllFiniteOn(t *testing.T) {
+	x := make([]float32, 101)
+	for _, n := range []int{0, 1, 2, 3, 64, 200} {
+		if !allFiniteOn(n, x) {
+			t.Errorf("%d processors: zeros are not finite", n)
+		}
+		for i := range x {
+			x[i] = float32(math.Inf(-1))
+			if allFiniteOn(n, x) {
+				t.Fatalf("%d processors: what is at place %d is not seen", n, i)
+			}
+			x[i] = 0
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -102,6 +103,8 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 			return nil, errors.Join(err, w.close())
 		}
 		bench := &bench{replica: r, batch: data.NewBatch(train, w.group*w.slice)}
+		w.lock(bench.batch.X)
+		w.lock(bench.batch.Values)
 		if w.scores != nil {
 			bench.scores = make([]float32, w.slice)
 		}
@@ -251,6 +254,7 @@ func (w *work) do(ctx context.Context, b *bench, s id.Step, group []id.LogicalSh
 
 // gradients finds the gradients of a group's units.
 func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights []float32) error {
+	idle := runtime.GOMAXPROCS(0) / len(w.benches) // processors for each, where another device computes
 	b.group, b.parts = group, b.parts[:0]
 	for _, l := range group {
 		u := &w.units[l]
@@ -268,7 +272,7 @@ func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights [
 		u := &w.units[l]
 		u.Result = b.parts[i].Result
 		// Of exact sums the exponents tell whether the gradient is finite, see explain.
-		if !(finite(u.Loss) && (w.job.Sync.Sum == SumExact || allFinite(u.grad))) {
+		if !(finite(u.Loss) && (w.job.Sync.Sum == SumExact || allFiniteOn(idle, u.grad))) {
 			return w.blame(b, s, l, weights)
 		}
 	}
