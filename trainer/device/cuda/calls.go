@@ -117,6 +117,7 @@ const (
 	blockThreads = 256
 	warpThreads  = 32
 	rowsPerPart  = 256
+	totalColumns = 8    // that a block adds the parts of
 	mostBlocks   = 4096 // of a kernel whose threads take several elements
 )
 

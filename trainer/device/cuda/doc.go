@@ -18,7 +18,8 @@
 // sums may be added in any order, matrix products go to cuBLAS, which is opened at run time if there is one (blas.go).
 //
 // Orders of sums: as package device says, but where it names float32 chains over rows, columns are summed in blocks of
-// 256 rows, and the blocks in order (SumRows; of LayerNormBackward the gradients of gamma and beta). Long sums of
+// 256 rows, and the blocks by 32 threads whose sums are added in order (SumRows; of LayerNormBackward the gradients of gamma and beta, and BatchNorm's
+// sums). Losses of rows are added by 256 threads likewise. Long sums of
 // weight gradients (MatMul TN, Conv2DBackwardWeight) are cut into parts whose number is a function of the shape.
 // Arithmetic names the architecture: cards of one architecture give the same bits.
 package cuda

@@ -11,8 +11,8 @@ type normSumsArgs struct {
 func (s *stream) normSums(dgamma, dbeta pointer, a normSumsArgs) {
 	n, cols := ceil(int(a.rows), rowsPerPart), int(a.cols)
 	a.parts = s.room(roomOfParts, 8*n*cols)
-	launch(s, "norm_sums", [3]int{ceil(cols, blockThreads), n, 1}, blockThreads, a)
-	launch(s, "norm_totals", [3]int{ceil(cols, blockThreads), 1, 1}, blockThreads, struct {
+	launch(s, "norm_sums", [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, a)
+	launch(s, "norm_totals", [3]int{ceil(cols, totalColumns), 1, 1}, blockThreads, struct {
 		dgamma, dbeta, parts pointer
 		n, cols              int64
 	}{dgamma, dbeta, a.parts, int64(n), a.cols})
@@ -74,7 +74,7 @@ func (s *stream) BatchNorm(p device.BatchNorm) {
 func (s *stream) moment(out, x, mean pointer, rows, cols int, eps float32) {
 	n := ceil(rows, rowsPerPart)
 	parts := s.room(roomOfParts, 4*n*cols)
-	launch(s, "moment_parts", [3]int{ceil(cols, blockThreads), n, 1}, blockThreads, struct {
+	launch(s, "moment_parts", [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, struct {
 		parts, x, mean pointer
 		rows, cols     int64
 	}{parts, x, mean, int64(rows), int64(cols)})
@@ -82,7 +82,7 @@ func (s *stream) moment(out, x, mean pointer, rows, cols int, eps float32) {
 	if mean != 0 {
 		root = 1
 	}
-	launch(s, "moment", [3]int{ceil(cols, blockThreads), 1, 1}, blockThreads, struct {
+	launch(s, "moment", [3]int{ceil(cols, totalColumns), 1, 1}, blockThreads, struct {
 		out, parts          pointer
 		n, rows, cols, rstd int64
 		eps                 float32

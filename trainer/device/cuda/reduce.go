@@ -20,12 +20,12 @@ func (s *stream) SumRows(out, x device.Buffer, rows, cols int) {
 	if n > 1 {
 		parts = s.room(roomOfParts, 4*n*cols)
 	}
-	launch(s, "sum_rows_parts", [3]int{ceil(cols, blockThreads), n, 1}, blockThreads, struct {
+	launch(s, "sum_rows_parts", [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, struct {
 		parts, x   pointer
 		rows, cols int64
 	}{parts, from, int64(rows), int64(cols)})
 	if n > 1 {
-		launch(s, "sum_parts", [3]int{ceil(cols, blockThreads), 1, 1}, blockThreads, struct {
+		launch(s, "sum_parts", [3]int{ceil(cols, totalColumns), 1, 1}, blockThreads, struct {
 			out, parts pointer
 			n, cols    int64
 		}{to, parts, int64(n), int64(cols)})
@@ -133,7 +133,7 @@ func (s *stream) SquaredError(p device.SquaredError) {
 const lossBytes = 16 // of a row: the loss, and whether it was right
 
 func (s *stream) addLosses(rows pointer, n int, total *device.Total) {
-	launch(s, "total_loss", one, warpThreads, struct {
+	launch(s, "total_loss", one, blockThreads, struct {
 		out, rows pointer
 		n         int64
 	}{s.cell(answer{total: total}), rows, int64(n)})

@@ -26,7 +26,10 @@ type rowsBackwardArgs struct {
 
 // rowsBackward adds up the gradients of rows.
 func (s *stream) rowsBackward(a rowsBackwardArgs) {
-	launch(s, "rows_backward", [3]int{int(min(a.rows, 1<<20)), 1, 1}, blockThreads, a)
+	if s.err == nil {
+		s.zero(a.out, int(4*a.rows*a.width)) // most rows of a large table are named by nobody
+		launch(s, "rows_backward", [3]int{int(min(a.n*a.fields, 1<<20)), 1, 1}, blockThreads, a)
+	}
 }
 
 // firstColumns is y (rows, cols), the first columns of x (rows, stride).

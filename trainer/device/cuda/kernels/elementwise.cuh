@@ -175,8 +175,9 @@ KERNEL(lamb_slots, blockThreads) {
 struct transpose_images_args { float *y; const float *x; i64 n, c, pixels; i64 toLast; };
 KERNEL(transpose_images, blockThreads) {
     EACH(i, a.n * a.c * a.pixels) {
-        i64 s = i / (a.c * a.pixels), rest = i % (a.c * a.pixels);
-        i64 fast = a.toLast ? rest % a.c : rest % a.pixels, slow = a.toLast ? rest / a.c : rest / a.pixels;
+        i64 s, rest, fast, slow;
+        split(i, a.c * a.pixels, s, rest);
+        split(rest, a.toLast ? a.c : a.pixels, slow, fast);
         a.y[i] = a.x[(s * (a.toLast ? a.c : a.pixels) + fast) * (a.toLast ? a.pixels : a.c) + slow];
     }
 }

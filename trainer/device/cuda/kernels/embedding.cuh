@@ -1,16 +1,18 @@
-// Rows by number: embeddings, and sparse matrices (CSR). Backward gathers: a row of the table looks for itself.
+// Rows by number: embeddings, and sparse matrices (CSR). Backward gathers (rows.cuh).
 
 struct embedding_args { float *y; const int *tokens; const float *table, *positions; fault at; i64 n, t, width, vocab; };
 KERNEL(embedding, blockThreads) {
     for (i64 i = globalThread(); i < a.n * a.t * a.width; i += globalThreads()) {
-        i64 place = i / a.width, j = i % a.width;
+        i64 place, j, s, at;
+        split(i, a.width, place, j);
+        split(place, a.t, s, at);
         int token = a.tokens[place];
         if (token < 0 || token >= a.vocab) {
             blame(a.at, place);
             continue;
         }
         float v = a.table[token * a.width + j];
-        a.y[i] = a.positions ? v + a.positions[place % a.t * a.width + j] : v;
+        a.y[i] = a.positions ? v + a.positions[at * a.width + j] : v;
     }
 }
 

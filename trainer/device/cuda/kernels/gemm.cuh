@@ -202,7 +202,9 @@ PRODUCT(conv_backward_weight, ConvBackwardWeight)
 struct gemm_parts_args { float *c; const float *partial, *bias; i64 M, N, parts, act; };
 KERNEL(gemm_parts, blockThreads) {
     for (i64 i = globalThread(); i < a.M * a.N; i += globalThreads()) {
-        float v = a.bias ? a.bias[i % a.N] : 0.0f;
+        i64 m, n;
+        split(i, a.N, m, n);
+        float v = a.bias ? a.bias[n] : 0.0f;
         for (i64 z = 0; z < a.parts; z++) v += a.partial[z * a.M * a.N + i];
         a.c[i] = activate(v, (int)a.act);
     }

@@ -1,4 +1,4 @@
-// Losses: first each row by itself, then the rows added in order by one thread.
+// Losses: first each row by itself, then the rows by one block: thread t adds rows t, t + 256, and so on.
 
 struct row_loss { double loss; i64 correct; };
 
@@ -60,10 +60,10 @@ KERNEL(squared_error, blockThreads) {
 }
 
 struct total_loss_args { row_loss *out; const row_loss *rows; i64 n; };
-KERNEL(total_loss, warpThreads) {
-    if (threadIdx.x != 0) return;
+KERNEL(total_loss, blockThreads) {
     double loss = 0;
     i64 correct = 0;
-    for (i64 r = 0; r < a.n; r++) loss += a.rows[r].loss, correct += a.rows[r].correct;
-    a.out->loss = loss, a.out->correct = correct;
+    for (i64 r = threadIdx.x; r < a.n; r += blockDim.x) loss += a.rows[r].loss, correct += a.rows[r].correct;
+    loss = blockSum(loss), correct = blockSum(correct);
+    if (threadIdx.x == 0) a.out->loss = loss, a.out->correct = correct;
 }

@@ -35,39 +35,37 @@ KERNEL(layer_norm_backward, blockThreads) {
 // norm by column.
 struct norm_sums_args { float *parts; const float *dy, *x, *mean, *rstd; i64 rows, cols, byRow; };
 KERNEL(norm_sums, blockThreads) {
-    i64 j = globalThread();
-    if (j >= a.cols) return;
-    i64 r0 = (i64)blockIdx.y * rowsPerPart, r1 = r0 + rowsPerPart < a.rows ? r0 + rowsPerPart : a.rows;
+    const Part p = partOf(a.rows, a.cols);
+    if (p.from >= a.rows) return;
+    const i64 j = p.column;
     float s1 = 0, s2 = 0;
-    for (i64 r = r0; r < r1; r++) {
+    for (i64 r = p.from; r < p.to; r++) {
         float g = a.dy[r * a.cols + j], mean = a.mean[a.byRow ? r : j], rstd = a.rstd[a.byRow ? r : j];
         s1 += g, s2 += g * ((a.x[r * a.cols + j] - mean) * rstd);
     }
-    float *out = a.parts + (i64)blockIdx.y * 2 * a.cols;
+    float *out = a.parts + p.part * 2 * a.cols;
     out[j] = s1, out[a.cols + j] = s2;
 }
 
 // Sums over the rows of a part: of x, or of the squares of x - mean.
 struct moment_parts_args { float *parts; const float *x, *mean; i64 rows, cols; };
 KERNEL(moment_parts, blockThreads) {
-    i64 j = globalThread();
-    if (j >= a.cols) return;
-    i64 r0 = (i64)blockIdx.y * rowsPerPart, r1 = r0 + rowsPerPart < a.rows ? r0 + rowsPerPart : a.rows;
-    float mean = a.mean ? a.mean[j] : 0, sum = 0;
-    for (i64 r = r0; r < r1; r++) {
-        float d = a.x[r * a.cols + j] - mean;
+    const Part p = partOf(a.rows, a.cols);
+    if (p.from >= a.rows) return;
+    float mean = a.mean ? a.mean[p.column] : 0, sum = 0;
+    for (i64 r = p.from; r < p.to; r++) {
+        float d = a.x[r * a.cols + p.column] - mean;
         sum += a.mean ? d * d : d;
     }
-    a.parts[(i64)blockIdx.y * a.cols + j] = sum;
+    a.parts[p.part * a.cols + p.column] = sum;
 }
 
 // The mean, or with rstd 1/sqrt(variance + eps).
 struct moment_args { float *out; const float *parts; i64 n, rows, cols, rstd; float eps; };
 KERNEL(moment, blockThreads) {
-    i64 j = globalThread();
-    if (j >= a.cols) return;
-    double sum = 0;
-    for (i64 i = 0; i < a.n; i++) sum += (double)a.parts[i * a.cols + j];
+    const i64 j = totalColumn();
+    double sum = columnTotal<double>(a.n, j < a.cols, [&](i64 i) { return (double)a.parts[i * a.cols + j]; });
+    if (j >= a.cols || threadIdx.x >= totalColumns) return;
     sum /= (double)a.rows;
     a.out[j] = a.rstd ? (float)(1.0 / sqrt(sum + (double)a.eps)) : (float)sum;
 }
@@ -75,7 +73,8 @@ KERNEL(moment, blockThreads) {
 struct batch_norm_args { float *y; const float *x, *gamma, *beta, *mean, *rstd; i64 rows, cols, act; };
 KERNEL(batch_norm, blockThreads) {
     for (i64 i = globalThread(); i < a.rows * a.cols; i += globalThreads()) {
-        i64 j = i % a.cols;
+        i64 row, j;
+        split(i, a.cols, row, j);
         a.y[i] = activate((a.x[i] - a.mean[j]) * a.rstd[j] * a.gamma[j] + a.beta[j], (int)a.act);
     }
 }
@@ -83,17 +82,17 @@ KERNEL(batch_norm, blockThreads) {
 // dgamma and dbeta: the parts of norm_sums, in float64.
 struct norm_totals_args { float *dgamma, *dbeta; const float *parts; i64 n, cols; };
 KERNEL(norm_totals, blockThreads) {
-    i64 j = globalThread();
-    if (j >= a.cols) return;
-    double s1 = 0, s2 = 0;
-    for (i64 i = 0; i < a.n; i++) s1 += (double)a.parts[i * 2 * a.cols + j], s2 += (double)a.parts[(i * 2 + 1) * a.cols + j];
-    a.dbeta[j] = (float)s1, a.dgamma[j] = (float)s2;
+    const i64 j = totalColumn();
+    const double s1 = columnTotal<double>(a.n, j < a.cols, [&](i64 i) { return (double)a.parts[i * 2 * a.cols + j]; });
+    const double s2 = columnTotal<double>(a.n, j < a.cols, [&](i64 i) { return (double)a.parts[(i * 2 + 1) * a.cols + j]; });
+    if (j < a.cols && threadIdx.x < totalColumns) a.dbeta[j] = (float)s1, a.dgamma[j] = (float)s2;
 }
 
 struct batch_norm_backward_args { float *dx; const float *dy, *x, *gamma, *dgamma, *dbeta, *mean, *rstd; i64 rows, cols; };
 KERNEL(batch_norm_backward, blockThreads) {
     for (i64 i = globalThread(); i < a.rows * a.cols; i += globalThreads()) {
-        i64 j = i % a.cols;
+        i64 row, j;
+        split(i, a.cols, row, j);
         float h = (a.x[i] - a.mean[j]) * a.rstd[j];
         a.dx[i] = (a.dy[i] - a.dbeta[j] / (float)a.rows - h * (a.dgamma[j] / (float)a.rows)) * (a.gamma[j] * a.rstd[j]);
     }
@@ -102,7 +101,8 @@ KERNEL(batch_norm_backward, blockThreads) {
 struct batch_norm_inference_args { float *y; const float *x, *gamma, *beta, *mean, *variance; i64 rows, cols, act; float eps; };
 KERNEL(batch_norm_inference, blockThreads) {
     for (i64 i = globalThread(); i < a.rows * a.cols; i += globalThreads()) {
-        i64 j = i % a.cols;
+        i64 row, j;
+        split(i, a.cols, row, j);
         double f = (double)a.gamma[j] / sqrt((double)a.variance[j] + (double)a.eps);
         float slope = (float)f, shift = (float)((double)a.beta[j] - (double)a.mean[j] * f);
         a.y[i] = activate(a.x[i] * slope + shift, (int)a.act);

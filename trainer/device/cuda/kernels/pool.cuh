@@ -4,7 +4,11 @@ struct pool_args { float *out; const float *in, *y; u8 *index; i64 n, c, h, w, s
 
 struct Pixel { i64 sample, c; int h, w; };
 __device__ inline Pixel pixel(i64 i, i64 c, i64 h, i64 w) {
-    return {i / (c * w * h), i % c, (int)(i / (c * w) % h), (int)(i / c % w)};
+    Pixel p;
+    i64 row, column;
+    split(i, c, i, p.c), split(i, w, i, column), split(i, h, p.sample, row);
+    p.h = (int)row, p.w = (int)column;
+    return p;
 }
 
 using max_pool_args = pool_args;

@@ -67,19 +67,23 @@ KERNEL(interact_rows_backward, blockThreads) {
     }
 }
 
-// The gradient of the values: the row of field f of sample s gets from + s*bySample + f*byField. A block per row, which looks for
-// itself.
+// The gradient of the values: the row of field f of sample s gets from + s*bySample + f*byField. Zeros lie there before. A block per place; the first of
+// those that name a row gathers for it, from all of them in their order.
 struct rows_backward_args { float *out; const int *index; const float *from; i64 n, fields, width, rows, bySample, byField; };
 KERNEL(rows_backward, blockThreads) {
     __shared__ int found[blockThreads];
-    i64 places = a.n * a.fields;
-    for (i64 row = blockIdx.x; row < a.rows; row += gridDim.x)
+    const i64 places = a.n * a.fields;
+    for (i64 first = blockIdx.x; first < places; first += gridDim.x) {
+        const int row = a.index[first];
+        bool before = row < 0 || row >= a.rows;
+        for (i64 p = threadIdx.x; p < first; p += blockDim.x) before |= a.index[p] == row;
+        if (__syncthreads_or(before)) continue;
         for (i64 j0 = 0; j0 < a.width; j0 += blockDim.x) {
-            i64 j = j0 + threadIdx.x;
+            const i64 j = j0 + threadIdx.x;
             float sum = 0;
-            for (i64 p0 = 0; p0 < places; p0 += blockDim.x) {
-                i64 p = p0 + threadIdx.x;
-                bool here = p < places && a.index[p] == row;
+            for (i64 p0 = first; p0 < places; p0 += blockDim.x) {
+                const i64 p = p0 + threadIdx.x;
+                const bool here = p < places && a.index[p] == row;
                 if (!__syncthreads_or(here)) continue;
                 found[threadIdx.x] = here;
                 __syncthreads();
@@ -90,6 +94,7 @@ KERNEL(rows_backward, blockThreads) {
             }
             if (j < a.width) a.out[row * a.width + j] = sum;
         }
+    }
 }
 
 struct columns_args { float *y; const float *x; i64 rows, cols, stride; };
