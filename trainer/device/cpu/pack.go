@@ -5,7 +5,7 @@ const linesAhead = 32
 
 // packRows copies rows of n values, ld apart, to panels (rows, nr). What is beyond n in the last one is left as it is.
 func (s *stream) packRows(dst, src []float32, ld, rows, n int) {
-	const together = 512 // columns: the panels that are written to at a time
+	const together = 128 // columns: the panels that are written to at a time; more may be in one set of the cache
 	nr := s.k.nr
 	for j := 0; j < n; j += together {
 		w := min(together, n-j)
@@ -28,7 +28,16 @@ func (s *stream) packTransposed(dst, src []float32, ld, width, kc int) {
 	s.scatter(dst, s.offsets.get(kc, s.k.nr), src, ld, width, turnAhead)
 }
 
-// transpose is dst (cols, rows), its rows ld apart, = src (rows, cols) transposed.
+// transpose is dst (cols, rows), its rows ld apart, = src (rows, cols) transposed. It goes down a few columns at a time, which are written
+// from end to end: the beginnings of many rows of dst are in few sets of the cache, which would lose them before they are full.
 func (s *stream) transpose(dst []float32, ld int, src []float32, rows, cols int) {
-	s.scatter(dst, s.offsets.get(cols, ld), src, cols, rows, turnAhead)
+	strip, ahead := s.k.turns, s.k.turns*cols
+	if rows <= s.k.turns {
+		strip, ahead = cols, turnAhead
+	}
+	to := s.offsets.get(strip, ld)
+	for j := 0; j < cols; j += strip {
+		n := min(strip, cols-j)
+		s.scatter(dst[j*ld:], to[:n], src[j:], cols, rows, ahead)
+	}
 }
