@@ -70,7 +70,8 @@ type Ops interface {
 
 // Activation is what an epilogue applies to each element: what costs nothing there, and whose slope its
 // value tells. GELU and the other functions are none: their slopes need what they were applied to, so it has to be
-// written anyway, and an epilogue would save no more than reading it once while it is still in a cache.
+// written anyway, and an epilogue would save no more than reading it once. A device that gains by that may do an Apply that follows
+// together with the product before it (package cuda does).
 type Activation uint8
 
 const (

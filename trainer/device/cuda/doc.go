@@ -17,6 +17,8 @@
 // (kernels/tensor.cuh), whose factors are rounded before (factors.go); and so is attention (kernels/attention_tensor.cuh). All that is kept is float32. Where
 // sums may be added in any order, matrix products go to cuBLAS, which is opened at run time if there is one (blas.go).
 //
+// A function of what a product has just made (GELU after a bias, or its gradient) is made at the product's end (second.go).
+//
 // Orders of sums: as package device says, but where it names float32 chains over rows, columns are summed in blocks of
 // 256 rows, and the blocks by 32 threads whose sums are added in order (SumRows; of LayerNormBackward the gradients of gamma and beta, and BatchNorm's
 // sums). Losses of rows are added by 256 threads likewise. Long sums of

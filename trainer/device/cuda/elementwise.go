@@ -56,22 +56,30 @@ func (s *stream) Scale(y, x device.Buffer, n int, a float32) {
 // Apply implements device.Ops.
 func (s *stream) Apply(y, x device.Buffer, n int, f device.Function) {
 	const op = "function"
-	if s.sized(op, n) && s.knows(op, f) {
+	if !s.sized(op, n) || !s.knows(op, f) {
+		return
+	}
+	to, from := s.floats(op, "y", y, n), s.floats(op, "x", x, n)
+	if !s.joins(to, from, 0, n, int64(f)) {
 		launch(s, "apply", each(n), blockThreads, struct {
 			y, x pointer
 			n, f int64
-		}{s.floats(op, "y", y, n), s.floats(op, "x", x, n), int64(n), int64(f)})
+		}{to, from, int64(n), int64(f)})
 	}
 }
 
 // ApplyBackward implements device.Ops.
 func (s *stream) ApplyBackward(dx, dy, x device.Buffer, n int, f device.Function) {
 	const op = "gradient of a function"
-	if s.sized(op, n) && s.knows(op, f) {
+	if !s.sized(op, n) || !s.knows(op, f) {
+		return
+	}
+	to, from, at := s.floats(op, "dx", dx, n), s.floats(op, "dy", dy, n), s.floats(op, "x", x, n)
+	if !s.joins(to, from, at, n, int64(f)) {
 		launch(s, "apply_backward", each(n), blockThreads, struct {
 			dx, dy, x pointer
 			n, f      int64
-		}{s.floats(op, "dx", dx, n), s.floats(op, "dy", dy, n), s.floats(op, "x", x, n), int64(n), int64(f)})
+		}{to, from, at, int64(n), int64(f)})
 	}
 }
 

@@ -90,17 +90,27 @@ func (s *stream) name(parts ...string) string {
 	return name
 }
 
+type partsArgs struct {
+	c, partial, bias pointer
+	m, n, parts, act int64
+	second
+}
+
 // end adds the parts of a product, its bias, and applies its activation.
 func (s *stream) end(out, partial, bias pointer, m, n, parts int, act device.Activation) {
-	launch(s, "gemm_parts", each(m*n), blockThreads, struct {
-		c, partial, bias   pointer
-		m, n, parts, apply int64
-	}{out, partial, bias, int64(m), int64(n), int64(parts), int64(act)})
+	launch(s, "gemm_parts", each(m*n), blockThreads, partsArgs{c: out, partial: partial, bias: bias, m: int64(m), n: int64(n), parts: int64(parts), act: int64(act)})
 }
 
 type matmulArgs struct {
 	a, b, c, bias, partial pointer
 	m, n, k, act, partK    int64
+}
+
+// tensorArgs are the same for tensor cores.
+type tensorArgs struct {
+	a, b, c, bias, partial pointer
+	m, n, k, act, partK    int64
+	second
 }
 
 var matmuls = [...]string{device.NN: "matmul_nn", device.NT: "matmul_nt", device.TN: "matmul_tn"}
@@ -125,9 +135,15 @@ func (s *stream) MatMul(p device.MatMul) {
 	}
 	// Rows of NN and NT are samples: their sums must not depend on how many there are.
 	g := product{kernel: matmuls[p.Trans%3], m: p.M, n: p.N, k: p.K, split: p.Trans == device.TN, bias: args.bias, act: p.Act}
-	multiply(s, g, args.c, func(partial pointer, partK int64) matmulArgs {
-		args.partial, args.partK = partial, partK
-		return args
+	if chunk(s.d.precision) == 0 {
+		multiply(s, g, args.c, func(partial pointer, partK int64) matmulArgs {
+			args.partial, args.partK = partial, partK
+			return args
+		})
+		return
+	}
+	multiply(s, g, args.c, func(partial pointer, partK int64) tensorArgs {
+		return tensorArgs{a: args.a, b: args.b, c: args.c, bias: args.bias, partial: partial, m: args.m, n: args.n, k: args.k, act: args.act, partK: partK}
 	})
 }
 

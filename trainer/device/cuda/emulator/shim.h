@@ -42,6 +42,7 @@ template <class T> T exchange(T v, unsigned from) {
 inline void __syncthreads() { emulator::awaitBlock(); }
 template <class T> T __shfl_xor_sync(unsigned, T v, unsigned mask) { return emulator::exchange(v, threadIdx.x % 32 ^ mask); }
 template <class T> T __shfl_sync(unsigned, T v, unsigned from) { return emulator::exchange(v, from); }
+inline void __syncwarp() { emulator::awaitWarp(); }
 inline int __syncthreads_or(int v) {
     static int any;
     __syncthreads();

@@ -56,6 +56,16 @@ __device__ inline float slope(float x, int f) {
     }
 }
 
+// Second is what the end of a product does besides with each element that it writes: a function of it, or with before its gradient. Nothing without to.
+struct Second {
+    float *to;
+    const float *before;
+    i64 f;
+    __device__ void write(i64 at, float v) const {
+        if (to) to[at] = before ? v * slope(before[at], (int)f) : value(v, (int)f);
+    }
+};
+
 struct apply_args { float *y; const float *x; i64 n; i64 f; };
 KERNEL(apply, blockThreads) {
     EACH(i, a.n) a.y[i] = value(a.x[i], (int)a.f);

@@ -199,13 +199,14 @@ PRODUCT(conv_backward_data, ConvBackwardData)
 PRODUCT(conv_backward_weight, ConvBackwardWeight)
 
 // The parts of a long K, added in order, then what a product ends with.
-struct gemm_parts_args { float *c; const float *partial, *bias; i64 M, N, parts, act; };
+struct gemm_parts_args { float *c; const float *partial, *bias; i64 M, N, parts, act; Second second; };
 KERNEL(gemm_parts, blockThreads) {
     for (i64 i = globalThread(); i < a.M * a.N; i += globalThreads()) {
         i64 m, n;
         split(i, a.N, m, n);
         float v = a.bias ? a.bias[n] : 0.0f;
         for (i64 z = 0; z < a.parts; z++) v += a.partial[z * a.M * a.N + i];
-        a.c[i] = activate(v, (int)a.act);
+        v = activate(v, (int)a.act);
+        a.c[i] = v, a.second.write(i, v);
     }
 }

@@ -107,7 +107,8 @@ struct Ends {
     const float *bias;
     i64 M, N, partK, K; // N and K count padding
     int act;
-    i64 elements; // of C
+    i64 elements;       // of C
+    Second second;
 };
 
 // In which order blocks take the tiles: in bands of this many along N, so that those at work at a time share rows and columns in the cache.
@@ -118,10 +119,9 @@ __device__ inline void tileOf(u32 &m, u32 &n) {
     m = within / width, n = first + within % width;
 }
 
-// place(m, n) is where element (m, n) of C lies, or below 0 if it is padding; pairs says that elements n and n+1 follow one another, at a multiple of 8
-// bytes, for even n.
+// place(m, n) is where element (m, n) of C lies, or below 0 if it is padding.
 template <class P, int BM, int BN, int stages, class A, class B, class Place>
-__device__ inline void product(const A &a, const B &b, const Ends &e, bool pairs, Place place) {
+__device__ inline void product(const A &a, const B &b, const Ends &e, Place place) {
     constexpr int WM = BM / 2, WN = BN / 4, FM = WM / 16, FN = WN / 8; // of a warp; and in instructions
     constexpr int stage = (BM + BN) * depth;
     SHARED_STAGES(shared);
@@ -162,34 +162,40 @@ __device__ inline void product(const A &a, const B &b, const Ends &e, bool pairs
         }
     }
     copyWait<0>();
-    float *const out = e.partial ? e.partial + blockIdx.z * e.elements : e.out;
+    __syncthreads(); // the slices have served
+
+    // By way of shared memory, 16 rows of a warp at a time, so that what lies side by side is written together.
+    constexpr int pitch = WN + 8;
+    float *const mine = (float *)shared + warp * 16 * pitch;
 #pragma unroll
-    for (int f = 0; f < FM; f++)
+    for (int f = 0; f < FM; f++) {
 #pragma unroll
         for (int j = 0; j < FN; j++)
 #pragma unroll
-            for (int r = 0; r < 2; r++) {
-                const i64 m = m0 + wm + f * 16 + rowOfSum(2 * r), n = n0 + wn + j * 8 + columnOfSum(0);
-                if (m >= e.M) continue;
-                float v[2] = {sum[f][j][2 * r], sum[f][j][2 * r + 1]};
-#pragma unroll
-                for (int c = 0; c < 2; c++)
-                    if (!e.partial && n + c < e.N) v[c] = activate(v[c] + (e.bias ? e.bias[n + c] : 0.0f), e.act);
-                if (pairs) {
-                    if (n < e.N) *(float2 *)(out + place(m, n)) = {v[0], v[1]};
-                    continue;
-                }
-#pragma unroll
-                for (int c = 0; c < 2; c++)
-                    if (n + c < e.N && place(m, n + c) >= 0) out[place(m, n + c)] = v[c];
-            }
+            for (int r = 0; r < 2; r++) *(float2 *)(mine + rowOfSum(2 * r) * pitch + j * 8 + columnOfSum(0)) = {sum[f][j][2 * r], sum[f][j][2 * r + 1]};
+        __syncwarp();
+#pragma unroll 4
+        for (int i = threadIdx.x % warpThreads; i < 16 * WN; i += warpThreads) {
+            const i64 m = m0 + wm + f * 16 + i / WN, n = n0 + wn + i % WN, at = m < e.M && n < e.N ? place(m, n) : -1;
+            if (at < 0) continue;
+            const float v = mine[i / WN * pitch + i % WN];
+            if (e.partial) e.partial[blockIdx.z * e.elements + at] = v;
+            else Place::finish(e, at, activate(v + (e.bias ? e.bias[n] : 0.0f), e.act));
+        }
+        __syncwarp();
+    }
 }
 
 // Rows of C one after the other.
 struct InRows {
     i64 N;
     __device__ i64 operator()(i64 m, i64 n) const { return m * N + n; }
-    __device__ bool pairs(const Ends &e) const { return N % 2 == 0 && (u64)e.out % 8 == 0; } // partial is room of the host's, which begins at 256
+    __device__ static void finish(const Ends &e, i64 at, float v) { e.out[at] = v; }
+};
+
+// The same, with a function besides.
+struct WithSecond : InRows {
+    __device__ static void finish(const Ends &e, i64 at, float v) { e.out[at] = v, e.second.write(at, v); }
 };
 
 // Every product comes in tiles of three sizes; the largest only in bf16, as it pays where the loop is fast.
@@ -218,15 +224,13 @@ template <class P, bool along> struct Dense {
 // wordsOf is how long a line of so many elements is: whole chunks.
 template <class P> __device__ inline i64 wordsOf(i64 elements) { return (elements + 4 * P::per - 1) / (4 * P::per) * 4; }
 
-struct tensor_args { const u32 *a, *b; float *c; const float *bias; float *partial; i64 M, N, K, act, partK; };
+struct tensor_args { const u32 *a, *b; float *c; const float *bias; float *partial; i64 M, N, K, act, partK; Second second; };
 
 template <bool transA, bool transB> struct MatMulTensor {
     template <class P, int BM, int BN, int stages> __device__ static void run(const tensor_args &g) {
         Dense<P, !transA> a{g.a, g.M, wordsOf<P>(transA ? g.M : g.K)};
         Dense<P, transB> b{g.b, g.N, wordsOf<P>(transB ? g.K : g.N)};
-        const InRows in{g.N};
-        const Ends e{g.c, g.partial, g.bias, g.M, g.N, g.partK, g.K, (int)g.act, g.M * g.N};
-        product<P, BM, BN, stages>(a, b, e, in.pairs(e), in);
+        product<P, BM, BN, stages>(a, b, {g.c, g.partial, g.bias, g.M, g.N, g.partK, g.K, (int)g.act, g.M * g.N, g.second}, WithSecond{{g.N}});
     }
 };
 using TensorNN = MatMulTensor<false, false>;
@@ -326,9 +330,8 @@ template <class P> __device__ inline Window<P> windowsOnX(const tensor_conv_args
 
 template <class P, int BM, int BN, int stages> __device__ inline void convTensor(const tensor_conv_args &g) {
     const i64 K = g.KH * g.KW * padded<P>(g.C);
-    const InRows in{g.Out};
-    const Ends e{g.out, g.partial, g.bias, g.n * g.OH * g.OW, g.Out, g.partK, K, (int)g.act, g.n * g.OH * g.OW * g.Out};
-    product<P, BM, BN, stages>(windowsOnX<P>(g), Dense<P, true>{g.w, g.Out, K / P::per}, e, in.pairs(e), in);
+    const Ends e{g.out, g.partial, g.bias, g.n * g.OH * g.OW, g.Out, g.partK, K, (int)g.act, g.n * g.OH * g.OW * g.Out, {}};
+    product<P, BM, BN, stages>(windowsOnX<P>(g), Dense<P, true>{g.w, g.Out, K / P::per}, e, InRows{g.Out});
 }
 
 template <class P, int BM, int BN, int stages> __device__ inline void convBackwardDataTensor(const tensor_conv_args &g) {
@@ -336,20 +339,26 @@ template <class P, int BM, int BN, int stages> __device__ inline void convBackwa
     Window<P> dy{g.dy, g.n * g.H * g.W, (int)g.OH, (int)g.OW, outs, (int)g.H, (int)g.W, (int)g.KW, 1, (int)(g.KH - 1 - g.pad),
                  (int)(g.KW - 1 - g.pad), (int)g.stride};
     Flipped<P> w{g.w, padded<P>(g.C), taps, outs, (int)g.Out};
-    const InRows in{g.C};
-    const Ends e{g.out, g.partial, nullptr, g.n * g.H * g.W, g.C, g.partK, (i64)taps * outs, identity, g.n * g.H * g.W * g.C};
-    product<P, BM, BN, stages>(dy, w, e, in.pairs(e), in);
+    const Ends e{g.out, g.partial, nullptr, g.n * g.H * g.W, g.C, g.partK, (i64)taps * outs, identity, g.n * g.H * g.W * g.C, {}};
+    product<P, BM, BN, stages>(dy, w, e, InRows{g.C});
 }
+
+// Columns (kh, kw, c) in dw (Out, C, KH, KW).
+struct OfWeights {
+    int taps, C, all; // all: channels with padding
+    __device__ i64 operator()(i64 m, i64 n) const {
+        const int c = (int)n % all;
+        return c < C ? (m * C + c) * taps + (int)n / all : -1;
+    }
+    __device__ static void finish(const Ends &e, i64 at, float v) { e.out[at] = v; }
+};
 
 template <class P, int BM, int BN, int stages> __device__ inline void convBackwardWeightTensor(const tensor_conv_args &g) {
     const int taps = (int)(g.KH * g.KW), C = (int)g.C, all = padded<P>(g.C);
     Dense<P, false> dy{g.dy, g.Out, wordsOf<P>(g.Out)};
     Turned<P> x{windowsOnX<P>(g), g.x, (i64)taps * all};
-    const Ends e{g.out, g.partial, nullptr, g.Out, (i64)taps * all, g.partK, g.n * g.OH * g.OW, identity, g.Out * taps * C};
-    product<P, BM, BN, stages>(dy, x, e, false, [=](i64 m, i64 n) -> i64 { // n is (kh, kw, c), and dw (Out, C, KH, KW)
-        const int c = (int)n % all;
-        return c < C ? (m * C + c) * taps + (int)n / all : -1;
-    });
+    const Ends e{g.out, g.partial, nullptr, g.Out, (i64)taps * all, g.partK, g.n * g.OH * g.OW, identity, g.Out * taps * C, {}};
+    product<P, BM, BN, stages>(dy, x, e, OfWeights{taps, C, all});
 }
 TENSOR_PRODUCT(conv, tensor_conv_args, convTensor)
 TENSOR_PRODUCT(conv_backward_data, tensor_conv_args, convBackwardDataTensor)

@@ -1,0 +1,41 @@
+package cuda
+
+import (
+	"reflect"
+	"unsafe"
+)
+
+// How a function gets into the end of a product (bias and GELU, say): Apply and ApplyBackward look at the call before theirs. If that is a product, or what
+// ends one, still kept back, and makes just what they read, it makes their result besides, while it has each element in a register; and
+// what was the product's result is written all the same, for a function's gradient needs it. The bits are those of the kernel by itself.
+
+// second is a result that a product has besides.
+type second struct {
+	to, before pointer
+	f          int64
+}
+
+// joins has the call before this one make a function y of its n elements x besides, or with before the gradient of it. It tells whether it could.
+func (s *stream) joins(y, x, before pointer, n int, f int64) bool {
+	if s.err != nil || s.issued == len(s.calls) {
+		return false
+	}
+	c := &s.calls[len(s.calls)-1]
+	var to *second
+	switch c.kind {
+	case reflect.TypeFor[tensorArgs]():
+		if a := (*tensorArgs)(unsafe.Pointer(&c.args)); a.partial == 0 && a.c == x && a.m*a.n == int64(n) {
+			to = &a.second
+		}
+	case reflect.TypeFor[partsArgs]():
+		if a := (*partsArgs)(unsafe.Pointer(&c.args)); a.c == x && a.m*a.n == int64(n) {
+			to = &a.second
+		}
+	}
+	if to == nil || to.to != 0 {
+		return false
+	}
+	*to = second{y, before, f}
+	s.factors.wrote(y, 4*n, len(s.calls))
+	return true
+}
