@@ -98,10 +98,9 @@ type card struct {
 	total     int64 // bytes of memory
 	mu        sync.Mutex
 	functions map[string]cu.Function
-	sizes     map[pointer]int // of what is allocated
-	used      int64           // their sum
-	blas      *blas           // nil where there is none
-	noBLAS    error           // why
+	given     given
+	blas      *blas // nil where there is none
+	noBLAS    error // why
 	blasName  string
 }
 
@@ -126,7 +125,7 @@ func openGPU(number int) (gpu, error) {
 	case number < 0 || number >= n:
 		return nil, fmt.Errorf("the NVIDIA driver has %d devices, counted from 0", n)
 	}
-	g := &card{device: cu.Device(number), functions: map[string]cu.Function{}, sizes: map[pointer]int{}}
+	g := &card{device: cu.Device(number), functions: map[string]cu.Function{}}
 	if g.title, err = g.device.Name(); err != nil {
 		return nil, err
 	}
@@ -222,26 +221,46 @@ func (g *card) alloc(bytes int) (p pointer, err error) {
 		return err
 	})
 	if err == nil {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.sizes[p] = bytes
-		g.used += int64(bytes)
+		g.given.add(p, bytes)
 	}
 	return p, err
 }
 
 func (g *card) free(p pointer) error {
-	g.mu.Lock()
-	g.used -= int64(g.sizes[p])
-	delete(g.sizes, p)
-	g.mu.Unlock()
+	g.given.remove(p)
 	return g.within(func() error { return cu.MemFree(cu.DevicePtr(p)) })
 }
 
-func (g *card) memory() (used, all int64) {
+func (g *card) memory() (used, all int64) { return g.given.sum(), g.total }
+
+// given is what alloc has given. No call of the driver's is made while it is locked.
+type given struct {
+	mu    sync.Mutex
+	sizes map[pointer]int
+	used  int64 // their sum
+}
+
+func (g *given) add(p pointer, bytes int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.used, g.total
+	if g.sizes == nil {
+		g.sizes = map[pointer]int{}
+	}
+	g.sizes[p] = bytes
+	g.used += int64(bytes)
+}
+
+func (g *given) remove(p pointer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.used -= int64(g.sizes[p])
+	delete(g.sizes, p)
+}
+
+func (g *given) sum() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.used
 }
 
 func (g *card) pinned(bytes int) ([]byte, error) {

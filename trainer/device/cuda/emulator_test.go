@@ -198,6 +198,9 @@ func (e *emulated) lock(b []byte) error {
 
 func (e *emulated) unlock(b []byte) error {
 	e.lockedBytes -= len(b)
+	if e.fault != nil {
+		return e.fault("unlock")
+	}
 	return nil
 }
 

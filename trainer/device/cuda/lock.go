@@ -40,9 +40,8 @@ func (d *Device) Lock(host []float32) (unlock func()) {
 	d.locked.add(b)
 	return func() {
 		d.locked.remove(b)
-		if d.gpu.unlock(b) == nil { // a GPU that has broken down keeps it, until the process ends
-			pin.Unpin()
-		}
+		_ = d.gpu.unlock(b) // a GPU that has broken down refuses, and touches it no more
+		pin.Unpin()
 	}
 }
 

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -98,11 +99,15 @@ func TestLock(t *testing.T) {
 	if unlock(); e.lockedBytes != 0 || d.locked.has(bytesOf(many)) {
 		t.Errorf("%d bytes stay locked", e.lockedBytes)
 	}
+	unlock = d.Lock(many)
 	e.fault = func(string) error { return errors.New("no more") }
+	unlock()
 	for range 2 {
 		d.Lock(many)()
 	}
 	if len(warnings) != 1 || !strings.Contains(warnings[0], "copied once more") || d.locked.has(bytesOf(many)) {
 		t.Errorf("where nothing can be locked: %q", warnings)
 	}
+	runtime.GC() // which ends the program where something is left pinned
+	runtime.GC()
 }
