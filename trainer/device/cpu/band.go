@@ -10,7 +10,7 @@ type band struct {
 	ldb    int // unless the kernels mask, b has nr columns whatever the width
 	c      []float32
 	ldc    int
-	width  int       // at most nr, or widest where there are few rows and the kernels mask
+	width  int       // at most nr
 	start  []float32 // the start of each column's sums (width); nil: zero
 	resume bool      // start from what is in c
 	floor  float32

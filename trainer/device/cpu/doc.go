@@ -12,14 +12,15 @@
 // channels side by side. The gradient of the weights exchanges the two tables. Tiles at an edge are
 // computed by programs for their number of rows, and by masks within a row.
 //
-// Around that are blocks (stream.multiplyTiles). B is packed in panels of NR columns, unless it is small or met by
-// not too many rows; each panel then meets a block of rows of A that stays in the second-level cache. A is read as it lies,
-// except one stored transposed whose elements are far apart. Sums stay in registers for up to 1024 k: starting
-// and storing a tile costs some 200 cycles where C comes from memory, more than is lost by a panel that
-// exceeds the first-level cache.
+// Around that are blocks (stream.multiplyTiles). B is packed in panels of NR columns, and each panel then meets a block
+// of rows of A that stays in the second-level cache. A is read as it lies, except one stored transposed whose elements
+// are far apart. Sums stay in registers for up to 1024 k: starting and storing a tile costs some 200 cycles where C
+// comes from memory, more than is lost by a panel that exceeds the first-level cache.
 //
-// Where few rows meet a B stored transposed, packing it would cost more than the product: there squares of B are turned in
-// registers and used at once (see strip). A product is computed as the transpose of B'A' where that fills
+// Where the operands are near, or few rows meet them, packing would cost more than it saves: there strips of some rows
+// are computed from the operands as they lie (see strip). Either B lies as it is multiplied, and a program for each
+// number of rows and of registers in a row reads it in place; or it is stored transposed, and squares of it are turned
+// in registers and used at once. A product is computed as the transpose of B'A' where that fills
 // registers better, and its last columns another way than the rest; what is cheapest, paths.go estimates.
 //
 // Rejected: im2col (writes and reads nine copies of each image); packing A always as BLIS does (a tenth slower here

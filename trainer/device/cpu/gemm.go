@@ -64,6 +64,7 @@ const (
 	blockA  = 96 << 10  // of A: stays in the second-level cache while all panels of B meet it
 	blockB  = 512 << 10 // of B: what is packed at a time,
 	wideB   = 512       // of at most so many columns
+	closeB  = 8 << 10   // of B: stays in the first-level cache while strips of A meet it
 	nearB   = 64 << 10  // of B: is read as it lies, all of it staying in the second-level cache,
 	fewRows = 192       // and so is any B that meets no more rows than these
 	farA    = 64 << 10  // of A stored transposed: what lies further apart is brought together, or its lines would fall into few sets of the caches
@@ -75,9 +76,7 @@ const (
 func (s *stream) multiplyTiles(p *product) {
 	kc, nr, nc, kb := blocks(p.k), s.k.nr, p.n, p.k
 	direct := s.direct(p.m, p.n, p.k*p.ldb, p.bT)
-	if direct {
-		nr = s.k.widest(p.m) * s.k.turns
-	} else {
+	if !direct {
 		if nc = min(p.n, wideB); p.m <= 2*s.k.mr { // panels are used hardly more than once: while they are near
 			nc = nr
 		}
@@ -199,7 +198,12 @@ func (s *stream) MatMul(p device.MatMul) {
 	if s.err != nil {
 		return
 	}
-	q := product{m: p.M, n: p.N, k: p.K, a: a, ars: p.K, aks: 1, b: b, ldb: p.N, c: c, ldc: p.N, bias: bias, floor: floorOf(p.Act)}
+	var q product // field by field: the smallest products would wait for a copy
+	q.m, q.n, q.k = p.M, p.N, p.K
+	q.a, q.ars, q.aks = a, p.K, 1
+	q.b, q.ldb = b, p.N
+	q.c, q.ldc = c, p.N
+	q.bias, q.floor = bias, floorOf(p.Act)
 	switch p.Trans {
 	case device.NT:
 		if p.K > 1 { // a single column lies like a single row

@@ -7,7 +7,7 @@ import "golang.org/x/sys/cpu"
 var kernelsAVX512 = kernels{
 	name: "avx512", class: classFMA, mr: 8, nr: 32, lanes: 16,
 	multiply: multiplyAVX512, edge: multiplyEdgeAVX512, pack: packAVX512, transpose: transposeAVX512, turns: 16, masked: true,
-	turned: turnedAVX512, turnedRows: 12,
+	direct: directAVX512, flat: 8, tall: 12, turned: turnedAVX512, turnedRows: 12,
 	max4: max4AVX512, spread4: spread4AVX512, sumRows: sumRowsAVX512, mask: maskAVX512, rowKernels: rowsAVX512,
 	dropout: dropoutAVX512,
 }
@@ -15,7 +15,7 @@ var kernelsAVX512 = kernels{
 var kernelsAVX2 = kernels{
 	name: "avx2", class: classFMA, mr: 6, nr: 16, lanes: 8,
 	multiply: multiplyAVX2, edge: multiplyEdgeAVX2, pack: packAVX2, transpose: transposeAVX2, turns: 8,
-	turned: turnedAVX2, turnedRows: 5,
+	direct: directAVX2, flat: 6, tall: 12, turned: turnedAVX2, turnedRows: 5,
 	max4: max4AVX2, spread4: spread4AVX2, sumRows: sumRowsAVX2, mask: maskAVX2, rowKernels: rowsAVX2,
 	dropout: dropoutAVX2,
 }
@@ -41,6 +41,12 @@ func multiplyAVX512(t *tile)
 
 //go:noescape
 func multiplyEdgeAVX512(t *tile)
+
+//go:noescape
+func directAVX512(t *strip)
+
+//go:noescape
+func directAVX2(t *strip)
 
 //go:noescape
 func turnedAVX512(t *strip)

@@ -32,15 +32,17 @@ var _ = [1]struct{}{}[unsafe.Offsetof(tile{}.ko)-16|
 	unsafe.Offsetof(tile{}.width)-88|unsafe.Offsetof(tile{}.floor)-96|unsafe.Offsetof(tile{}.tiles)-104|
 	(unsafe.Sizeof(int(0))-8)] // 64-bit processors only
 
-// strip is a product with few rows whose B is stored transposed, whole: for row r < rows and column j < n
+// strip is some rows of a product computed from the operands as they lie, B either as it is multiplied or stored transposed:
+// for row r < rows and column j < n
 //
-//	c[r*ldc + j] = max(floor, init[r*ldi + j] + sum over p < kc of a[r*ars + p*aks] * b[j*ldb + p])
+//	c[r*ldc + j] = max(floor, init[r*ldi + j] + sum over p < kc of a[r*ars + p*aks] * b[p*ldb + j])	direct
+//	c[r*ldc + j] = max(floor, init[r*ldi + j] + sum over p < kc of a[r*ars + p*aks] * b[j*ldb + p])	turned
 //
-// the sum one chain in the order of p. The assembly knows the offsets of the fields (asm/turned.go; checked below).
+// the sum one chain in the order of p. The assembly knows the offsets of the fields (asm/strip.go; checked below).
 type strip struct {
 	kc       int // at least 1
-	rows     int // 1 to turnedRows
-	n        int // at least 1; the kernel counts it down, and moves b, c and init to the last columns
+	rows     int // 1 to what the kernel does
+	n        int // at least 1
 	a        *float32
 	ars, aks int
 	b        *float32
@@ -50,10 +52,11 @@ type strip struct {
 	init     *float32 // nil: zero
 	ldi      int      // 0: the same values for every row
 	floor    float32  // as in tile
+	strips   int      // how many below each other, at least 1: the kernel counts them down, and moves a, c and init to the last
 }
 
 var _ = [1]struct{}{}[unsafe.Offsetof(strip{}.n)-16|unsafe.Offsetof(strip{}.ars)-32|unsafe.Offsetof(strip{}.b)-48|
-	unsafe.Offsetof(strip{}.c)-64|unsafe.Offsetof(strip{}.init)-80|unsafe.Offsetof(strip{}.floor)-96]
+	unsafe.Offsetof(strip{}.c)-64|unsafe.Offsetof(strip{}.init)-80|unsafe.Offsetof(strip{}.floor)-96|unsafe.Offsetof(strip{}.strips)-104]
 
 // kernels is one instruction set. All of one class give the same bits.
 type kernels struct {
@@ -62,7 +65,9 @@ type kernels struct {
 	multiply    func(*tile) // of mr rows and nr columns
 	edge        func(*tile) // of fewer; unless masked, b has nr columns all the same
 	masked      bool
-	turned      func(*strip) // nil: there is none
+	direct      func(*strip) // nil: there is none, as of turned
+	flat, tall  int          // rows of its strips at most; of those of no more columns than lanes
+	turned      func(*strip)
 	turnedRows  int
 	// pack writes dst[i*ds + j/nr*step + j%nr] = src[i*ld + j] for i < rows, j < n, and prefetches rows that far ahead.
 	pack func(dst *float32, ds, step int, src *float32, ld, rows, n, ahead int)
@@ -83,14 +88,20 @@ type kernels struct {
 	rowKernels
 }
 
-// widest is how many registers a row may have where a product has so many rows: of few, more than in a whole tile,
-// or the sums would be too few to be busy with.
-func (k *kernels) widest(rows int) int {
-	nv := k.nr / k.turns
-	if !k.masked || rows > 3 {
-		return nv
+// directRows is how many rows a strip of so many columns has at most, where B is read as it lies.
+func (k *kernels) directRows(n int) int {
+	if n <= k.turns {
+		return k.tall
 	}
-	return max(nv, (8+rows-1)/rows)
+	return k.flat
+}
+
+// wide is how many registers of columns such a strip takes at a time, as asm/direct.go has it.
+func (k *kernels) wide(rows int) int {
+	if rows > k.flat {
+		return 1
+	}
+	return (2*k.turns - 2) / (rows + 1)
 }
 
 var portable = kernels{name: "go", class: classGo, mr: 4, nr: 4, multiply: multiplyGo, edge: multiplyEdgeGo, pack: packGo, transpose: transposeGo, turns: 4}

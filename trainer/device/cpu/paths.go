@@ -1,15 +1,15 @@
 package cpu
 
-// There are two ways to compute a product: in tiles (multiplyTiles), or in strips where few rows meet a B stored
-// transposed (multiplyStrips). Either also computes A*B as the transpose of B'*A'. And columns that fill no
-// register may go another way than the others. All give the same bits, since each result is the same chain: the choice
-// is free, and made by estimates. What they come to, with AVX-512:
+// There are two ways to compute a product: in tiles with B packed (multiplyTiles), or in strips from the operands as
+// they lie (multiplyStrips), where those are near or few rows meet a B stored transposed. Either also computes A*B as
+// the transpose of B'*A'. And columns that fill no register may go another way than the others. All give the same bits,
+// since each result is the same chain: the choice is free, and made by estimates. What they come to, with AVX-512:
 //
-//	NN, TN  N of a register and more               tiles; B as it lies where rows are few or B is small, else packed
-//	NT      M of some 24 and more                  tiles; B packed
-//	NT      fewer rows                             strips
-//	NN      N of a few, or few columns left over   flipped, strips: A is the B that is stored transposed
-//	any     N fills registers worse than M         flipped, tiles
+//	NN, TN  few rows, or a small B                 strips, B as it lies
+//	NT      fewer than some 24 rows                strips, B turned
+//	NN      N of a few, or few columns left over   flipped, strips: A is the B that is turned
+//	any     more                                   tiles
+//	any     N fills registers worse than M         flipped, tiles or strips
 //
 // A product of one row waits for its sums, if it has not many columns: each is one chain over k, four cycles a link.
 
@@ -41,24 +41,25 @@ type chosen [256]struct {
 	path
 }
 
-// slot spreads shapes over so many slots.
-func (f *form) slot(slots int) int {
-	h := uint64(f.m)<<42 ^ uint64(f.n)<<21 ^ uint64(f.k)
-	if f.aT {
+// at is the slot of a shape.
+func (c *chosen) at(m, n, k int, aT, bT bool) int {
+	h := uint64(m)<<42 ^ uint64(n)<<21 ^ uint64(k)
+	if aT {
 		h = ^h
 	}
-	if f.bT {
+	if bT {
 		h ^= 1 << 63
 	}
-	return int(h * 0x9e3779b97f4a7c15 >> 40 % uint64(slots))
+	return int(h * 0x9e3779b97f4a7c15 >> 40 % uint64(len(c)))
 }
 
 // multiply computes a product on the path that seems best.
 func (s *stream) multiply(q *product) {
-	f := form{m: q.m, n: q.n, k: q.k, aT: q.aks != 1, bT: q.bT, resume: q.resume}
-	p := &s.chosen[f.slot(len(s.chosen))]
-	if p.form != f {
-		p.form, p.path = f, s.choose(f)
+	aT := q.aks != 1
+	p := &s.chosen[s.chosen.at(q.m, q.n, q.k, aT, q.bT)]
+	if p.m != q.m || p.n != q.n || p.k != q.k || p.aT != aT || p.bT != q.bT || p.resume != q.resume {
+		p.form = form{m: q.m, n: q.n, k: q.k, aT: aT, bT: q.bT, resume: q.resume}
+		p.path = s.choose(p.form)
 	}
 	if p.cut < q.n {
 		last := *q
@@ -111,104 +112,135 @@ func (s *stream) choose(f form) path {
 
 // best is the cheapest way to compute a product, and its cost.
 func (s *stream) best(f form) (w way, cost int) {
-	cost = s.costOfTiles(f)
-	try := func(other way, c int) {
-		if c < cost {
-			w, cost = other, c
-		}
-	}
-	if s.stripsDo(f) {
-		try(way{strips: true}, s.costOfStrips(f))
-	}
+	w.strips, cost = s.unflipped(f)
 	if f.resume { // what is in C would have to be turned first
 		return w, cost
 	}
-	t := f.turned()
-	turning := costFlip + f.m*f.n
-	if f.n == 1 {
-		turning = costFlip / 4
+	strips, c := s.unflipped(f.turned())
+	if f.n > 1 {
+		lanes := s.k.turns
+		c += costFlip + over(f.m, lanes)*over(f.n, lanes)*lanes*costSquare + f.m*f.n/2
 	}
-	try(way{flipped: true}, s.costOfTiles(t)+turning)
-	if s.stripsDo(t) {
-		try(way{flipped: true, strips: true}, s.costOfStrips(t)+turning)
+	if c < cost {
+		return way{flipped: true, strips: strips}, c
 	}
 	return w, cost
 }
 
+// unflipped tells whether a product is better computed in strips, unless flipped, and the cost.
+func (s *stream) unflipped(f form) (strips bool, cost int) {
+	switch {
+	case !s.stripsDo(f):
+		return false, s.costOfTiles(f)
+	case !f.bT:
+		return true, s.costOfDirect(f)
+	}
+	tiles, turned := s.costOfTiles(f), s.costOfTurned(f)
+	return turned < tiles, min(tiles, turned)
+}
+
 // Costs are in multiplications of a register, of which a processor does two in each cycle. They were fitted to times of
-// 400 shapes up to 300 in each form on Zen 5: the way chosen was 0.7% slower than the best one, on average.
+// 480 shapes up to 300 on Zen 5, in each form on every way.
 const (
-	costTile    = 100 // to begin and to end a tile
-	costColumns = 100 // to begin with other columns
-	costGroup   = 80  // to begin and to end a register's worth of columns in a strip
-	costRest    = 70  // of k that fill no register there
-	costFlip    = 200 // to flip a product, besides turning C
+	costStrips  = 200 // to begin a product in strips,
+	costTiles   = 400 // or in tiles
+	costTile    = 35  // to begin and to end a tile, of whichever kind
+	costColumns = 85  // to begin with other columns
+	costFlip    = 100 // to flip a product, besides turning C:
+	costSquare  = 7   // as much for a row of a square
 )
+
+// over is n/d, rounded up.
+func over(n, d int) int { return (n + d - 1) / d }
 
 // costOfTiles is that of multiplications, or of waiting for sums; and of packing a B stored transposed.
 func (s *stream) costOfTiles(f form) int {
-	mr, lanes := s.k.mr, s.k.turns
-	tiles := (f.m + mr - 1) / mr
-	nv := s.k.nr / lanes
-	if !f.bT {
-		nv = s.k.widest(f.m)
-	}
-	columns := func(nv int) int {
-		busy := f.m * nv
-		if nv == 1 {
-			busy += f.m / 8 // each element of A is loaded for one multiplication
-		}
-		return f.k*max(busy, 8*tiles) + tiles*costTile + costColumns
-	}
-	cost := f.n / (nv * lanes) * columns(nv)
-	if rest := f.n % (nv * lanes); rest > 0 {
-		cost += columns((rest + lanes - 1) / lanes)
-	}
+	tiles, lanes := over(f.m, s.k.mr), s.k.turns
+	panels, registers := over(f.n, s.k.nr), over(f.n, lanes)
+	cost := f.k*max(f.m*registers, 8*tiles*panels) + panels*(tiles*costTile+costColumns) + costTiles
 	if f.bT {
-		cost += f.n * f.k
+		cost += registers * lanes * over(f.k, lanes) * lanes / 2
 	}
 	return cost
 }
 
-// stripsDo tells whether a product can be computed in strips; more than two of them would turn B too often.
+// stripsDo tells whether a product can be computed in strips. Operands read as they lie must be near; and turning
+// the same B for more than two strips would cost too much.
 func (s *stream) stripsDo(f form) bool {
-	return f.bT && f.m <= 2*s.k.turnedRows
-}
-
-// costOfStrips is that of multiplications and of turning squares of B.
-func (s *stream) costOfStrips(f form) int {
-	lanes := s.k.turns
-	strips := (f.m + s.k.turnedRows - 1) / s.k.turnedRows
-	group := (f.k + lanes - 1) / lanes * lanes * (4*strips + f.m*3/4)
-	group += strips * costGroup
-	if f.k%lanes > 0 {
-		group += strips * costRest
+	switch {
+	case s.k.direct == nil:
+		return false
+	case f.bT:
+		return f.m <= 2*s.k.turnedRows
 	}
-	return (f.n+lanes-1)/lanes*group + strips*costColumns
+	return f.m <= fewRows && f.k <= kcMax || f.k*max(f.m, f.n) <= nearB
 }
 
-// multiplyStrips computes a product of few rows whose B is stored transposed.
+// costOfDirect is that of multiplications, of waiting for sums, or of loading what is multiplied.
+func (s *stream) costOfDirect(f form) int {
+	strips := over(f.m, s.k.directRows(f.n))
+	rows, registers := over(f.m, strips), over(f.n, s.k.turns)
+	panels := over(registers, s.k.wide(rows))
+	each := max(rows*registers, 8*panels, rows*panels+2*registers)
+	return strips*(f.k*each+panels*costTile+rows*registers) + costStrips
+}
+
+// costOfTurned is that of multiplications and of turning squares of B.
+func (s *stream) costOfTurned(f form) int {
+	lanes, strips := s.k.turns, over(f.m, s.k.turnedRows)
+	squares := over(f.k, lanes) * lanes * (19*strips + f.m*5/2) / 4
+	return over(f.n, lanes)*(squares+strips*costTile) + costStrips
+}
+
+// multiplyStrips computes a product from the operands as they lie, for some columns and some of k at a time.
 func (s *stream) multiplyStrips(p *product) {
-	strips := (p.m + s.k.turnedRows - 1) / s.k.turnedRows
-	kc, t := blocks(p.k), &s.strip
-	for i := range strips {
-		i0, i1 := i*p.m/strips, (i+1)*p.m/strips
-		for k0 := 0; k0 < p.k; k0 += kc {
-			kn := min(kc, p.k-k0)
-			*t = strip{kc: kn, rows: i1 - i0, n: p.n, a: &p.a[i0*p.ars+k0*p.aks], ars: p.ars, aks: p.aks,
-				b: &p.b[k0], ldb: p.ldb, c: &p.c[i0*p.ldc], ldc: p.ldc, floor: floorNone}
-			switch {
-			case p.resume || k0 > 0:
-				t.init, t.ldi = t.c, t.ldc
-			case p.bias != nil:
-				t.init = &p.bias[0]
-			}
-			if k0+kn == p.k {
-				t.floor = p.floor
-			}
-			s.k.turned(t)
+	kc, nc, step := blocks(p.k), p.n, 1
+	if !p.bT {
+		step = p.ldb
+		if p.m > s.k.tall { // what a strip reads of B is there for the next one
+			nc = max(1, closeB/kc/64) * 64
 		}
 	}
+	for j := 0; j < p.n; j += nc {
+		for k0 := 0; k0 < p.k; k0 += kc {
+			t := &s.strip
+			t.kc, t.n, t.floor = min(kc, p.k-k0), min(nc, p.n-j), floorNone
+			if k0+kc >= p.k {
+				t.floor = p.floor
+			}
+			s.runStrips(p, j, k0, k0*step)
+		}
+	}
+}
+
+// runStrips computes columns from j on, for k from k0 on, which B has from there on. Strips have as many rows each, or one more.
+func (s *stream) runStrips(p *product, j, k0, at int) {
+	t, kernel, most := &s.strip, s.k.turned, s.k.turnedRows
+	t.ars, t.aks, t.ldb, t.ldc = p.ars, p.aks, p.ldb, p.ldc
+	if p.bT {
+		t.b = &p.b[j*p.ldb+at]
+	} else {
+		t.b, kernel, most = &p.b[j+at], s.k.direct, s.k.directRows(p.n)
+	}
+	strips := over(p.m, most)
+	rows, more := p.m/strips, p.m%strips
+	run := func(i, rows, strips int) {
+		if strips == 0 {
+			return
+		}
+		t.rows, t.strips, t.a, t.c = rows, strips, &p.a[i*p.ars+k0*p.aks], &p.c[i*p.ldc+j]
+		switch {
+		case p.resume || k0 > 0:
+			t.init, t.ldi = t.c, t.ldc
+		case p.bias != nil:
+			t.init, t.ldi = &p.bias[j], 0
+		default:
+			t.init, t.ldi = nil, 0
+		}
+		kernel(t)
+	}
+	run(0, rows+1, more)
+	run(more*(rows+1), rows, strips-more)
 }
 
 // fill sets all of x to v, more and more of it at a time.
@@ -248,7 +280,7 @@ func (s *stream) flip(q *product, i0, m int, strips bool) {
 		f.ldb, f.bT = q.ars, true
 	}
 	if q.bias != nil { // the bias goes along the rows here, so the sums start from memory
-		for j, v := range q.bias {
+		for j, v := range q.bias[:q.n] {
 			fill(f.c[j*m:(j+1)*m], v)
 		}
 		f.resume = true

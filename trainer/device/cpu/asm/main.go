@@ -18,13 +18,14 @@ type isa struct {
 	suffix string
 	lanes  int // float32 per register
 	mr, nv int // a tile is mr rows of nv registers
+	flat   int // rows of a strip at most, see direct
 	// Of the kernel that turns B: rows at most, and of how many it takes two groups of columns at a time.
 	turnedRows, turnedPairs int
 }
 
 var (
-	avx512 = isa{suffix: "AVX512", lanes: 16, mr: 8, nv: 2, turnedRows: 12, turnedPairs: 4}
-	avx2   = isa{suffix: "AVX2", lanes: 8, mr: 6, nv: 2, turnedRows: 5, turnedPairs: 2}
+	avx512 = isa{suffix: "AVX512", lanes: 16, mr: 8, nv: 2, flat: 8, turnedRows: 12, turnedPairs: 4}
+	avx2   = isa{suffix: "AVX2", lanes: 8, mr: 6, nv: 2, flat: 6, turnedRows: 5, turnedPairs: 2}
 )
 
 func (v isa) reg() reg.VecVirtual {
@@ -36,9 +37,10 @@ func (v isa) reg() reg.VecVirtual {
 
 func (v isa) bytes() int { return v.lanes * 4 }
 
+// zero takes the instruction of which avo knows that it does not depend on what was in r.
 func (v isa) zero(r reg.VecVirtual) {
 	if v.lanes == 16 {
-		VPXORD(r, r, r)
+		VPSUBD(r, r, r)
 	} else {
 		VXORPS(r, r, r)
 	}
@@ -49,6 +51,7 @@ func main() {
 	for _, v := range []isa{avx512, avx2} {
 		multiply(v)
 		multiplyEdge(v)
+		direct(v)
 		turned(v)
 		pack(v)
 		transpose(v)

@@ -50,33 +50,21 @@ func multiplyEdge(v isa) {
 	t := load("t")
 	rows, width := field(t, tileRows), field(t, tileWidth)
 	program := func(rows, nv int) string { return fmt.Sprintf("%s_%dx%d", name, rows, nv) }
-	most := v.widest(1)
-	for nv := most; nv > 1; nv-- {
+	for nv := v.nv; nv > 1; nv-- {
 		CMPQ(width, U32(uint32((nv-1)*v.lanes)))
 		JGT(LabelRef(program(0, nv)))
 	}
-	for nv := 1; nv <= most; nv++ {
+	for nv := 1; nv <= v.nv; nv++ {
 		Label(program(0, nv))
 		for r := v.mr; r > 1; r-- {
-			if v.widest(r) >= nv {
-				CMPQ(rows, Imm(uint64(r)))
-				JEQ(LabelRef(program(r, nv)))
-			}
+			CMPQ(rows, Imm(uint64(r)))
+			JEQ(LabelRef(program(r, nv)))
 		}
-		for r := 1; r <= v.mr && v.widest(r) >= nv; r++ {
+		for r := 1; r <= v.mr; r++ {
 			Label(program(r, nv))
 			tile{isa: v, name: program(r, nv), rows: r, nv: nv, unroll: 2, masked: true}.write()
 		}
 	}
-}
-
-// widest is how many registers a row of a tile of few rows may have: as many as it takes to have eight sums, which
-// a processor needs to be busy while it waits for them. AVX2 has no registers for that, see kernels.go.
-func (v isa) widest(rows int) int {
-	if v.lanes == 8 {
-		return v.nv
-	}
-	return max(v.nv, (8+rows-1)/rows)
 }
 
 // tile is a program for a column of tiles of one size: rows*nv sums stay in registers while k runs; for each k,
