@@ -27,6 +27,7 @@ func (BF16) reduce() Reduce  { return sumBF16 }
 func (BF16) digest() uint32  { return 0 }
 func (BF16) check(int) error { return nil }
 func (BF16) words(n int) int { return vec.Words(n) }
+func (BF16) plain() bool     { return false }
 
 func (BF16) encode(_ *work, dst []int32, x []float32, _ int)   { kernels.EncodeBF16(dst, x) }
 func (BF16) add(_ *work, dst, src []int32, x []float32, _ int) { kernels.AddBF16(dst, src, x) }

@@ -52,7 +52,7 @@
 // # What travels
 //
 // Elements are words of four bytes, int32 or float32, as they lie in memory. A sum of gradients (Sum, SumScatter) has a Form:
-// ExactSum (int32 on the wire, the same bits in any order), BF16 (half the bytes, rounded) or Int8 (a quarter, rounded,
+// ExactSum (added as int32, the same bits in any order), BF16 (half the bytes, rounded) or Int8 (a quarter, rounded,
 // with error feedback). Each states how far its result may be from the sum; form.go says when what is done to a vector.
 //
 // # What it leaves out

@@ -93,7 +93,7 @@ func exponent(m uint32) int32 {
 }
 
 // ExactSum is the form of a sum of a vector whose blocks' exponents all ranks have agreed on (Exponents, and an AllReduce
-// of them with MaxInt32). On the wire it is int32. A block of zeros gives zeros, a block that is not finite NaNs: a training
+// of them with MaxInt32). What is added travels as int32, the sum as float32. A block of zeros gives zeros, a block that is not finite NaNs: a training
 // run that blows up must be seen to, on every rank alike. A sum beyond float32 gives an infinity.
 type ExactSum struct {
 	Exact
@@ -106,6 +106,7 @@ type ExactSum struct {
 func (s *ExactSum) reduce() Reduce  { return sumExact }
 func (s *ExactSum) digest() uint32  { return uint32(s.BlockSize)*31 + uint32(s.Shards) }
 func (s *ExactSum) words(n int) int { return n }
+func (s *ExactSum) plain() bool     { return true }
 
 func (s *ExactSum) check(n int) error {
 	if err := s.Check(); err != nil {

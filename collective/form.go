@@ -17,7 +17,8 @@ import (
 //   - where a segment begins its way, the contribution is encoded in place just before it is sent;
 //   - where it passes, what comes is added to the contribution in place (decoded, added, encoded), and sent on;
 //   - on its second way the result goes as it is from rank to rank, and is decoded where it lies once it has been sent
-//     on; also by the rank that made it, so that all have the same bits.
+//     on; also by the rank that made it, so that all have the same bits. Where words are as long as elements, it is decoded
+//     by the rank that made it alone, before its second way, and goes as elements.
 //
 // So the vector passes through memory twice: it is read once, encoded or added, and written once, decoded. What lies
 // between is words in the cache. An exact sum reads it once before that, for the exponents.
@@ -38,6 +39,8 @@ type Form interface {
 	decode(w *work, dst []float32, src []int32, lo int)
 	// merge makes dst of the contributions of all ranks, in their order, and may use their memory.
 	merge(w *work, dst []float32, parts [][]int32, lo int)
+	// plain: words are as long as elements, so a result goes its second way as elements.
+	plain() bool
 }
 
 // formUnit is how many elements a unit has at most, and 2*socketPiece how many bytes its words take. Measured on loopback: with
@@ -80,25 +83,28 @@ func unitOf(f Form, chunk int) int {
 	return min(min(fit, formUnit)/unitGrain*unitGrain, chunk)
 }
 
-// wire is how many bytes [lo, lo+n) of the vector take in a frame.
-func (c *call) wire(n int) int {
-	if c.x.form == nil {
+// coded: in that hop words travel, not elements as they are.
+func (c *call) coded(hop int) bool {
+	return c.x.form != nil && (c.phase(hop) == phaseReduce || !c.x.form.plain())
+}
+
+// wire is how many bytes n elements of the vector take in a frame of that hop.
+func (c *call) wire(hop, n int) int {
+	if !c.coded(hop) {
 		return n * elemSize
 	}
 	return c.x.form.words(n) * elemSize
 }
 
 // frameElems is how many of n elements of a segment's part are carried by a frame of that many bytes; -1: none are.
-func (c *call) frameElems(bytes, n int) int {
-	switch {
-	case c.x.form == nil:
-		n = min(bytes/elemSize, n+1)
-	case bytes == c.wire(cut(n, c.unit)):
-		return cut(n, c.unit)
-	default:
-		return -1
+func (c *call) frameElems(hop, bytes, n int) int {
+	switch unit := cut(n, c.unit); {
+	case !c.coded(hop):
+		return min(bytes/elemSize, n+1)
+	case bytes == c.wire(hop, unit):
+		return unit
 	}
-	return n
+	return -1
 }
 
 // place is where the words of a unit lie.
@@ -109,7 +115,7 @@ func (c *call) floats(lo, n int) []float32 { return asFloat32(c.x.bytes(lo, lo+n
 // encodeUnit makes ready what begins its way here.
 func (r *Ring) encodeUnit(lo, n int) {
 	c := &r.call
-	if c.x.form != nil && c.phase(r.outgoing.hop) == phaseReduce && r.outgoing.hop == c.first {
+	if hop := r.outgoing.hop; c.coded(hop) && c.phase(hop) == phaseReduce && hop == c.first {
 		c.x.form.encode(&r.sendWork, asInt32(c.place(lo, n)), c.floats(lo, n), lo)
 	}
 }
@@ -117,7 +123,7 @@ func (r *Ring) encodeUnit(lo, n int) {
 // decodeSent takes a result out of its words, which have been sent on.
 func (r *Ring) decodeSent(lo, n int) {
 	c := &r.call
-	if c.x.form != nil && c.phase(r.outgoing.hop) == phaseGather {
+	if hop := r.outgoing.hop; c.coded(hop) && c.phase(hop) == phaseGather {
 		c.x.form.decode(&r.sendWork, c.floats(lo, n), asInt32(c.place(lo, n)), lo)
 	}
 }
@@ -128,17 +134,18 @@ func (r *Ring) landing(lo, n int) []byte {
 	if c.phase(hop) == phaseGather && hop < c.end-1 {
 		return c.place(lo, n)
 	}
-	return r.scratch[:c.wire(n)]
+	return r.scratch[:c.wire(hop, n)]
 }
 
-// takeUnit deals with a unit of n elements that has come.
+// takeUnit deals with a coded unit of n elements that has come.
 func (r *Ring) takeUnit(n int) {
 	c, at, w := &r.call, &r.incoming, &r.recvWork
 	f, lo := c.x.form, at.lo
-	came, place := asInt32(r.scratch[:c.wire(n)]), asInt32(c.place(lo, n))
-	last := at.hop == c.end-1 // it goes no further
+	came, place := asInt32(r.scratch[:c.wire(at.hop, n)]), asInt32(c.place(lo, n))
+	last := at.hop == c.end-1                          // it goes no further
+	result := last || at.hop == c.world-2 && f.plain() // it goes on as elements, if it does
 	switch {
-	case c.phase(at.hop) == phaseReduce && !last:
+	case c.phase(at.hop) == phaseReduce && !result:
 		f.add(w, place, came, c.floats(lo, n), lo)
 	case c.phase(at.hop) == phaseReduce:
 		f.add(w, came, came, c.floats(lo, n), lo)

@@ -37,7 +37,7 @@ func (k kind) String() string {
 const (
 	headerSize  = 64
 	wireMagic   = 0x474e524d // "MRNG"
-	wireVersion = 6
+	wireVersion = 7
 
 	elemSize      = 4       // bytes of an int32 or a float32
 	maxChunkBytes = 8 << 20 // bounds Config.ChunkBytes, and so the data of a frame

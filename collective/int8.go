@@ -80,6 +80,8 @@ func (b *Int8) check(n int) error {
 }
 
 // words: a block that is left with a single element sends it as it is.
+func (b *Int8) plain() bool { return false }
+
 func (b *Int8) words(n int) int {
 	full, tail := n/int8Block, n%int8Block
 	if tail > 1 {

@@ -139,16 +139,16 @@ func (r *Ring) admitData(in *inlet) error {
 		return fmt.Errorf("%w: more data than operation %d has", ErrProtocol, seq)
 	}
 	left := at.end - at.lo
-	n := c.frameElems(int(h.length), left)
+	n := c.frameElems(at.hop, int(h.length), left)
 	if int(h.hop) != at.hop || h.offset != uint64(at.lo) || n < 0 || n > left || h.phase != c.phase(at.hop) ||
 		h.step != c.op.Step || h.bucket != c.op.Bucket {
 		return fmt.Errorf("%w: %v, hop %d, %d bytes at element %d of %v; expected %v, hop %d, up to %d bytes at %d of %v",
 			ErrProtocol, h.phase, h.hop, h.length, h.offset, Op{h.step, h.bucket},
-			c.phase(at.hop), at.hop, c.wire(left), at.lo, c.op)
+			c.phase(at.hop), at.hop, c.wire(at.hop, left), at.lo, c.op)
 	}
 	in.elems = n
 	switch {
-	case c.x.form != nil:
+	case c.coded(at.hop):
 		in.dst = r.landing(at.lo, n)
 	case c.phase(at.hop) == phaseReduce:
 		in.f = c.reduce
@@ -164,7 +164,7 @@ func (r *Ring) admitData(in *inlet) error {
 // would no longer be so.
 func (r *Ring) settleData(in *inlet) {
 	c, at := &r.call, &r.incoming
-	if c.x.form != nil {
+	if c.coded(at.hop) {
 		r.takeUnit(in.elems)
 	}
 	r.taken.Add(int64(in.elems * elemSize))

@@ -68,7 +68,7 @@ func (r *Ring) pump(wait bool) (run bool, err error) {
 			return false, err
 		}
 		out := &r.outgoing
-		r.sentBytes.Add(uint64(r.call.wire(n)))
+		r.sentBytes.Add(uint64(r.call.wire(out.hop, n)))
 		r.decodeSent(out.lo, n)
 		out.next(&r.call.timetable, n)
 		r.hopOut.Store(int64(out.hop))
@@ -95,7 +95,7 @@ func (r *Ring) ready(seq uint64) int {
 	if out.hop > c.first { // it must have come
 		n = min(n, out.lead+int(r.taken.Load()-r.sent.Load())/elemSize)
 	}
-	if c.x.form != nil {
+	if c.coded(out.hop) {
 		if unit := cut(left, c.unit); n >= unit {
 			return unit
 		}
@@ -138,7 +138,7 @@ func (r *Ring) sendFrame(n int, wait bool) error {
 		h.step, h.bucket, h.seq = c.op.Step, c.op.Bucket, c.seq
 		h.phase, h.hop, h.offset = c.phase(out.hop), uint16(out.hop), uint64(out.lo)
 		r.encodeUnit(out.lo, n)
-		o.begin(&h, c.x.raw[out.lo*elemSize:][:c.wire(n)])
+		o.begin(&h, c.x.raw[out.lo*elemSize:][:c.wire(out.hop, n)])
 		r.frame = n
 	}
 	err := o.flush(wait)
