@@ -2938,6332 +2938,36 @@ multiplyEdgeAVX512_8x2_end:
 TEXT ·directAVX512(SB), $16-8
 	MOVQ t+0(FP), AX
 	MOVQ 8(AX), AX
-	CMPQ AX, $0x0c
-	JEQ  directAVX512_12
-	CMPQ AX, $0x0b
-	JEQ  directAVX512_11
-	CMPQ AX, $0x0a
-	JEQ  directAVX512_10
-	CMPQ AX, $0x09
-	JEQ  directAVX512_9
-	CMPQ AX, $0x08
-	JEQ  directAVX512_8
-	CMPQ AX, $0x07
-	JEQ  directAVX512_7
-	CMPQ AX, $0x06
-	JEQ  directAVX512_6
-	CMPQ AX, $0x05
-	JEQ  directAVX512_5
-	CMPQ AX, $0x04
-	JEQ  directAVX512_4
-	CMPQ AX, $0x03
-	JEQ  directAVX512_3
+	CMPQ AX, $0x01
+	JEQ  directAVX512_1
 	CMPQ AX, $0x02
 	JEQ  directAVX512_2
-
-directAVX512_1:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_1_columns:
-	MOVQ (SP), AX
-	ADDQ $0x0f, AX
-	SHRQ $0x04, AX
-	CMPQ AX, $0x1e
-	JGE  directAVX512_1x15
-	CMPQ AX, $0x0f
-	JLE  directAVX512_1_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX512_1_columns_few:
-	CMPQ      AX, $0x0f
-	JEQ       directAVX512_1x15
-	CMPQ      AX, $0x0e
-	JEQ       directAVX512_1x14
-	CMPQ      AX, $0x0d
-	JEQ       directAVX512_1x13
-	CMPQ      AX, $0x0c
-	JEQ       directAVX512_1x12
-	CMPQ      AX, $0x0b
-	JEQ       directAVX512_1x11
-	CMPQ      AX, $0x0a
-	JEQ       directAVX512_1x10
-	CMPQ      AX, $0x09
-	JEQ       directAVX512_1x9
-	CMPQ      AX, $0x08
-	JEQ       directAVX512_1x8
-	CMPQ      AX, $0x07
-	JEQ       directAVX512_1x7
-	CMPQ      AX, $0x06
-	JEQ       directAVX512_1x6
-	CMPQ      AX, $0x05
-	JEQ       directAVX512_1x5
-	CMPQ      AX, $0x04
-	JEQ       directAVX512_1x4
-	CMPQ      AX, $0x03
-	JEQ       directAVX512_1x3
-	CMPQ      AX, $0x02
-	JEQ       directAVX512_1x2
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-
-directAVX512_1x1_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x1_loop:
-	VMOVUPS.Z        (CX), K1, Z1
-	VFMADD231PS.BCST (SI), Z1, Z0
-	ADDQ             DX, CX
-	ADDQ             AX, SI
-	DECQ             BX
-	JNZ              directAVX512_1x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z1
-	VMAXPS           Z0, Z1, Z0
-	VMOVUPS          Z0, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_1_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_1x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x04, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x04, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x04, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_1
-
-directAVX512_1x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x2:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x2_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS.Z 64(CX), K1, Z1
-
-directAVX512_1x2_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x2_loop:
-	VMOVUPS.Z    64(CX), K1, Z3
-	VBROADCASTSS (SI), Z2
-	VFMADD231PS  (CX), Z2, Z0
-	VFMADD231PS  Z3, Z2, Z1
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z2
-	VMAXPS       Z0, Z2, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z2, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x2_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x3:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x20, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x3_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS.Z 128(CX), K1, Z2
-
-directAVX512_1x3_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x3_loop:
-	VMOVUPS.Z    128(CX), K1, Z4
-	VBROADCASTSS (SI), Z3
-	VFMADD231PS  (CX), Z3, Z0
-	VFMADD231PS  64(CX), Z3, Z1
-	VFMADD231PS  Z4, Z3, Z2
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z3
-	VMAXPS       Z0, Z3, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z3, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      Z2, K1, 128(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000c0, 8(SP)
-	SUBQ         $0x00000030, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x3_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x4:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x30, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x4_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS.Z 192(CX), K1, Z3
-
-directAVX512_1x4_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x4_loop:
-	VMOVUPS.Z    192(CX), K1, Z5
-	VBROADCASTSS (SI), Z4
-	VFMADD231PS  (CX), Z4, Z0
-	VFMADD231PS  64(CX), Z4, Z1
-	VFMADD231PS  128(CX), Z4, Z2
-	VFMADD231PS  Z5, Z4, Z3
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x4_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z4
-	VMAXPS       Z0, Z4, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z4, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z4, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z4, Z3
-	VMOVUPS      Z3, K1, 192(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000100, 8(SP)
-	SUBQ         $0x00000040, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x4_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x4_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x5:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x40, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x5_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS.Z 256(CX), K1, Z4
-
-directAVX512_1x5_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x5_loop:
-	VMOVUPS.Z    256(CX), K1, Z6
-	VBROADCASTSS (SI), Z5
-	VFMADD231PS  (CX), Z5, Z0
-	VFMADD231PS  64(CX), Z5, Z1
-	VFMADD231PS  128(CX), Z5, Z2
-	VFMADD231PS  192(CX), Z5, Z3
-	VFMADD231PS  Z6, Z5, Z4
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x5_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z5
-	VMAXPS       Z0, Z5, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z5, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z5, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z5, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z5, Z4
-	VMOVUPS      Z4, K1, 256(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000140, 8(SP)
-	SUBQ         $0x00000050, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x5_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x5_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x6:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x50, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x6_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS.Z 320(CX), K1, Z5
-
-directAVX512_1x6_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x6_loop:
-	VMOVUPS.Z    320(CX), K1, Z7
-	VBROADCASTSS (SI), Z6
-	VFMADD231PS  (CX), Z6, Z0
-	VFMADD231PS  64(CX), Z6, Z1
-	VFMADD231PS  128(CX), Z6, Z2
-	VFMADD231PS  192(CX), Z6, Z3
-	VFMADD231PS  256(CX), Z6, Z4
-	VFMADD231PS  Z7, Z6, Z5
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x6_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z6
-	VMAXPS       Z0, Z6, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z6, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z6, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z6, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z6, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z6, Z5
-	VMOVUPS      Z5, K1, 320(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000180, 8(SP)
-	SUBQ         $0x00000060, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x6_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x6_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x7:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x60, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x7_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS.Z 384(CX), K1, Z6
-
-directAVX512_1x7_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x7_loop:
-	VMOVUPS.Z    384(CX), K1, Z8
-	VBROADCASTSS (SI), Z7
-	VFMADD231PS  (CX), Z7, Z0
-	VFMADD231PS  64(CX), Z7, Z1
-	VFMADD231PS  128(CX), Z7, Z2
-	VFMADD231PS  192(CX), Z7, Z3
-	VFMADD231PS  256(CX), Z7, Z4
-	VFMADD231PS  320(CX), Z7, Z5
-	VFMADD231PS  Z8, Z7, Z6
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x7_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z7
-	VMAXPS       Z0, Z7, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z7, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z7, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z7, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z7, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z7, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z7, Z6
-	VMOVUPS      Z6, K1, 384(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000001c0, 8(SP)
-	SUBQ         $0x00000070, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x7_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x7_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x8:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x70, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x8_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS.Z 448(CX), K1, Z7
-
-directAVX512_1x8_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x8_loop:
-	VMOVUPS.Z    448(CX), K1, Z9
-	VBROADCASTSS (SI), Z8
-	VFMADD231PS  (CX), Z8, Z0
-	VFMADD231PS  64(CX), Z8, Z1
-	VFMADD231PS  128(CX), Z8, Z2
-	VFMADD231PS  192(CX), Z8, Z3
-	VFMADD231PS  256(CX), Z8, Z4
-	VFMADD231PS  320(CX), Z8, Z5
-	VFMADD231PS  384(CX), Z8, Z6
-	VFMADD231PS  Z9, Z8, Z7
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x8_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z8
-	VMAXPS       Z0, Z8, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z8, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z8, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z8, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z8, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z8, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z8, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z8, Z7
-	VMOVUPS      Z7, K1, 448(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000200, 8(SP)
-	SUBQ         $0x00000080, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x8_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x8_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x9:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x80, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x9_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS.Z 512(CX), K1, Z8
-
-directAVX512_1x9_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x9_loop:
-	VMOVUPS.Z    512(CX), K1, Z10
-	VBROADCASTSS (SI), Z9
-	VFMADD231PS  (CX), Z9, Z0
-	VFMADD231PS  64(CX), Z9, Z1
-	VFMADD231PS  128(CX), Z9, Z2
-	VFMADD231PS  192(CX), Z9, Z3
-	VFMADD231PS  256(CX), Z9, Z4
-	VFMADD231PS  320(CX), Z9, Z5
-	VFMADD231PS  384(CX), Z9, Z6
-	VFMADD231PS  448(CX), Z9, Z7
-	VFMADD231PS  Z10, Z9, Z8
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x9_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z9
-	VMAXPS       Z0, Z9, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z9, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z9, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z9, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z9, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z9, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z9, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z9, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z9, Z8
-	VMOVUPS      Z8, K1, 512(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000240, 8(SP)
-	SUBQ         $0x00000090, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x9_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x9_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x10:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x90, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x10_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS   512(CX), Z8
-	VMOVUPS.Z 576(CX), K1, Z9
-
-directAVX512_1x10_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x10_loop:
-	VMOVUPS.Z    576(CX), K1, Z11
-	VBROADCASTSS (SI), Z10
-	VFMADD231PS  (CX), Z10, Z0
-	VFMADD231PS  64(CX), Z10, Z1
-	VFMADD231PS  128(CX), Z10, Z2
-	VFMADD231PS  192(CX), Z10, Z3
-	VFMADD231PS  256(CX), Z10, Z4
-	VFMADD231PS  320(CX), Z10, Z5
-	VFMADD231PS  384(CX), Z10, Z6
-	VFMADD231PS  448(CX), Z10, Z7
-	VFMADD231PS  512(CX), Z10, Z8
-	VFMADD231PS  Z11, Z10, Z9
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x10_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z10
-	VMAXPS       Z0, Z10, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z10, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z10, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z10, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z10, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z10, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z10, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z10, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z10, Z8
-	VMOVUPS      Z8, 512(CX)
-	VMAXPS       Z9, Z10, Z9
-	VMOVUPS      Z9, K1, 576(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000280, 8(SP)
-	SUBQ         $0x000000a0, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x10_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x10_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x11:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0xa0, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x11_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS   512(CX), Z8
-	VMOVUPS   576(CX), Z9
-	VMOVUPS.Z 640(CX), K1, Z10
-
-directAVX512_1x11_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x11_loop:
-	VMOVUPS.Z    640(CX), K1, Z12
-	VBROADCASTSS (SI), Z11
-	VFMADD231PS  (CX), Z11, Z0
-	VFMADD231PS  64(CX), Z11, Z1
-	VFMADD231PS  128(CX), Z11, Z2
-	VFMADD231PS  192(CX), Z11, Z3
-	VFMADD231PS  256(CX), Z11, Z4
-	VFMADD231PS  320(CX), Z11, Z5
-	VFMADD231PS  384(CX), Z11, Z6
-	VFMADD231PS  448(CX), Z11, Z7
-	VFMADD231PS  512(CX), Z11, Z8
-	VFMADD231PS  576(CX), Z11, Z9
-	VFMADD231PS  Z12, Z11, Z10
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x11_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z11
-	VMAXPS       Z0, Z11, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z11, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z11, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z11, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z11, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z11, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z11, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z11, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z11, Z8
-	VMOVUPS      Z8, 512(CX)
-	VMAXPS       Z9, Z11, Z9
-	VMOVUPS      Z9, 576(CX)
-	VMAXPS       Z10, Z11, Z10
-	VMOVUPS      Z10, K1, 640(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000002c0, 8(SP)
-	SUBQ         $0x000000b0, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x11_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x11_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x12:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0xb0, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x12_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS   512(CX), Z8
-	VMOVUPS   576(CX), Z9
-	VMOVUPS   640(CX), Z10
-	VMOVUPS.Z 704(CX), K1, Z11
-
-directAVX512_1x12_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x12_loop:
-	VMOVUPS.Z    704(CX), K1, Z13
-	VBROADCASTSS (SI), Z12
-	VFMADD231PS  (CX), Z12, Z0
-	VFMADD231PS  64(CX), Z12, Z1
-	VFMADD231PS  128(CX), Z12, Z2
-	VFMADD231PS  192(CX), Z12, Z3
-	VFMADD231PS  256(CX), Z12, Z4
-	VFMADD231PS  320(CX), Z12, Z5
-	VFMADD231PS  384(CX), Z12, Z6
-	VFMADD231PS  448(CX), Z12, Z7
-	VFMADD231PS  512(CX), Z12, Z8
-	VFMADD231PS  576(CX), Z12, Z9
-	VFMADD231PS  640(CX), Z12, Z10
-	VFMADD231PS  Z13, Z12, Z11
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x12_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z12
-	VMAXPS       Z0, Z12, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z12, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z12, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z12, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z12, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z12, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z12, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z12, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z12, Z8
-	VMOVUPS      Z8, 512(CX)
-	VMAXPS       Z9, Z12, Z9
-	VMOVUPS      Z9, 576(CX)
-	VMAXPS       Z10, Z12, Z10
-	VMOVUPS      Z10, 640(CX)
-	VMAXPS       Z11, Z12, Z11
-	VMOVUPS      Z11, K1, 704(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000300, 8(SP)
-	SUBQ         $0x000000c0, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x12_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x12_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x13:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0xc0, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x13_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS   512(CX), Z8
-	VMOVUPS   576(CX), Z9
-	VMOVUPS   640(CX), Z10
-	VMOVUPS   704(CX), Z11
-	VMOVUPS.Z 768(CX), K1, Z12
-
-directAVX512_1x13_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x13_loop:
-	VMOVUPS.Z    768(CX), K1, Z14
-	VBROADCASTSS (SI), Z13
-	VFMADD231PS  (CX), Z13, Z0
-	VFMADD231PS  64(CX), Z13, Z1
-	VFMADD231PS  128(CX), Z13, Z2
-	VFMADD231PS  192(CX), Z13, Z3
-	VFMADD231PS  256(CX), Z13, Z4
-	VFMADD231PS  320(CX), Z13, Z5
-	VFMADD231PS  384(CX), Z13, Z6
-	VFMADD231PS  448(CX), Z13, Z7
-	VFMADD231PS  512(CX), Z13, Z8
-	VFMADD231PS  576(CX), Z13, Z9
-	VFMADD231PS  640(CX), Z13, Z10
-	VFMADD231PS  704(CX), Z13, Z11
-	VFMADD231PS  Z14, Z13, Z12
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x13_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z13
-	VMAXPS       Z0, Z13, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z13, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z13, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z13, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z13, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z13, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z13, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z13, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z13, Z8
-	VMOVUPS      Z8, 512(CX)
-	VMAXPS       Z9, Z13, Z9
-	VMOVUPS      Z9, 576(CX)
-	VMAXPS       Z10, Z13, Z10
-	VMOVUPS      Z10, 640(CX)
-	VMAXPS       Z11, Z13, Z11
-	VMOVUPS      Z11, 704(CX)
-	VMAXPS       Z12, Z13, Z12
-	VMOVUPS      Z12, K1, 768(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000340, 8(SP)
-	SUBQ         $0x000000d0, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x13_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x13_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x14:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0xd0, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x14_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS   512(CX), Z8
-	VMOVUPS   576(CX), Z9
-	VMOVUPS   640(CX), Z10
-	VMOVUPS   704(CX), Z11
-	VMOVUPS   768(CX), Z12
-	VMOVUPS.Z 832(CX), K1, Z13
-
-directAVX512_1x14_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x14_loop:
-	VMOVUPS.Z    832(CX), K1, Z15
-	VBROADCASTSS (SI), Z14
-	VFMADD231PS  (CX), Z14, Z0
-	VFMADD231PS  64(CX), Z14, Z1
-	VFMADD231PS  128(CX), Z14, Z2
-	VFMADD231PS  192(CX), Z14, Z3
-	VFMADD231PS  256(CX), Z14, Z4
-	VFMADD231PS  320(CX), Z14, Z5
-	VFMADD231PS  384(CX), Z14, Z6
-	VFMADD231PS  448(CX), Z14, Z7
-	VFMADD231PS  512(CX), Z14, Z8
-	VFMADD231PS  576(CX), Z14, Z9
-	VFMADD231PS  640(CX), Z14, Z10
-	VFMADD231PS  704(CX), Z14, Z11
-	VFMADD231PS  768(CX), Z14, Z12
-	VFMADD231PS  Z15, Z14, Z13
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x14_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z14
-	VMAXPS       Z0, Z14, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z14, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z14, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z14, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z14, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z14, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z14, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z14, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z14, Z8
-	VMOVUPS      Z8, 512(CX)
-	VMAXPS       Z9, Z14, Z9
-	VMOVUPS      Z9, 576(CX)
-	VMAXPS       Z10, Z14, Z10
-	VMOVUPS      Z10, 640(CX)
-	VMAXPS       Z11, Z14, Z11
-	VMOVUPS      Z11, 704(CX)
-	VMAXPS       Z12, Z14, Z12
-	VMOVUPS      Z12, 768(CX)
-	VMAXPS       Z13, Z14, Z13
-	VMOVUPS      Z13, K1, 832(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000380, 8(SP)
-	SUBQ         $0x000000e0, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x14_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x14_end:
-	VZEROUPPER
-	RET
-
-directAVX512_1x15:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0xe0, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_1x15_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS   512(CX), Z8
-	VMOVUPS   576(CX), Z9
-	VMOVUPS   640(CX), Z10
-	VMOVUPS   704(CX), Z11
-	VMOVUPS   768(CX), Z12
-	VMOVUPS   832(CX), Z13
-	VMOVUPS.Z 896(CX), K1, Z14
-
-directAVX512_1x15_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX512_1x15_loop:
-	VMOVUPS.Z    896(CX), K1, Z16
-	VBROADCASTSS (SI), Z15
-	VFMADD231PS  (CX), Z15, Z0
-	VFMADD231PS  64(CX), Z15, Z1
-	VFMADD231PS  128(CX), Z15, Z2
-	VFMADD231PS  192(CX), Z15, Z3
-	VFMADD231PS  256(CX), Z15, Z4
-	VFMADD231PS  320(CX), Z15, Z5
-	VFMADD231PS  384(CX), Z15, Z6
-	VFMADD231PS  448(CX), Z15, Z7
-	VFMADD231PS  512(CX), Z15, Z8
-	VFMADD231PS  576(CX), Z15, Z9
-	VFMADD231PS  640(CX), Z15, Z10
-	VFMADD231PS  704(CX), Z15, Z11
-	VFMADD231PS  768(CX), Z15, Z12
-	VFMADD231PS  832(CX), Z15, Z13
-	VFMADD231PS  Z16, Z15, Z14
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX512_1x15_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z15
-	VMAXPS       Z0, Z15, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z15, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z15, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z15, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z15, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z15, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z15, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z15, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z15, Z8
-	VMOVUPS      Z8, 512(CX)
-	VMAXPS       Z9, Z15, Z9
-	VMOVUPS      Z9, 576(CX)
-	VMAXPS       Z10, Z15, Z10
-	VMOVUPS      Z10, 640(CX)
-	VMAXPS       Z11, Z15, Z11
-	VMOVUPS      Z11, 704(CX)
-	VMAXPS       Z12, Z15, Z12
-	VMOVUPS      Z12, 768(CX)
-	VMAXPS       Z13, Z15, Z13
-	VMOVUPS      Z13, 832(CX)
-	VMAXPS       Z14, Z15, Z14
-	VMOVUPS      Z14, K1, 896(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000003c0, 8(SP)
-	SUBQ         $0x000000f0, (SP)
-	JG           directAVX512_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_1x15_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_1
-
-directAVX512_1x15_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_2_columns:
-	MOVQ (SP), AX
-	ADDQ $0x0f, AX
-	SHRQ $0x04, AX
-	CMPQ AX, $0x14
-	JGE  directAVX512_2x10
-	CMPQ AX, $0x0a
-	JLE  directAVX512_2_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX512_2_columns_few:
-	CMPQ      AX, $0x0a
-	JEQ       directAVX512_2x10
-	CMPQ      AX, $0x09
-	JEQ       directAVX512_2x9
-	CMPQ      AX, $0x08
-	JEQ       directAVX512_2x8
-	CMPQ      AX, $0x07
-	JEQ       directAVX512_2x7
-	CMPQ      AX, $0x06
-	JEQ       directAVX512_2x6
-	CMPQ      AX, $0x05
-	JEQ       directAVX512_2x5
-	CMPQ      AX, $0x04
-	JEQ       directAVX512_2x4
-	CMPQ      AX, $0x03
-	JEQ       directAVX512_2x3
-	CMPQ      AX, $0x02
-	JEQ       directAVX512_2x2
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z1
-
-directAVX512_2x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x1_loop:
-	VMOVUPS.Z        (CX), K1, Z2
-	VFMADD231PS.BCST (SI), Z2, Z0
-	VFMADD231PS.BCST (SI)(AX*1), Z2, Z1
-	ADDQ             DX, CX
-	ADDQ             DI, SI
-	DECQ             BX
-	JNZ              directAVX512_2x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z2
-	VMAXPS           Z0, Z2, Z0
-	VMOVUPS          Z0, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z1, Z2, Z1
-	VMOVUPS          Z1, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_2_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_2x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x08, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x08, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x08, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_2
-
-directAVX512_2x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x2:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x2_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS.Z 64(CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z2
-	VMOVUPS.Z 64(CX), K1, Z3
-
-directAVX512_2x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x2_loop:
-	VMOVUPS      (CX), Z5
-	VMOVUPS.Z    64(CX), K1, Z6
-	VBROADCASTSS (SI), Z4
-	VFMADD231PS  Z5, Z4, Z0
-	VFMADD231PS  Z6, Z4, Z1
-	VBROADCASTSS (SI)(AX*1), Z4
-	VFMADD231PS  Z5, Z4, Z2
-	VFMADD231PS  Z6, Z4, Z3
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z4
-	VMAXPS       Z0, Z4, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z4, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z2, Z4, Z2
-	VMOVUPS      Z2, (CX)
-	VMAXPS       Z3, Z4, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x2_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x3:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x20, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x3_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS.Z 128(CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z3
-	VMOVUPS   64(CX), Z4
-	VMOVUPS.Z 128(CX), K1, Z5
-
-directAVX512_2x3_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x3_loop:
-	VMOVUPS      (CX), Z7
-	VMOVUPS      64(CX), Z8
-	VMOVUPS.Z    128(CX), K1, Z9
-	VBROADCASTSS (SI), Z6
-	VFMADD231PS  Z7, Z6, Z0
-	VFMADD231PS  Z8, Z6, Z1
-	VFMADD231PS  Z9, Z6, Z2
-	VBROADCASTSS (SI)(AX*1), Z6
-	VFMADD231PS  Z7, Z6, Z3
-	VFMADD231PS  Z8, Z6, Z4
-	VFMADD231PS  Z9, Z6, Z5
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z6
-	VMAXPS       Z0, Z6, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z6, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z6, Z2
-	VMOVUPS      Z2, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z3, Z6, Z3
-	VMOVUPS      Z3, (CX)
-	VMAXPS       Z4, Z6, Z4
-	VMOVUPS      Z4, 64(CX)
-	VMAXPS       Z5, Z6, Z5
-	VMOVUPS      Z5, K1, 128(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000c0, 8(SP)
-	SUBQ         $0x00000030, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x3_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x4:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x30, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x4_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS.Z 192(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS   64(CX), Z5
-	VMOVUPS   128(CX), Z6
-	VMOVUPS.Z 192(CX), K1, Z7
-
-directAVX512_2x4_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x4_loop:
-	VMOVUPS      (CX), Z9
-	VMOVUPS      64(CX), Z10
-	VMOVUPS      128(CX), Z11
-	VMOVUPS.Z    192(CX), K1, Z12
-	VBROADCASTSS (SI), Z8
-	VFMADD231PS  Z9, Z8, Z0
-	VFMADD231PS  Z10, Z8, Z1
-	VFMADD231PS  Z11, Z8, Z2
-	VFMADD231PS  Z12, Z8, Z3
-	VBROADCASTSS (SI)(AX*1), Z8
-	VFMADD231PS  Z9, Z8, Z4
-	VFMADD231PS  Z10, Z8, Z5
-	VFMADD231PS  Z11, Z8, Z6
-	VFMADD231PS  Z12, Z8, Z7
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x4_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z8
-	VMAXPS       Z0, Z8, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z8, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z8, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z8, Z3
-	VMOVUPS      Z3, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z8, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z8, Z5
-	VMOVUPS      Z5, 64(CX)
-	VMAXPS       Z6, Z8, Z6
-	VMOVUPS      Z6, 128(CX)
-	VMAXPS       Z7, Z8, Z7
-	VMOVUPS      Z7, K1, 192(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000100, 8(SP)
-	SUBQ         $0x00000040, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x4_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x4_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x5:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x40, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x5_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS.Z 256(CX), K1, Z4
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z5
-	VMOVUPS   64(CX), Z6
-	VMOVUPS   128(CX), Z7
-	VMOVUPS   192(CX), Z8
-	VMOVUPS.Z 256(CX), K1, Z9
-
-directAVX512_2x5_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x5_loop:
-	VMOVUPS      (CX), Z11
-	VMOVUPS      64(CX), Z12
-	VMOVUPS      128(CX), Z13
-	VMOVUPS      192(CX), Z14
-	VMOVUPS.Z    256(CX), K1, Z15
-	VBROADCASTSS (SI), Z10
-	VFMADD231PS  Z11, Z10, Z0
-	VFMADD231PS  Z12, Z10, Z1
-	VFMADD231PS  Z13, Z10, Z2
-	VFMADD231PS  Z14, Z10, Z3
-	VFMADD231PS  Z15, Z10, Z4
-	VBROADCASTSS (SI)(AX*1), Z10
-	VFMADD231PS  Z11, Z10, Z5
-	VFMADD231PS  Z12, Z10, Z6
-	VFMADD231PS  Z13, Z10, Z7
-	VFMADD231PS  Z14, Z10, Z8
-	VFMADD231PS  Z15, Z10, Z9
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x5_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z10
-	VMAXPS       Z0, Z10, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z10, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z10, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z10, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z10, Z4
-	VMOVUPS      Z4, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z5, Z10, Z5
-	VMOVUPS      Z5, (CX)
-	VMAXPS       Z6, Z10, Z6
-	VMOVUPS      Z6, 64(CX)
-	VMAXPS       Z7, Z10, Z7
-	VMOVUPS      Z7, 128(CX)
-	VMAXPS       Z8, Z10, Z8
-	VMOVUPS      Z8, 192(CX)
-	VMAXPS       Z9, Z10, Z9
-	VMOVUPS      Z9, K1, 256(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000140, 8(SP)
-	SUBQ         $0x00000050, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x5_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x5_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x6:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x50, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x6_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS.Z 320(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS   64(CX), Z7
-	VMOVUPS   128(CX), Z8
-	VMOVUPS   192(CX), Z9
-	VMOVUPS   256(CX), Z10
-	VMOVUPS.Z 320(CX), K1, Z11
-
-directAVX512_2x6_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x6_loop:
-	VMOVUPS      (CX), Z13
-	VMOVUPS      64(CX), Z14
-	VMOVUPS      128(CX), Z15
-	VMOVUPS      192(CX), Z16
-	VMOVUPS      256(CX), Z17
-	VMOVUPS.Z    320(CX), K1, Z18
-	VBROADCASTSS (SI), Z12
-	VFMADD231PS  Z13, Z12, Z0
-	VFMADD231PS  Z14, Z12, Z1
-	VFMADD231PS  Z15, Z12, Z2
-	VFMADD231PS  Z16, Z12, Z3
-	VFMADD231PS  Z17, Z12, Z4
-	VFMADD231PS  Z18, Z12, Z5
-	VBROADCASTSS (SI)(AX*1), Z12
-	VFMADD231PS  Z13, Z12, Z6
-	VFMADD231PS  Z14, Z12, Z7
-	VFMADD231PS  Z15, Z12, Z8
-	VFMADD231PS  Z16, Z12, Z9
-	VFMADD231PS  Z17, Z12, Z10
-	VFMADD231PS  Z18, Z12, Z11
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x6_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z12
-	VMAXPS       Z0, Z12, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z12, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z12, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z12, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z12, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z12, Z5
-	VMOVUPS      Z5, K1, 320(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z12, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z12, Z7
-	VMOVUPS      Z7, 64(CX)
-	VMAXPS       Z8, Z12, Z8
-	VMOVUPS      Z8, 128(CX)
-	VMAXPS       Z9, Z12, Z9
-	VMOVUPS      Z9, 192(CX)
-	VMAXPS       Z10, Z12, Z10
-	VMOVUPS      Z10, 256(CX)
-	VMAXPS       Z11, Z12, Z11
-	VMOVUPS      Z11, K1, 320(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000180, 8(SP)
-	SUBQ         $0x00000060, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x6_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x6_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x7:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x60, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x7_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS.Z 384(CX), K1, Z6
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z7
-	VMOVUPS   64(CX), Z8
-	VMOVUPS   128(CX), Z9
-	VMOVUPS   192(CX), Z10
-	VMOVUPS   256(CX), Z11
-	VMOVUPS   320(CX), Z12
-	VMOVUPS.Z 384(CX), K1, Z13
-
-directAVX512_2x7_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x7_loop:
-	VMOVUPS      (CX), Z15
-	VMOVUPS      64(CX), Z16
-	VMOVUPS      128(CX), Z17
-	VMOVUPS      192(CX), Z18
-	VMOVUPS      256(CX), Z19
-	VMOVUPS      320(CX), Z20
-	VMOVUPS.Z    384(CX), K1, Z21
-	VBROADCASTSS (SI), Z14
-	VFMADD231PS  Z15, Z14, Z0
-	VFMADD231PS  Z16, Z14, Z1
-	VFMADD231PS  Z17, Z14, Z2
-	VFMADD231PS  Z18, Z14, Z3
-	VFMADD231PS  Z19, Z14, Z4
-	VFMADD231PS  Z20, Z14, Z5
-	VFMADD231PS  Z21, Z14, Z6
-	VBROADCASTSS (SI)(AX*1), Z14
-	VFMADD231PS  Z15, Z14, Z7
-	VFMADD231PS  Z16, Z14, Z8
-	VFMADD231PS  Z17, Z14, Z9
-	VFMADD231PS  Z18, Z14, Z10
-	VFMADD231PS  Z19, Z14, Z11
-	VFMADD231PS  Z20, Z14, Z12
-	VFMADD231PS  Z21, Z14, Z13
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x7_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z14
-	VMAXPS       Z0, Z14, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z14, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z14, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z14, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z14, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z14, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z14, Z6
-	VMOVUPS      Z6, K1, 384(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z7, Z14, Z7
-	VMOVUPS      Z7, (CX)
-	VMAXPS       Z8, Z14, Z8
-	VMOVUPS      Z8, 64(CX)
-	VMAXPS       Z9, Z14, Z9
-	VMOVUPS      Z9, 128(CX)
-	VMAXPS       Z10, Z14, Z10
-	VMOVUPS      Z10, 192(CX)
-	VMAXPS       Z11, Z14, Z11
-	VMOVUPS      Z11, 256(CX)
-	VMAXPS       Z12, Z14, Z12
-	VMOVUPS      Z12, 320(CX)
-	VMAXPS       Z13, Z14, Z13
-	VMOVUPS      Z13, K1, 384(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000001c0, 8(SP)
-	SUBQ         $0x00000070, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x7_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x7_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x8:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x70, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x8_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS.Z 448(CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS   64(CX), Z9
-	VMOVUPS   128(CX), Z10
-	VMOVUPS   192(CX), Z11
-	VMOVUPS   256(CX), Z12
-	VMOVUPS   320(CX), Z13
-	VMOVUPS   384(CX), Z14
-	VMOVUPS.Z 448(CX), K1, Z15
-
-directAVX512_2x8_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x8_loop:
-	VMOVUPS      (CX), Z17
-	VMOVUPS      64(CX), Z18
-	VMOVUPS      128(CX), Z19
-	VMOVUPS      192(CX), Z20
-	VMOVUPS      256(CX), Z21
-	VMOVUPS      320(CX), Z22
-	VMOVUPS      384(CX), Z23
-	VMOVUPS.Z    448(CX), K1, Z24
-	VBROADCASTSS (SI), Z16
-	VFMADD231PS  Z17, Z16, Z0
-	VFMADD231PS  Z18, Z16, Z1
-	VFMADD231PS  Z19, Z16, Z2
-	VFMADD231PS  Z20, Z16, Z3
-	VFMADD231PS  Z21, Z16, Z4
-	VFMADD231PS  Z22, Z16, Z5
-	VFMADD231PS  Z23, Z16, Z6
-	VFMADD231PS  Z24, Z16, Z7
-	VBROADCASTSS (SI)(AX*1), Z16
-	VFMADD231PS  Z17, Z16, Z8
-	VFMADD231PS  Z18, Z16, Z9
-	VFMADD231PS  Z19, Z16, Z10
-	VFMADD231PS  Z20, Z16, Z11
-	VFMADD231PS  Z21, Z16, Z12
-	VFMADD231PS  Z22, Z16, Z13
-	VFMADD231PS  Z23, Z16, Z14
-	VFMADD231PS  Z24, Z16, Z15
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x8_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z16
-	VMAXPS       Z0, Z16, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z16, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z16, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z16, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z16, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z16, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z16, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z16, Z7
-	VMOVUPS      Z7, K1, 448(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z16, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z16, Z9
-	VMOVUPS      Z9, 64(CX)
-	VMAXPS       Z10, Z16, Z10
-	VMOVUPS      Z10, 128(CX)
-	VMAXPS       Z11, Z16, Z11
-	VMOVUPS      Z11, 192(CX)
-	VMAXPS       Z12, Z16, Z12
-	VMOVUPS      Z12, 256(CX)
-	VMAXPS       Z13, Z16, Z13
-	VMOVUPS      Z13, 320(CX)
-	VMAXPS       Z14, Z16, Z14
-	VMOVUPS      Z14, 384(CX)
-	VMAXPS       Z15, Z16, Z15
-	VMOVUPS      Z15, K1, 448(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000200, 8(SP)
-	SUBQ         $0x00000080, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x8_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x8_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x9:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x80, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x9_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS.Z 512(CX), K1, Z8
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z9
-	VMOVUPS   64(CX), Z10
-	VMOVUPS   128(CX), Z11
-	VMOVUPS   192(CX), Z12
-	VMOVUPS   256(CX), Z13
-	VMOVUPS   320(CX), Z14
-	VMOVUPS   384(CX), Z15
-	VMOVUPS   448(CX), Z16
-	VMOVUPS.Z 512(CX), K1, Z17
-
-directAVX512_2x9_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x9_loop:
-	VMOVUPS      (CX), Z19
-	VMOVUPS      64(CX), Z20
-	VMOVUPS      128(CX), Z21
-	VMOVUPS      192(CX), Z22
-	VMOVUPS      256(CX), Z23
-	VMOVUPS      320(CX), Z24
-	VMOVUPS      384(CX), Z25
-	VMOVUPS      448(CX), Z26
-	VMOVUPS.Z    512(CX), K1, Z27
-	VBROADCASTSS (SI), Z18
-	VFMADD231PS  Z19, Z18, Z0
-	VFMADD231PS  Z20, Z18, Z1
-	VFMADD231PS  Z21, Z18, Z2
-	VFMADD231PS  Z22, Z18, Z3
-	VFMADD231PS  Z23, Z18, Z4
-	VFMADD231PS  Z24, Z18, Z5
-	VFMADD231PS  Z25, Z18, Z6
-	VFMADD231PS  Z26, Z18, Z7
-	VFMADD231PS  Z27, Z18, Z8
-	VBROADCASTSS (SI)(AX*1), Z18
-	VFMADD231PS  Z19, Z18, Z9
-	VFMADD231PS  Z20, Z18, Z10
-	VFMADD231PS  Z21, Z18, Z11
-	VFMADD231PS  Z22, Z18, Z12
-	VFMADD231PS  Z23, Z18, Z13
-	VFMADD231PS  Z24, Z18, Z14
-	VFMADD231PS  Z25, Z18, Z15
-	VFMADD231PS  Z26, Z18, Z16
-	VFMADD231PS  Z27, Z18, Z17
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x9_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z18
-	VMAXPS       Z0, Z18, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z18, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z18, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z18, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z18, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z18, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z18, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z18, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z18, Z8
-	VMOVUPS      Z8, K1, 512(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z9, Z18, Z9
-	VMOVUPS      Z9, (CX)
-	VMAXPS       Z10, Z18, Z10
-	VMOVUPS      Z10, 64(CX)
-	VMAXPS       Z11, Z18, Z11
-	VMOVUPS      Z11, 128(CX)
-	VMAXPS       Z12, Z18, Z12
-	VMOVUPS      Z12, 192(CX)
-	VMAXPS       Z13, Z18, Z13
-	VMOVUPS      Z13, 256(CX)
-	VMAXPS       Z14, Z18, Z14
-	VMOVUPS      Z14, 320(CX)
-	VMAXPS       Z15, Z18, Z15
-	VMOVUPS      Z15, 384(CX)
-	VMAXPS       Z16, Z18, Z16
-	VMOVUPS      Z16, 448(CX)
-	VMAXPS       Z17, Z18, Z17
-	VMOVUPS      Z17, K1, 512(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000240, 8(SP)
-	SUBQ         $0x00000090, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x9_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x9_end:
-	VZEROUPPER
-	RET
-
-directAVX512_2x10:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x90, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	VPSUBD    Z18, Z18, Z18
-	VPSUBD    Z19, Z19, Z19
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_2x10_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS   384(CX), Z6
-	VMOVUPS   448(CX), Z7
-	VMOVUPS   512(CX), Z8
-	VMOVUPS.Z 576(CX), K1, Z9
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z10
-	VMOVUPS   64(CX), Z11
-	VMOVUPS   128(CX), Z12
-	VMOVUPS   192(CX), Z13
-	VMOVUPS   256(CX), Z14
-	VMOVUPS   320(CX), Z15
-	VMOVUPS   384(CX), Z16
-	VMOVUPS   448(CX), Z17
-	VMOVUPS   512(CX), Z18
-	VMOVUPS.Z 576(CX), K1, Z19
-
-directAVX512_2x10_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_2x10_loop:
-	VMOVUPS      (CX), Z21
-	VMOVUPS      64(CX), Z22
-	VMOVUPS      128(CX), Z23
-	VMOVUPS      192(CX), Z24
-	VMOVUPS      256(CX), Z25
-	VMOVUPS      320(CX), Z26
-	VMOVUPS      384(CX), Z27
-	VMOVUPS      448(CX), Z28
-	VMOVUPS      512(CX), Z29
-	VMOVUPS.Z    576(CX), K1, Z30
-	VBROADCASTSS (SI), Z20
-	VFMADD231PS  Z21, Z20, Z0
-	VFMADD231PS  Z22, Z20, Z1
-	VFMADD231PS  Z23, Z20, Z2
-	VFMADD231PS  Z24, Z20, Z3
-	VFMADD231PS  Z25, Z20, Z4
-	VFMADD231PS  Z26, Z20, Z5
-	VFMADD231PS  Z27, Z20, Z6
-	VFMADD231PS  Z28, Z20, Z7
-	VFMADD231PS  Z29, Z20, Z8
-	VFMADD231PS  Z30, Z20, Z9
-	VBROADCASTSS (SI)(AX*1), Z20
-	VFMADD231PS  Z21, Z20, Z10
-	VFMADD231PS  Z22, Z20, Z11
-	VFMADD231PS  Z23, Z20, Z12
-	VFMADD231PS  Z24, Z20, Z13
-	VFMADD231PS  Z25, Z20, Z14
-	VFMADD231PS  Z26, Z20, Z15
-	VFMADD231PS  Z27, Z20, Z16
-	VFMADD231PS  Z28, Z20, Z17
-	VFMADD231PS  Z29, Z20, Z18
-	VFMADD231PS  Z30, Z20, Z19
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_2x10_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z20
-	VMAXPS       Z0, Z20, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z20, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z20, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z20, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z20, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z20, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z20, Z6
-	VMOVUPS      Z6, 384(CX)
-	VMAXPS       Z7, Z20, Z7
-	VMOVUPS      Z7, 448(CX)
-	VMAXPS       Z8, Z20, Z8
-	VMOVUPS      Z8, 512(CX)
-	VMAXPS       Z9, Z20, Z9
-	VMOVUPS      Z9, K1, 576(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z10, Z20, Z10
-	VMOVUPS      Z10, (CX)
-	VMAXPS       Z11, Z20, Z11
-	VMOVUPS      Z11, 64(CX)
-	VMAXPS       Z12, Z20, Z12
-	VMOVUPS      Z12, 128(CX)
-	VMAXPS       Z13, Z20, Z13
-	VMOVUPS      Z13, 192(CX)
-	VMAXPS       Z14, Z20, Z14
-	VMOVUPS      Z14, 256(CX)
-	VMAXPS       Z15, Z20, Z15
-	VMOVUPS      Z15, 320(CX)
-	VMAXPS       Z16, Z20, Z16
-	VMOVUPS      Z16, 384(CX)
-	VMAXPS       Z17, Z20, Z17
-	VMOVUPS      Z17, 448(CX)
-	VMAXPS       Z18, Z20, Z18
-	VMOVUPS      Z18, 512(CX)
-	VMAXPS       Z19, Z20, Z19
-	VMOVUPS      Z19, K1, 576(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000280, 8(SP)
-	SUBQ         $0x000000a0, (SP)
-	JG           directAVX512_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_2x10_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_2
-
-directAVX512_2x10_end:
-	VZEROUPPER
-	RET
-
-directAVX512_3:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_3_columns:
-	MOVQ (SP), AX
-	ADDQ $0x0f, AX
-	SHRQ $0x04, AX
-	CMPQ AX, $0x0e
-	JGE  directAVX512_3x7
-	CMPQ AX, $0x07
-	JLE  directAVX512_3_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX512_3_columns_few:
-	CMPQ      AX, $0x07
-	JEQ       directAVX512_3x7
-	CMPQ      AX, $0x06
-	JEQ       directAVX512_3x6
-	CMPQ      AX, $0x05
-	JEQ       directAVX512_3x5
-	CMPQ      AX, $0x04
-	JEQ       directAVX512_3x4
-	CMPQ      AX, $0x03
-	JEQ       directAVX512_3x3
-	CMPQ      AX, $0x02
-	JEQ       directAVX512_3x2
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_3x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z2
-
-directAVX512_3x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_3x1_loop:
-	VMOVUPS.Z        (CX), K1, Z3
-	VFMADD231PS.BCST (SI), Z3, Z0
-	VFMADD231PS.BCST (SI)(AX*1), Z3, Z1
-	VFMADD231PS.BCST (SI)(AX*2), Z3, Z2
-	ADDQ             DX, CX
-	ADDQ             DI, SI
-	DECQ             BX
-	JNZ              directAVX512_3x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z3
-	VMAXPS           Z0, Z3, Z0
-	VMOVUPS          Z0, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z1, Z3, Z1
-	VMOVUPS          Z1, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z2, Z3, Z2
-	VMOVUPS          Z2, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_3_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_3x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x0c, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x0c, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x0c, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_3
-
-directAVX512_3x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_3x2:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_3x2_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS.Z 64(CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z2
-	VMOVUPS.Z 64(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS.Z 64(CX), K1, Z5
-
-directAVX512_3x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_3x2_loop:
-	VMOVUPS      (CX), Z7
-	VMOVUPS.Z    64(CX), K1, Z8
-	VBROADCASTSS (SI), Z6
-	VFMADD231PS  Z7, Z6, Z0
-	VFMADD231PS  Z8, Z6, Z1
-	VBROADCASTSS (SI)(AX*1), Z6
-	VFMADD231PS  Z7, Z6, Z2
-	VFMADD231PS  Z8, Z6, Z3
-	VBROADCASTSS (SI)(AX*2), Z6
-	VFMADD231PS  Z7, Z6, Z4
-	VFMADD231PS  Z8, Z6, Z5
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_3x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z6
-	VMAXPS       Z0, Z6, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z6, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z2, Z6, Z2
-	VMOVUPS      Z2, (CX)
-	VMAXPS       Z3, Z6, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z6, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z6, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX512_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_3x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_3
-
-directAVX512_3x2_end:
-	VZEROUPPER
-	RET
-
-directAVX512_3x3:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x20, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_3x3_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS.Z 128(CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z3
-	VMOVUPS   64(CX), Z4
-	VMOVUPS.Z 128(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS   64(CX), Z7
-	VMOVUPS.Z 128(CX), K1, Z8
-
-directAVX512_3x3_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_3x3_loop:
-	VMOVUPS      (CX), Z10
-	VMOVUPS      64(CX), Z11
-	VMOVUPS.Z    128(CX), K1, Z12
-	VBROADCASTSS (SI), Z9
-	VFMADD231PS  Z10, Z9, Z0
-	VFMADD231PS  Z11, Z9, Z1
-	VFMADD231PS  Z12, Z9, Z2
-	VBROADCASTSS (SI)(AX*1), Z9
-	VFMADD231PS  Z10, Z9, Z3
-	VFMADD231PS  Z11, Z9, Z4
-	VFMADD231PS  Z12, Z9, Z5
-	VBROADCASTSS (SI)(AX*2), Z9
-	VFMADD231PS  Z10, Z9, Z6
-	VFMADD231PS  Z11, Z9, Z7
-	VFMADD231PS  Z12, Z9, Z8
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_3x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z9
-	VMAXPS       Z0, Z9, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z9, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z9, Z2
-	VMOVUPS      Z2, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z3, Z9, Z3
-	VMOVUPS      Z3, (CX)
-	VMAXPS       Z4, Z9, Z4
-	VMOVUPS      Z4, 64(CX)
-	VMAXPS       Z5, Z9, Z5
-	VMOVUPS      Z5, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z9, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z9, Z7
-	VMOVUPS      Z7, 64(CX)
-	VMAXPS       Z8, Z9, Z8
-	VMOVUPS      Z8, K1, 128(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000c0, 8(SP)
-	SUBQ         $0x00000030, (SP)
-	JG           directAVX512_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_3x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_3
-
-directAVX512_3x3_end:
-	VZEROUPPER
-	RET
-
-directAVX512_3x4:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x30, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_3x4_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS.Z 192(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS   64(CX), Z5
-	VMOVUPS   128(CX), Z6
-	VMOVUPS.Z 192(CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS   64(CX), Z9
-	VMOVUPS   128(CX), Z10
-	VMOVUPS.Z 192(CX), K1, Z11
-
-directAVX512_3x4_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_3x4_loop:
-	VMOVUPS      (CX), Z13
-	VMOVUPS      64(CX), Z14
-	VMOVUPS      128(CX), Z15
-	VMOVUPS.Z    192(CX), K1, Z16
-	VBROADCASTSS (SI), Z12
-	VFMADD231PS  Z13, Z12, Z0
-	VFMADD231PS  Z14, Z12, Z1
-	VFMADD231PS  Z15, Z12, Z2
-	VFMADD231PS  Z16, Z12, Z3
-	VBROADCASTSS (SI)(AX*1), Z12
-	VFMADD231PS  Z13, Z12, Z4
-	VFMADD231PS  Z14, Z12, Z5
-	VFMADD231PS  Z15, Z12, Z6
-	VFMADD231PS  Z16, Z12, Z7
-	VBROADCASTSS (SI)(AX*2), Z12
-	VFMADD231PS  Z13, Z12, Z8
-	VFMADD231PS  Z14, Z12, Z9
-	VFMADD231PS  Z15, Z12, Z10
-	VFMADD231PS  Z16, Z12, Z11
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_3x4_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z12
-	VMAXPS       Z0, Z12, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z12, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z12, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z12, Z3
-	VMOVUPS      Z3, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z12, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z12, Z5
-	VMOVUPS      Z5, 64(CX)
-	VMAXPS       Z6, Z12, Z6
-	VMOVUPS      Z6, 128(CX)
-	VMAXPS       Z7, Z12, Z7
-	VMOVUPS      Z7, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z12, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z12, Z9
-	VMOVUPS      Z9, 64(CX)
-	VMAXPS       Z10, Z12, Z10
-	VMOVUPS      Z10, 128(CX)
-	VMAXPS       Z11, Z12, Z11
-	VMOVUPS      Z11, K1, 192(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000100, 8(SP)
-	SUBQ         $0x00000040, (SP)
-	JG           directAVX512_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_3x4_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_3
-
-directAVX512_3x4_end:
-	VZEROUPPER
-	RET
-
-directAVX512_3x5:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x40, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_3x5_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS.Z 256(CX), K1, Z4
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z5
-	VMOVUPS   64(CX), Z6
-	VMOVUPS   128(CX), Z7
-	VMOVUPS   192(CX), Z8
-	VMOVUPS.Z 256(CX), K1, Z9
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z10
-	VMOVUPS   64(CX), Z11
-	VMOVUPS   128(CX), Z12
-	VMOVUPS   192(CX), Z13
-	VMOVUPS.Z 256(CX), K1, Z14
-
-directAVX512_3x5_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_3x5_loop:
-	VMOVUPS      (CX), Z16
-	VMOVUPS      64(CX), Z17
-	VMOVUPS      128(CX), Z18
-	VMOVUPS      192(CX), Z19
-	VMOVUPS.Z    256(CX), K1, Z20
-	VBROADCASTSS (SI), Z15
-	VFMADD231PS  Z16, Z15, Z0
-	VFMADD231PS  Z17, Z15, Z1
-	VFMADD231PS  Z18, Z15, Z2
-	VFMADD231PS  Z19, Z15, Z3
-	VFMADD231PS  Z20, Z15, Z4
-	VBROADCASTSS (SI)(AX*1), Z15
-	VFMADD231PS  Z16, Z15, Z5
-	VFMADD231PS  Z17, Z15, Z6
-	VFMADD231PS  Z18, Z15, Z7
-	VFMADD231PS  Z19, Z15, Z8
-	VFMADD231PS  Z20, Z15, Z9
-	VBROADCASTSS (SI)(AX*2), Z15
-	VFMADD231PS  Z16, Z15, Z10
-	VFMADD231PS  Z17, Z15, Z11
-	VFMADD231PS  Z18, Z15, Z12
-	VFMADD231PS  Z19, Z15, Z13
-	VFMADD231PS  Z20, Z15, Z14
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_3x5_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z15
-	VMAXPS       Z0, Z15, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z15, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z15, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z15, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z15, Z4
-	VMOVUPS      Z4, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z5, Z15, Z5
-	VMOVUPS      Z5, (CX)
-	VMAXPS       Z6, Z15, Z6
-	VMOVUPS      Z6, 64(CX)
-	VMAXPS       Z7, Z15, Z7
-	VMOVUPS      Z7, 128(CX)
-	VMAXPS       Z8, Z15, Z8
-	VMOVUPS      Z8, 192(CX)
-	VMAXPS       Z9, Z15, Z9
-	VMOVUPS      Z9, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z10, Z15, Z10
-	VMOVUPS      Z10, (CX)
-	VMAXPS       Z11, Z15, Z11
-	VMOVUPS      Z11, 64(CX)
-	VMAXPS       Z12, Z15, Z12
-	VMOVUPS      Z12, 128(CX)
-	VMAXPS       Z13, Z15, Z13
-	VMOVUPS      Z13, 192(CX)
-	VMAXPS       Z14, Z15, Z14
-	VMOVUPS      Z14, K1, 256(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000140, 8(SP)
-	SUBQ         $0x00000050, (SP)
-	JG           directAVX512_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_3x5_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_3
-
-directAVX512_3x5_end:
-	VZEROUPPER
-	RET
-
-directAVX512_3x6:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x50, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_3x6_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS.Z 320(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS   64(CX), Z7
-	VMOVUPS   128(CX), Z8
-	VMOVUPS   192(CX), Z9
-	VMOVUPS   256(CX), Z10
-	VMOVUPS.Z 320(CX), K1, Z11
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS   64(CX), Z13
-	VMOVUPS   128(CX), Z14
-	VMOVUPS   192(CX), Z15
-	VMOVUPS   256(CX), Z16
-	VMOVUPS.Z 320(CX), K1, Z17
-
-directAVX512_3x6_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_3x6_loop:
-	VMOVUPS      (CX), Z19
-	VMOVUPS      64(CX), Z20
-	VMOVUPS      128(CX), Z21
-	VMOVUPS      192(CX), Z22
-	VMOVUPS      256(CX), Z23
-	VMOVUPS.Z    320(CX), K1, Z24
-	VBROADCASTSS (SI), Z18
-	VFMADD231PS  Z19, Z18, Z0
-	VFMADD231PS  Z20, Z18, Z1
-	VFMADD231PS  Z21, Z18, Z2
-	VFMADD231PS  Z22, Z18, Z3
-	VFMADD231PS  Z23, Z18, Z4
-	VFMADD231PS  Z24, Z18, Z5
-	VBROADCASTSS (SI)(AX*1), Z18
-	VFMADD231PS  Z19, Z18, Z6
-	VFMADD231PS  Z20, Z18, Z7
-	VFMADD231PS  Z21, Z18, Z8
-	VFMADD231PS  Z22, Z18, Z9
-	VFMADD231PS  Z23, Z18, Z10
-	VFMADD231PS  Z24, Z18, Z11
-	VBROADCASTSS (SI)(AX*2), Z18
-	VFMADD231PS  Z19, Z18, Z12
-	VFMADD231PS  Z20, Z18, Z13
-	VFMADD231PS  Z21, Z18, Z14
-	VFMADD231PS  Z22, Z18, Z15
-	VFMADD231PS  Z23, Z18, Z16
-	VFMADD231PS  Z24, Z18, Z17
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_3x6_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z18
-	VMAXPS       Z0, Z18, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z18, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z18, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z18, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z18, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z18, Z5
-	VMOVUPS      Z5, K1, 320(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z18, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z18, Z7
-	VMOVUPS      Z7, 64(CX)
-	VMAXPS       Z8, Z18, Z8
-	VMOVUPS      Z8, 128(CX)
-	VMAXPS       Z9, Z18, Z9
-	VMOVUPS      Z9, 192(CX)
-	VMAXPS       Z10, Z18, Z10
-	VMOVUPS      Z10, 256(CX)
-	VMAXPS       Z11, Z18, Z11
-	VMOVUPS      Z11, K1, 320(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z18, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z18, Z13
-	VMOVUPS      Z13, 64(CX)
-	VMAXPS       Z14, Z18, Z14
-	VMOVUPS      Z14, 128(CX)
-	VMAXPS       Z15, Z18, Z15
-	VMOVUPS      Z15, 192(CX)
-	VMAXPS       Z16, Z18, Z16
-	VMOVUPS      Z16, 256(CX)
-	VMAXPS       Z17, Z18, Z17
-	VMOVUPS      Z17, K1, 320(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000180, 8(SP)
-	SUBQ         $0x00000060, (SP)
-	JG           directAVX512_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_3x6_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_3
-
-directAVX512_3x6_end:
-	VZEROUPPER
-	RET
-
-directAVX512_3x7:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x60, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	VPSUBD    Z18, Z18, Z18
-	VPSUBD    Z19, Z19, Z19
-	VPSUBD    Z20, Z20, Z20
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_3x7_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS   320(CX), Z5
-	VMOVUPS.Z 384(CX), K1, Z6
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z7
-	VMOVUPS   64(CX), Z8
-	VMOVUPS   128(CX), Z9
-	VMOVUPS   192(CX), Z10
-	VMOVUPS   256(CX), Z11
-	VMOVUPS   320(CX), Z12
-	VMOVUPS.Z 384(CX), K1, Z13
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z14
-	VMOVUPS   64(CX), Z15
-	VMOVUPS   128(CX), Z16
-	VMOVUPS   192(CX), Z17
-	VMOVUPS   256(CX), Z18
-	VMOVUPS   320(CX), Z19
-	VMOVUPS.Z 384(CX), K1, Z20
-
-directAVX512_3x7_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX512_3x7_loop:
-	VMOVUPS      (CX), Z22
-	VMOVUPS      64(CX), Z23
-	VMOVUPS      128(CX), Z24
-	VMOVUPS      192(CX), Z25
-	VMOVUPS      256(CX), Z26
-	VMOVUPS      320(CX), Z27
-	VMOVUPS.Z    384(CX), K1, Z28
-	VBROADCASTSS (SI), Z21
-	VFMADD231PS  Z22, Z21, Z0
-	VFMADD231PS  Z23, Z21, Z1
-	VFMADD231PS  Z24, Z21, Z2
-	VFMADD231PS  Z25, Z21, Z3
-	VFMADD231PS  Z26, Z21, Z4
-	VFMADD231PS  Z27, Z21, Z5
-	VFMADD231PS  Z28, Z21, Z6
-	VBROADCASTSS (SI)(AX*1), Z21
-	VFMADD231PS  Z22, Z21, Z7
-	VFMADD231PS  Z23, Z21, Z8
-	VFMADD231PS  Z24, Z21, Z9
-	VFMADD231PS  Z25, Z21, Z10
-	VFMADD231PS  Z26, Z21, Z11
-	VFMADD231PS  Z27, Z21, Z12
-	VFMADD231PS  Z28, Z21, Z13
-	VBROADCASTSS (SI)(AX*2), Z21
-	VFMADD231PS  Z22, Z21, Z14
-	VFMADD231PS  Z23, Z21, Z15
-	VFMADD231PS  Z24, Z21, Z16
-	VFMADD231PS  Z25, Z21, Z17
-	VFMADD231PS  Z26, Z21, Z18
-	VFMADD231PS  Z27, Z21, Z19
-	VFMADD231PS  Z28, Z21, Z20
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_3x7_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z21
-	VMAXPS       Z0, Z21, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z21, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z21, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z21, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z21, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z21, Z5
-	VMOVUPS      Z5, 320(CX)
-	VMAXPS       Z6, Z21, Z6
-	VMOVUPS      Z6, K1, 384(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z7, Z21, Z7
-	VMOVUPS      Z7, (CX)
-	VMAXPS       Z8, Z21, Z8
-	VMOVUPS      Z8, 64(CX)
-	VMAXPS       Z9, Z21, Z9
-	VMOVUPS      Z9, 128(CX)
-	VMAXPS       Z10, Z21, Z10
-	VMOVUPS      Z10, 192(CX)
-	VMAXPS       Z11, Z21, Z11
-	VMOVUPS      Z11, 256(CX)
-	VMAXPS       Z12, Z21, Z12
-	VMOVUPS      Z12, 320(CX)
-	VMAXPS       Z13, Z21, Z13
-	VMOVUPS      Z13, K1, 384(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z14, Z21, Z14
-	VMOVUPS      Z14, (CX)
-	VMAXPS       Z15, Z21, Z15
-	VMOVUPS      Z15, 64(CX)
-	VMAXPS       Z16, Z21, Z16
-	VMOVUPS      Z16, 128(CX)
-	VMAXPS       Z17, Z21, Z17
-	VMOVUPS      Z17, 192(CX)
-	VMAXPS       Z18, Z21, Z18
-	VMOVUPS      Z18, 256(CX)
-	VMAXPS       Z19, Z21, Z19
-	VMOVUPS      Z19, 320(CX)
-	VMAXPS       Z20, Z21, Z20
-	VMOVUPS      Z20, K1, 384(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000001c0, 8(SP)
-	SUBQ         $0x00000070, (SP)
-	JG           directAVX512_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_3x7_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_3
-
-directAVX512_3x7_end:
-	VZEROUPPER
-	RET
-
-directAVX512_4:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_4_columns:
-	MOVQ (SP), AX
-	ADDQ $0x0f, AX
-	SHRQ $0x04, AX
-	CMPQ AX, $0x0c
-	JGE  directAVX512_4x6
-	CMPQ AX, $0x06
-	JLE  directAVX512_4_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX512_4_columns_few:
-	CMPQ      AX, $0x06
-	JEQ       directAVX512_4x6
-	CMPQ      AX, $0x05
-	JEQ       directAVX512_4x5
-	CMPQ      AX, $0x04
-	JEQ       directAVX512_4x4
-	CMPQ      AX, $0x03
-	JEQ       directAVX512_4x3
-	CMPQ      AX, $0x02
-	JEQ       directAVX512_4x2
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_4x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z3
-
-directAVX512_4x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_4x1_loop:
-	VMOVUPS.Z        (CX), K1, Z4
-	VFMADD231PS.BCST (SI), Z4, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z4, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z4, Z2
-	VFMADD231PS.BCST (SI)(AX*1), Z4, Z3
-	ADDQ             DX, CX
-	ADDQ             DI, SI
-	DECQ             BX
-	JNZ              directAVX512_4x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z4
-	VMAXPS           Z0, Z4, Z0
-	VMOVUPS          Z0, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z1, Z4, Z1
-	VMOVUPS          Z1, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z2, Z4, Z2
-	VMOVUPS          Z2, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z3, Z4, Z3
-	VMOVUPS          Z3, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_4_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_4x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x10, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x10, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x10, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_4
-
-directAVX512_4x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_4x2:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_4x2_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS.Z 64(CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z2
-	VMOVUPS.Z 64(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS.Z 64(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS.Z 64(CX), K1, Z7
-
-directAVX512_4x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_4x2_loop:
-	VMOVUPS      (CX), Z9
-	VMOVUPS.Z    64(CX), K1, Z10
-	VBROADCASTSS (SI), Z8
-	VFMADD231PS  Z9, Z8, Z0
-	VFMADD231PS  Z10, Z8, Z1
-	VBROADCASTSS (SI)(R8*1), Z8
-	VFMADD231PS  Z9, Z8, Z2
-	VFMADD231PS  Z10, Z8, Z3
-	VBROADCASTSS (SI)(R8*2), Z8
-	VFMADD231PS  Z9, Z8, Z4
-	VFMADD231PS  Z10, Z8, Z5
-	VBROADCASTSS (SI)(AX*1), Z8
-	VFMADD231PS  Z9, Z8, Z6
-	VFMADD231PS  Z10, Z8, Z7
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_4x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z8
-	VMAXPS       Z0, Z8, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z8, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z2, Z8, Z2
-	VMOVUPS      Z2, (CX)
-	VMAXPS       Z3, Z8, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z8, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z8, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z8, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z8, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX512_4_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_4x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_4
-
-directAVX512_4x2_end:
-	VZEROUPPER
-	RET
-
-directAVX512_4x3:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x20, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_4x3_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS.Z 128(CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z3
-	VMOVUPS   64(CX), Z4
-	VMOVUPS.Z 128(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS   64(CX), Z7
-	VMOVUPS.Z 128(CX), K1, Z8
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z9
-	VMOVUPS   64(CX), Z10
-	VMOVUPS.Z 128(CX), K1, Z11
-
-directAVX512_4x3_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_4x3_loop:
-	VMOVUPS      (CX), Z13
-	VMOVUPS      64(CX), Z14
-	VMOVUPS.Z    128(CX), K1, Z15
-	VBROADCASTSS (SI), Z12
-	VFMADD231PS  Z13, Z12, Z0
-	VFMADD231PS  Z14, Z12, Z1
-	VFMADD231PS  Z15, Z12, Z2
-	VBROADCASTSS (SI)(R8*1), Z12
-	VFMADD231PS  Z13, Z12, Z3
-	VFMADD231PS  Z14, Z12, Z4
-	VFMADD231PS  Z15, Z12, Z5
-	VBROADCASTSS (SI)(R8*2), Z12
-	VFMADD231PS  Z13, Z12, Z6
-	VFMADD231PS  Z14, Z12, Z7
-	VFMADD231PS  Z15, Z12, Z8
-	VBROADCASTSS (SI)(AX*1), Z12
-	VFMADD231PS  Z13, Z12, Z9
-	VFMADD231PS  Z14, Z12, Z10
-	VFMADD231PS  Z15, Z12, Z11
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_4x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z12
-	VMAXPS       Z0, Z12, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z12, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z12, Z2
-	VMOVUPS      Z2, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z3, Z12, Z3
-	VMOVUPS      Z3, (CX)
-	VMAXPS       Z4, Z12, Z4
-	VMOVUPS      Z4, 64(CX)
-	VMAXPS       Z5, Z12, Z5
-	VMOVUPS      Z5, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z12, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z12, Z7
-	VMOVUPS      Z7, 64(CX)
-	VMAXPS       Z8, Z12, Z8
-	VMOVUPS      Z8, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z9, Z12, Z9
-	VMOVUPS      Z9, (CX)
-	VMAXPS       Z10, Z12, Z10
-	VMOVUPS      Z10, 64(CX)
-	VMAXPS       Z11, Z12, Z11
-	VMOVUPS      Z11, K1, 128(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000c0, 8(SP)
-	SUBQ         $0x00000030, (SP)
-	JG           directAVX512_4_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_4x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_4
-
-directAVX512_4x3_end:
-	VZEROUPPER
-	RET
-
-directAVX512_4x4:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x30, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_4x4_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS.Z 192(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS   64(CX), Z5
-	VMOVUPS   128(CX), Z6
-	VMOVUPS.Z 192(CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS   64(CX), Z9
-	VMOVUPS   128(CX), Z10
-	VMOVUPS.Z 192(CX), K1, Z11
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS   64(CX), Z13
-	VMOVUPS   128(CX), Z14
-	VMOVUPS.Z 192(CX), K1, Z15
-
-directAVX512_4x4_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_4x4_loop:
-	VMOVUPS      (CX), Z17
-	VMOVUPS      64(CX), Z18
-	VMOVUPS      128(CX), Z19
-	VMOVUPS.Z    192(CX), K1, Z20
-	VBROADCASTSS (SI), Z16
-	VFMADD231PS  Z17, Z16, Z0
-	VFMADD231PS  Z18, Z16, Z1
-	VFMADD231PS  Z19, Z16, Z2
-	VFMADD231PS  Z20, Z16, Z3
-	VBROADCASTSS (SI)(R8*1), Z16
-	VFMADD231PS  Z17, Z16, Z4
-	VFMADD231PS  Z18, Z16, Z5
-	VFMADD231PS  Z19, Z16, Z6
-	VFMADD231PS  Z20, Z16, Z7
-	VBROADCASTSS (SI)(R8*2), Z16
-	VFMADD231PS  Z17, Z16, Z8
-	VFMADD231PS  Z18, Z16, Z9
-	VFMADD231PS  Z19, Z16, Z10
-	VFMADD231PS  Z20, Z16, Z11
-	VBROADCASTSS (SI)(AX*1), Z16
-	VFMADD231PS  Z17, Z16, Z12
-	VFMADD231PS  Z18, Z16, Z13
-	VFMADD231PS  Z19, Z16, Z14
-	VFMADD231PS  Z20, Z16, Z15
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_4x4_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z16
-	VMAXPS       Z0, Z16, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z16, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z16, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z16, Z3
-	VMOVUPS      Z3, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z16, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z16, Z5
-	VMOVUPS      Z5, 64(CX)
-	VMAXPS       Z6, Z16, Z6
-	VMOVUPS      Z6, 128(CX)
-	VMAXPS       Z7, Z16, Z7
-	VMOVUPS      Z7, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z16, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z16, Z9
-	VMOVUPS      Z9, 64(CX)
-	VMAXPS       Z10, Z16, Z10
-	VMOVUPS      Z10, 128(CX)
-	VMAXPS       Z11, Z16, Z11
-	VMOVUPS      Z11, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z16, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z16, Z13
-	VMOVUPS      Z13, 64(CX)
-	VMAXPS       Z14, Z16, Z14
-	VMOVUPS      Z14, 128(CX)
-	VMAXPS       Z15, Z16, Z15
-	VMOVUPS      Z15, K1, 192(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000100, 8(SP)
-	SUBQ         $0x00000040, (SP)
-	JG           directAVX512_4_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_4x4_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_4
-
-directAVX512_4x4_end:
-	VZEROUPPER
-	RET
-
-directAVX512_4x5:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x40, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	VPSUBD    Z18, Z18, Z18
-	VPSUBD    Z19, Z19, Z19
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_4x5_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS.Z 256(CX), K1, Z4
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z5
-	VMOVUPS   64(CX), Z6
-	VMOVUPS   128(CX), Z7
-	VMOVUPS   192(CX), Z8
-	VMOVUPS.Z 256(CX), K1, Z9
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z10
-	VMOVUPS   64(CX), Z11
-	VMOVUPS   128(CX), Z12
-	VMOVUPS   192(CX), Z13
-	VMOVUPS.Z 256(CX), K1, Z14
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z15
-	VMOVUPS   64(CX), Z16
-	VMOVUPS   128(CX), Z17
-	VMOVUPS   192(CX), Z18
-	VMOVUPS.Z 256(CX), K1, Z19
-
-directAVX512_4x5_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_4x5_loop:
-	VMOVUPS      (CX), Z21
-	VMOVUPS      64(CX), Z22
-	VMOVUPS      128(CX), Z23
-	VMOVUPS      192(CX), Z24
-	VMOVUPS.Z    256(CX), K1, Z25
-	VBROADCASTSS (SI), Z20
-	VFMADD231PS  Z21, Z20, Z0
-	VFMADD231PS  Z22, Z20, Z1
-	VFMADD231PS  Z23, Z20, Z2
-	VFMADD231PS  Z24, Z20, Z3
-	VFMADD231PS  Z25, Z20, Z4
-	VBROADCASTSS (SI)(R8*1), Z20
-	VFMADD231PS  Z21, Z20, Z5
-	VFMADD231PS  Z22, Z20, Z6
-	VFMADD231PS  Z23, Z20, Z7
-	VFMADD231PS  Z24, Z20, Z8
-	VFMADD231PS  Z25, Z20, Z9
-	VBROADCASTSS (SI)(R8*2), Z20
-	VFMADD231PS  Z21, Z20, Z10
-	VFMADD231PS  Z22, Z20, Z11
-	VFMADD231PS  Z23, Z20, Z12
-	VFMADD231PS  Z24, Z20, Z13
-	VFMADD231PS  Z25, Z20, Z14
-	VBROADCASTSS (SI)(AX*1), Z20
-	VFMADD231PS  Z21, Z20, Z15
-	VFMADD231PS  Z22, Z20, Z16
-	VFMADD231PS  Z23, Z20, Z17
-	VFMADD231PS  Z24, Z20, Z18
-	VFMADD231PS  Z25, Z20, Z19
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_4x5_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z20
-	VMAXPS       Z0, Z20, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z20, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z20, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z20, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z20, Z4
-	VMOVUPS      Z4, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z5, Z20, Z5
-	VMOVUPS      Z5, (CX)
-	VMAXPS       Z6, Z20, Z6
-	VMOVUPS      Z6, 64(CX)
-	VMAXPS       Z7, Z20, Z7
-	VMOVUPS      Z7, 128(CX)
-	VMAXPS       Z8, Z20, Z8
-	VMOVUPS      Z8, 192(CX)
-	VMAXPS       Z9, Z20, Z9
-	VMOVUPS      Z9, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z10, Z20, Z10
-	VMOVUPS      Z10, (CX)
-	VMAXPS       Z11, Z20, Z11
-	VMOVUPS      Z11, 64(CX)
-	VMAXPS       Z12, Z20, Z12
-	VMOVUPS      Z12, 128(CX)
-	VMAXPS       Z13, Z20, Z13
-	VMOVUPS      Z13, 192(CX)
-	VMAXPS       Z14, Z20, Z14
-	VMOVUPS      Z14, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z15, Z20, Z15
-	VMOVUPS      Z15, (CX)
-	VMAXPS       Z16, Z20, Z16
-	VMOVUPS      Z16, 64(CX)
-	VMAXPS       Z17, Z20, Z17
-	VMOVUPS      Z17, 128(CX)
-	VMAXPS       Z18, Z20, Z18
-	VMOVUPS      Z18, 192(CX)
-	VMAXPS       Z19, Z20, Z19
-	VMOVUPS      Z19, K1, 256(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000140, 8(SP)
-	SUBQ         $0x00000050, (SP)
-	JG           directAVX512_4_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_4x5_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_4
-
-directAVX512_4x5_end:
-	VZEROUPPER
-	RET
-
-directAVX512_4x6:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x50, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	VPSUBD    Z18, Z18, Z18
-	VPSUBD    Z19, Z19, Z19
-	VPSUBD    Z20, Z20, Z20
-	VPSUBD    Z21, Z21, Z21
-	VPSUBD    Z22, Z22, Z22
-	VPSUBD    Z23, Z23, Z23
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_4x6_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS   256(CX), Z4
-	VMOVUPS.Z 320(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS   64(CX), Z7
-	VMOVUPS   128(CX), Z8
-	VMOVUPS   192(CX), Z9
-	VMOVUPS   256(CX), Z10
-	VMOVUPS.Z 320(CX), K1, Z11
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS   64(CX), Z13
-	VMOVUPS   128(CX), Z14
-	VMOVUPS   192(CX), Z15
-	VMOVUPS   256(CX), Z16
-	VMOVUPS.Z 320(CX), K1, Z17
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z18
-	VMOVUPS   64(CX), Z19
-	VMOVUPS   128(CX), Z20
-	VMOVUPS   192(CX), Z21
-	VMOVUPS   256(CX), Z22
-	VMOVUPS.Z 320(CX), K1, Z23
-
-directAVX512_4x6_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_4x6_loop:
-	VMOVUPS      (CX), Z25
-	VMOVUPS      64(CX), Z26
-	VMOVUPS      128(CX), Z27
-	VMOVUPS      192(CX), Z28
-	VMOVUPS      256(CX), Z29
-	VMOVUPS.Z    320(CX), K1, Z30
-	VBROADCASTSS (SI), Z24
-	VFMADD231PS  Z25, Z24, Z0
-	VFMADD231PS  Z26, Z24, Z1
-	VFMADD231PS  Z27, Z24, Z2
-	VFMADD231PS  Z28, Z24, Z3
-	VFMADD231PS  Z29, Z24, Z4
-	VFMADD231PS  Z30, Z24, Z5
-	VBROADCASTSS (SI)(R8*1), Z24
-	VFMADD231PS  Z25, Z24, Z6
-	VFMADD231PS  Z26, Z24, Z7
-	VFMADD231PS  Z27, Z24, Z8
-	VFMADD231PS  Z28, Z24, Z9
-	VFMADD231PS  Z29, Z24, Z10
-	VFMADD231PS  Z30, Z24, Z11
-	VBROADCASTSS (SI)(R8*2), Z24
-	VFMADD231PS  Z25, Z24, Z12
-	VFMADD231PS  Z26, Z24, Z13
-	VFMADD231PS  Z27, Z24, Z14
-	VFMADD231PS  Z28, Z24, Z15
-	VFMADD231PS  Z29, Z24, Z16
-	VFMADD231PS  Z30, Z24, Z17
-	VBROADCASTSS (SI)(AX*1), Z24
-	VFMADD231PS  Z25, Z24, Z18
-	VFMADD231PS  Z26, Z24, Z19
-	VFMADD231PS  Z27, Z24, Z20
-	VFMADD231PS  Z28, Z24, Z21
-	VFMADD231PS  Z29, Z24, Z22
-	VFMADD231PS  Z30, Z24, Z23
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_4x6_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z24
-	VMAXPS       Z0, Z24, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z24, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z24, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z24, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z24, Z4
-	VMOVUPS      Z4, 256(CX)
-	VMAXPS       Z5, Z24, Z5
-	VMOVUPS      Z5, K1, 320(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z24, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z24, Z7
-	VMOVUPS      Z7, 64(CX)
-	VMAXPS       Z8, Z24, Z8
-	VMOVUPS      Z8, 128(CX)
-	VMAXPS       Z9, Z24, Z9
-	VMOVUPS      Z9, 192(CX)
-	VMAXPS       Z10, Z24, Z10
-	VMOVUPS      Z10, 256(CX)
-	VMAXPS       Z11, Z24, Z11
-	VMOVUPS      Z11, K1, 320(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z24, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z24, Z13
-	VMOVUPS      Z13, 64(CX)
-	VMAXPS       Z14, Z24, Z14
-	VMOVUPS      Z14, 128(CX)
-	VMAXPS       Z15, Z24, Z15
-	VMOVUPS      Z15, 192(CX)
-	VMAXPS       Z16, Z24, Z16
-	VMOVUPS      Z16, 256(CX)
-	VMAXPS       Z17, Z24, Z17
-	VMOVUPS      Z17, K1, 320(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z18, Z24, Z18
-	VMOVUPS      Z18, (CX)
-	VMAXPS       Z19, Z24, Z19
-	VMOVUPS      Z19, 64(CX)
-	VMAXPS       Z20, Z24, Z20
-	VMOVUPS      Z20, 128(CX)
-	VMAXPS       Z21, Z24, Z21
-	VMOVUPS      Z21, 192(CX)
-	VMAXPS       Z22, Z24, Z22
-	VMOVUPS      Z22, 256(CX)
-	VMAXPS       Z23, Z24, Z23
-	VMOVUPS      Z23, K1, 320(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000180, 8(SP)
-	SUBQ         $0x00000060, (SP)
-	JG           directAVX512_4_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_4x6_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_4
-
-directAVX512_4x6_end:
-	VZEROUPPER
-	RET
-
-directAVX512_5:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_5_columns:
-	MOVQ (SP), AX
-	ADDQ $0x0f, AX
-	SHRQ $0x04, AX
-	CMPQ AX, $0x0a
-	JGE  directAVX512_5x5
-	CMPQ AX, $0x05
-	JLE  directAVX512_5_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX512_5_columns_few:
-	CMPQ      AX, $0x05
-	JEQ       directAVX512_5x5
-	CMPQ      AX, $0x04
-	JEQ       directAVX512_5x4
-	CMPQ      AX, $0x03
-	JEQ       directAVX512_5x3
-	CMPQ      AX, $0x02
-	JEQ       directAVX512_5x2
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_5x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z4
-
-directAVX512_5x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_5x1_loop:
-	VMOVUPS.Z        (CX), K1, Z5
-	VFMADD231PS.BCST (SI), Z5, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z5, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z5, Z2
-	VFMADD231PS.BCST (SI)(AX*1), Z5, Z3
-	VFMADD231PS.BCST (SI)(R8*4), Z5, Z4
-	ADDQ             DX, CX
-	ADDQ             DI, SI
-	DECQ             BX
-	JNZ              directAVX512_5x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z5
-	VMAXPS           Z0, Z5, Z0
-	VMOVUPS          Z0, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z1, Z5, Z1
-	VMOVUPS          Z1, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z2, Z5, Z2
-	VMOVUPS          Z2, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z3, Z5, Z3
-	VMOVUPS          Z3, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z4, Z5, Z4
-	VMOVUPS          Z4, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_5_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_5x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x14, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x14, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x14, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_5
-
-directAVX512_5x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_5x2:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_5x2_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS.Z 64(CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z2
-	VMOVUPS.Z 64(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS.Z 64(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS.Z 64(CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS.Z 64(CX), K1, Z9
-
-directAVX512_5x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_5x2_loop:
-	VMOVUPS      (CX), Z11
-	VMOVUPS.Z    64(CX), K1, Z12
-	VBROADCASTSS (SI), Z10
-	VFMADD231PS  Z11, Z10, Z0
-	VFMADD231PS  Z12, Z10, Z1
-	VBROADCASTSS (SI)(R8*1), Z10
-	VFMADD231PS  Z11, Z10, Z2
-	VFMADD231PS  Z12, Z10, Z3
-	VBROADCASTSS (SI)(R8*2), Z10
-	VFMADD231PS  Z11, Z10, Z4
-	VFMADD231PS  Z12, Z10, Z5
-	VBROADCASTSS (SI)(AX*1), Z10
-	VFMADD231PS  Z11, Z10, Z6
-	VFMADD231PS  Z12, Z10, Z7
-	VBROADCASTSS (SI)(R8*4), Z10
-	VFMADD231PS  Z11, Z10, Z8
-	VFMADD231PS  Z12, Z10, Z9
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_5x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z10
-	VMAXPS       Z0, Z10, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z10, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z2, Z10, Z2
-	VMOVUPS      Z2, (CX)
-	VMAXPS       Z3, Z10, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z10, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z10, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z10, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z10, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z10, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z10, Z9
-	VMOVUPS      Z9, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX512_5_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_5x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_5
-
-directAVX512_5x2_end:
-	VZEROUPPER
-	RET
-
-directAVX512_5x3:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x20, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_5x3_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS.Z 128(CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z3
-	VMOVUPS   64(CX), Z4
-	VMOVUPS.Z 128(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS   64(CX), Z7
-	VMOVUPS.Z 128(CX), K1, Z8
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z9
-	VMOVUPS   64(CX), Z10
-	VMOVUPS.Z 128(CX), K1, Z11
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS   64(CX), Z13
-	VMOVUPS.Z 128(CX), K1, Z14
-
-directAVX512_5x3_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_5x3_loop:
-	VMOVUPS      (CX), Z16
-	VMOVUPS      64(CX), Z17
-	VMOVUPS.Z    128(CX), K1, Z18
-	VBROADCASTSS (SI), Z15
-	VFMADD231PS  Z16, Z15, Z0
-	VFMADD231PS  Z17, Z15, Z1
-	VFMADD231PS  Z18, Z15, Z2
-	VBROADCASTSS (SI)(R8*1), Z15
-	VFMADD231PS  Z16, Z15, Z3
-	VFMADD231PS  Z17, Z15, Z4
-	VFMADD231PS  Z18, Z15, Z5
-	VBROADCASTSS (SI)(R8*2), Z15
-	VFMADD231PS  Z16, Z15, Z6
-	VFMADD231PS  Z17, Z15, Z7
-	VFMADD231PS  Z18, Z15, Z8
-	VBROADCASTSS (SI)(AX*1), Z15
-	VFMADD231PS  Z16, Z15, Z9
-	VFMADD231PS  Z17, Z15, Z10
-	VFMADD231PS  Z18, Z15, Z11
-	VBROADCASTSS (SI)(R8*4), Z15
-	VFMADD231PS  Z16, Z15, Z12
-	VFMADD231PS  Z17, Z15, Z13
-	VFMADD231PS  Z18, Z15, Z14
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_5x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z15
-	VMAXPS       Z0, Z15, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z15, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z15, Z2
-	VMOVUPS      Z2, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z3, Z15, Z3
-	VMOVUPS      Z3, (CX)
-	VMAXPS       Z4, Z15, Z4
-	VMOVUPS      Z4, 64(CX)
-	VMAXPS       Z5, Z15, Z5
-	VMOVUPS      Z5, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z15, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z15, Z7
-	VMOVUPS      Z7, 64(CX)
-	VMAXPS       Z8, Z15, Z8
-	VMOVUPS      Z8, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z9, Z15, Z9
-	VMOVUPS      Z9, (CX)
-	VMAXPS       Z10, Z15, Z10
-	VMOVUPS      Z10, 64(CX)
-	VMAXPS       Z11, Z15, Z11
-	VMOVUPS      Z11, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z15, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z15, Z13
-	VMOVUPS      Z13, 64(CX)
-	VMAXPS       Z14, Z15, Z14
-	VMOVUPS      Z14, K1, 128(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000c0, 8(SP)
-	SUBQ         $0x00000030, (SP)
-	JG           directAVX512_5_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_5x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_5
-
-directAVX512_5x3_end:
-	VZEROUPPER
-	RET
-
-directAVX512_5x4:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x30, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	VPSUBD    Z18, Z18, Z18
-	VPSUBD    Z19, Z19, Z19
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_5x4_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS.Z 192(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS   64(CX), Z5
-	VMOVUPS   128(CX), Z6
-	VMOVUPS.Z 192(CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS   64(CX), Z9
-	VMOVUPS   128(CX), Z10
-	VMOVUPS.Z 192(CX), K1, Z11
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS   64(CX), Z13
-	VMOVUPS   128(CX), Z14
-	VMOVUPS.Z 192(CX), K1, Z15
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z16
-	VMOVUPS   64(CX), Z17
-	VMOVUPS   128(CX), Z18
-	VMOVUPS.Z 192(CX), K1, Z19
-
-directAVX512_5x4_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_5x4_loop:
-	VMOVUPS      (CX), Z21
-	VMOVUPS      64(CX), Z22
-	VMOVUPS      128(CX), Z23
-	VMOVUPS.Z    192(CX), K1, Z24
-	VBROADCASTSS (SI), Z20
-	VFMADD231PS  Z21, Z20, Z0
-	VFMADD231PS  Z22, Z20, Z1
-	VFMADD231PS  Z23, Z20, Z2
-	VFMADD231PS  Z24, Z20, Z3
-	VBROADCASTSS (SI)(R8*1), Z20
-	VFMADD231PS  Z21, Z20, Z4
-	VFMADD231PS  Z22, Z20, Z5
-	VFMADD231PS  Z23, Z20, Z6
-	VFMADD231PS  Z24, Z20, Z7
-	VBROADCASTSS (SI)(R8*2), Z20
-	VFMADD231PS  Z21, Z20, Z8
-	VFMADD231PS  Z22, Z20, Z9
-	VFMADD231PS  Z23, Z20, Z10
-	VFMADD231PS  Z24, Z20, Z11
-	VBROADCASTSS (SI)(AX*1), Z20
-	VFMADD231PS  Z21, Z20, Z12
-	VFMADD231PS  Z22, Z20, Z13
-	VFMADD231PS  Z23, Z20, Z14
-	VFMADD231PS  Z24, Z20, Z15
-	VBROADCASTSS (SI)(R8*4), Z20
-	VFMADD231PS  Z21, Z20, Z16
-	VFMADD231PS  Z22, Z20, Z17
-	VFMADD231PS  Z23, Z20, Z18
-	VFMADD231PS  Z24, Z20, Z19
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_5x4_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z20
-	VMAXPS       Z0, Z20, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z20, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z20, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z20, Z3
-	VMOVUPS      Z3, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z20, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z20, Z5
-	VMOVUPS      Z5, 64(CX)
-	VMAXPS       Z6, Z20, Z6
-	VMOVUPS      Z6, 128(CX)
-	VMAXPS       Z7, Z20, Z7
-	VMOVUPS      Z7, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z20, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z20, Z9
-	VMOVUPS      Z9, 64(CX)
-	VMAXPS       Z10, Z20, Z10
-	VMOVUPS      Z10, 128(CX)
-	VMAXPS       Z11, Z20, Z11
-	VMOVUPS      Z11, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z20, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z20, Z13
-	VMOVUPS      Z13, 64(CX)
-	VMAXPS       Z14, Z20, Z14
-	VMOVUPS      Z14, 128(CX)
-	VMAXPS       Z15, Z20, Z15
-	VMOVUPS      Z15, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z16, Z20, Z16
-	VMOVUPS      Z16, (CX)
-	VMAXPS       Z17, Z20, Z17
-	VMOVUPS      Z17, 64(CX)
-	VMAXPS       Z18, Z20, Z18
-	VMOVUPS      Z18, 128(CX)
-	VMAXPS       Z19, Z20, Z19
-	VMOVUPS      Z19, K1, 192(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000100, 8(SP)
-	SUBQ         $0x00000040, (SP)
-	JG           directAVX512_5_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_5x4_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_5
-
-directAVX512_5x4_end:
-	VZEROUPPER
-	RET
-
-directAVX512_5x5:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x40, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	VPSUBD    Z18, Z18, Z18
-	VPSUBD    Z19, Z19, Z19
-	VPSUBD    Z20, Z20, Z20
-	VPSUBD    Z21, Z21, Z21
-	VPSUBD    Z22, Z22, Z22
-	VPSUBD    Z23, Z23, Z23
-	VPSUBD    Z24, Z24, Z24
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_5x5_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS   192(CX), Z3
-	VMOVUPS.Z 256(CX), K1, Z4
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z5
-	VMOVUPS   64(CX), Z6
-	VMOVUPS   128(CX), Z7
-	VMOVUPS   192(CX), Z8
-	VMOVUPS.Z 256(CX), K1, Z9
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z10
-	VMOVUPS   64(CX), Z11
-	VMOVUPS   128(CX), Z12
-	VMOVUPS   192(CX), Z13
-	VMOVUPS.Z 256(CX), K1, Z14
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z15
-	VMOVUPS   64(CX), Z16
-	VMOVUPS   128(CX), Z17
-	VMOVUPS   192(CX), Z18
-	VMOVUPS.Z 256(CX), K1, Z19
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z20
-	VMOVUPS   64(CX), Z21
-	VMOVUPS   128(CX), Z22
-	VMOVUPS   192(CX), Z23
-	VMOVUPS.Z 256(CX), K1, Z24
-
-directAVX512_5x5_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX512_5x5_loop:
-	VMOVUPS      (CX), Z26
-	VMOVUPS      64(CX), Z27
-	VMOVUPS      128(CX), Z28
-	VMOVUPS      192(CX), Z29
-	VMOVUPS.Z    256(CX), K1, Z30
-	VBROADCASTSS (SI), Z25
-	VFMADD231PS  Z26, Z25, Z0
-	VFMADD231PS  Z27, Z25, Z1
-	VFMADD231PS  Z28, Z25, Z2
-	VFMADD231PS  Z29, Z25, Z3
-	VFMADD231PS  Z30, Z25, Z4
-	VBROADCASTSS (SI)(R8*1), Z25
-	VFMADD231PS  Z26, Z25, Z5
-	VFMADD231PS  Z27, Z25, Z6
-	VFMADD231PS  Z28, Z25, Z7
-	VFMADD231PS  Z29, Z25, Z8
-	VFMADD231PS  Z30, Z25, Z9
-	VBROADCASTSS (SI)(R8*2), Z25
-	VFMADD231PS  Z26, Z25, Z10
-	VFMADD231PS  Z27, Z25, Z11
-	VFMADD231PS  Z28, Z25, Z12
-	VFMADD231PS  Z29, Z25, Z13
-	VFMADD231PS  Z30, Z25, Z14
-	VBROADCASTSS (SI)(AX*1), Z25
-	VFMADD231PS  Z26, Z25, Z15
-	VFMADD231PS  Z27, Z25, Z16
-	VFMADD231PS  Z28, Z25, Z17
-	VFMADD231PS  Z29, Z25, Z18
-	VFMADD231PS  Z30, Z25, Z19
-	VBROADCASTSS (SI)(R8*4), Z25
-	VFMADD231PS  Z26, Z25, Z20
-	VFMADD231PS  Z27, Z25, Z21
-	VFMADD231PS  Z28, Z25, Z22
-	VFMADD231PS  Z29, Z25, Z23
-	VFMADD231PS  Z30, Z25, Z24
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_5x5_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z25
-	VMAXPS       Z0, Z25, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z25, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z25, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z25, Z3
-	VMOVUPS      Z3, 192(CX)
-	VMAXPS       Z4, Z25, Z4
-	VMOVUPS      Z4, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z5, Z25, Z5
-	VMOVUPS      Z5, (CX)
-	VMAXPS       Z6, Z25, Z6
-	VMOVUPS      Z6, 64(CX)
-	VMAXPS       Z7, Z25, Z7
-	VMOVUPS      Z7, 128(CX)
-	VMAXPS       Z8, Z25, Z8
-	VMOVUPS      Z8, 192(CX)
-	VMAXPS       Z9, Z25, Z9
-	VMOVUPS      Z9, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z10, Z25, Z10
-	VMOVUPS      Z10, (CX)
-	VMAXPS       Z11, Z25, Z11
-	VMOVUPS      Z11, 64(CX)
-	VMAXPS       Z12, Z25, Z12
-	VMOVUPS      Z12, 128(CX)
-	VMAXPS       Z13, Z25, Z13
-	VMOVUPS      Z13, 192(CX)
-	VMAXPS       Z14, Z25, Z14
-	VMOVUPS      Z14, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z15, Z25, Z15
-	VMOVUPS      Z15, (CX)
-	VMAXPS       Z16, Z25, Z16
-	VMOVUPS      Z16, 64(CX)
-	VMAXPS       Z17, Z25, Z17
-	VMOVUPS      Z17, 128(CX)
-	VMAXPS       Z18, Z25, Z18
-	VMOVUPS      Z18, 192(CX)
-	VMAXPS       Z19, Z25, Z19
-	VMOVUPS      Z19, K1, 256(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z20, Z25, Z20
-	VMOVUPS      Z20, (CX)
-	VMAXPS       Z21, Z25, Z21
-	VMOVUPS      Z21, 64(CX)
-	VMAXPS       Z22, Z25, Z22
-	VMOVUPS      Z22, 128(CX)
-	VMAXPS       Z23, Z25, Z23
-	VMOVUPS      Z23, 192(CX)
-	VMAXPS       Z24, Z25, Z24
-	VMOVUPS      Z24, K1, 256(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000140, 8(SP)
-	SUBQ         $0x00000050, (SP)
-	JG           directAVX512_5_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_5x5_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_5
-
-directAVX512_5x5_end:
-	VZEROUPPER
-	RET
-
-directAVX512_6:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_6_columns:
-	MOVQ (SP), AX
-	ADDQ $0x0f, AX
-	SHRQ $0x04, AX
-	CMPQ AX, $0x08
-	JGE  directAVX512_6x4
-	CMPQ AX, $0x04
-	JLE  directAVX512_6_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX512_6_columns_few:
-	CMPQ      AX, $0x04
-	JEQ       directAVX512_6x4
-	CMPQ      AX, $0x03
-	JEQ       directAVX512_6x3
-	CMPQ      AX, $0x02
-	JEQ       directAVX512_6x2
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_6x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z4
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z5
-
-directAVX512_6x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
-
-directAVX512_6x1_loop:
-	VMOVUPS.Z        (CX), K1, Z6
-	VFMADD231PS.BCST (SI), Z6, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z6, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z6, Z2
-	VFMADD231PS.BCST (SI)(R9*1), Z6, Z3
-	VFMADD231PS.BCST (SI)(R8*4), Z6, Z4
-	VFMADD231PS.BCST (SI)(AX*1), Z6, Z5
-	ADDQ             DX, CX
-	ADDQ             DI, SI
-	DECQ             BX
-	JNZ              directAVX512_6x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z6
-	VMAXPS           Z0, Z6, Z0
-	VMOVUPS          Z0, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z1, Z6, Z1
-	VMOVUPS          Z1, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z2, Z6, Z2
-	VMOVUPS          Z2, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z3, Z6, Z3
-	VMOVUPS          Z3, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z4, Z6, Z4
-	VMOVUPS          Z4, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z5, Z6, Z5
-	VMOVUPS          Z5, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_6_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_6x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x18, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x18, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x18, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_6
-
-directAVX512_6x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_6x2:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_6x2_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS.Z 64(CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z2
-	VMOVUPS.Z 64(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS.Z 64(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS.Z 64(CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS.Z 64(CX), K1, Z9
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z10
-	VMOVUPS.Z 64(CX), K1, Z11
-
-directAVX512_6x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
-
-directAVX512_6x2_loop:
-	VMOVUPS      (CX), Z13
-	VMOVUPS.Z    64(CX), K1, Z14
-	VBROADCASTSS (SI), Z12
-	VFMADD231PS  Z13, Z12, Z0
-	VFMADD231PS  Z14, Z12, Z1
-	VBROADCASTSS (SI)(R8*1), Z12
-	VFMADD231PS  Z13, Z12, Z2
-	VFMADD231PS  Z14, Z12, Z3
-	VBROADCASTSS (SI)(R8*2), Z12
-	VFMADD231PS  Z13, Z12, Z4
-	VFMADD231PS  Z14, Z12, Z5
-	VBROADCASTSS (SI)(R9*1), Z12
-	VFMADD231PS  Z13, Z12, Z6
-	VFMADD231PS  Z14, Z12, Z7
-	VBROADCASTSS (SI)(R8*4), Z12
-	VFMADD231PS  Z13, Z12, Z8
-	VFMADD231PS  Z14, Z12, Z9
-	VBROADCASTSS (SI)(AX*1), Z12
-	VFMADD231PS  Z13, Z12, Z10
-	VFMADD231PS  Z14, Z12, Z11
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_6x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z12
-	VMAXPS       Z0, Z12, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z12, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z2, Z12, Z2
-	VMOVUPS      Z2, (CX)
-	VMAXPS       Z3, Z12, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z12, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z12, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z12, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z12, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z12, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z12, Z9
-	VMOVUPS      Z9, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z10, Z12, Z10
-	VMOVUPS      Z10, (CX)
-	VMAXPS       Z11, Z12, Z11
-	VMOVUPS      Z11, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX512_6_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_6x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_6
-
-directAVX512_6x2_end:
-	VZEROUPPER
-	RET
-
-directAVX512_6x3:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x20, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_6x3_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS.Z 128(CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z3
-	VMOVUPS   64(CX), Z4
-	VMOVUPS.Z 128(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS   64(CX), Z7
-	VMOVUPS.Z 128(CX), K1, Z8
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z9
-	VMOVUPS   64(CX), Z10
-	VMOVUPS.Z 128(CX), K1, Z11
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS   64(CX), Z13
-	VMOVUPS.Z 128(CX), K1, Z14
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z15
-	VMOVUPS   64(CX), Z16
-	VMOVUPS.Z 128(CX), K1, Z17
-
-directAVX512_6x3_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
-
-directAVX512_6x3_loop:
-	VMOVUPS      (CX), Z19
-	VMOVUPS      64(CX), Z20
-	VMOVUPS.Z    128(CX), K1, Z21
-	VBROADCASTSS (SI), Z18
-	VFMADD231PS  Z19, Z18, Z0
-	VFMADD231PS  Z20, Z18, Z1
-	VFMADD231PS  Z21, Z18, Z2
-	VBROADCASTSS (SI)(R8*1), Z18
-	VFMADD231PS  Z19, Z18, Z3
-	VFMADD231PS  Z20, Z18, Z4
-	VFMADD231PS  Z21, Z18, Z5
-	VBROADCASTSS (SI)(R8*2), Z18
-	VFMADD231PS  Z19, Z18, Z6
-	VFMADD231PS  Z20, Z18, Z7
-	VFMADD231PS  Z21, Z18, Z8
-	VBROADCASTSS (SI)(R9*1), Z18
-	VFMADD231PS  Z19, Z18, Z9
-	VFMADD231PS  Z20, Z18, Z10
-	VFMADD231PS  Z21, Z18, Z11
-	VBROADCASTSS (SI)(R8*4), Z18
-	VFMADD231PS  Z19, Z18, Z12
-	VFMADD231PS  Z20, Z18, Z13
-	VFMADD231PS  Z21, Z18, Z14
-	VBROADCASTSS (SI)(AX*1), Z18
-	VFMADD231PS  Z19, Z18, Z15
-	VFMADD231PS  Z20, Z18, Z16
-	VFMADD231PS  Z21, Z18, Z17
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_6x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z18
-	VMAXPS       Z0, Z18, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z18, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z18, Z2
-	VMOVUPS      Z2, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z3, Z18, Z3
-	VMOVUPS      Z3, (CX)
-	VMAXPS       Z4, Z18, Z4
-	VMOVUPS      Z4, 64(CX)
-	VMAXPS       Z5, Z18, Z5
-	VMOVUPS      Z5, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z18, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z18, Z7
-	VMOVUPS      Z7, 64(CX)
-	VMAXPS       Z8, Z18, Z8
-	VMOVUPS      Z8, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z9, Z18, Z9
-	VMOVUPS      Z9, (CX)
-	VMAXPS       Z10, Z18, Z10
-	VMOVUPS      Z10, 64(CX)
-	VMAXPS       Z11, Z18, Z11
-	VMOVUPS      Z11, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z18, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z18, Z13
-	VMOVUPS      Z13, 64(CX)
-	VMAXPS       Z14, Z18, Z14
-	VMOVUPS      Z14, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z15, Z18, Z15
-	VMOVUPS      Z15, (CX)
-	VMAXPS       Z16, Z18, Z16
-	VMOVUPS      Z16, 64(CX)
-	VMAXPS       Z17, Z18, Z17
-	VMOVUPS      Z17, K1, 128(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000c0, 8(SP)
-	SUBQ         $0x00000030, (SP)
-	JG           directAVX512_6_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_6x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_6
-
-directAVX512_6x3_end:
-	VZEROUPPER
-	RET
-
-directAVX512_6x4:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x30, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	VPSUBD    Z18, Z18, Z18
-	VPSUBD    Z19, Z19, Z19
-	VPSUBD    Z20, Z20, Z20
-	VPSUBD    Z21, Z21, Z21
-	VPSUBD    Z22, Z22, Z22
-	VPSUBD    Z23, Z23, Z23
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_6x4_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS   128(CX), Z2
-	VMOVUPS.Z 192(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS   64(CX), Z5
-	VMOVUPS   128(CX), Z6
-	VMOVUPS.Z 192(CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS   64(CX), Z9
-	VMOVUPS   128(CX), Z10
-	VMOVUPS.Z 192(CX), K1, Z11
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS   64(CX), Z13
-	VMOVUPS   128(CX), Z14
-	VMOVUPS.Z 192(CX), K1, Z15
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z16
-	VMOVUPS   64(CX), Z17
-	VMOVUPS   128(CX), Z18
-	VMOVUPS.Z 192(CX), K1, Z19
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z20
-	VMOVUPS   64(CX), Z21
-	VMOVUPS   128(CX), Z22
-	VMOVUPS.Z 192(CX), K1, Z23
-
-directAVX512_6x4_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
-
-directAVX512_6x4_loop:
-	VMOVUPS      (CX), Z25
-	VMOVUPS      64(CX), Z26
-	VMOVUPS      128(CX), Z27
-	VMOVUPS.Z    192(CX), K1, Z28
-	VBROADCASTSS (SI), Z24
-	VFMADD231PS  Z25, Z24, Z0
-	VFMADD231PS  Z26, Z24, Z1
-	VFMADD231PS  Z27, Z24, Z2
-	VFMADD231PS  Z28, Z24, Z3
-	VBROADCASTSS (SI)(R8*1), Z24
-	VFMADD231PS  Z25, Z24, Z4
-	VFMADD231PS  Z26, Z24, Z5
-	VFMADD231PS  Z27, Z24, Z6
-	VFMADD231PS  Z28, Z24, Z7
-	VBROADCASTSS (SI)(R8*2), Z24
-	VFMADD231PS  Z25, Z24, Z8
-	VFMADD231PS  Z26, Z24, Z9
-	VFMADD231PS  Z27, Z24, Z10
-	VFMADD231PS  Z28, Z24, Z11
-	VBROADCASTSS (SI)(R9*1), Z24
-	VFMADD231PS  Z25, Z24, Z12
-	VFMADD231PS  Z26, Z24, Z13
-	VFMADD231PS  Z27, Z24, Z14
-	VFMADD231PS  Z28, Z24, Z15
-	VBROADCASTSS (SI)(R8*4), Z24
-	VFMADD231PS  Z25, Z24, Z16
-	VFMADD231PS  Z26, Z24, Z17
-	VFMADD231PS  Z27, Z24, Z18
-	VFMADD231PS  Z28, Z24, Z19
-	VBROADCASTSS (SI)(AX*1), Z24
-	VFMADD231PS  Z25, Z24, Z20
-	VFMADD231PS  Z26, Z24, Z21
-	VFMADD231PS  Z27, Z24, Z22
-	VFMADD231PS  Z28, Z24, Z23
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_6x4_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z24
-	VMAXPS       Z0, Z24, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z24, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z24, Z2
-	VMOVUPS      Z2, 128(CX)
-	VMAXPS       Z3, Z24, Z3
-	VMOVUPS      Z3, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z24, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z24, Z5
-	VMOVUPS      Z5, 64(CX)
-	VMAXPS       Z6, Z24, Z6
-	VMOVUPS      Z6, 128(CX)
-	VMAXPS       Z7, Z24, Z7
-	VMOVUPS      Z7, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z24, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z24, Z9
-	VMOVUPS      Z9, 64(CX)
-	VMAXPS       Z10, Z24, Z10
-	VMOVUPS      Z10, 128(CX)
-	VMAXPS       Z11, Z24, Z11
-	VMOVUPS      Z11, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z24, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z24, Z13
-	VMOVUPS      Z13, 64(CX)
-	VMAXPS       Z14, Z24, Z14
-	VMOVUPS      Z14, 128(CX)
-	VMAXPS       Z15, Z24, Z15
-	VMOVUPS      Z15, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z16, Z24, Z16
-	VMOVUPS      Z16, (CX)
-	VMAXPS       Z17, Z24, Z17
-	VMOVUPS      Z17, 64(CX)
-	VMAXPS       Z18, Z24, Z18
-	VMOVUPS      Z18, 128(CX)
-	VMAXPS       Z19, Z24, Z19
-	VMOVUPS      Z19, K1, 192(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z20, Z24, Z20
-	VMOVUPS      Z20, (CX)
-	VMAXPS       Z21, Z24, Z21
-	VMOVUPS      Z21, 64(CX)
-	VMAXPS       Z22, Z24, Z22
-	VMOVUPS      Z22, 128(CX)
-	VMAXPS       Z23, Z24, Z23
-	VMOVUPS      Z23, K1, 192(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000100, 8(SP)
-	SUBQ         $0x00000040, (SP)
-	JG           directAVX512_6_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_6x4_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_6
-
-directAVX512_6x4_end:
-	VZEROUPPER
-	RET
-
-directAVX512_7:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_7_columns:
-	MOVQ (SP), AX
-	ADDQ $0x0f, AX
-	SHRQ $0x04, AX
-	CMPQ AX, $0x06
-	JGE  directAVX512_7x3
 	CMPQ AX, $0x03
-	JLE  directAVX512_7_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
+	JEQ  directAVX512_3
+	CMPQ AX, $0x04
+	JEQ  directAVX512_4
+	CMPQ AX, $0x05
+	JEQ  directAVX512_5
+	CMPQ AX, $0x06
+	JEQ  directAVX512_6
+	CMPQ AX, $0x07
+	JEQ  directAVX512_7
+	CMPQ AX, $0x08
+	JEQ  directAVX512_8
+	CMPQ AX, $0x09
+	JEQ  directAVX512_9
+	CMPQ AX, $0x0a
+	JEQ  directAVX512_10
+	CMPQ AX, $0x0b
+	JEQ  directAVX512_11
 
-directAVX512_7_columns_few:
-	CMPQ      AX, $0x03
-	JEQ       directAVX512_7x3
-	CMPQ      AX, $0x02
-	JEQ       directAVX512_7x2
+directAVX512_12:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_12_columns:
 	MOVQ      t+0(FP), AX
 	MOVQ      (SP), CX
 	SUBQ      $0x00, CX
@@ -9283,10 +2987,15 @@ directAVX512_7_columns_few:
 	VPSUBD    Z4, Z4, Z4
 	VPSUBD    Z5, Z5, Z5
 	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
 	MOVQ      80(AX), CX
 	MOVQ      88(AX), DX
 	TESTQ     CX, CX
-	JZ        directAVX512_7x1_zero
+	JZ        directAVX512_12x1_zero
 	SHLQ      $0x02, DX
 	ADDQ      8(SP), CX
 	VMOVUPS.Z (CX), K1, Z0
@@ -9302,8 +3011,18 @@ directAVX512_7_columns_few:
 	VMOVUPS.Z (CX), K1, Z5
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z11
 
-directAVX512_7x1_zero:
+directAVX512_12x1_zero:
 	MOVQ   48(AX), CX
 	MOVQ   56(AX), DX
 	MOVQ   (AX), BX
@@ -9316,73 +3035,105 @@ directAVX512_7x1_zero:
 	IMUL3Q $0x04, R8, R8
 	MOVQ   32(AX), R9
 	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), R11
+	IMUL3Q $0x1c, R11, R11
+	MOVQ   32(AX), R12
+	IMUL3Q $0x24, R12, R12
 	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
+	IMUL3Q $0x2c, AX, AX
 
-directAVX512_7x1_loop:
-	VMOVUPS.Z        (CX), K1, Z7
-	VFMADD231PS.BCST (SI), Z7, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z7, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z7, Z2
-	VFMADD231PS.BCST (SI)(R9*1), Z7, Z3
-	VFMADD231PS.BCST (SI)(R8*4), Z7, Z4
-	VFMADD231PS.BCST (SI)(AX*1), Z7, Z5
-	VFMADD231PS.BCST (SI)(R9*2), Z7, Z6
+directAVX512_12x1_loop:
+	VMOVUPS.Z        (CX), K1, Z12
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z12, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z12, Z2
+	VFMADD231PS.BCST (SI)(R9*1), Z12, Z3
+	VFMADD231PS.BCST (SI)(R8*4), Z12, Z4
+	VFMADD231PS.BCST (SI)(R10*1), Z12, Z5
+	VFMADD231PS.BCST (SI)(R9*2), Z12, Z6
+	VFMADD231PS.BCST (SI)(R11*1), Z12, Z7
+	VFMADD231PS.BCST (SI)(R8*8), Z12, Z8
+	VFMADD231PS.BCST (SI)(R12*1), Z12, Z9
+	VFMADD231PS.BCST (SI)(R10*2), Z12, Z10
+	VFMADD231PS.BCST (SI)(AX*1), Z12, Z11
 	ADDQ             DX, CX
 	ADDQ             DI, SI
 	DECQ             BX
-	JNZ              directAVX512_7x1_loop
+	JNZ              directAVX512_12x1_loop
 	MOVQ             t+0(FP), AX
 	MOVQ             64(AX), CX
 	MOVQ             72(AX), DX
 	SHLQ             $0x02, DX
 	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z7
-	VMAXPS           Z0, Z7, Z0
+	VBROADCASTSS     96(AX), Z12
+	VMAXPS           Z0, Z12, Z0
 	VMOVUPS          Z0, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z1, Z7, Z1
+	VMAXPS           Z1, Z12, Z1
 	VMOVUPS          Z1, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z2, Z7, Z2
+	VMAXPS           Z2, Z12, Z2
 	VMOVUPS          Z2, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z3, Z7, Z3
+	VMAXPS           Z3, Z12, Z3
 	VMOVUPS          Z3, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z4, Z7, Z4
+	VMAXPS           Z4, Z12, Z4
 	VMOVUPS          Z4, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z5, Z7, Z5
+	VMAXPS           Z5, Z12, Z5
 	VMOVUPS          Z5, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z6, Z7, Z6
+	VMAXPS           Z6, Z12, Z6
 	VMOVUPS          Z6, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z8, Z12, Z8
+	VMOVUPS          Z8, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z10, Z12, Z10
+	VMOVUPS          Z10, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z11, Z12, Z11
+	VMOVUPS          Z11, K1, (CX)
 	MOVQ             t+0(FP), AX
 	ADDQ             $0x00000040, 8(SP)
 	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_7_columns
+	JG               directAVX512_12_columns
 	DECQ             104(AX)
-	JEQ              directAVX512_7x1_end
+	JEQ              directAVX512_12x1_end
 	MOVQ             32(AX), CX
-	IMUL3Q           $0x1c, CX, CX
+	IMUL3Q           $0x30, CX, CX
 	ADDQ             CX, 24(AX)
 	MOVQ             72(AX), CX
-	IMUL3Q           $0x1c, CX, CX
+	IMUL3Q           $0x30, CX, CX
 	ADDQ             CX, 64(AX)
 	MOVQ             88(AX), CX
-	IMUL3Q           $0x1c, CX, CX
+	IMUL3Q           $0x30, CX, CX
 	ADDQ             CX, 80(AX)
-	JMP              directAVX512_7
+	JMP              directAVX512_12
 
-directAVX512_7x1_end:
+directAVX512_12x1_end:
 	VZEROUPPER
 	RET
 
-directAVX512_7x2:
+directAVX512_11:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_11_columns:
 	MOVQ      t+0(FP), AX
 	MOVQ      (SP), CX
-	SUBQ      $0x10, CX
+	SUBQ      $0x00, CX
 	XORQ      DX, DX
 	CMPQ      CX, DX
 	CMOVQLT   DX, CX
@@ -9403,37 +3154,35 @@ directAVX512_7x2:
 	VPSUBD    Z8, Z8, Z8
 	VPSUBD    Z9, Z9, Z9
 	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
 	MOVQ      80(AX), CX
 	MOVQ      88(AX), DX
 	TESTQ     CX, CX
-	JZ        directAVX512_7x2_zero
+	JZ        directAVX512_11x1_zero
 	SHLQ      $0x02, DX
 	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS.Z 64(CX), K1, Z1
+	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z2
-	VMOVUPS.Z 64(CX), K1, Z3
+	VMOVUPS.Z (CX), K1, Z1
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS.Z 64(CX), K1, Z5
+	VMOVUPS.Z (CX), K1, Z2
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS.Z 64(CX), K1, Z7
+	VMOVUPS.Z (CX), K1, Z3
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS.Z 64(CX), K1, Z9
+	VMOVUPS.Z (CX), K1, Z4
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z10
-	VMOVUPS.Z 64(CX), K1, Z11
+	VMOVUPS.Z (CX), K1, Z5
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS.Z 64(CX), K1, Z13
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z10
 
-directAVX512_7x2_zero:
+directAVX512_11x1_zero:
 	MOVQ   48(AX), CX
 	MOVQ   56(AX), DX
 	MOVQ   (AX), BX
@@ -9446,102 +3195,99 @@ directAVX512_7x2_zero:
 	IMUL3Q $0x04, R8, R8
 	MOVQ   32(AX), R9
 	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), R11
+	IMUL3Q $0x1c, R11, R11
 	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
+	IMUL3Q $0x24, AX, AX
 
-directAVX512_7x2_loop:
-	VMOVUPS      (CX), Z15
-	VMOVUPS.Z    64(CX), K1, Z16
-	VBROADCASTSS (SI), Z14
-	VFMADD231PS  Z15, Z14, Z0
-	VFMADD231PS  Z16, Z14, Z1
-	VBROADCASTSS (SI)(R8*1), Z14
-	VFMADD231PS  Z15, Z14, Z2
-	VFMADD231PS  Z16, Z14, Z3
-	VBROADCASTSS (SI)(R8*2), Z14
-	VFMADD231PS  Z15, Z14, Z4
-	VFMADD231PS  Z16, Z14, Z5
-	VBROADCASTSS (SI)(R9*1), Z14
-	VFMADD231PS  Z15, Z14, Z6
-	VFMADD231PS  Z16, Z14, Z7
-	VBROADCASTSS (SI)(R8*4), Z14
-	VFMADD231PS  Z15, Z14, Z8
-	VFMADD231PS  Z16, Z14, Z9
-	VBROADCASTSS (SI)(AX*1), Z14
-	VFMADD231PS  Z15, Z14, Z10
-	VFMADD231PS  Z16, Z14, Z11
-	VBROADCASTSS (SI)(R9*2), Z14
-	VFMADD231PS  Z15, Z14, Z12
-	VFMADD231PS  Z16, Z14, Z13
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_7x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z14
-	VMAXPS       Z0, Z14, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z14, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z2, Z14, Z2
-	VMOVUPS      Z2, (CX)
-	VMAXPS       Z3, Z14, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z14, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z14, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z14, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z14, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z14, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z14, Z9
-	VMOVUPS      Z9, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z10, Z14, Z10
-	VMOVUPS      Z10, (CX)
-	VMAXPS       Z11, Z14, Z11
-	VMOVUPS      Z11, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z14, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z14, Z13
-	VMOVUPS      Z13, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX512_7_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_7x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_7
+directAVX512_11x1_loop:
+	VMOVUPS.Z        (CX), K1, Z11
+	VFMADD231PS.BCST (SI), Z11, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z11, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z11, Z2
+	VFMADD231PS.BCST (SI)(R9*1), Z11, Z3
+	VFMADD231PS.BCST (SI)(R8*4), Z11, Z4
+	VFMADD231PS.BCST (SI)(R10*1), Z11, Z5
+	VFMADD231PS.BCST (SI)(R9*2), Z11, Z6
+	VFMADD231PS.BCST (SI)(R11*1), Z11, Z7
+	VFMADD231PS.BCST (SI)(R8*8), Z11, Z8
+	VFMADD231PS.BCST (SI)(AX*1), Z11, Z9
+	VFMADD231PS.BCST (SI)(R10*2), Z11, Z10
+	ADDQ             DX, CX
+	ADDQ             DI, SI
+	DECQ             BX
+	JNZ              directAVX512_11x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z11
+	VMAXPS           Z0, Z11, Z0
+	VMOVUPS          Z0, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z1, Z11, Z1
+	VMOVUPS          Z1, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z2, Z11, Z2
+	VMOVUPS          Z2, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z3, Z11, Z3
+	VMOVUPS          Z3, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z4, Z11, Z4
+	VMOVUPS          Z4, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z5, Z11, Z5
+	VMOVUPS          Z5, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z6, Z11, Z6
+	VMOVUPS          Z6, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z7, Z11, Z7
+	VMOVUPS          Z7, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z8, Z11, Z8
+	VMOVUPS          Z8, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z9, Z11, Z9
+	VMOVUPS          Z9, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z10, Z11, Z10
+	VMOVUPS          Z10, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_11_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_11x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x2c, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x2c, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x2c, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_11
 
-directAVX512_7x2_end:
+directAVX512_11x1_end:
 	VZEROUPPER
 	RET
 
-directAVX512_7x3:
+directAVX512_10:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_10_columns:
 	MOVQ      t+0(FP), AX
 	MOVQ      (SP), CX
-	SUBQ      $0x20, CX
+	SUBQ      $0x00, CX
 	XORQ      DX, DX
 	CMPQ      CX, DX
 	CMOVQLT   DX, CX
@@ -9561,52 +3307,33 @@ directAVX512_7x3:
 	VPSUBD    Z7, Z7, Z7
 	VPSUBD    Z8, Z8, Z8
 	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	VPSUBD    Z16, Z16, Z16
-	VPSUBD    Z17, Z17, Z17
-	VPSUBD    Z18, Z18, Z18
-	VPSUBD    Z19, Z19, Z19
-	VPSUBD    Z20, Z20, Z20
 	MOVQ      80(AX), CX
 	MOVQ      88(AX), DX
 	TESTQ     CX, CX
-	JZ        directAVX512_7x3_zero
+	JZ        directAVX512_10x1_zero
 	SHLQ      $0x02, DX
 	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS   64(CX), Z1
-	VMOVUPS.Z 128(CX), K1, Z2
+	VMOVUPS.Z (CX), K1, Z0
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z3
-	VMOVUPS   64(CX), Z4
-	VMOVUPS.Z 128(CX), K1, Z5
+	VMOVUPS.Z (CX), K1, Z1
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS   64(CX), Z7
-	VMOVUPS.Z 128(CX), K1, Z8
+	VMOVUPS.Z (CX), K1, Z2
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z9
-	VMOVUPS   64(CX), Z10
-	VMOVUPS.Z 128(CX), K1, Z11
+	VMOVUPS.Z (CX), K1, Z3
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS   64(CX), Z13
-	VMOVUPS.Z 128(CX), K1, Z14
+	VMOVUPS.Z (CX), K1, Z4
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z15
-	VMOVUPS   64(CX), Z16
-	VMOVUPS.Z 128(CX), K1, Z17
+	VMOVUPS.Z (CX), K1, Z5
 	ADDQ      DX, CX
-	VMOVUPS   (CX), Z18
-	VMOVUPS   64(CX), Z19
-	VMOVUPS.Z 128(CX), K1, Z20
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z9
 
-directAVX512_7x3_zero:
+directAVX512_10x1_zero:
 	MOVQ   48(AX), CX
 	MOVQ   56(AX), DX
 	MOVQ   (AX), BX
@@ -9619,117 +3346,220 @@ directAVX512_7x3_zero:
 	IMUL3Q $0x04, R8, R8
 	MOVQ   32(AX), R9
 	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), R11
+	IMUL3Q $0x1c, R11, R11
 	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
+	IMUL3Q $0x24, AX, AX
 
-directAVX512_7x3_loop:
-	VMOVUPS      (CX), Z22
-	VMOVUPS      64(CX), Z23
-	VMOVUPS.Z    128(CX), K1, Z24
-	VBROADCASTSS (SI), Z21
-	VFMADD231PS  Z22, Z21, Z0
-	VFMADD231PS  Z23, Z21, Z1
-	VFMADD231PS  Z24, Z21, Z2
-	VBROADCASTSS (SI)(R8*1), Z21
-	VFMADD231PS  Z22, Z21, Z3
-	VFMADD231PS  Z23, Z21, Z4
-	VFMADD231PS  Z24, Z21, Z5
-	VBROADCASTSS (SI)(R8*2), Z21
-	VFMADD231PS  Z22, Z21, Z6
-	VFMADD231PS  Z23, Z21, Z7
-	VFMADD231PS  Z24, Z21, Z8
-	VBROADCASTSS (SI)(R9*1), Z21
-	VFMADD231PS  Z22, Z21, Z9
-	VFMADD231PS  Z23, Z21, Z10
-	VFMADD231PS  Z24, Z21, Z11
-	VBROADCASTSS (SI)(R8*4), Z21
-	VFMADD231PS  Z22, Z21, Z12
-	VFMADD231PS  Z23, Z21, Z13
-	VFMADD231PS  Z24, Z21, Z14
-	VBROADCASTSS (SI)(AX*1), Z21
-	VFMADD231PS  Z22, Z21, Z15
-	VFMADD231PS  Z23, Z21, Z16
-	VFMADD231PS  Z24, Z21, Z17
-	VBROADCASTSS (SI)(R9*2), Z21
-	VFMADD231PS  Z22, Z21, Z18
-	VFMADD231PS  Z23, Z21, Z19
-	VFMADD231PS  Z24, Z21, Z20
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_7x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z21
-	VMAXPS       Z0, Z21, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z21, Z1
-	VMOVUPS      Z1, 64(CX)
-	VMAXPS       Z2, Z21, Z2
-	VMOVUPS      Z2, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z3, Z21, Z3
-	VMOVUPS      Z3, (CX)
-	VMAXPS       Z4, Z21, Z4
-	VMOVUPS      Z4, 64(CX)
-	VMAXPS       Z5, Z21, Z5
-	VMOVUPS      Z5, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z21, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z21, Z7
-	VMOVUPS      Z7, 64(CX)
-	VMAXPS       Z8, Z21, Z8
-	VMOVUPS      Z8, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z9, Z21, Z9
-	VMOVUPS      Z9, (CX)
-	VMAXPS       Z10, Z21, Z10
-	VMOVUPS      Z10, 64(CX)
-	VMAXPS       Z11, Z21, Z11
-	VMOVUPS      Z11, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z21, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z21, Z13
-	VMOVUPS      Z13, 64(CX)
-	VMAXPS       Z14, Z21, Z14
-	VMOVUPS      Z14, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z15, Z21, Z15
-	VMOVUPS      Z15, (CX)
-	VMAXPS       Z16, Z21, Z16
-	VMOVUPS      Z16, 64(CX)
-	VMAXPS       Z17, Z21, Z17
-	VMOVUPS      Z17, K1, 128(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z18, Z21, Z18
-	VMOVUPS      Z18, (CX)
-	VMAXPS       Z19, Z21, Z19
-	VMOVUPS      Z19, 64(CX)
-	VMAXPS       Z20, Z21, Z20
-	VMOVUPS      Z20, K1, 128(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000c0, 8(SP)
-	SUBQ         $0x00000030, (SP)
-	JG           directAVX512_7_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_7x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_7
+directAVX512_10x1_loop:
+	VMOVUPS.Z        (CX), K1, Z10
+	VFMADD231PS.BCST (SI), Z10, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z10, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z10, Z2
+	VFMADD231PS.BCST (SI)(R9*1), Z10, Z3
+	VFMADD231PS.BCST (SI)(R8*4), Z10, Z4
+	VFMADD231PS.BCST (SI)(R10*1), Z10, Z5
+	VFMADD231PS.BCST (SI)(R9*2), Z10, Z6
+	VFMADD231PS.BCST (SI)(R11*1), Z10, Z7
+	VFMADD231PS.BCST (SI)(R8*8), Z10, Z8
+	VFMADD231PS.BCST (SI)(AX*1), Z10, Z9
+	ADDQ             DX, CX
+	ADDQ             DI, SI
+	DECQ             BX
+	JNZ              directAVX512_10x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z10
+	VMAXPS           Z0, Z10, Z0
+	VMOVUPS          Z0, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z2, Z10, Z2
+	VMOVUPS          Z2, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z4, Z10, Z4
+	VMOVUPS          Z4, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z6, Z10, Z6
+	VMOVUPS          Z6, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z8, Z10, Z8
+	VMOVUPS          Z8, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z9, Z10, Z9
+	VMOVUPS          Z9, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_10_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_10x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x28, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x28, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x28, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_10
 
-directAVX512_7x3_end:
+directAVX512_10x1_end:
+	VZEROUPPER
+	RET
+
+directAVX512_9:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_9_columns:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_9x1_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z8
+
+directAVX512_9x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), AX
+	IMUL3Q $0x1c, AX, AX
+
+directAVX512_9x1_loop:
+	VMOVUPS.Z        (CX), K1, Z9
+	VFMADD231PS.BCST (SI), Z9, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z9, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z9, Z2
+	VFMADD231PS.BCST (SI)(R9*1), Z9, Z3
+	VFMADD231PS.BCST (SI)(R8*4), Z9, Z4
+	VFMADD231PS.BCST (SI)(R10*1), Z9, Z5
+	VFMADD231PS.BCST (SI)(R9*2), Z9, Z6
+	VFMADD231PS.BCST (SI)(AX*1), Z9, Z7
+	VFMADD231PS.BCST (SI)(R8*8), Z9, Z8
+	ADDQ             DX, CX
+	ADDQ             DI, SI
+	DECQ             BX
+	JNZ              directAVX512_9x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z9
+	VMAXPS           Z0, Z9, Z0
+	VMOVUPS          Z0, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z1, Z9, Z1
+	VMOVUPS          Z1, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z2, Z9, Z2
+	VMOVUPS          Z2, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z3, Z9, Z3
+	VMOVUPS          Z3, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z4, Z9, Z4
+	VMOVUPS          Z4, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z5, Z9, Z5
+	VMOVUPS          Z5, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z6, Z9, Z6
+	VMOVUPS          Z6, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z7, Z9, Z7
+	VMOVUPS          Z7, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z8, Z9, Z8
+	VMOVUPS          Z8, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_9_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_9x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x24, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x24, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x24, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_9
+
+directAVX512_9x1_end:
 	VZEROUPPER
 	RET
 
@@ -9751,307 +3581,10 @@ directAVX512_8_columns:
 	SHRQ $0x01, AX
 
 directAVX512_8_columns_few:
-	CMPQ      AX, $0x03
-	JEQ       directAVX512_8x3
-	CMPQ      AX, $0x02
-	JEQ       directAVX512_8x2
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_8x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z4
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z6
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z7
-
-directAVX512_8x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), AX
-	IMUL3Q $0x1c, AX, AX
-
-directAVX512_8x1_loop:
-	VMOVUPS.Z        (CX), K1, Z8
-	VFMADD231PS.BCST (SI), Z8, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z8, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z8, Z2
-	VFMADD231PS.BCST (SI)(R9*1), Z8, Z3
-	VFMADD231PS.BCST (SI)(R8*4), Z8, Z4
-	VFMADD231PS.BCST (SI)(R10*1), Z8, Z5
-	VFMADD231PS.BCST (SI)(R9*2), Z8, Z6
-	VFMADD231PS.BCST (SI)(AX*1), Z8, Z7
-	ADDQ             DX, CX
-	ADDQ             DI, SI
-	DECQ             BX
-	JNZ              directAVX512_8x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z8
-	VMAXPS           Z0, Z8, Z0
-	VMOVUPS          Z0, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z1, Z8, Z1
-	VMOVUPS          Z1, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z2, Z8, Z2
-	VMOVUPS          Z2, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z3, Z8, Z3
-	VMOVUPS          Z3, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z4, Z8, Z4
-	VMOVUPS          Z4, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z5, Z8, Z5
-	VMOVUPS          Z5, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z6, Z8, Z6
-	VMOVUPS          Z6, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z7, Z8, Z7
-	VMOVUPS          Z7, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_8_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_8x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x20, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x20, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x20, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_8
-
-directAVX512_8x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_8x2:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x10, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	VPSUBD    Z10, Z10, Z10
-	VPSUBD    Z11, Z11, Z11
-	VPSUBD    Z12, Z12, Z12
-	VPSUBD    Z13, Z13, Z13
-	VPSUBD    Z14, Z14, Z14
-	VPSUBD    Z15, Z15, Z15
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_8x2_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS   (CX), Z0
-	VMOVUPS.Z 64(CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z2
-	VMOVUPS.Z 64(CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z4
-	VMOVUPS.Z 64(CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z6
-	VMOVUPS.Z 64(CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z8
-	VMOVUPS.Z 64(CX), K1, Z9
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z10
-	VMOVUPS.Z 64(CX), K1, Z11
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z12
-	VMOVUPS.Z 64(CX), K1, Z13
-	ADDQ      DX, CX
-	VMOVUPS   (CX), Z14
-	VMOVUPS.Z 64(CX), K1, Z15
-
-directAVX512_8x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), AX
-	IMUL3Q $0x1c, AX, AX
-
-directAVX512_8x2_loop:
-	VMOVUPS      (CX), Z17
-	VMOVUPS.Z    64(CX), K1, Z18
-	VBROADCASTSS (SI), Z16
-	VFMADD231PS  Z17, Z16, Z0
-	VFMADD231PS  Z18, Z16, Z1
-	VBROADCASTSS (SI)(R8*1), Z16
-	VFMADD231PS  Z17, Z16, Z2
-	VFMADD231PS  Z18, Z16, Z3
-	VBROADCASTSS (SI)(R8*2), Z16
-	VFMADD231PS  Z17, Z16, Z4
-	VFMADD231PS  Z18, Z16, Z5
-	VBROADCASTSS (SI)(R9*1), Z16
-	VFMADD231PS  Z17, Z16, Z6
-	VFMADD231PS  Z18, Z16, Z7
-	VBROADCASTSS (SI)(R8*4), Z16
-	VFMADD231PS  Z17, Z16, Z8
-	VFMADD231PS  Z18, Z16, Z9
-	VBROADCASTSS (SI)(R10*1), Z16
-	VFMADD231PS  Z17, Z16, Z10
-	VFMADD231PS  Z18, Z16, Z11
-	VBROADCASTSS (SI)(R9*2), Z16
-	VFMADD231PS  Z17, Z16, Z12
-	VFMADD231PS  Z18, Z16, Z13
-	VBROADCASTSS (SI)(AX*1), Z16
-	VFMADD231PS  Z17, Z16, Z14
-	VFMADD231PS  Z18, Z16, Z15
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX512_8x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Z16
-	VMAXPS       Z0, Z16, Z0
-	VMOVUPS      Z0, (CX)
-	VMAXPS       Z1, Z16, Z1
-	VMOVUPS      Z1, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z2, Z16, Z2
-	VMOVUPS      Z2, (CX)
-	VMAXPS       Z3, Z16, Z3
-	VMOVUPS      Z3, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z4, Z16, Z4
-	VMOVUPS      Z4, (CX)
-	VMAXPS       Z5, Z16, Z5
-	VMOVUPS      Z5, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z6, Z16, Z6
-	VMOVUPS      Z6, (CX)
-	VMAXPS       Z7, Z16, Z7
-	VMOVUPS      Z7, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z8, Z16, Z8
-	VMOVUPS      Z8, (CX)
-	VMAXPS       Z9, Z16, Z9
-	VMOVUPS      Z9, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z10, Z16, Z10
-	VMOVUPS      Z10, (CX)
-	VMAXPS       Z11, Z16, Z11
-	VMOVUPS      Z11, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z12, Z16, Z12
-	VMOVUPS      Z12, (CX)
-	VMAXPS       Z13, Z16, Z13
-	VMOVUPS      Z13, K1, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Z14, Z16, Z14
-	VMOVUPS      Z14, (CX)
-	VMAXPS       Z15, Z16, Z15
-	VMOVUPS      Z15, K1, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX512_8_columns
-	DECQ         104(AX)
-	JEQ          directAVX512_8x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX512_8
-
-directAVX512_8x2_end:
-	VZEROUPPER
-	RET
+	CMPQ AX, $0x01
+	JEQ  directAVX512_8x1
+	CMPQ AX, $0x02
+	JEQ  directAVX512_8x2
 
 directAVX512_8x3:
 	MOVQ      t+0(FP), AX
@@ -10268,301 +3801,10 @@ directAVX512_8x3_end:
 	VZEROUPPER
 	RET
 
-directAVX512_9:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_9_columns:
+directAVX512_8x2:
 	MOVQ      t+0(FP), AX
 	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_9x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z4
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z6
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z8
-
-directAVX512_9x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), AX
-	IMUL3Q $0x1c, AX, AX
-
-directAVX512_9x1_loop:
-	VMOVUPS.Z        (CX), K1, Z9
-	VFMADD231PS.BCST (SI), Z9, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z9, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z9, Z2
-	VFMADD231PS.BCST (SI)(R9*1), Z9, Z3
-	VFMADD231PS.BCST (SI)(R8*4), Z9, Z4
-	VFMADD231PS.BCST (SI)(R10*1), Z9, Z5
-	VFMADD231PS.BCST (SI)(R9*2), Z9, Z6
-	VFMADD231PS.BCST (SI)(AX*1), Z9, Z7
-	VFMADD231PS.BCST (SI)(R8*8), Z9, Z8
-	ADDQ             DX, CX
-	ADDQ             DI, SI
-	DECQ             BX
-	JNZ              directAVX512_9x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z9
-	VMAXPS           Z0, Z9, Z0
-	VMOVUPS          Z0, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z1, Z9, Z1
-	VMOVUPS          Z1, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z2, Z9, Z2
-	VMOVUPS          Z2, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z3, Z9, Z3
-	VMOVUPS          Z3, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z4, Z9, Z4
-	VMOVUPS          Z4, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z5, Z9, Z5
-	VMOVUPS          Z5, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z6, Z9, Z6
-	VMOVUPS          Z6, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z7, Z9, Z7
-	VMOVUPS          Z7, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z8, Z9, Z8
-	VMOVUPS          Z8, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_9_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_9x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x24, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x24, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x24, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_9
-
-directAVX512_9x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_10:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_10_columns:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
-	XORQ      DX, DX
-	CMPQ      CX, DX
-	CMOVQLT   DX, CX
-	MOVQ      $0x00000010, DX
-	CMPQ      CX, DX
-	CMOVQGT   DX, CX
-	MOVQ      $-1, DX
-	BZHIQ     CX, DX, DX
-	KMOVW     DX, K1
-	VPSUBD    Z0, Z0, Z0
-	VPSUBD    Z1, Z1, Z1
-	VPSUBD    Z2, Z2, Z2
-	VPSUBD    Z3, Z3, Z3
-	VPSUBD    Z4, Z4, Z4
-	VPSUBD    Z5, Z5, Z5
-	VPSUBD    Z6, Z6, Z6
-	VPSUBD    Z7, Z7, Z7
-	VPSUBD    Z8, Z8, Z8
-	VPSUBD    Z9, Z9, Z9
-	MOVQ      80(AX), CX
-	MOVQ      88(AX), DX
-	TESTQ     CX, CX
-	JZ        directAVX512_10x1_zero
-	SHLQ      $0x02, DX
-	ADDQ      8(SP), CX
-	VMOVUPS.Z (CX), K1, Z0
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z1
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z2
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z3
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z4
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z6
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z8
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z9
-
-directAVX512_10x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), R11
-	IMUL3Q $0x1c, R11, R11
-	MOVQ   32(AX), AX
-	IMUL3Q $0x24, AX, AX
-
-directAVX512_10x1_loop:
-	VMOVUPS.Z        (CX), K1, Z10
-	VFMADD231PS.BCST (SI), Z10, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z10, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z10, Z2
-	VFMADD231PS.BCST (SI)(R9*1), Z10, Z3
-	VFMADD231PS.BCST (SI)(R8*4), Z10, Z4
-	VFMADD231PS.BCST (SI)(R10*1), Z10, Z5
-	VFMADD231PS.BCST (SI)(R9*2), Z10, Z6
-	VFMADD231PS.BCST (SI)(R11*1), Z10, Z7
-	VFMADD231PS.BCST (SI)(R8*8), Z10, Z8
-	VFMADD231PS.BCST (SI)(AX*1), Z10, Z9
-	ADDQ             DX, CX
-	ADDQ             DI, SI
-	DECQ             BX
-	JNZ              directAVX512_10x1_loop
-	MOVQ             t+0(FP), AX
-	MOVQ             64(AX), CX
-	MOVQ             72(AX), DX
-	SHLQ             $0x02, DX
-	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z10
-	VMAXPS           Z0, Z10, Z0
-	VMOVUPS          Z0, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z1, Z10, Z1
-	VMOVUPS          Z1, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z2, Z10, Z2
-	VMOVUPS          Z2, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z3, Z10, Z3
-	VMOVUPS          Z3, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z4, Z10, Z4
-	VMOVUPS          Z4, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z5, Z10, Z5
-	VMOVUPS          Z5, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z6, Z10, Z6
-	VMOVUPS          Z6, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z7, Z10, Z7
-	VMOVUPS          Z7, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z8, Z10, Z8
-	VMOVUPS          Z8, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z9, Z10, Z9
-	VMOVUPS          Z9, K1, (CX)
-	MOVQ             t+0(FP), AX
-	ADDQ             $0x00000040, 8(SP)
-	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_10_columns
-	DECQ             104(AX)
-	JEQ              directAVX512_10x1_end
-	MOVQ             32(AX), CX
-	IMUL3Q           $0x28, CX, CX
-	ADDQ             CX, 24(AX)
-	MOVQ             72(AX), CX
-	IMUL3Q           $0x28, CX, CX
-	ADDQ             CX, 64(AX)
-	MOVQ             88(AX), CX
-	IMUL3Q           $0x28, CX, CX
-	ADDQ             CX, 80(AX)
-	JMP              directAVX512_10
-
-directAVX512_10x1_end:
-	VZEROUPPER
-	RET
-
-directAVX512_11:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX512_11_columns:
-	MOVQ      t+0(FP), AX
-	MOVQ      (SP), CX
-	SUBQ      $0x00, CX
+	SUBQ      $0x10, CX
 	XORQ      DX, DX
 	CMPQ      CX, DX
 	CMOVQLT   DX, CX
@@ -10583,10 +3825,181 @@ directAVX512_11_columns:
 	VPSUBD    Z8, Z8, Z8
 	VPSUBD    Z9, Z9, Z9
 	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
 	MOVQ      80(AX), CX
 	MOVQ      88(AX), DX
 	TESTQ     CX, CX
-	JZ        directAVX512_11x1_zero
+	JZ        directAVX512_8x2_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS.Z 64(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS.Z 64(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS.Z 64(CX), K1, Z13
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z14
+	VMOVUPS.Z 64(CX), K1, Z15
+
+directAVX512_8x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), AX
+	IMUL3Q $0x1c, AX, AX
+
+directAVX512_8x2_loop:
+	VMOVUPS      (CX), Z17
+	VMOVUPS.Z    64(CX), K1, Z18
+	VBROADCASTSS (SI), Z16
+	VFMADD231PS  Z17, Z16, Z0
+	VFMADD231PS  Z18, Z16, Z1
+	VBROADCASTSS (SI)(R8*1), Z16
+	VFMADD231PS  Z17, Z16, Z2
+	VFMADD231PS  Z18, Z16, Z3
+	VBROADCASTSS (SI)(R8*2), Z16
+	VFMADD231PS  Z17, Z16, Z4
+	VFMADD231PS  Z18, Z16, Z5
+	VBROADCASTSS (SI)(R9*1), Z16
+	VFMADD231PS  Z17, Z16, Z6
+	VFMADD231PS  Z18, Z16, Z7
+	VBROADCASTSS (SI)(R8*4), Z16
+	VFMADD231PS  Z17, Z16, Z8
+	VFMADD231PS  Z18, Z16, Z9
+	VBROADCASTSS (SI)(R10*1), Z16
+	VFMADD231PS  Z17, Z16, Z10
+	VFMADD231PS  Z18, Z16, Z11
+	VBROADCASTSS (SI)(R9*2), Z16
+	VFMADD231PS  Z17, Z16, Z12
+	VFMADD231PS  Z18, Z16, Z13
+	VBROADCASTSS (SI)(AX*1), Z16
+	VFMADD231PS  Z17, Z16, Z14
+	VFMADD231PS  Z18, Z16, Z15
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_8x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z16
+	VMAXPS       Z0, Z16, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z16, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z16, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z16, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z16, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z16, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z16, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z16, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z16, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z16, Z9
+	VMOVUPS      Z9, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z16, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z16, Z11
+	VMOVUPS      Z11, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z16, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z16, Z13
+	VMOVUPS      Z13, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z14, Z16, Z14
+	VMOVUPS      Z14, (CX)
+	VMAXPS       Z15, Z16, Z15
+	VMOVUPS      Z15, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX512_8_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_8x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_8
+
+directAVX512_8x2_end:
+	VZEROUPPER
+	RET
+
+directAVX512_8x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_8x1_zero
 	SHLQ      $0x02, DX
 	ADDQ      8(SP), CX
 	VMOVUPS.Z (CX), K1, Z0
@@ -10604,14 +4017,8 @@ directAVX512_11_columns:
 	VMOVUPS.Z (CX), K1, Z6
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z8
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z9
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z10
 
-directAVX512_11x1_zero:
+directAVX512_8x1_zero:
 	MOVQ   48(AX), CX
 	MOVQ   56(AX), DX
 	MOVQ   (AX), BX
@@ -10626,97 +4033,980 @@ directAVX512_11x1_zero:
 	IMUL3Q $0x0c, R9, R9
 	MOVQ   32(AX), R10
 	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), R11
-	IMUL3Q $0x1c, R11, R11
 	MOVQ   32(AX), AX
-	IMUL3Q $0x24, AX, AX
+	IMUL3Q $0x1c, AX, AX
 
-directAVX512_11x1_loop:
-	VMOVUPS.Z        (CX), K1, Z11
-	VFMADD231PS.BCST (SI), Z11, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z11, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z11, Z2
-	VFMADD231PS.BCST (SI)(R9*1), Z11, Z3
-	VFMADD231PS.BCST (SI)(R8*4), Z11, Z4
-	VFMADD231PS.BCST (SI)(R10*1), Z11, Z5
-	VFMADD231PS.BCST (SI)(R9*2), Z11, Z6
-	VFMADD231PS.BCST (SI)(R11*1), Z11, Z7
-	VFMADD231PS.BCST (SI)(R8*8), Z11, Z8
-	VFMADD231PS.BCST (SI)(AX*1), Z11, Z9
-	VFMADD231PS.BCST (SI)(R10*2), Z11, Z10
+directAVX512_8x1_loop:
+	VMOVUPS.Z        (CX), K1, Z8
+	VFMADD231PS.BCST (SI), Z8, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z8, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z8, Z2
+	VFMADD231PS.BCST (SI)(R9*1), Z8, Z3
+	VFMADD231PS.BCST (SI)(R8*4), Z8, Z4
+	VFMADD231PS.BCST (SI)(R10*1), Z8, Z5
+	VFMADD231PS.BCST (SI)(R9*2), Z8, Z6
+	VFMADD231PS.BCST (SI)(AX*1), Z8, Z7
 	ADDQ             DX, CX
 	ADDQ             DI, SI
 	DECQ             BX
-	JNZ              directAVX512_11x1_loop
+	JNZ              directAVX512_8x1_loop
 	MOVQ             t+0(FP), AX
 	MOVQ             64(AX), CX
 	MOVQ             72(AX), DX
 	SHLQ             $0x02, DX
 	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z11
-	VMAXPS           Z0, Z11, Z0
+	VBROADCASTSS     96(AX), Z8
+	VMAXPS           Z0, Z8, Z0
 	VMOVUPS          Z0, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z1, Z11, Z1
+	VMAXPS           Z1, Z8, Z1
 	VMOVUPS          Z1, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z2, Z11, Z2
+	VMAXPS           Z2, Z8, Z2
 	VMOVUPS          Z2, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z3, Z11, Z3
+	VMAXPS           Z3, Z8, Z3
 	VMOVUPS          Z3, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z4, Z11, Z4
+	VMAXPS           Z4, Z8, Z4
 	VMOVUPS          Z4, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z5, Z11, Z5
+	VMAXPS           Z5, Z8, Z5
 	VMOVUPS          Z5, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z6, Z11, Z6
+	VMAXPS           Z6, Z8, Z6
 	VMOVUPS          Z6, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z7, Z11, Z7
+	VMAXPS           Z7, Z8, Z7
 	VMOVUPS          Z7, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z8, Z11, Z8
-	VMOVUPS          Z8, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z9, Z11, Z9
-	VMOVUPS          Z9, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z10, Z11, Z10
-	VMOVUPS          Z10, K1, (CX)
 	MOVQ             t+0(FP), AX
 	ADDQ             $0x00000040, 8(SP)
 	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_11_columns
+	JG               directAVX512_8_columns
 	DECQ             104(AX)
-	JEQ              directAVX512_11x1_end
+	JEQ              directAVX512_8x1_end
 	MOVQ             32(AX), CX
-	IMUL3Q           $0x2c, CX, CX
+	IMUL3Q           $0x20, CX, CX
 	ADDQ             CX, 24(AX)
 	MOVQ             72(AX), CX
-	IMUL3Q           $0x2c, CX, CX
+	IMUL3Q           $0x20, CX, CX
 	ADDQ             CX, 64(AX)
 	MOVQ             88(AX), CX
-	IMUL3Q           $0x2c, CX, CX
+	IMUL3Q           $0x20, CX, CX
 	ADDQ             CX, 80(AX)
-	JMP              directAVX512_11
+	JMP              directAVX512_8
 
-directAVX512_11x1_end:
+directAVX512_8x1_end:
 	VZEROUPPER
 	RET
 
-directAVX512_12:
+directAVX512_7:
 	MOVQ t+0(FP), AX
 	MOVQ 16(AX), AX
 	MOVQ AX, (SP)
 	MOVQ $+0, 8(SP)
 
-directAVX512_12_columns:
+directAVX512_7_columns:
+	MOVQ (SP), AX
+	ADDQ $0x0f, AX
+	SHRQ $0x04, AX
+	CMPQ AX, $0x06
+	JGE  directAVX512_7x3
+	CMPQ AX, $0x03
+	JLE  directAVX512_7_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX512_7_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX512_7x1
+	CMPQ AX, $0x02
+	JEQ  directAVX512_7x2
+
+directAVX512_7x3:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x20, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	VPSUBD    Z18, Z18, Z18
+	VPSUBD    Z19, Z19, Z19
+	VPSUBD    Z20, Z20, Z20
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_7x3_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z3
+	VMOVUPS   64(CX), Z4
+	VMOVUPS.Z 128(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS.Z 128(CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z9
+	VMOVUPS   64(CX), Z10
+	VMOVUPS.Z 128(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS   64(CX), Z13
+	VMOVUPS.Z 128(CX), K1, Z14
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z15
+	VMOVUPS   64(CX), Z16
+	VMOVUPS.Z 128(CX), K1, Z17
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z18
+	VMOVUPS   64(CX), Z19
+	VMOVUPS.Z 128(CX), K1, Z20
+
+directAVX512_7x3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX512_7x3_loop:
+	VMOVUPS      (CX), Z22
+	VMOVUPS      64(CX), Z23
+	VMOVUPS.Z    128(CX), K1, Z24
+	VBROADCASTSS (SI), Z21
+	VFMADD231PS  Z22, Z21, Z0
+	VFMADD231PS  Z23, Z21, Z1
+	VFMADD231PS  Z24, Z21, Z2
+	VBROADCASTSS (SI)(R8*1), Z21
+	VFMADD231PS  Z22, Z21, Z3
+	VFMADD231PS  Z23, Z21, Z4
+	VFMADD231PS  Z24, Z21, Z5
+	VBROADCASTSS (SI)(R8*2), Z21
+	VFMADD231PS  Z22, Z21, Z6
+	VFMADD231PS  Z23, Z21, Z7
+	VFMADD231PS  Z24, Z21, Z8
+	VBROADCASTSS (SI)(R9*1), Z21
+	VFMADD231PS  Z22, Z21, Z9
+	VFMADD231PS  Z23, Z21, Z10
+	VFMADD231PS  Z24, Z21, Z11
+	VBROADCASTSS (SI)(R8*4), Z21
+	VFMADD231PS  Z22, Z21, Z12
+	VFMADD231PS  Z23, Z21, Z13
+	VFMADD231PS  Z24, Z21, Z14
+	VBROADCASTSS (SI)(AX*1), Z21
+	VFMADD231PS  Z22, Z21, Z15
+	VFMADD231PS  Z23, Z21, Z16
+	VFMADD231PS  Z24, Z21, Z17
+	VBROADCASTSS (SI)(R9*2), Z21
+	VFMADD231PS  Z22, Z21, Z18
+	VFMADD231PS  Z23, Z21, Z19
+	VFMADD231PS  Z24, Z21, Z20
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_7x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z21
+	VMAXPS       Z0, Z21, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z21, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z21, Z2
+	VMOVUPS      Z2, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z21, Z3
+	VMOVUPS      Z3, (CX)
+	VMAXPS       Z4, Z21, Z4
+	VMOVUPS      Z4, 64(CX)
+	VMAXPS       Z5, Z21, Z5
+	VMOVUPS      Z5, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z21, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z21, Z7
+	VMOVUPS      Z7, 64(CX)
+	VMAXPS       Z8, Z21, Z8
+	VMOVUPS      Z8, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z9, Z21, Z9
+	VMOVUPS      Z9, (CX)
+	VMAXPS       Z10, Z21, Z10
+	VMOVUPS      Z10, 64(CX)
+	VMAXPS       Z11, Z21, Z11
+	VMOVUPS      Z11, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z21, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z21, Z13
+	VMOVUPS      Z13, 64(CX)
+	VMAXPS       Z14, Z21, Z14
+	VMOVUPS      Z14, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z15, Z21, Z15
+	VMOVUPS      Z15, (CX)
+	VMAXPS       Z16, Z21, Z16
+	VMOVUPS      Z16, 64(CX)
+	VMAXPS       Z17, Z21, Z17
+	VMOVUPS      Z17, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z18, Z21, Z18
+	VMOVUPS      Z18, (CX)
+	VMAXPS       Z19, Z21, Z19
+	VMOVUPS      Z19, 64(CX)
+	VMAXPS       Z20, Z21, Z20
+	VMOVUPS      Z20, K1, 128(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000c0, 8(SP)
+	SUBQ         $0x00000030, (SP)
+	JG           directAVX512_7_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_7x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_7
+
+directAVX512_7x3_end:
+	VZEROUPPER
+	RET
+
+directAVX512_7x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_7x2_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS.Z 64(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS.Z 64(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS.Z 64(CX), K1, Z13
+
+directAVX512_7x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX512_7x2_loop:
+	VMOVUPS      (CX), Z15
+	VMOVUPS.Z    64(CX), K1, Z16
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  Z15, Z14, Z0
+	VFMADD231PS  Z16, Z14, Z1
+	VBROADCASTSS (SI)(R8*1), Z14
+	VFMADD231PS  Z15, Z14, Z2
+	VFMADD231PS  Z16, Z14, Z3
+	VBROADCASTSS (SI)(R8*2), Z14
+	VFMADD231PS  Z15, Z14, Z4
+	VFMADD231PS  Z16, Z14, Z5
+	VBROADCASTSS (SI)(R9*1), Z14
+	VFMADD231PS  Z15, Z14, Z6
+	VFMADD231PS  Z16, Z14, Z7
+	VBROADCASTSS (SI)(R8*4), Z14
+	VFMADD231PS  Z15, Z14, Z8
+	VFMADD231PS  Z16, Z14, Z9
+	VBROADCASTSS (SI)(AX*1), Z14
+	VFMADD231PS  Z15, Z14, Z10
+	VFMADD231PS  Z16, Z14, Z11
+	VBROADCASTSS (SI)(R9*2), Z14
+	VFMADD231PS  Z15, Z14, Z12
+	VFMADD231PS  Z16, Z14, Z13
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_7x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z14
+	VMAXPS       Z0, Z14, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z14, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z14, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z14, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z14, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z14, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z14, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z14, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z14, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z14, Z9
+	VMOVUPS      Z9, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z14, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z14, Z11
+	VMOVUPS      Z11, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z14, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z14, Z13
+	VMOVUPS      Z13, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX512_7_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_7x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_7
+
+directAVX512_7x2_end:
+	VZEROUPPER
+	RET
+
+directAVX512_7x1:
 	MOVQ      t+0(FP), AX
 	MOVQ      (SP), CX
 	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_7x1_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z6
+
+directAVX512_7x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX512_7x1_loop:
+	VMOVUPS.Z        (CX), K1, Z7
+	VFMADD231PS.BCST (SI), Z7, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z7, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z7, Z2
+	VFMADD231PS.BCST (SI)(R9*1), Z7, Z3
+	VFMADD231PS.BCST (SI)(R8*4), Z7, Z4
+	VFMADD231PS.BCST (SI)(AX*1), Z7, Z5
+	VFMADD231PS.BCST (SI)(R9*2), Z7, Z6
+	ADDQ             DX, CX
+	ADDQ             DI, SI
+	DECQ             BX
+	JNZ              directAVX512_7x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z7
+	VMAXPS           Z0, Z7, Z0
+	VMOVUPS          Z0, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z1, Z7, Z1
+	VMOVUPS          Z1, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z2, Z7, Z2
+	VMOVUPS          Z2, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z3, Z7, Z3
+	VMOVUPS          Z3, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z4, Z7, Z4
+	VMOVUPS          Z4, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z5, Z7, Z5
+	VMOVUPS          Z5, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z6, Z7, Z6
+	VMOVUPS          Z6, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_7_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_7x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x1c, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x1c, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x1c, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_7
+
+directAVX512_7x1_end:
+	VZEROUPPER
+	RET
+
+directAVX512_6:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_6_columns:
+	MOVQ (SP), AX
+	ADDQ $0x0f, AX
+	SHRQ $0x04, AX
+	CMPQ AX, $0x08
+	JGE  directAVX512_6x4
+	CMPQ AX, $0x04
+	JLE  directAVX512_6_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX512_6_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX512_6x1
+	CMPQ AX, $0x02
+	JEQ  directAVX512_6x2
+	CMPQ AX, $0x03
+	JEQ  directAVX512_6x3
+
+directAVX512_6x4:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x30, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	VPSUBD    Z18, Z18, Z18
+	VPSUBD    Z19, Z19, Z19
+	VPSUBD    Z20, Z20, Z20
+	VPSUBD    Z21, Z21, Z21
+	VPSUBD    Z22, Z22, Z22
+	VPSUBD    Z23, Z23, Z23
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_6x4_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS.Z 192(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS   64(CX), Z5
+	VMOVUPS   128(CX), Z6
+	VMOVUPS.Z 192(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS   64(CX), Z9
+	VMOVUPS   128(CX), Z10
+	VMOVUPS.Z 192(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS   64(CX), Z13
+	VMOVUPS   128(CX), Z14
+	VMOVUPS.Z 192(CX), K1, Z15
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z16
+	VMOVUPS   64(CX), Z17
+	VMOVUPS   128(CX), Z18
+	VMOVUPS.Z 192(CX), K1, Z19
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z20
+	VMOVUPS   64(CX), Z21
+	VMOVUPS   128(CX), Z22
+	VMOVUPS.Z 192(CX), K1, Z23
+
+directAVX512_6x4_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX512_6x4_loop:
+	VMOVUPS      (CX), Z25
+	VMOVUPS      64(CX), Z26
+	VMOVUPS      128(CX), Z27
+	VMOVUPS.Z    192(CX), K1, Z28
+	VBROADCASTSS (SI), Z24
+	VFMADD231PS  Z25, Z24, Z0
+	VFMADD231PS  Z26, Z24, Z1
+	VFMADD231PS  Z27, Z24, Z2
+	VFMADD231PS  Z28, Z24, Z3
+	VBROADCASTSS (SI)(R8*1), Z24
+	VFMADD231PS  Z25, Z24, Z4
+	VFMADD231PS  Z26, Z24, Z5
+	VFMADD231PS  Z27, Z24, Z6
+	VFMADD231PS  Z28, Z24, Z7
+	VBROADCASTSS (SI)(R8*2), Z24
+	VFMADD231PS  Z25, Z24, Z8
+	VFMADD231PS  Z26, Z24, Z9
+	VFMADD231PS  Z27, Z24, Z10
+	VFMADD231PS  Z28, Z24, Z11
+	VBROADCASTSS (SI)(R9*1), Z24
+	VFMADD231PS  Z25, Z24, Z12
+	VFMADD231PS  Z26, Z24, Z13
+	VFMADD231PS  Z27, Z24, Z14
+	VFMADD231PS  Z28, Z24, Z15
+	VBROADCASTSS (SI)(R8*4), Z24
+	VFMADD231PS  Z25, Z24, Z16
+	VFMADD231PS  Z26, Z24, Z17
+	VFMADD231PS  Z27, Z24, Z18
+	VFMADD231PS  Z28, Z24, Z19
+	VBROADCASTSS (SI)(AX*1), Z24
+	VFMADD231PS  Z25, Z24, Z20
+	VFMADD231PS  Z26, Z24, Z21
+	VFMADD231PS  Z27, Z24, Z22
+	VFMADD231PS  Z28, Z24, Z23
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_6x4_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z24
+	VMAXPS       Z0, Z24, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z24, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z24, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z24, Z3
+	VMOVUPS      Z3, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z24, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z24, Z5
+	VMOVUPS      Z5, 64(CX)
+	VMAXPS       Z6, Z24, Z6
+	VMOVUPS      Z6, 128(CX)
+	VMAXPS       Z7, Z24, Z7
+	VMOVUPS      Z7, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z24, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z24, Z9
+	VMOVUPS      Z9, 64(CX)
+	VMAXPS       Z10, Z24, Z10
+	VMOVUPS      Z10, 128(CX)
+	VMAXPS       Z11, Z24, Z11
+	VMOVUPS      Z11, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z24, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z24, Z13
+	VMOVUPS      Z13, 64(CX)
+	VMAXPS       Z14, Z24, Z14
+	VMOVUPS      Z14, 128(CX)
+	VMAXPS       Z15, Z24, Z15
+	VMOVUPS      Z15, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z16, Z24, Z16
+	VMOVUPS      Z16, (CX)
+	VMAXPS       Z17, Z24, Z17
+	VMOVUPS      Z17, 64(CX)
+	VMAXPS       Z18, Z24, Z18
+	VMOVUPS      Z18, 128(CX)
+	VMAXPS       Z19, Z24, Z19
+	VMOVUPS      Z19, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z20, Z24, Z20
+	VMOVUPS      Z20, (CX)
+	VMAXPS       Z21, Z24, Z21
+	VMOVUPS      Z21, 64(CX)
+	VMAXPS       Z22, Z24, Z22
+	VMOVUPS      Z22, 128(CX)
+	VMAXPS       Z23, Z24, Z23
+	VMOVUPS      Z23, K1, 192(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000100, 8(SP)
+	SUBQ         $0x00000040, (SP)
+	JG           directAVX512_6_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_6x4_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_6
+
+directAVX512_6x4_end:
+	VZEROUPPER
+	RET
+
+directAVX512_6x3:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x20, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_6x3_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z3
+	VMOVUPS   64(CX), Z4
+	VMOVUPS.Z 128(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS.Z 128(CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z9
+	VMOVUPS   64(CX), Z10
+	VMOVUPS.Z 128(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS   64(CX), Z13
+	VMOVUPS.Z 128(CX), K1, Z14
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z15
+	VMOVUPS   64(CX), Z16
+	VMOVUPS.Z 128(CX), K1, Z17
+
+directAVX512_6x3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX512_6x3_loop:
+	VMOVUPS      (CX), Z19
+	VMOVUPS      64(CX), Z20
+	VMOVUPS.Z    128(CX), K1, Z21
+	VBROADCASTSS (SI), Z18
+	VFMADD231PS  Z19, Z18, Z0
+	VFMADD231PS  Z20, Z18, Z1
+	VFMADD231PS  Z21, Z18, Z2
+	VBROADCASTSS (SI)(R8*1), Z18
+	VFMADD231PS  Z19, Z18, Z3
+	VFMADD231PS  Z20, Z18, Z4
+	VFMADD231PS  Z21, Z18, Z5
+	VBROADCASTSS (SI)(R8*2), Z18
+	VFMADD231PS  Z19, Z18, Z6
+	VFMADD231PS  Z20, Z18, Z7
+	VFMADD231PS  Z21, Z18, Z8
+	VBROADCASTSS (SI)(R9*1), Z18
+	VFMADD231PS  Z19, Z18, Z9
+	VFMADD231PS  Z20, Z18, Z10
+	VFMADD231PS  Z21, Z18, Z11
+	VBROADCASTSS (SI)(R8*4), Z18
+	VFMADD231PS  Z19, Z18, Z12
+	VFMADD231PS  Z20, Z18, Z13
+	VFMADD231PS  Z21, Z18, Z14
+	VBROADCASTSS (SI)(AX*1), Z18
+	VFMADD231PS  Z19, Z18, Z15
+	VFMADD231PS  Z20, Z18, Z16
+	VFMADD231PS  Z21, Z18, Z17
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_6x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z18
+	VMAXPS       Z0, Z18, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z18, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z18, Z2
+	VMOVUPS      Z2, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z18, Z3
+	VMOVUPS      Z3, (CX)
+	VMAXPS       Z4, Z18, Z4
+	VMOVUPS      Z4, 64(CX)
+	VMAXPS       Z5, Z18, Z5
+	VMOVUPS      Z5, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z18, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z18, Z7
+	VMOVUPS      Z7, 64(CX)
+	VMAXPS       Z8, Z18, Z8
+	VMOVUPS      Z8, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z9, Z18, Z9
+	VMOVUPS      Z9, (CX)
+	VMAXPS       Z10, Z18, Z10
+	VMOVUPS      Z10, 64(CX)
+	VMAXPS       Z11, Z18, Z11
+	VMOVUPS      Z11, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z18, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z18, Z13
+	VMOVUPS      Z13, 64(CX)
+	VMAXPS       Z14, Z18, Z14
+	VMOVUPS      Z14, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z15, Z18, Z15
+	VMOVUPS      Z15, (CX)
+	VMAXPS       Z16, Z18, Z16
+	VMOVUPS      Z16, 64(CX)
+	VMAXPS       Z17, Z18, Z17
+	VMOVUPS      Z17, K1, 128(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000c0, 8(SP)
+	SUBQ         $0x00000030, (SP)
+	JG           directAVX512_6_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_6x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_6
+
+directAVX512_6x3_end:
+	VZEROUPPER
+	RET
+
+directAVX512_6x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x10, CX
 	XORQ      DX, DX
 	CMPQ      CX, DX
 	CMOVQLT   DX, CX
@@ -10741,7 +5031,147 @@ directAVX512_12_columns:
 	MOVQ      80(AX), CX
 	MOVQ      88(AX), DX
 	TESTQ     CX, CX
-	JZ        directAVX512_12x1_zero
+	JZ        directAVX512_6x2_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS.Z 64(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS.Z 64(CX), K1, Z11
+
+directAVX512_6x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX512_6x2_loop:
+	VMOVUPS      (CX), Z13
+	VMOVUPS.Z    64(CX), K1, Z14
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z13, Z12, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VBROADCASTSS (SI)(R8*1), Z12
+	VFMADD231PS  Z13, Z12, Z2
+	VFMADD231PS  Z14, Z12, Z3
+	VBROADCASTSS (SI)(R8*2), Z12
+	VFMADD231PS  Z13, Z12, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VBROADCASTSS (SI)(R9*1), Z12
+	VFMADD231PS  Z13, Z12, Z6
+	VFMADD231PS  Z14, Z12, Z7
+	VBROADCASTSS (SI)(R8*4), Z12
+	VFMADD231PS  Z13, Z12, Z8
+	VFMADD231PS  Z14, Z12, Z9
+	VBROADCASTSS (SI)(AX*1), Z12
+	VFMADD231PS  Z13, Z12, Z10
+	VFMADD231PS  Z14, Z12, Z11
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_6x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z12
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX512_6_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_6x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_6
+
+directAVX512_6x2_end:
+	VZEROUPPER
+	RET
+
+directAVX512_6x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_6x1_zero
 	SHLQ      $0x02, DX
 	ADDQ      8(SP), CX
 	VMOVUPS.Z (CX), K1, Z0
@@ -10755,20 +5185,8 @@ directAVX512_12_columns:
 	VMOVUPS.Z (CX), K1, Z4
 	ADDQ      DX, CX
 	VMOVUPS.Z (CX), K1, Z5
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z6
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z7
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z8
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z9
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z10
-	ADDQ      DX, CX
-	VMOVUPS.Z (CX), K1, Z11
 
-directAVX512_12x1_zero:
+directAVX512_6x1_zero:
 	MOVQ   48(AX), CX
 	MOVQ   56(AX), DX
 	MOVQ   (AX), BX
@@ -10781,92 +5199,5690 @@ directAVX512_12x1_zero:
 	IMUL3Q $0x04, R8, R8
 	MOVQ   32(AX), R9
 	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), R11
-	IMUL3Q $0x1c, R11, R11
-	MOVQ   32(AX), R12
-	IMUL3Q $0x24, R12, R12
 	MOVQ   32(AX), AX
-	IMUL3Q $0x2c, AX, AX
+	IMUL3Q $0x14, AX, AX
 
-directAVX512_12x1_loop:
-	VMOVUPS.Z        (CX), K1, Z12
-	VFMADD231PS.BCST (SI), Z12, Z0
-	VFMADD231PS.BCST (SI)(R8*1), Z12, Z1
-	VFMADD231PS.BCST (SI)(R8*2), Z12, Z2
-	VFMADD231PS.BCST (SI)(R9*1), Z12, Z3
-	VFMADD231PS.BCST (SI)(R8*4), Z12, Z4
-	VFMADD231PS.BCST (SI)(R10*1), Z12, Z5
-	VFMADD231PS.BCST (SI)(R9*2), Z12, Z6
-	VFMADD231PS.BCST (SI)(R11*1), Z12, Z7
-	VFMADD231PS.BCST (SI)(R8*8), Z12, Z8
-	VFMADD231PS.BCST (SI)(R12*1), Z12, Z9
-	VFMADD231PS.BCST (SI)(R10*2), Z12, Z10
-	VFMADD231PS.BCST (SI)(AX*1), Z12, Z11
+directAVX512_6x1_loop:
+	VMOVUPS.Z        (CX), K1, Z6
+	VFMADD231PS.BCST (SI), Z6, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z6, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z6, Z2
+	VFMADD231PS.BCST (SI)(R9*1), Z6, Z3
+	VFMADD231PS.BCST (SI)(R8*4), Z6, Z4
+	VFMADD231PS.BCST (SI)(AX*1), Z6, Z5
 	ADDQ             DX, CX
 	ADDQ             DI, SI
 	DECQ             BX
-	JNZ              directAVX512_12x1_loop
+	JNZ              directAVX512_6x1_loop
 	MOVQ             t+0(FP), AX
 	MOVQ             64(AX), CX
 	MOVQ             72(AX), DX
 	SHLQ             $0x02, DX
 	ADDQ             8(SP), CX
-	VBROADCASTSS     96(AX), Z12
-	VMAXPS           Z0, Z12, Z0
+	VBROADCASTSS     96(AX), Z6
+	VMAXPS           Z0, Z6, Z0
 	VMOVUPS          Z0, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z1, Z12, Z1
+	VMAXPS           Z1, Z6, Z1
 	VMOVUPS          Z1, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z2, Z12, Z2
+	VMAXPS           Z2, Z6, Z2
 	VMOVUPS          Z2, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z3, Z12, Z3
+	VMAXPS           Z3, Z6, Z3
 	VMOVUPS          Z3, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z4, Z12, Z4
+	VMAXPS           Z4, Z6, Z4
 	VMOVUPS          Z4, K1, (CX)
 	ADDQ             DX, CX
-	VMAXPS           Z5, Z12, Z5
+	VMAXPS           Z5, Z6, Z5
 	VMOVUPS          Z5, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z6, Z12, Z6
-	VMOVUPS          Z6, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z7, Z12, Z7
-	VMOVUPS          Z7, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z8, Z12, Z8
-	VMOVUPS          Z8, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z9, Z12, Z9
-	VMOVUPS          Z9, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z10, Z12, Z10
-	VMOVUPS          Z10, K1, (CX)
-	ADDQ             DX, CX
-	VMAXPS           Z11, Z12, Z11
-	VMOVUPS          Z11, K1, (CX)
 	MOVQ             t+0(FP), AX
 	ADDQ             $0x00000040, 8(SP)
 	SUBQ             $0x00000010, (SP)
-	JG               directAVX512_12_columns
+	JG               directAVX512_6_columns
 	DECQ             104(AX)
-	JEQ              directAVX512_12x1_end
+	JEQ              directAVX512_6x1_end
 	MOVQ             32(AX), CX
-	IMUL3Q           $0x30, CX, CX
+	IMUL3Q           $0x18, CX, CX
 	ADDQ             CX, 24(AX)
 	MOVQ             72(AX), CX
-	IMUL3Q           $0x30, CX, CX
+	IMUL3Q           $0x18, CX, CX
 	ADDQ             CX, 64(AX)
 	MOVQ             88(AX), CX
-	IMUL3Q           $0x30, CX, CX
+	IMUL3Q           $0x18, CX, CX
 	ADDQ             CX, 80(AX)
-	JMP              directAVX512_12
+	JMP              directAVX512_6
 
-directAVX512_12x1_end:
+directAVX512_6x1_end:
+	VZEROUPPER
+	RET
+
+directAVX512_5:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_5_columns:
+	MOVQ (SP), AX
+	ADDQ $0x0f, AX
+	SHRQ $0x04, AX
+	CMPQ AX, $0x0a
+	JGE  directAVX512_5x5
+	CMPQ AX, $0x05
+	JLE  directAVX512_5_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX512_5_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX512_5x1
+	CMPQ AX, $0x02
+	JEQ  directAVX512_5x2
+	CMPQ AX, $0x03
+	JEQ  directAVX512_5x3
+	CMPQ AX, $0x04
+	JEQ  directAVX512_5x4
+
+directAVX512_5x5:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x40, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	VPSUBD    Z18, Z18, Z18
+	VPSUBD    Z19, Z19, Z19
+	VPSUBD    Z20, Z20, Z20
+	VPSUBD    Z21, Z21, Z21
+	VPSUBD    Z22, Z22, Z22
+	VPSUBD    Z23, Z23, Z23
+	VPSUBD    Z24, Z24, Z24
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_5x5_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS.Z 256(CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z5
+	VMOVUPS   64(CX), Z6
+	VMOVUPS   128(CX), Z7
+	VMOVUPS   192(CX), Z8
+	VMOVUPS.Z 256(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS   64(CX), Z11
+	VMOVUPS   128(CX), Z12
+	VMOVUPS   192(CX), Z13
+	VMOVUPS.Z 256(CX), K1, Z14
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z15
+	VMOVUPS   64(CX), Z16
+	VMOVUPS   128(CX), Z17
+	VMOVUPS   192(CX), Z18
+	VMOVUPS.Z 256(CX), K1, Z19
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z20
+	VMOVUPS   64(CX), Z21
+	VMOVUPS   128(CX), Z22
+	VMOVUPS   192(CX), Z23
+	VMOVUPS.Z 256(CX), K1, Z24
+
+directAVX512_5x5_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_5x5_loop:
+	VMOVUPS      (CX), Z26
+	VMOVUPS      64(CX), Z27
+	VMOVUPS      128(CX), Z28
+	VMOVUPS      192(CX), Z29
+	VMOVUPS.Z    256(CX), K1, Z30
+	VBROADCASTSS (SI), Z25
+	VFMADD231PS  Z26, Z25, Z0
+	VFMADD231PS  Z27, Z25, Z1
+	VFMADD231PS  Z28, Z25, Z2
+	VFMADD231PS  Z29, Z25, Z3
+	VFMADD231PS  Z30, Z25, Z4
+	VBROADCASTSS (SI)(R8*1), Z25
+	VFMADD231PS  Z26, Z25, Z5
+	VFMADD231PS  Z27, Z25, Z6
+	VFMADD231PS  Z28, Z25, Z7
+	VFMADD231PS  Z29, Z25, Z8
+	VFMADD231PS  Z30, Z25, Z9
+	VBROADCASTSS (SI)(R8*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z27, Z25, Z11
+	VFMADD231PS  Z28, Z25, Z12
+	VFMADD231PS  Z29, Z25, Z13
+	VFMADD231PS  Z30, Z25, Z14
+	VBROADCASTSS (SI)(AX*1), Z25
+	VFMADD231PS  Z26, Z25, Z15
+	VFMADD231PS  Z27, Z25, Z16
+	VFMADD231PS  Z28, Z25, Z17
+	VFMADD231PS  Z29, Z25, Z18
+	VFMADD231PS  Z30, Z25, Z19
+	VBROADCASTSS (SI)(R8*4), Z25
+	VFMADD231PS  Z26, Z25, Z20
+	VFMADD231PS  Z27, Z25, Z21
+	VFMADD231PS  Z28, Z25, Z22
+	VFMADD231PS  Z29, Z25, Z23
+	VFMADD231PS  Z30, Z25, Z24
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_5x5_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z25
+	VMAXPS       Z0, Z25, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z25, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z25, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z25, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z25, Z4
+	VMOVUPS      Z4, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z5, Z25, Z5
+	VMOVUPS      Z5, (CX)
+	VMAXPS       Z6, Z25, Z6
+	VMOVUPS      Z6, 64(CX)
+	VMAXPS       Z7, Z25, Z7
+	VMOVUPS      Z7, 128(CX)
+	VMAXPS       Z8, Z25, Z8
+	VMOVUPS      Z8, 192(CX)
+	VMAXPS       Z9, Z25, Z9
+	VMOVUPS      Z9, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z25, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z25, Z11
+	VMOVUPS      Z11, 64(CX)
+	VMAXPS       Z12, Z25, Z12
+	VMOVUPS      Z12, 128(CX)
+	VMAXPS       Z13, Z25, Z13
+	VMOVUPS      Z13, 192(CX)
+	VMAXPS       Z14, Z25, Z14
+	VMOVUPS      Z14, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z15, Z25, Z15
+	VMOVUPS      Z15, (CX)
+	VMAXPS       Z16, Z25, Z16
+	VMOVUPS      Z16, 64(CX)
+	VMAXPS       Z17, Z25, Z17
+	VMOVUPS      Z17, 128(CX)
+	VMAXPS       Z18, Z25, Z18
+	VMOVUPS      Z18, 192(CX)
+	VMAXPS       Z19, Z25, Z19
+	VMOVUPS      Z19, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z20, Z25, Z20
+	VMOVUPS      Z20, (CX)
+	VMAXPS       Z21, Z25, Z21
+	VMOVUPS      Z21, 64(CX)
+	VMAXPS       Z22, Z25, Z22
+	VMOVUPS      Z22, 128(CX)
+	VMAXPS       Z23, Z25, Z23
+	VMOVUPS      Z23, 192(CX)
+	VMAXPS       Z24, Z25, Z24
+	VMOVUPS      Z24, K1, 256(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000140, 8(SP)
+	SUBQ         $0x00000050, (SP)
+	JG           directAVX512_5_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_5x5_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_5
+
+directAVX512_5x5_end:
+	VZEROUPPER
+	RET
+
+directAVX512_5x4:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x30, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	VPSUBD    Z18, Z18, Z18
+	VPSUBD    Z19, Z19, Z19
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_5x4_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS.Z 192(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS   64(CX), Z5
+	VMOVUPS   128(CX), Z6
+	VMOVUPS.Z 192(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS   64(CX), Z9
+	VMOVUPS   128(CX), Z10
+	VMOVUPS.Z 192(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS   64(CX), Z13
+	VMOVUPS   128(CX), Z14
+	VMOVUPS.Z 192(CX), K1, Z15
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z16
+	VMOVUPS   64(CX), Z17
+	VMOVUPS   128(CX), Z18
+	VMOVUPS.Z 192(CX), K1, Z19
+
+directAVX512_5x4_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_5x4_loop:
+	VMOVUPS      (CX), Z21
+	VMOVUPS      64(CX), Z22
+	VMOVUPS      128(CX), Z23
+	VMOVUPS.Z    192(CX), K1, Z24
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z21, Z20, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z23, Z20, Z2
+	VFMADD231PS  Z24, Z20, Z3
+	VBROADCASTSS (SI)(R8*1), Z20
+	VFMADD231PS  Z21, Z20, Z4
+	VFMADD231PS  Z22, Z20, Z5
+	VFMADD231PS  Z23, Z20, Z6
+	VFMADD231PS  Z24, Z20, Z7
+	VBROADCASTSS (SI)(R8*2), Z20
+	VFMADD231PS  Z21, Z20, Z8
+	VFMADD231PS  Z22, Z20, Z9
+	VFMADD231PS  Z23, Z20, Z10
+	VFMADD231PS  Z24, Z20, Z11
+	VBROADCASTSS (SI)(AX*1), Z20
+	VFMADD231PS  Z21, Z20, Z12
+	VFMADD231PS  Z22, Z20, Z13
+	VFMADD231PS  Z23, Z20, Z14
+	VFMADD231PS  Z24, Z20, Z15
+	VBROADCASTSS (SI)(R8*4), Z20
+	VFMADD231PS  Z21, Z20, Z16
+	VFMADD231PS  Z22, Z20, Z17
+	VFMADD231PS  Z23, Z20, Z18
+	VFMADD231PS  Z24, Z20, Z19
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_5x4_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z20
+	VMAXPS       Z0, Z20, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z20, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z20, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z20, Z3
+	VMOVUPS      Z3, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z20, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z20, Z5
+	VMOVUPS      Z5, 64(CX)
+	VMAXPS       Z6, Z20, Z6
+	VMOVUPS      Z6, 128(CX)
+	VMAXPS       Z7, Z20, Z7
+	VMOVUPS      Z7, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z20, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z20, Z9
+	VMOVUPS      Z9, 64(CX)
+	VMAXPS       Z10, Z20, Z10
+	VMOVUPS      Z10, 128(CX)
+	VMAXPS       Z11, Z20, Z11
+	VMOVUPS      Z11, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z20, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z20, Z13
+	VMOVUPS      Z13, 64(CX)
+	VMAXPS       Z14, Z20, Z14
+	VMOVUPS      Z14, 128(CX)
+	VMAXPS       Z15, Z20, Z15
+	VMOVUPS      Z15, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z16, Z20, Z16
+	VMOVUPS      Z16, (CX)
+	VMAXPS       Z17, Z20, Z17
+	VMOVUPS      Z17, 64(CX)
+	VMAXPS       Z18, Z20, Z18
+	VMOVUPS      Z18, 128(CX)
+	VMAXPS       Z19, Z20, Z19
+	VMOVUPS      Z19, K1, 192(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000100, 8(SP)
+	SUBQ         $0x00000040, (SP)
+	JG           directAVX512_5_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_5x4_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_5
+
+directAVX512_5x4_end:
+	VZEROUPPER
+	RET
+
+directAVX512_5x3:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x20, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_5x3_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z3
+	VMOVUPS   64(CX), Z4
+	VMOVUPS.Z 128(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS.Z 128(CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z9
+	VMOVUPS   64(CX), Z10
+	VMOVUPS.Z 128(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS   64(CX), Z13
+	VMOVUPS.Z 128(CX), K1, Z14
+
+directAVX512_5x3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_5x3_loop:
+	VMOVUPS      (CX), Z16
+	VMOVUPS      64(CX), Z17
+	VMOVUPS.Z    128(CX), K1, Z18
+	VBROADCASTSS (SI), Z15
+	VFMADD231PS  Z16, Z15, Z0
+	VFMADD231PS  Z17, Z15, Z1
+	VFMADD231PS  Z18, Z15, Z2
+	VBROADCASTSS (SI)(R8*1), Z15
+	VFMADD231PS  Z16, Z15, Z3
+	VFMADD231PS  Z17, Z15, Z4
+	VFMADD231PS  Z18, Z15, Z5
+	VBROADCASTSS (SI)(R8*2), Z15
+	VFMADD231PS  Z16, Z15, Z6
+	VFMADD231PS  Z17, Z15, Z7
+	VFMADD231PS  Z18, Z15, Z8
+	VBROADCASTSS (SI)(AX*1), Z15
+	VFMADD231PS  Z16, Z15, Z9
+	VFMADD231PS  Z17, Z15, Z10
+	VFMADD231PS  Z18, Z15, Z11
+	VBROADCASTSS (SI)(R8*4), Z15
+	VFMADD231PS  Z16, Z15, Z12
+	VFMADD231PS  Z17, Z15, Z13
+	VFMADD231PS  Z18, Z15, Z14
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_5x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z15
+	VMAXPS       Z0, Z15, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z15, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z15, Z2
+	VMOVUPS      Z2, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z15, Z3
+	VMOVUPS      Z3, (CX)
+	VMAXPS       Z4, Z15, Z4
+	VMOVUPS      Z4, 64(CX)
+	VMAXPS       Z5, Z15, Z5
+	VMOVUPS      Z5, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z15, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z15, Z7
+	VMOVUPS      Z7, 64(CX)
+	VMAXPS       Z8, Z15, Z8
+	VMOVUPS      Z8, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z9, Z15, Z9
+	VMOVUPS      Z9, (CX)
+	VMAXPS       Z10, Z15, Z10
+	VMOVUPS      Z10, 64(CX)
+	VMAXPS       Z11, Z15, Z11
+	VMOVUPS      Z11, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z15, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z15, Z13
+	VMOVUPS      Z13, 64(CX)
+	VMAXPS       Z14, Z15, Z14
+	VMOVUPS      Z14, K1, 128(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000c0, 8(SP)
+	SUBQ         $0x00000030, (SP)
+	JG           directAVX512_5_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_5x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_5
+
+directAVX512_5x3_end:
+	VZEROUPPER
+	RET
+
+directAVX512_5x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_5x2_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS.Z 64(CX), K1, Z9
+
+directAVX512_5x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_5x2_loop:
+	VMOVUPS      (CX), Z11
+	VMOVUPS.Z    64(CX), K1, Z12
+	VBROADCASTSS (SI), Z10
+	VFMADD231PS  Z11, Z10, Z0
+	VFMADD231PS  Z12, Z10, Z1
+	VBROADCASTSS (SI)(R8*1), Z10
+	VFMADD231PS  Z11, Z10, Z2
+	VFMADD231PS  Z12, Z10, Z3
+	VBROADCASTSS (SI)(R8*2), Z10
+	VFMADD231PS  Z11, Z10, Z4
+	VFMADD231PS  Z12, Z10, Z5
+	VBROADCASTSS (SI)(AX*1), Z10
+	VFMADD231PS  Z11, Z10, Z6
+	VFMADD231PS  Z12, Z10, Z7
+	VBROADCASTSS (SI)(R8*4), Z10
+	VFMADD231PS  Z11, Z10, Z8
+	VFMADD231PS  Z12, Z10, Z9
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_5x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z10
+	VMAXPS       Z0, Z10, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z10, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z10, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z10, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z10, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z10, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z10, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z10, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z10, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z10, Z9
+	VMOVUPS      Z9, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX512_5_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_5x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_5
+
+directAVX512_5x2_end:
+	VZEROUPPER
+	RET
+
+directAVX512_5x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_5x1_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z4
+
+directAVX512_5x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_5x1_loop:
+	VMOVUPS.Z        (CX), K1, Z5
+	VFMADD231PS.BCST (SI), Z5, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z5, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z5, Z2
+	VFMADD231PS.BCST (SI)(AX*1), Z5, Z3
+	VFMADD231PS.BCST (SI)(R8*4), Z5, Z4
+	ADDQ             DX, CX
+	ADDQ             DI, SI
+	DECQ             BX
+	JNZ              directAVX512_5x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z5
+	VMAXPS           Z0, Z5, Z0
+	VMOVUPS          Z0, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z1, Z5, Z1
+	VMOVUPS          Z1, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z2, Z5, Z2
+	VMOVUPS          Z2, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z3, Z5, Z3
+	VMOVUPS          Z3, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z4, Z5, Z4
+	VMOVUPS          Z4, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_5_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_5x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x14, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x14, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x14, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_5
+
+directAVX512_5x1_end:
+	VZEROUPPER
+	RET
+
+directAVX512_4:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_4_columns:
+	MOVQ (SP), AX
+	ADDQ $0x0f, AX
+	SHRQ $0x04, AX
+	CMPQ AX, $0x0c
+	JGE  directAVX512_4x6
+	CMPQ AX, $0x06
+	JLE  directAVX512_4_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX512_4_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX512_4x1
+	CMPQ AX, $0x02
+	JEQ  directAVX512_4x2
+	CMPQ AX, $0x03
+	JEQ  directAVX512_4x3
+	CMPQ AX, $0x04
+	JEQ  directAVX512_4x4
+	CMPQ AX, $0x05
+	JEQ  directAVX512_4x5
+
+directAVX512_4x6:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x50, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	VPSUBD    Z18, Z18, Z18
+	VPSUBD    Z19, Z19, Z19
+	VPSUBD    Z20, Z20, Z20
+	VPSUBD    Z21, Z21, Z21
+	VPSUBD    Z22, Z22, Z22
+	VPSUBD    Z23, Z23, Z23
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_4x6_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS.Z 320(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS   128(CX), Z8
+	VMOVUPS   192(CX), Z9
+	VMOVUPS   256(CX), Z10
+	VMOVUPS.Z 320(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS   64(CX), Z13
+	VMOVUPS   128(CX), Z14
+	VMOVUPS   192(CX), Z15
+	VMOVUPS   256(CX), Z16
+	VMOVUPS.Z 320(CX), K1, Z17
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z18
+	VMOVUPS   64(CX), Z19
+	VMOVUPS   128(CX), Z20
+	VMOVUPS   192(CX), Z21
+	VMOVUPS   256(CX), Z22
+	VMOVUPS.Z 320(CX), K1, Z23
+
+directAVX512_4x6_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_4x6_loop:
+	VMOVUPS      (CX), Z25
+	VMOVUPS      64(CX), Z26
+	VMOVUPS      128(CX), Z27
+	VMOVUPS      192(CX), Z28
+	VMOVUPS      256(CX), Z29
+	VMOVUPS.Z    320(CX), K1, Z30
+	VBROADCASTSS (SI), Z24
+	VFMADD231PS  Z25, Z24, Z0
+	VFMADD231PS  Z26, Z24, Z1
+	VFMADD231PS  Z27, Z24, Z2
+	VFMADD231PS  Z28, Z24, Z3
+	VFMADD231PS  Z29, Z24, Z4
+	VFMADD231PS  Z30, Z24, Z5
+	VBROADCASTSS (SI)(R8*1), Z24
+	VFMADD231PS  Z25, Z24, Z6
+	VFMADD231PS  Z26, Z24, Z7
+	VFMADD231PS  Z27, Z24, Z8
+	VFMADD231PS  Z28, Z24, Z9
+	VFMADD231PS  Z29, Z24, Z10
+	VFMADD231PS  Z30, Z24, Z11
+	VBROADCASTSS (SI)(R8*2), Z24
+	VFMADD231PS  Z25, Z24, Z12
+	VFMADD231PS  Z26, Z24, Z13
+	VFMADD231PS  Z27, Z24, Z14
+	VFMADD231PS  Z28, Z24, Z15
+	VFMADD231PS  Z29, Z24, Z16
+	VFMADD231PS  Z30, Z24, Z17
+	VBROADCASTSS (SI)(AX*1), Z24
+	VFMADD231PS  Z25, Z24, Z18
+	VFMADD231PS  Z26, Z24, Z19
+	VFMADD231PS  Z27, Z24, Z20
+	VFMADD231PS  Z28, Z24, Z21
+	VFMADD231PS  Z29, Z24, Z22
+	VFMADD231PS  Z30, Z24, Z23
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_4x6_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z24
+	VMAXPS       Z0, Z24, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z24, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z24, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z24, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z24, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z24, Z5
+	VMOVUPS      Z5, K1, 320(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z24, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z24, Z7
+	VMOVUPS      Z7, 64(CX)
+	VMAXPS       Z8, Z24, Z8
+	VMOVUPS      Z8, 128(CX)
+	VMAXPS       Z9, Z24, Z9
+	VMOVUPS      Z9, 192(CX)
+	VMAXPS       Z10, Z24, Z10
+	VMOVUPS      Z10, 256(CX)
+	VMAXPS       Z11, Z24, Z11
+	VMOVUPS      Z11, K1, 320(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z24, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z24, Z13
+	VMOVUPS      Z13, 64(CX)
+	VMAXPS       Z14, Z24, Z14
+	VMOVUPS      Z14, 128(CX)
+	VMAXPS       Z15, Z24, Z15
+	VMOVUPS      Z15, 192(CX)
+	VMAXPS       Z16, Z24, Z16
+	VMOVUPS      Z16, 256(CX)
+	VMAXPS       Z17, Z24, Z17
+	VMOVUPS      Z17, K1, 320(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z18, Z24, Z18
+	VMOVUPS      Z18, (CX)
+	VMAXPS       Z19, Z24, Z19
+	VMOVUPS      Z19, 64(CX)
+	VMAXPS       Z20, Z24, Z20
+	VMOVUPS      Z20, 128(CX)
+	VMAXPS       Z21, Z24, Z21
+	VMOVUPS      Z21, 192(CX)
+	VMAXPS       Z22, Z24, Z22
+	VMOVUPS      Z22, 256(CX)
+	VMAXPS       Z23, Z24, Z23
+	VMOVUPS      Z23, K1, 320(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000180, 8(SP)
+	SUBQ         $0x00000060, (SP)
+	JG           directAVX512_4_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_4x6_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_4
+
+directAVX512_4x6_end:
+	VZEROUPPER
+	RET
+
+directAVX512_4x5:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x40, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	VPSUBD    Z18, Z18, Z18
+	VPSUBD    Z19, Z19, Z19
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_4x5_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS.Z 256(CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z5
+	VMOVUPS   64(CX), Z6
+	VMOVUPS   128(CX), Z7
+	VMOVUPS   192(CX), Z8
+	VMOVUPS.Z 256(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS   64(CX), Z11
+	VMOVUPS   128(CX), Z12
+	VMOVUPS   192(CX), Z13
+	VMOVUPS.Z 256(CX), K1, Z14
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z15
+	VMOVUPS   64(CX), Z16
+	VMOVUPS   128(CX), Z17
+	VMOVUPS   192(CX), Z18
+	VMOVUPS.Z 256(CX), K1, Z19
+
+directAVX512_4x5_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_4x5_loop:
+	VMOVUPS      (CX), Z21
+	VMOVUPS      64(CX), Z22
+	VMOVUPS      128(CX), Z23
+	VMOVUPS      192(CX), Z24
+	VMOVUPS.Z    256(CX), K1, Z25
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z21, Z20, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z23, Z20, Z2
+	VFMADD231PS  Z24, Z20, Z3
+	VFMADD231PS  Z25, Z20, Z4
+	VBROADCASTSS (SI)(R8*1), Z20
+	VFMADD231PS  Z21, Z20, Z5
+	VFMADD231PS  Z22, Z20, Z6
+	VFMADD231PS  Z23, Z20, Z7
+	VFMADD231PS  Z24, Z20, Z8
+	VFMADD231PS  Z25, Z20, Z9
+	VBROADCASTSS (SI)(R8*2), Z20
+	VFMADD231PS  Z21, Z20, Z10
+	VFMADD231PS  Z22, Z20, Z11
+	VFMADD231PS  Z23, Z20, Z12
+	VFMADD231PS  Z24, Z20, Z13
+	VFMADD231PS  Z25, Z20, Z14
+	VBROADCASTSS (SI)(AX*1), Z20
+	VFMADD231PS  Z21, Z20, Z15
+	VFMADD231PS  Z22, Z20, Z16
+	VFMADD231PS  Z23, Z20, Z17
+	VFMADD231PS  Z24, Z20, Z18
+	VFMADD231PS  Z25, Z20, Z19
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_4x5_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z20
+	VMAXPS       Z0, Z20, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z20, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z20, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z20, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z20, Z4
+	VMOVUPS      Z4, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z5, Z20, Z5
+	VMOVUPS      Z5, (CX)
+	VMAXPS       Z6, Z20, Z6
+	VMOVUPS      Z6, 64(CX)
+	VMAXPS       Z7, Z20, Z7
+	VMOVUPS      Z7, 128(CX)
+	VMAXPS       Z8, Z20, Z8
+	VMOVUPS      Z8, 192(CX)
+	VMAXPS       Z9, Z20, Z9
+	VMOVUPS      Z9, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z20, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z20, Z11
+	VMOVUPS      Z11, 64(CX)
+	VMAXPS       Z12, Z20, Z12
+	VMOVUPS      Z12, 128(CX)
+	VMAXPS       Z13, Z20, Z13
+	VMOVUPS      Z13, 192(CX)
+	VMAXPS       Z14, Z20, Z14
+	VMOVUPS      Z14, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z15, Z20, Z15
+	VMOVUPS      Z15, (CX)
+	VMAXPS       Z16, Z20, Z16
+	VMOVUPS      Z16, 64(CX)
+	VMAXPS       Z17, Z20, Z17
+	VMOVUPS      Z17, 128(CX)
+	VMAXPS       Z18, Z20, Z18
+	VMOVUPS      Z18, 192(CX)
+	VMAXPS       Z19, Z20, Z19
+	VMOVUPS      Z19, K1, 256(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000140, 8(SP)
+	SUBQ         $0x00000050, (SP)
+	JG           directAVX512_4_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_4x5_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_4
+
+directAVX512_4x5_end:
+	VZEROUPPER
+	RET
+
+directAVX512_4x4:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x30, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_4x4_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS.Z 192(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS   64(CX), Z5
+	VMOVUPS   128(CX), Z6
+	VMOVUPS.Z 192(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS   64(CX), Z9
+	VMOVUPS   128(CX), Z10
+	VMOVUPS.Z 192(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS   64(CX), Z13
+	VMOVUPS   128(CX), Z14
+	VMOVUPS.Z 192(CX), K1, Z15
+
+directAVX512_4x4_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_4x4_loop:
+	VMOVUPS      (CX), Z17
+	VMOVUPS      64(CX), Z18
+	VMOVUPS      128(CX), Z19
+	VMOVUPS.Z    192(CX), K1, Z20
+	VBROADCASTSS (SI), Z16
+	VFMADD231PS  Z17, Z16, Z0
+	VFMADD231PS  Z18, Z16, Z1
+	VFMADD231PS  Z19, Z16, Z2
+	VFMADD231PS  Z20, Z16, Z3
+	VBROADCASTSS (SI)(R8*1), Z16
+	VFMADD231PS  Z17, Z16, Z4
+	VFMADD231PS  Z18, Z16, Z5
+	VFMADD231PS  Z19, Z16, Z6
+	VFMADD231PS  Z20, Z16, Z7
+	VBROADCASTSS (SI)(R8*2), Z16
+	VFMADD231PS  Z17, Z16, Z8
+	VFMADD231PS  Z18, Z16, Z9
+	VFMADD231PS  Z19, Z16, Z10
+	VFMADD231PS  Z20, Z16, Z11
+	VBROADCASTSS (SI)(AX*1), Z16
+	VFMADD231PS  Z17, Z16, Z12
+	VFMADD231PS  Z18, Z16, Z13
+	VFMADD231PS  Z19, Z16, Z14
+	VFMADD231PS  Z20, Z16, Z15
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_4x4_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z16
+	VMAXPS       Z0, Z16, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z16, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z16, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z16, Z3
+	VMOVUPS      Z3, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z16, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z16, Z5
+	VMOVUPS      Z5, 64(CX)
+	VMAXPS       Z6, Z16, Z6
+	VMOVUPS      Z6, 128(CX)
+	VMAXPS       Z7, Z16, Z7
+	VMOVUPS      Z7, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z16, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z16, Z9
+	VMOVUPS      Z9, 64(CX)
+	VMAXPS       Z10, Z16, Z10
+	VMOVUPS      Z10, 128(CX)
+	VMAXPS       Z11, Z16, Z11
+	VMOVUPS      Z11, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z16, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z16, Z13
+	VMOVUPS      Z13, 64(CX)
+	VMAXPS       Z14, Z16, Z14
+	VMOVUPS      Z14, 128(CX)
+	VMAXPS       Z15, Z16, Z15
+	VMOVUPS      Z15, K1, 192(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000100, 8(SP)
+	SUBQ         $0x00000040, (SP)
+	JG           directAVX512_4_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_4x4_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_4
+
+directAVX512_4x4_end:
+	VZEROUPPER
+	RET
+
+directAVX512_4x3:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x20, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_4x3_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z3
+	VMOVUPS   64(CX), Z4
+	VMOVUPS.Z 128(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS.Z 128(CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z9
+	VMOVUPS   64(CX), Z10
+	VMOVUPS.Z 128(CX), K1, Z11
+
+directAVX512_4x3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_4x3_loop:
+	VMOVUPS      (CX), Z13
+	VMOVUPS      64(CX), Z14
+	VMOVUPS.Z    128(CX), K1, Z15
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z13, Z12, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z15, Z12, Z2
+	VBROADCASTSS (SI)(R8*1), Z12
+	VFMADD231PS  Z13, Z12, Z3
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z15, Z12, Z5
+	VBROADCASTSS (SI)(R8*2), Z12
+	VFMADD231PS  Z13, Z12, Z6
+	VFMADD231PS  Z14, Z12, Z7
+	VFMADD231PS  Z15, Z12, Z8
+	VBROADCASTSS (SI)(AX*1), Z12
+	VFMADD231PS  Z13, Z12, Z9
+	VFMADD231PS  Z14, Z12, Z10
+	VFMADD231PS  Z15, Z12, Z11
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_4x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z12
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, (CX)
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, 64(CX)
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, 64(CX)
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, (CX)
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, 64(CX)
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, K1, 128(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000c0, 8(SP)
+	SUBQ         $0x00000030, (SP)
+	JG           directAVX512_4_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_4x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_4
+
+directAVX512_4x3_end:
+	VZEROUPPER
+	RET
+
+directAVX512_4x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_4x2_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS.Z 64(CX), K1, Z7
+
+directAVX512_4x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_4x2_loop:
+	VMOVUPS      (CX), Z9
+	VMOVUPS.Z    64(CX), K1, Z10
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  Z9, Z8, Z0
+	VFMADD231PS  Z10, Z8, Z1
+	VBROADCASTSS (SI)(R8*1), Z8
+	VFMADD231PS  Z9, Z8, Z2
+	VFMADD231PS  Z10, Z8, Z3
+	VBROADCASTSS (SI)(R8*2), Z8
+	VFMADD231PS  Z9, Z8, Z4
+	VFMADD231PS  Z10, Z8, Z5
+	VBROADCASTSS (SI)(AX*1), Z8
+	VFMADD231PS  Z9, Z8, Z6
+	VFMADD231PS  Z10, Z8, Z7
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_4x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z8
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX512_4_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_4x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_4
+
+directAVX512_4x2_end:
+	VZEROUPPER
+	RET
+
+directAVX512_4x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_4x1_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z3
+
+directAVX512_4x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX512_4x1_loop:
+	VMOVUPS.Z        (CX), K1, Z4
+	VFMADD231PS.BCST (SI), Z4, Z0
+	VFMADD231PS.BCST (SI)(R8*1), Z4, Z1
+	VFMADD231PS.BCST (SI)(R8*2), Z4, Z2
+	VFMADD231PS.BCST (SI)(AX*1), Z4, Z3
+	ADDQ             DX, CX
+	ADDQ             DI, SI
+	DECQ             BX
+	JNZ              directAVX512_4x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z4
+	VMAXPS           Z0, Z4, Z0
+	VMOVUPS          Z0, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z1, Z4, Z1
+	VMOVUPS          Z1, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z2, Z4, Z2
+	VMOVUPS          Z2, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z3, Z4, Z3
+	VMOVUPS          Z3, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_4_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_4x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x10, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x10, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x10, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_4
+
+directAVX512_4x1_end:
+	VZEROUPPER
+	RET
+
+directAVX512_3:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_3_columns:
+	MOVQ (SP), AX
+	ADDQ $0x0f, AX
+	SHRQ $0x04, AX
+	CMPQ AX, $0x0e
+	JGE  directAVX512_3x7
+	CMPQ AX, $0x07
+	JLE  directAVX512_3_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX512_3_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX512_3x1
+	CMPQ AX, $0x02
+	JEQ  directAVX512_3x2
+	CMPQ AX, $0x03
+	JEQ  directAVX512_3x3
+	CMPQ AX, $0x04
+	JEQ  directAVX512_3x4
+	CMPQ AX, $0x05
+	JEQ  directAVX512_3x5
+	CMPQ AX, $0x06
+	JEQ  directAVX512_3x6
+
+directAVX512_3x7:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x60, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	VPSUBD    Z18, Z18, Z18
+	VPSUBD    Z19, Z19, Z19
+	VPSUBD    Z20, Z20, Z20
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_3x7_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS.Z 384(CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z7
+	VMOVUPS   64(CX), Z8
+	VMOVUPS   128(CX), Z9
+	VMOVUPS   192(CX), Z10
+	VMOVUPS   256(CX), Z11
+	VMOVUPS   320(CX), Z12
+	VMOVUPS.Z 384(CX), K1, Z13
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z14
+	VMOVUPS   64(CX), Z15
+	VMOVUPS   128(CX), Z16
+	VMOVUPS   192(CX), Z17
+	VMOVUPS   256(CX), Z18
+	VMOVUPS   320(CX), Z19
+	VMOVUPS.Z 384(CX), K1, Z20
+
+directAVX512_3x7_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_3x7_loop:
+	VMOVUPS      (CX), Z22
+	VMOVUPS      64(CX), Z23
+	VMOVUPS      128(CX), Z24
+	VMOVUPS      192(CX), Z25
+	VMOVUPS      256(CX), Z26
+	VMOVUPS      320(CX), Z27
+	VMOVUPS.Z    384(CX), K1, Z28
+	VBROADCASTSS (SI), Z21
+	VFMADD231PS  Z22, Z21, Z0
+	VFMADD231PS  Z23, Z21, Z1
+	VFMADD231PS  Z24, Z21, Z2
+	VFMADD231PS  Z25, Z21, Z3
+	VFMADD231PS  Z26, Z21, Z4
+	VFMADD231PS  Z27, Z21, Z5
+	VFMADD231PS  Z28, Z21, Z6
+	VBROADCASTSS (SI)(AX*1), Z21
+	VFMADD231PS  Z22, Z21, Z7
+	VFMADD231PS  Z23, Z21, Z8
+	VFMADD231PS  Z24, Z21, Z9
+	VFMADD231PS  Z25, Z21, Z10
+	VFMADD231PS  Z26, Z21, Z11
+	VFMADD231PS  Z27, Z21, Z12
+	VFMADD231PS  Z28, Z21, Z13
+	VBROADCASTSS (SI)(AX*2), Z21
+	VFMADD231PS  Z22, Z21, Z14
+	VFMADD231PS  Z23, Z21, Z15
+	VFMADD231PS  Z24, Z21, Z16
+	VFMADD231PS  Z25, Z21, Z17
+	VFMADD231PS  Z26, Z21, Z18
+	VFMADD231PS  Z27, Z21, Z19
+	VFMADD231PS  Z28, Z21, Z20
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_3x7_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z21
+	VMAXPS       Z0, Z21, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z21, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z21, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z21, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z21, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z21, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z21, Z6
+	VMOVUPS      Z6, K1, 384(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z7, Z21, Z7
+	VMOVUPS      Z7, (CX)
+	VMAXPS       Z8, Z21, Z8
+	VMOVUPS      Z8, 64(CX)
+	VMAXPS       Z9, Z21, Z9
+	VMOVUPS      Z9, 128(CX)
+	VMAXPS       Z10, Z21, Z10
+	VMOVUPS      Z10, 192(CX)
+	VMAXPS       Z11, Z21, Z11
+	VMOVUPS      Z11, 256(CX)
+	VMAXPS       Z12, Z21, Z12
+	VMOVUPS      Z12, 320(CX)
+	VMAXPS       Z13, Z21, Z13
+	VMOVUPS      Z13, K1, 384(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z14, Z21, Z14
+	VMOVUPS      Z14, (CX)
+	VMAXPS       Z15, Z21, Z15
+	VMOVUPS      Z15, 64(CX)
+	VMAXPS       Z16, Z21, Z16
+	VMOVUPS      Z16, 128(CX)
+	VMAXPS       Z17, Z21, Z17
+	VMOVUPS      Z17, 192(CX)
+	VMAXPS       Z18, Z21, Z18
+	VMOVUPS      Z18, 256(CX)
+	VMAXPS       Z19, Z21, Z19
+	VMOVUPS      Z19, 320(CX)
+	VMAXPS       Z20, Z21, Z20
+	VMOVUPS      Z20, K1, 384(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000001c0, 8(SP)
+	SUBQ         $0x00000070, (SP)
+	JG           directAVX512_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_3x7_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_3
+
+directAVX512_3x7_end:
+	VZEROUPPER
+	RET
+
+directAVX512_3x6:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x50, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_3x6_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS.Z 320(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS   128(CX), Z8
+	VMOVUPS   192(CX), Z9
+	VMOVUPS   256(CX), Z10
+	VMOVUPS.Z 320(CX), K1, Z11
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z12
+	VMOVUPS   64(CX), Z13
+	VMOVUPS   128(CX), Z14
+	VMOVUPS   192(CX), Z15
+	VMOVUPS   256(CX), Z16
+	VMOVUPS.Z 320(CX), K1, Z17
+
+directAVX512_3x6_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_3x6_loop:
+	VMOVUPS      (CX), Z19
+	VMOVUPS      64(CX), Z20
+	VMOVUPS      128(CX), Z21
+	VMOVUPS      192(CX), Z22
+	VMOVUPS      256(CX), Z23
+	VMOVUPS.Z    320(CX), K1, Z24
+	VBROADCASTSS (SI), Z18
+	VFMADD231PS  Z19, Z18, Z0
+	VFMADD231PS  Z20, Z18, Z1
+	VFMADD231PS  Z21, Z18, Z2
+	VFMADD231PS  Z22, Z18, Z3
+	VFMADD231PS  Z23, Z18, Z4
+	VFMADD231PS  Z24, Z18, Z5
+	VBROADCASTSS (SI)(AX*1), Z18
+	VFMADD231PS  Z19, Z18, Z6
+	VFMADD231PS  Z20, Z18, Z7
+	VFMADD231PS  Z21, Z18, Z8
+	VFMADD231PS  Z22, Z18, Z9
+	VFMADD231PS  Z23, Z18, Z10
+	VFMADD231PS  Z24, Z18, Z11
+	VBROADCASTSS (SI)(AX*2), Z18
+	VFMADD231PS  Z19, Z18, Z12
+	VFMADD231PS  Z20, Z18, Z13
+	VFMADD231PS  Z21, Z18, Z14
+	VFMADD231PS  Z22, Z18, Z15
+	VFMADD231PS  Z23, Z18, Z16
+	VFMADD231PS  Z24, Z18, Z17
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_3x6_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z18
+	VMAXPS       Z0, Z18, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z18, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z18, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z18, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z18, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z18, Z5
+	VMOVUPS      Z5, K1, 320(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z18, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z18, Z7
+	VMOVUPS      Z7, 64(CX)
+	VMAXPS       Z8, Z18, Z8
+	VMOVUPS      Z8, 128(CX)
+	VMAXPS       Z9, Z18, Z9
+	VMOVUPS      Z9, 192(CX)
+	VMAXPS       Z10, Z18, Z10
+	VMOVUPS      Z10, 256(CX)
+	VMAXPS       Z11, Z18, Z11
+	VMOVUPS      Z11, K1, 320(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z12, Z18, Z12
+	VMOVUPS      Z12, (CX)
+	VMAXPS       Z13, Z18, Z13
+	VMOVUPS      Z13, 64(CX)
+	VMAXPS       Z14, Z18, Z14
+	VMOVUPS      Z14, 128(CX)
+	VMAXPS       Z15, Z18, Z15
+	VMOVUPS      Z15, 192(CX)
+	VMAXPS       Z16, Z18, Z16
+	VMOVUPS      Z16, 256(CX)
+	VMAXPS       Z17, Z18, Z17
+	VMOVUPS      Z17, K1, 320(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000180, 8(SP)
+	SUBQ         $0x00000060, (SP)
+	JG           directAVX512_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_3x6_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_3
+
+directAVX512_3x6_end:
+	VZEROUPPER
+	RET
+
+directAVX512_3x5:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x40, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_3x5_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS.Z 256(CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z5
+	VMOVUPS   64(CX), Z6
+	VMOVUPS   128(CX), Z7
+	VMOVUPS   192(CX), Z8
+	VMOVUPS.Z 256(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS   64(CX), Z11
+	VMOVUPS   128(CX), Z12
+	VMOVUPS   192(CX), Z13
+	VMOVUPS.Z 256(CX), K1, Z14
+
+directAVX512_3x5_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_3x5_loop:
+	VMOVUPS      (CX), Z16
+	VMOVUPS      64(CX), Z17
+	VMOVUPS      128(CX), Z18
+	VMOVUPS      192(CX), Z19
+	VMOVUPS.Z    256(CX), K1, Z20
+	VBROADCASTSS (SI), Z15
+	VFMADD231PS  Z16, Z15, Z0
+	VFMADD231PS  Z17, Z15, Z1
+	VFMADD231PS  Z18, Z15, Z2
+	VFMADD231PS  Z19, Z15, Z3
+	VFMADD231PS  Z20, Z15, Z4
+	VBROADCASTSS (SI)(AX*1), Z15
+	VFMADD231PS  Z16, Z15, Z5
+	VFMADD231PS  Z17, Z15, Z6
+	VFMADD231PS  Z18, Z15, Z7
+	VFMADD231PS  Z19, Z15, Z8
+	VFMADD231PS  Z20, Z15, Z9
+	VBROADCASTSS (SI)(AX*2), Z15
+	VFMADD231PS  Z16, Z15, Z10
+	VFMADD231PS  Z17, Z15, Z11
+	VFMADD231PS  Z18, Z15, Z12
+	VFMADD231PS  Z19, Z15, Z13
+	VFMADD231PS  Z20, Z15, Z14
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_3x5_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z15
+	VMAXPS       Z0, Z15, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z15, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z15, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z15, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z15, Z4
+	VMOVUPS      Z4, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z5, Z15, Z5
+	VMOVUPS      Z5, (CX)
+	VMAXPS       Z6, Z15, Z6
+	VMOVUPS      Z6, 64(CX)
+	VMAXPS       Z7, Z15, Z7
+	VMOVUPS      Z7, 128(CX)
+	VMAXPS       Z8, Z15, Z8
+	VMOVUPS      Z8, 192(CX)
+	VMAXPS       Z9, Z15, Z9
+	VMOVUPS      Z9, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z15, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z15, Z11
+	VMOVUPS      Z11, 64(CX)
+	VMAXPS       Z12, Z15, Z12
+	VMOVUPS      Z12, 128(CX)
+	VMAXPS       Z13, Z15, Z13
+	VMOVUPS      Z13, 192(CX)
+	VMAXPS       Z14, Z15, Z14
+	VMOVUPS      Z14, K1, 256(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000140, 8(SP)
+	SUBQ         $0x00000050, (SP)
+	JG           directAVX512_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_3x5_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_3
+
+directAVX512_3x5_end:
+	VZEROUPPER
+	RET
+
+directAVX512_3x4:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x30, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_3x4_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS.Z 192(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS   64(CX), Z5
+	VMOVUPS   128(CX), Z6
+	VMOVUPS.Z 192(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS   64(CX), Z9
+	VMOVUPS   128(CX), Z10
+	VMOVUPS.Z 192(CX), K1, Z11
+
+directAVX512_3x4_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_3x4_loop:
+	VMOVUPS      (CX), Z13
+	VMOVUPS      64(CX), Z14
+	VMOVUPS      128(CX), Z15
+	VMOVUPS.Z    192(CX), K1, Z16
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z13, Z12, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z15, Z12, Z2
+	VFMADD231PS  Z16, Z12, Z3
+	VBROADCASTSS (SI)(AX*1), Z12
+	VFMADD231PS  Z13, Z12, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z15, Z12, Z6
+	VFMADD231PS  Z16, Z12, Z7
+	VBROADCASTSS (SI)(AX*2), Z12
+	VFMADD231PS  Z13, Z12, Z8
+	VFMADD231PS  Z14, Z12, Z9
+	VFMADD231PS  Z15, Z12, Z10
+	VFMADD231PS  Z16, Z12, Z11
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_3x4_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z12
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, 64(CX)
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, 128(CX)
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, 64(CX)
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, 128(CX)
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, K1, 192(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000100, 8(SP)
+	SUBQ         $0x00000040, (SP)
+	JG           directAVX512_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_3x4_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_3
+
+directAVX512_3x4_end:
+	VZEROUPPER
+	RET
+
+directAVX512_3x3:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x20, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_3x3_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z3
+	VMOVUPS   64(CX), Z4
+	VMOVUPS.Z 128(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS.Z 128(CX), K1, Z8
+
+directAVX512_3x3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_3x3_loop:
+	VMOVUPS      (CX), Z10
+	VMOVUPS      64(CX), Z11
+	VMOVUPS.Z    128(CX), K1, Z12
+	VBROADCASTSS (SI), Z9
+	VFMADD231PS  Z10, Z9, Z0
+	VFMADD231PS  Z11, Z9, Z1
+	VFMADD231PS  Z12, Z9, Z2
+	VBROADCASTSS (SI)(AX*1), Z9
+	VFMADD231PS  Z10, Z9, Z3
+	VFMADD231PS  Z11, Z9, Z4
+	VFMADD231PS  Z12, Z9, Z5
+	VBROADCASTSS (SI)(AX*2), Z9
+	VFMADD231PS  Z10, Z9, Z6
+	VFMADD231PS  Z11, Z9, Z7
+	VFMADD231PS  Z12, Z9, Z8
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_3x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z9
+	VMAXPS       Z0, Z9, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z9, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z9, Z2
+	VMOVUPS      Z2, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z9, Z3
+	VMOVUPS      Z3, (CX)
+	VMAXPS       Z4, Z9, Z4
+	VMOVUPS      Z4, 64(CX)
+	VMAXPS       Z5, Z9, Z5
+	VMOVUPS      Z5, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z9, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z9, Z7
+	VMOVUPS      Z7, 64(CX)
+	VMAXPS       Z8, Z9, Z8
+	VMOVUPS      Z8, K1, 128(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000c0, 8(SP)
+	SUBQ         $0x00000030, (SP)
+	JG           directAVX512_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_3x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_3
+
+directAVX512_3x3_end:
+	VZEROUPPER
+	RET
+
+directAVX512_3x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_3x2_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS.Z 64(CX), K1, Z5
+
+directAVX512_3x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_3x2_loop:
+	VMOVUPS      (CX), Z7
+	VMOVUPS.Z    64(CX), K1, Z8
+	VBROADCASTSS (SI), Z6
+	VFMADD231PS  Z7, Z6, Z0
+	VFMADD231PS  Z8, Z6, Z1
+	VBROADCASTSS (SI)(AX*1), Z6
+	VFMADD231PS  Z7, Z6, Z2
+	VFMADD231PS  Z8, Z6, Z3
+	VBROADCASTSS (SI)(AX*2), Z6
+	VFMADD231PS  Z7, Z6, Z4
+	VFMADD231PS  Z8, Z6, Z5
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_3x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z6
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX512_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_3x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_3
+
+directAVX512_3x2_end:
+	VZEROUPPER
+	RET
+
+directAVX512_3x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_3x1_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z2
+
+directAVX512_3x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_3x1_loop:
+	VMOVUPS.Z        (CX), K1, Z3
+	VFMADD231PS.BCST (SI), Z3, Z0
+	VFMADD231PS.BCST (SI)(AX*1), Z3, Z1
+	VFMADD231PS.BCST (SI)(AX*2), Z3, Z2
+	ADDQ             DX, CX
+	ADDQ             DI, SI
+	DECQ             BX
+	JNZ              directAVX512_3x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z3
+	VMAXPS           Z0, Z3, Z0
+	VMOVUPS          Z0, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z1, Z3, Z1
+	VMOVUPS          Z1, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z2, Z3, Z2
+	VMOVUPS          Z2, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_3_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_3x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x0c, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x0c, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x0c, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_3
+
+directAVX512_3x1_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_2_columns:
+	MOVQ (SP), AX
+	ADDQ $0x0f, AX
+	SHRQ $0x04, AX
+	CMPQ AX, $0x14
+	JGE  directAVX512_2x10
+	CMPQ AX, $0x0a
+	JLE  directAVX512_2_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX512_2_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX512_2x1
+	CMPQ AX, $0x02
+	JEQ  directAVX512_2x2
+	CMPQ AX, $0x03
+	JEQ  directAVX512_2x3
+	CMPQ AX, $0x04
+	JEQ  directAVX512_2x4
+	CMPQ AX, $0x05
+	JEQ  directAVX512_2x5
+	CMPQ AX, $0x06
+	JEQ  directAVX512_2x6
+	CMPQ AX, $0x07
+	JEQ  directAVX512_2x7
+	CMPQ AX, $0x08
+	JEQ  directAVX512_2x8
+	CMPQ AX, $0x09
+	JEQ  directAVX512_2x9
+
+directAVX512_2x10:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x90, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	VPSUBD    Z18, Z18, Z18
+	VPSUBD    Z19, Z19, Z19
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x10_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS   512(CX), Z8
+	VMOVUPS.Z 576(CX), K1, Z9
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z10
+	VMOVUPS   64(CX), Z11
+	VMOVUPS   128(CX), Z12
+	VMOVUPS   192(CX), Z13
+	VMOVUPS   256(CX), Z14
+	VMOVUPS   320(CX), Z15
+	VMOVUPS   384(CX), Z16
+	VMOVUPS   448(CX), Z17
+	VMOVUPS   512(CX), Z18
+	VMOVUPS.Z 576(CX), K1, Z19
+
+directAVX512_2x10_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x10_loop:
+	VMOVUPS      (CX), Z21
+	VMOVUPS      64(CX), Z22
+	VMOVUPS      128(CX), Z23
+	VMOVUPS      192(CX), Z24
+	VMOVUPS      256(CX), Z25
+	VMOVUPS      320(CX), Z26
+	VMOVUPS      384(CX), Z27
+	VMOVUPS      448(CX), Z28
+	VMOVUPS      512(CX), Z29
+	VMOVUPS.Z    576(CX), K1, Z30
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z21, Z20, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z23, Z20, Z2
+	VFMADD231PS  Z24, Z20, Z3
+	VFMADD231PS  Z25, Z20, Z4
+	VFMADD231PS  Z26, Z20, Z5
+	VFMADD231PS  Z27, Z20, Z6
+	VFMADD231PS  Z28, Z20, Z7
+	VFMADD231PS  Z29, Z20, Z8
+	VFMADD231PS  Z30, Z20, Z9
+	VBROADCASTSS (SI)(AX*1), Z20
+	VFMADD231PS  Z21, Z20, Z10
+	VFMADD231PS  Z22, Z20, Z11
+	VFMADD231PS  Z23, Z20, Z12
+	VFMADD231PS  Z24, Z20, Z13
+	VFMADD231PS  Z25, Z20, Z14
+	VFMADD231PS  Z26, Z20, Z15
+	VFMADD231PS  Z27, Z20, Z16
+	VFMADD231PS  Z28, Z20, Z17
+	VFMADD231PS  Z29, Z20, Z18
+	VFMADD231PS  Z30, Z20, Z19
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x10_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z20
+	VMAXPS       Z0, Z20, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z20, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z20, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z20, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z20, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z20, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z20, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z20, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z20, Z8
+	VMOVUPS      Z8, 512(CX)
+	VMAXPS       Z9, Z20, Z9
+	VMOVUPS      Z9, K1, 576(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z10, Z20, Z10
+	VMOVUPS      Z10, (CX)
+	VMAXPS       Z11, Z20, Z11
+	VMOVUPS      Z11, 64(CX)
+	VMAXPS       Z12, Z20, Z12
+	VMOVUPS      Z12, 128(CX)
+	VMAXPS       Z13, Z20, Z13
+	VMOVUPS      Z13, 192(CX)
+	VMAXPS       Z14, Z20, Z14
+	VMOVUPS      Z14, 256(CX)
+	VMAXPS       Z15, Z20, Z15
+	VMOVUPS      Z15, 320(CX)
+	VMAXPS       Z16, Z20, Z16
+	VMOVUPS      Z16, 384(CX)
+	VMAXPS       Z17, Z20, Z17
+	VMOVUPS      Z17, 448(CX)
+	VMAXPS       Z18, Z20, Z18
+	VMOVUPS      Z18, 512(CX)
+	VMAXPS       Z19, Z20, Z19
+	VMOVUPS      Z19, K1, 576(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000280, 8(SP)
+	SUBQ         $0x000000a0, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x10_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x10_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x9:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x80, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	VPSUBD    Z16, Z16, Z16
+	VPSUBD    Z17, Z17, Z17
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x9_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS.Z 512(CX), K1, Z8
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z9
+	VMOVUPS   64(CX), Z10
+	VMOVUPS   128(CX), Z11
+	VMOVUPS   192(CX), Z12
+	VMOVUPS   256(CX), Z13
+	VMOVUPS   320(CX), Z14
+	VMOVUPS   384(CX), Z15
+	VMOVUPS   448(CX), Z16
+	VMOVUPS.Z 512(CX), K1, Z17
+
+directAVX512_2x9_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x9_loop:
+	VMOVUPS      (CX), Z19
+	VMOVUPS      64(CX), Z20
+	VMOVUPS      128(CX), Z21
+	VMOVUPS      192(CX), Z22
+	VMOVUPS      256(CX), Z23
+	VMOVUPS      320(CX), Z24
+	VMOVUPS      384(CX), Z25
+	VMOVUPS      448(CX), Z26
+	VMOVUPS.Z    512(CX), K1, Z27
+	VBROADCASTSS (SI), Z18
+	VFMADD231PS  Z19, Z18, Z0
+	VFMADD231PS  Z20, Z18, Z1
+	VFMADD231PS  Z21, Z18, Z2
+	VFMADD231PS  Z22, Z18, Z3
+	VFMADD231PS  Z23, Z18, Z4
+	VFMADD231PS  Z24, Z18, Z5
+	VFMADD231PS  Z25, Z18, Z6
+	VFMADD231PS  Z26, Z18, Z7
+	VFMADD231PS  Z27, Z18, Z8
+	VBROADCASTSS (SI)(AX*1), Z18
+	VFMADD231PS  Z19, Z18, Z9
+	VFMADD231PS  Z20, Z18, Z10
+	VFMADD231PS  Z21, Z18, Z11
+	VFMADD231PS  Z22, Z18, Z12
+	VFMADD231PS  Z23, Z18, Z13
+	VFMADD231PS  Z24, Z18, Z14
+	VFMADD231PS  Z25, Z18, Z15
+	VFMADD231PS  Z26, Z18, Z16
+	VFMADD231PS  Z27, Z18, Z17
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x9_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z18
+	VMAXPS       Z0, Z18, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z18, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z18, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z18, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z18, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z18, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z18, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z18, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z18, Z8
+	VMOVUPS      Z8, K1, 512(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z9, Z18, Z9
+	VMOVUPS      Z9, (CX)
+	VMAXPS       Z10, Z18, Z10
+	VMOVUPS      Z10, 64(CX)
+	VMAXPS       Z11, Z18, Z11
+	VMOVUPS      Z11, 128(CX)
+	VMAXPS       Z12, Z18, Z12
+	VMOVUPS      Z12, 192(CX)
+	VMAXPS       Z13, Z18, Z13
+	VMOVUPS      Z13, 256(CX)
+	VMAXPS       Z14, Z18, Z14
+	VMOVUPS      Z14, 320(CX)
+	VMAXPS       Z15, Z18, Z15
+	VMOVUPS      Z15, 384(CX)
+	VMAXPS       Z16, Z18, Z16
+	VMOVUPS      Z16, 448(CX)
+	VMAXPS       Z17, Z18, Z17
+	VMOVUPS      Z17, K1, 512(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000240, 8(SP)
+	SUBQ         $0x00000090, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x9_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x9_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x8:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x70, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	VPSUBD    Z15, Z15, Z15
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x8_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS.Z 448(CX), K1, Z7
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z8
+	VMOVUPS   64(CX), Z9
+	VMOVUPS   128(CX), Z10
+	VMOVUPS   192(CX), Z11
+	VMOVUPS   256(CX), Z12
+	VMOVUPS   320(CX), Z13
+	VMOVUPS   384(CX), Z14
+	VMOVUPS.Z 448(CX), K1, Z15
+
+directAVX512_2x8_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x8_loop:
+	VMOVUPS      (CX), Z17
+	VMOVUPS      64(CX), Z18
+	VMOVUPS      128(CX), Z19
+	VMOVUPS      192(CX), Z20
+	VMOVUPS      256(CX), Z21
+	VMOVUPS      320(CX), Z22
+	VMOVUPS      384(CX), Z23
+	VMOVUPS.Z    448(CX), K1, Z24
+	VBROADCASTSS (SI), Z16
+	VFMADD231PS  Z17, Z16, Z0
+	VFMADD231PS  Z18, Z16, Z1
+	VFMADD231PS  Z19, Z16, Z2
+	VFMADD231PS  Z20, Z16, Z3
+	VFMADD231PS  Z21, Z16, Z4
+	VFMADD231PS  Z22, Z16, Z5
+	VFMADD231PS  Z23, Z16, Z6
+	VFMADD231PS  Z24, Z16, Z7
+	VBROADCASTSS (SI)(AX*1), Z16
+	VFMADD231PS  Z17, Z16, Z8
+	VFMADD231PS  Z18, Z16, Z9
+	VFMADD231PS  Z19, Z16, Z10
+	VFMADD231PS  Z20, Z16, Z11
+	VFMADD231PS  Z21, Z16, Z12
+	VFMADD231PS  Z22, Z16, Z13
+	VFMADD231PS  Z23, Z16, Z14
+	VFMADD231PS  Z24, Z16, Z15
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x8_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z16
+	VMAXPS       Z0, Z16, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z16, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z16, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z16, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z16, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z16, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z16, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z16, Z7
+	VMOVUPS      Z7, K1, 448(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z8, Z16, Z8
+	VMOVUPS      Z8, (CX)
+	VMAXPS       Z9, Z16, Z9
+	VMOVUPS      Z9, 64(CX)
+	VMAXPS       Z10, Z16, Z10
+	VMOVUPS      Z10, 128(CX)
+	VMAXPS       Z11, Z16, Z11
+	VMOVUPS      Z11, 192(CX)
+	VMAXPS       Z12, Z16, Z12
+	VMOVUPS      Z12, 256(CX)
+	VMAXPS       Z13, Z16, Z13
+	VMOVUPS      Z13, 320(CX)
+	VMAXPS       Z14, Z16, Z14
+	VMOVUPS      Z14, 384(CX)
+	VMAXPS       Z15, Z16, Z15
+	VMOVUPS      Z15, K1, 448(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000200, 8(SP)
+	SUBQ         $0x00000080, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x8_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x8_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x7:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x60, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x7_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS.Z 384(CX), K1, Z6
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z7
+	VMOVUPS   64(CX), Z8
+	VMOVUPS   128(CX), Z9
+	VMOVUPS   192(CX), Z10
+	VMOVUPS   256(CX), Z11
+	VMOVUPS   320(CX), Z12
+	VMOVUPS.Z 384(CX), K1, Z13
+
+directAVX512_2x7_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x7_loop:
+	VMOVUPS      (CX), Z15
+	VMOVUPS      64(CX), Z16
+	VMOVUPS      128(CX), Z17
+	VMOVUPS      192(CX), Z18
+	VMOVUPS      256(CX), Z19
+	VMOVUPS      320(CX), Z20
+	VMOVUPS.Z    384(CX), K1, Z21
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  Z15, Z14, Z0
+	VFMADD231PS  Z16, Z14, Z1
+	VFMADD231PS  Z17, Z14, Z2
+	VFMADD231PS  Z18, Z14, Z3
+	VFMADD231PS  Z19, Z14, Z4
+	VFMADD231PS  Z20, Z14, Z5
+	VFMADD231PS  Z21, Z14, Z6
+	VBROADCASTSS (SI)(AX*1), Z14
+	VFMADD231PS  Z15, Z14, Z7
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z17, Z14, Z9
+	VFMADD231PS  Z18, Z14, Z10
+	VFMADD231PS  Z19, Z14, Z11
+	VFMADD231PS  Z20, Z14, Z12
+	VFMADD231PS  Z21, Z14, Z13
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x7_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z14
+	VMAXPS       Z0, Z14, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z14, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z14, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z14, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z14, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z14, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z14, Z6
+	VMOVUPS      Z6, K1, 384(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z7, Z14, Z7
+	VMOVUPS      Z7, (CX)
+	VMAXPS       Z8, Z14, Z8
+	VMOVUPS      Z8, 64(CX)
+	VMAXPS       Z9, Z14, Z9
+	VMOVUPS      Z9, 128(CX)
+	VMAXPS       Z10, Z14, Z10
+	VMOVUPS      Z10, 192(CX)
+	VMAXPS       Z11, Z14, Z11
+	VMOVUPS      Z11, 256(CX)
+	VMAXPS       Z12, Z14, Z12
+	VMOVUPS      Z12, 320(CX)
+	VMAXPS       Z13, Z14, Z13
+	VMOVUPS      Z13, K1, 384(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000001c0, 8(SP)
+	SUBQ         $0x00000070, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x7_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x7_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x6:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x50, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x6_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS.Z 320(CX), K1, Z5
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z6
+	VMOVUPS   64(CX), Z7
+	VMOVUPS   128(CX), Z8
+	VMOVUPS   192(CX), Z9
+	VMOVUPS   256(CX), Z10
+	VMOVUPS.Z 320(CX), K1, Z11
+
+directAVX512_2x6_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x6_loop:
+	VMOVUPS      (CX), Z13
+	VMOVUPS      64(CX), Z14
+	VMOVUPS      128(CX), Z15
+	VMOVUPS      192(CX), Z16
+	VMOVUPS      256(CX), Z17
+	VMOVUPS.Z    320(CX), K1, Z18
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z13, Z12, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z15, Z12, Z2
+	VFMADD231PS  Z16, Z12, Z3
+	VFMADD231PS  Z17, Z12, Z4
+	VFMADD231PS  Z18, Z12, Z5
+	VBROADCASTSS (SI)(AX*1), Z12
+	VFMADD231PS  Z13, Z12, Z6
+	VFMADD231PS  Z14, Z12, Z7
+	VFMADD231PS  Z15, Z12, Z8
+	VFMADD231PS  Z16, Z12, Z9
+	VFMADD231PS  Z17, Z12, Z10
+	VFMADD231PS  Z18, Z12, Z11
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x6_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z12
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, K1, 320(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, (CX)
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, 64(CX)
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, 128(CX)
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, 192(CX)
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, 256(CX)
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, K1, 320(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000180, 8(SP)
+	SUBQ         $0x00000060, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x6_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x6_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x5:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x40, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x5_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS.Z 256(CX), K1, Z4
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z5
+	VMOVUPS   64(CX), Z6
+	VMOVUPS   128(CX), Z7
+	VMOVUPS   192(CX), Z8
+	VMOVUPS.Z 256(CX), K1, Z9
+
+directAVX512_2x5_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x5_loop:
+	VMOVUPS      (CX), Z11
+	VMOVUPS      64(CX), Z12
+	VMOVUPS      128(CX), Z13
+	VMOVUPS      192(CX), Z14
+	VMOVUPS.Z    256(CX), K1, Z15
+	VBROADCASTSS (SI), Z10
+	VFMADD231PS  Z11, Z10, Z0
+	VFMADD231PS  Z12, Z10, Z1
+	VFMADD231PS  Z13, Z10, Z2
+	VFMADD231PS  Z14, Z10, Z3
+	VFMADD231PS  Z15, Z10, Z4
+	VBROADCASTSS (SI)(AX*1), Z10
+	VFMADD231PS  Z11, Z10, Z5
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z13, Z10, Z7
+	VFMADD231PS  Z14, Z10, Z8
+	VFMADD231PS  Z15, Z10, Z9
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x5_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z10
+	VMAXPS       Z0, Z10, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z10, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z10, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z10, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z10, Z4
+	VMOVUPS      Z4, K1, 256(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z5, Z10, Z5
+	VMOVUPS      Z5, (CX)
+	VMAXPS       Z6, Z10, Z6
+	VMOVUPS      Z6, 64(CX)
+	VMAXPS       Z7, Z10, Z7
+	VMOVUPS      Z7, 128(CX)
+	VMAXPS       Z8, Z10, Z8
+	VMOVUPS      Z8, 192(CX)
+	VMAXPS       Z9, Z10, Z9
+	VMOVUPS      Z9, K1, 256(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000140, 8(SP)
+	SUBQ         $0x00000050, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x5_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x5_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x4:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x30, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x4_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS.Z 192(CX), K1, Z3
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z4
+	VMOVUPS   64(CX), Z5
+	VMOVUPS   128(CX), Z6
+	VMOVUPS.Z 192(CX), K1, Z7
+
+directAVX512_2x4_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x4_loop:
+	VMOVUPS      (CX), Z9
+	VMOVUPS      64(CX), Z10
+	VMOVUPS      128(CX), Z11
+	VMOVUPS.Z    192(CX), K1, Z12
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  Z9, Z8, Z0
+	VFMADD231PS  Z10, Z8, Z1
+	VFMADD231PS  Z11, Z8, Z2
+	VFMADD231PS  Z12, Z8, Z3
+	VBROADCASTSS (SI)(AX*1), Z8
+	VFMADD231PS  Z9, Z8, Z4
+	VFMADD231PS  Z10, Z8, Z5
+	VFMADD231PS  Z11, Z8, Z6
+	VFMADD231PS  Z12, Z8, Z7
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x4_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z8
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, 192(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (CX)
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, 64(CX)
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, 128(CX)
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, K1, 192(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000100, 8(SP)
+	SUBQ         $0x00000040, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x4_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x4_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x3:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x20, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x3_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z3
+	VMOVUPS   64(CX), Z4
+	VMOVUPS.Z 128(CX), K1, Z5
+
+directAVX512_2x3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x3_loop:
+	VMOVUPS      (CX), Z7
+	VMOVUPS      64(CX), Z8
+	VMOVUPS.Z    128(CX), K1, Z9
+	VBROADCASTSS (SI), Z6
+	VFMADD231PS  Z7, Z6, Z0
+	VFMADD231PS  Z8, Z6, Z1
+	VFMADD231PS  Z9, Z6, Z2
+	VBROADCASTSS (SI)(AX*1), Z6
+	VFMADD231PS  Z7, Z6, Z3
+	VFMADD231PS  Z8, Z6, Z4
+	VFMADD231PS  Z9, Z6, Z5
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z6
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, K1, 128(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, (CX)
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, 64(CX)
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, K1, 128(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000c0, 8(SP)
+	SUBQ         $0x00000030, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x3_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x2_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+	ADDQ      DX, CX
+	VMOVUPS   (CX), Z2
+	VMOVUPS.Z 64(CX), K1, Z3
+
+directAVX512_2x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x2_loop:
+	VMOVUPS      (CX), Z5
+	VMOVUPS.Z    64(CX), K1, Z6
+	VBROADCASTSS (SI), Z4
+	VFMADD231PS  Z5, Z4, Z0
+	VFMADD231PS  Z6, Z4, Z1
+	VBROADCASTSS (SI)(AX*1), Z4
+	VFMADD231PS  Z5, Z4, Z2
+	VFMADD231PS  Z6, Z4, Z3
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX512_2x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z4
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, (CX)
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX512_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_2x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_2
+
+directAVX512_2x2_end:
+	VZEROUPPER
+	RET
+
+directAVX512_2x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_2x1_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z1
+
+directAVX512_2x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX512_2x1_loop:
+	VMOVUPS.Z        (CX), K1, Z2
+	VFMADD231PS.BCST (SI), Z2, Z0
+	VFMADD231PS.BCST (SI)(AX*1), Z2, Z1
+	ADDQ             DX, CX
+	ADDQ             DI, SI
+	DECQ             BX
+	JNZ              directAVX512_2x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z2
+	VMAXPS           Z0, Z2, Z0
+	VMOVUPS          Z0, K1, (CX)
+	ADDQ             DX, CX
+	VMAXPS           Z1, Z2, Z1
+	VMOVUPS          Z1, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_2_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_2x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x08, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x08, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x08, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_2
+
+directAVX512_2x1_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX512_1_columns:
+	MOVQ (SP), AX
+	ADDQ $0x0f, AX
+	SHRQ $0x04, AX
+	CMPQ AX, $0x1e
+	JGE  directAVX512_1x15
+	CMPQ AX, $0x0f
+	JLE  directAVX512_1_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX512_1_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX512_1x1
+	CMPQ AX, $0x02
+	JEQ  directAVX512_1x2
+	CMPQ AX, $0x03
+	JEQ  directAVX512_1x3
+	CMPQ AX, $0x04
+	JEQ  directAVX512_1x4
+	CMPQ AX, $0x05
+	JEQ  directAVX512_1x5
+	CMPQ AX, $0x06
+	JEQ  directAVX512_1x6
+	CMPQ AX, $0x07
+	JEQ  directAVX512_1x7
+	CMPQ AX, $0x08
+	JEQ  directAVX512_1x8
+	CMPQ AX, $0x09
+	JEQ  directAVX512_1x9
+	CMPQ AX, $0x0a
+	JEQ  directAVX512_1x10
+	CMPQ AX, $0x0b
+	JEQ  directAVX512_1x11
+	CMPQ AX, $0x0c
+	JEQ  directAVX512_1x12
+	CMPQ AX, $0x0d
+	JEQ  directAVX512_1x13
+	CMPQ AX, $0x0e
+	JEQ  directAVX512_1x14
+
+directAVX512_1x15:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0xe0, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	VPSUBD    Z14, Z14, Z14
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x15_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS   512(CX), Z8
+	VMOVUPS   576(CX), Z9
+	VMOVUPS   640(CX), Z10
+	VMOVUPS   704(CX), Z11
+	VMOVUPS   768(CX), Z12
+	VMOVUPS   832(CX), Z13
+	VMOVUPS.Z 896(CX), K1, Z14
+
+directAVX512_1x15_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x15_loop:
+	VMOVUPS.Z    896(CX), K1, Z16
+	VBROADCASTSS (SI), Z15
+	VFMADD231PS  (CX), Z15, Z0
+	VFMADD231PS  64(CX), Z15, Z1
+	VFMADD231PS  128(CX), Z15, Z2
+	VFMADD231PS  192(CX), Z15, Z3
+	VFMADD231PS  256(CX), Z15, Z4
+	VFMADD231PS  320(CX), Z15, Z5
+	VFMADD231PS  384(CX), Z15, Z6
+	VFMADD231PS  448(CX), Z15, Z7
+	VFMADD231PS  512(CX), Z15, Z8
+	VFMADD231PS  576(CX), Z15, Z9
+	VFMADD231PS  640(CX), Z15, Z10
+	VFMADD231PS  704(CX), Z15, Z11
+	VFMADD231PS  768(CX), Z15, Z12
+	VFMADD231PS  832(CX), Z15, Z13
+	VFMADD231PS  Z16, Z15, Z14
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x15_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z15
+	VMAXPS       Z0, Z15, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z15, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z15, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z15, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z15, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z15, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z15, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z15, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z15, Z8
+	VMOVUPS      Z8, 512(CX)
+	VMAXPS       Z9, Z15, Z9
+	VMOVUPS      Z9, 576(CX)
+	VMAXPS       Z10, Z15, Z10
+	VMOVUPS      Z10, 640(CX)
+	VMAXPS       Z11, Z15, Z11
+	VMOVUPS      Z11, 704(CX)
+	VMAXPS       Z12, Z15, Z12
+	VMOVUPS      Z12, 768(CX)
+	VMAXPS       Z13, Z15, Z13
+	VMOVUPS      Z13, 832(CX)
+	VMAXPS       Z14, Z15, Z14
+	VMOVUPS      Z14, K1, 896(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000003c0, 8(SP)
+	SUBQ         $0x000000f0, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x15_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x15_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x14:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0xd0, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	VPSUBD    Z13, Z13, Z13
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x14_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS   512(CX), Z8
+	VMOVUPS   576(CX), Z9
+	VMOVUPS   640(CX), Z10
+	VMOVUPS   704(CX), Z11
+	VMOVUPS   768(CX), Z12
+	VMOVUPS.Z 832(CX), K1, Z13
+
+directAVX512_1x14_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x14_loop:
+	VMOVUPS.Z    832(CX), K1, Z15
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  (CX), Z14, Z0
+	VFMADD231PS  64(CX), Z14, Z1
+	VFMADD231PS  128(CX), Z14, Z2
+	VFMADD231PS  192(CX), Z14, Z3
+	VFMADD231PS  256(CX), Z14, Z4
+	VFMADD231PS  320(CX), Z14, Z5
+	VFMADD231PS  384(CX), Z14, Z6
+	VFMADD231PS  448(CX), Z14, Z7
+	VFMADD231PS  512(CX), Z14, Z8
+	VFMADD231PS  576(CX), Z14, Z9
+	VFMADD231PS  640(CX), Z14, Z10
+	VFMADD231PS  704(CX), Z14, Z11
+	VFMADD231PS  768(CX), Z14, Z12
+	VFMADD231PS  Z15, Z14, Z13
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x14_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z14
+	VMAXPS       Z0, Z14, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z14, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z14, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z14, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z14, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z14, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z14, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z14, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z14, Z8
+	VMOVUPS      Z8, 512(CX)
+	VMAXPS       Z9, Z14, Z9
+	VMOVUPS      Z9, 576(CX)
+	VMAXPS       Z10, Z14, Z10
+	VMOVUPS      Z10, 640(CX)
+	VMAXPS       Z11, Z14, Z11
+	VMOVUPS      Z11, 704(CX)
+	VMAXPS       Z12, Z14, Z12
+	VMOVUPS      Z12, 768(CX)
+	VMAXPS       Z13, Z14, Z13
+	VMOVUPS      Z13, K1, 832(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000380, 8(SP)
+	SUBQ         $0x000000e0, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x14_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x14_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x13:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0xc0, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	VPSUBD    Z12, Z12, Z12
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x13_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS   512(CX), Z8
+	VMOVUPS   576(CX), Z9
+	VMOVUPS   640(CX), Z10
+	VMOVUPS   704(CX), Z11
+	VMOVUPS.Z 768(CX), K1, Z12
+
+directAVX512_1x13_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x13_loop:
+	VMOVUPS.Z    768(CX), K1, Z14
+	VBROADCASTSS (SI), Z13
+	VFMADD231PS  (CX), Z13, Z0
+	VFMADD231PS  64(CX), Z13, Z1
+	VFMADD231PS  128(CX), Z13, Z2
+	VFMADD231PS  192(CX), Z13, Z3
+	VFMADD231PS  256(CX), Z13, Z4
+	VFMADD231PS  320(CX), Z13, Z5
+	VFMADD231PS  384(CX), Z13, Z6
+	VFMADD231PS  448(CX), Z13, Z7
+	VFMADD231PS  512(CX), Z13, Z8
+	VFMADD231PS  576(CX), Z13, Z9
+	VFMADD231PS  640(CX), Z13, Z10
+	VFMADD231PS  704(CX), Z13, Z11
+	VFMADD231PS  Z14, Z13, Z12
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x13_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z13
+	VMAXPS       Z0, Z13, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z13, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z13, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z13, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z13, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z13, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z13, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z13, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z13, Z8
+	VMOVUPS      Z8, 512(CX)
+	VMAXPS       Z9, Z13, Z9
+	VMOVUPS      Z9, 576(CX)
+	VMAXPS       Z10, Z13, Z10
+	VMOVUPS      Z10, 640(CX)
+	VMAXPS       Z11, Z13, Z11
+	VMOVUPS      Z11, 704(CX)
+	VMAXPS       Z12, Z13, Z12
+	VMOVUPS      Z12, K1, 768(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000340, 8(SP)
+	SUBQ         $0x000000d0, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x13_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x13_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x12:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0xb0, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	VPSUBD    Z11, Z11, Z11
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x12_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS   512(CX), Z8
+	VMOVUPS   576(CX), Z9
+	VMOVUPS   640(CX), Z10
+	VMOVUPS.Z 704(CX), K1, Z11
+
+directAVX512_1x12_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x12_loop:
+	VMOVUPS.Z    704(CX), K1, Z13
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  (CX), Z12, Z0
+	VFMADD231PS  64(CX), Z12, Z1
+	VFMADD231PS  128(CX), Z12, Z2
+	VFMADD231PS  192(CX), Z12, Z3
+	VFMADD231PS  256(CX), Z12, Z4
+	VFMADD231PS  320(CX), Z12, Z5
+	VFMADD231PS  384(CX), Z12, Z6
+	VFMADD231PS  448(CX), Z12, Z7
+	VFMADD231PS  512(CX), Z12, Z8
+	VFMADD231PS  576(CX), Z12, Z9
+	VFMADD231PS  640(CX), Z12, Z10
+	VFMADD231PS  Z13, Z12, Z11
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x12_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z12
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, 512(CX)
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, 576(CX)
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, 640(CX)
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, K1, 704(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000300, 8(SP)
+	SUBQ         $0x000000c0, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x12_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x12_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x11:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0xa0, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	VPSUBD    Z10, Z10, Z10
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x11_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS   512(CX), Z8
+	VMOVUPS   576(CX), Z9
+	VMOVUPS.Z 640(CX), K1, Z10
+
+directAVX512_1x11_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x11_loop:
+	VMOVUPS.Z    640(CX), K1, Z12
+	VBROADCASTSS (SI), Z11
+	VFMADD231PS  (CX), Z11, Z0
+	VFMADD231PS  64(CX), Z11, Z1
+	VFMADD231PS  128(CX), Z11, Z2
+	VFMADD231PS  192(CX), Z11, Z3
+	VFMADD231PS  256(CX), Z11, Z4
+	VFMADD231PS  320(CX), Z11, Z5
+	VFMADD231PS  384(CX), Z11, Z6
+	VFMADD231PS  448(CX), Z11, Z7
+	VFMADD231PS  512(CX), Z11, Z8
+	VFMADD231PS  576(CX), Z11, Z9
+	VFMADD231PS  Z12, Z11, Z10
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x11_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z11
+	VMAXPS       Z0, Z11, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z11, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z11, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z11, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z11, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z11, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z11, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z11, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z11, Z8
+	VMOVUPS      Z8, 512(CX)
+	VMAXPS       Z9, Z11, Z9
+	VMOVUPS      Z9, 576(CX)
+	VMAXPS       Z10, Z11, Z10
+	VMOVUPS      Z10, K1, 640(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000002c0, 8(SP)
+	SUBQ         $0x000000b0, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x11_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x11_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x10:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x90, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	VPSUBD    Z9, Z9, Z9
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x10_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS   512(CX), Z8
+	VMOVUPS.Z 576(CX), K1, Z9
+
+directAVX512_1x10_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x10_loop:
+	VMOVUPS.Z    576(CX), K1, Z11
+	VBROADCASTSS (SI), Z10
+	VFMADD231PS  (CX), Z10, Z0
+	VFMADD231PS  64(CX), Z10, Z1
+	VFMADD231PS  128(CX), Z10, Z2
+	VFMADD231PS  192(CX), Z10, Z3
+	VFMADD231PS  256(CX), Z10, Z4
+	VFMADD231PS  320(CX), Z10, Z5
+	VFMADD231PS  384(CX), Z10, Z6
+	VFMADD231PS  448(CX), Z10, Z7
+	VFMADD231PS  512(CX), Z10, Z8
+	VFMADD231PS  Z11, Z10, Z9
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x10_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z10
+	VMAXPS       Z0, Z10, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z10, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z10, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z10, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z10, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z10, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z10, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z10, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z10, Z8
+	VMOVUPS      Z8, 512(CX)
+	VMAXPS       Z9, Z10, Z9
+	VMOVUPS      Z9, K1, 576(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000280, 8(SP)
+	SUBQ         $0x000000a0, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x10_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x10_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x9:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x80, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	VPSUBD    Z8, Z8, Z8
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x9_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS   448(CX), Z7
+	VMOVUPS.Z 512(CX), K1, Z8
+
+directAVX512_1x9_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x9_loop:
+	VMOVUPS.Z    512(CX), K1, Z10
+	VBROADCASTSS (SI), Z9
+	VFMADD231PS  (CX), Z9, Z0
+	VFMADD231PS  64(CX), Z9, Z1
+	VFMADD231PS  128(CX), Z9, Z2
+	VFMADD231PS  192(CX), Z9, Z3
+	VFMADD231PS  256(CX), Z9, Z4
+	VFMADD231PS  320(CX), Z9, Z5
+	VFMADD231PS  384(CX), Z9, Z6
+	VFMADD231PS  448(CX), Z9, Z7
+	VFMADD231PS  Z10, Z9, Z8
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x9_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z9
+	VMAXPS       Z0, Z9, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z9, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z9, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z9, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z9, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z9, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z9, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z9, Z7
+	VMOVUPS      Z7, 448(CX)
+	VMAXPS       Z8, Z9, Z8
+	VMOVUPS      Z8, K1, 512(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000240, 8(SP)
+	SUBQ         $0x00000090, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x9_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x9_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x8:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x70, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	VPSUBD    Z7, Z7, Z7
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x8_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS   384(CX), Z6
+	VMOVUPS.Z 448(CX), K1, Z7
+
+directAVX512_1x8_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x8_loop:
+	VMOVUPS.Z    448(CX), K1, Z9
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  (CX), Z8, Z0
+	VFMADD231PS  64(CX), Z8, Z1
+	VFMADD231PS  128(CX), Z8, Z2
+	VFMADD231PS  192(CX), Z8, Z3
+	VFMADD231PS  256(CX), Z8, Z4
+	VFMADD231PS  320(CX), Z8, Z5
+	VFMADD231PS  384(CX), Z8, Z6
+	VFMADD231PS  Z9, Z8, Z7
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x8_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z8
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, 384(CX)
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, K1, 448(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000200, 8(SP)
+	SUBQ         $0x00000080, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x8_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x8_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x7:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x60, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	VPSUBD    Z6, Z6, Z6
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x7_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS   320(CX), Z5
+	VMOVUPS.Z 384(CX), K1, Z6
+
+directAVX512_1x7_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x7_loop:
+	VMOVUPS.Z    384(CX), K1, Z8
+	VBROADCASTSS (SI), Z7
+	VFMADD231PS  (CX), Z7, Z0
+	VFMADD231PS  64(CX), Z7, Z1
+	VFMADD231PS  128(CX), Z7, Z2
+	VFMADD231PS  192(CX), Z7, Z3
+	VFMADD231PS  256(CX), Z7, Z4
+	VFMADD231PS  320(CX), Z7, Z5
+	VFMADD231PS  Z8, Z7, Z6
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x7_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z7
+	VMAXPS       Z0, Z7, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z7, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z7, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z7, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z7, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z7, Z5
+	VMOVUPS      Z5, 320(CX)
+	VMAXPS       Z6, Z7, Z6
+	VMOVUPS      Z6, K1, 384(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000001c0, 8(SP)
+	SUBQ         $0x00000070, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x7_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x7_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x6:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x50, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	VPSUBD    Z5, Z5, Z5
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x6_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS   256(CX), Z4
+	VMOVUPS.Z 320(CX), K1, Z5
+
+directAVX512_1x6_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x6_loop:
+	VMOVUPS.Z    320(CX), K1, Z7
+	VBROADCASTSS (SI), Z6
+	VFMADD231PS  (CX), Z6, Z0
+	VFMADD231PS  64(CX), Z6, Z1
+	VFMADD231PS  128(CX), Z6, Z2
+	VFMADD231PS  192(CX), Z6, Z3
+	VFMADD231PS  256(CX), Z6, Z4
+	VFMADD231PS  Z7, Z6, Z5
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x6_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z6
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, 256(CX)
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, K1, 320(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000180, 8(SP)
+	SUBQ         $0x00000060, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x6_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x6_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x5:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x40, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	VPSUBD    Z4, Z4, Z4
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x5_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS   192(CX), Z3
+	VMOVUPS.Z 256(CX), K1, Z4
+
+directAVX512_1x5_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x5_loop:
+	VMOVUPS.Z    256(CX), K1, Z6
+	VBROADCASTSS (SI), Z5
+	VFMADD231PS  (CX), Z5, Z0
+	VFMADD231PS  64(CX), Z5, Z1
+	VFMADD231PS  128(CX), Z5, Z2
+	VFMADD231PS  192(CX), Z5, Z3
+	VFMADD231PS  Z6, Z5, Z4
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x5_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z5
+	VMAXPS       Z0, Z5, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z5, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z5, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z5, Z3
+	VMOVUPS      Z3, 192(CX)
+	VMAXPS       Z4, Z5, Z4
+	VMOVUPS      Z4, K1, 256(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000140, 8(SP)
+	SUBQ         $0x00000050, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x5_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x5_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x4:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x30, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	VPSUBD    Z3, Z3, Z3
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x4_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS   128(CX), Z2
+	VMOVUPS.Z 192(CX), K1, Z3
+
+directAVX512_1x4_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x4_loop:
+	VMOVUPS.Z    192(CX), K1, Z5
+	VBROADCASTSS (SI), Z4
+	VFMADD231PS  (CX), Z4, Z0
+	VFMADD231PS  64(CX), Z4, Z1
+	VFMADD231PS  128(CX), Z4, Z2
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x4_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z4
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, 128(CX)
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, K1, 192(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000100, 8(SP)
+	SUBQ         $0x00000040, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x4_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x4_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x3:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x20, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	VPSUBD    Z2, Z2, Z2
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x3_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS   64(CX), Z1
+	VMOVUPS.Z 128(CX), K1, Z2
+
+directAVX512_1x3_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x3_loop:
+	VMOVUPS.Z    128(CX), K1, Z4
+	VBROADCASTSS (SI), Z3
+	VFMADD231PS  (CX), Z3, Z0
+	VFMADD231PS  64(CX), Z3, Z1
+	VFMADD231PS  Z4, Z3, Z2
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z3
+	VMAXPS       Z0, Z3, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z3, Z1
+	VMOVUPS      Z1, 64(CX)
+	VMAXPS       Z2, Z3, Z2
+	VMOVUPS      Z2, K1, 128(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000c0, 8(SP)
+	SUBQ         $0x00000030, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x3_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x2:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x10, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	VPSUBD    Z1, Z1, Z1
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x2_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS   (CX), Z0
+	VMOVUPS.Z 64(CX), K1, Z1
+
+directAVX512_1x2_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x2_loop:
+	VMOVUPS.Z    64(CX), K1, Z3
+	VBROADCASTSS (SI), Z2
+	VFMADD231PS  (CX), Z2, Z0
+	VFMADD231PS  Z3, Z2, Z1
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX512_1x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Z2
+	VMAXPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (CX)
+	VMAXPS       Z1, Z2, Z1
+	VMOVUPS      Z1, K1, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX512_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX512_1x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX512_1
+
+directAVX512_1x2_end:
+	VZEROUPPER
+	RET
+
+directAVX512_1x1:
+	MOVQ      t+0(FP), AX
+	MOVQ      (SP), CX
+	SUBQ      $0x00, CX
+	XORQ      DX, DX
+	CMPQ      CX, DX
+	CMOVQLT   DX, CX
+	MOVQ      $0x00000010, DX
+	CMPQ      CX, DX
+	CMOVQGT   DX, CX
+	MOVQ      $-1, DX
+	BZHIQ     CX, DX, DX
+	KMOVW     DX, K1
+	VPSUBD    Z0, Z0, Z0
+	MOVQ      80(AX), CX
+	MOVQ      88(AX), DX
+	TESTQ     CX, CX
+	JZ        directAVX512_1x1_zero
+	SHLQ      $0x02, DX
+	ADDQ      8(SP), CX
+	VMOVUPS.Z (CX), K1, Z0
+
+directAVX512_1x1_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX512_1x1_loop:
+	VMOVUPS.Z        (CX), K1, Z1
+	VFMADD231PS.BCST (SI), Z1, Z0
+	ADDQ             DX, CX
+	ADDQ             AX, SI
+	DECQ             BX
+	JNZ              directAVX512_1x1_loop
+	MOVQ             t+0(FP), AX
+	MOVQ             64(AX), CX
+	MOVQ             72(AX), DX
+	SHLQ             $0x02, DX
+	ADDQ             8(SP), CX
+	VBROADCASTSS     96(AX), Z1
+	VMAXPS           Z0, Z1, Z0
+	VMOVUPS          Z0, K1, (CX)
+	MOVQ             t+0(FP), AX
+	ADDQ             $0x00000040, 8(SP)
+	SUBQ             $0x00000010, (SP)
+	JG               directAVX512_1_columns
+	DECQ             104(AX)
+	JEQ              directAVX512_1x1_end
+	MOVQ             32(AX), CX
+	IMUL3Q           $0x04, CX, CX
+	ADDQ             CX, 24(AX)
+	MOVQ             72(AX), CX
+	IMUL3Q           $0x04, CX, CX
+	ADDQ             CX, 64(AX)
+	MOVQ             88(AX), CX
+	IMUL3Q           $0x04, CX, CX
+	ADDQ             CX, 80(AX)
+	JMP              directAVX512_1
+
+directAVX512_1x1_end:
 	VZEROUPPER
 	RET
 
@@ -24810,2886 +24826,28 @@ GLOBL masks<>(SB), RODATA|NOPTR, $64
 TEXT ·directAVX2(SB), $16-8
 	MOVQ t+0(FP), AX
 	MOVQ 8(AX), AX
-	CMPQ AX, $0x0c
-	JEQ  directAVX2_12
-	CMPQ AX, $0x0b
-	JEQ  directAVX2_11
-	CMPQ AX, $0x0a
-	JEQ  directAVX2_10
-	CMPQ AX, $0x09
-	JEQ  directAVX2_9
-	CMPQ AX, $0x08
-	JEQ  directAVX2_8
-	CMPQ AX, $0x07
-	JEQ  directAVX2_7
-	CMPQ AX, $0x06
-	JEQ  directAVX2_6
-	CMPQ AX, $0x05
-	JEQ  directAVX2_5
-	CMPQ AX, $0x04
-	JEQ  directAVX2_4
-	CMPQ AX, $0x03
-	JEQ  directAVX2_3
+	CMPQ AX, $0x01
+	JEQ  directAVX2_1
 	CMPQ AX, $0x02
 	JEQ  directAVX2_2
-
-directAVX2_1:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_1_columns:
-	MOVQ (SP), AX
-	ADDQ $0x07, AX
-	SHRQ $0x03, AX
-	CMPQ AX, $0x0e
-	JGE  directAVX2_1x7
-	CMPQ AX, $0x07
-	JLE  directAVX2_1_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX2_1_columns_few:
-	CMPQ       AX, $0x07
-	JEQ        directAVX2_1x7
-	CMPQ       AX, $0x06
-	JEQ        directAVX2_1x6
-	CMPQ       AX, $0x05
-	JEQ        directAVX2_1x5
-	CMPQ       AX, $0x04
-	JEQ        directAVX2_1x4
-	CMPQ       AX, $0x03
-	JEQ        directAVX2_1x3
-	CMPQ       AX, $0x02
-	JEQ        directAVX2_1x2
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_1x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-
-directAVX2_1x1_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX2_1x1_loop:
-	VMASKMOVPS   (CX), Y0, Y3
-	VBROADCASTSS (SI), Y2
-	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX2_1x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y2
-	VMAXPS       Y1, Y2, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_1x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_1
-
-directAVX2_1x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_1x2:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x08, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_1x2_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMASKMOVPS 32(CX), Y0, Y2
-
-directAVX2_1x2_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX2_1x2_loop:
-	VMASKMOVPS   32(CX), Y0, Y4
-	VBROADCASTSS (SI), Y3
-	VFMADD231PS  (CX), Y3, Y1
-	VFMADD231PS  Y4, Y3, Y2
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX2_1x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y3
-	VMAXPS       Y1, Y3, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y3, Y2
-	VMASKMOVPS   Y2, Y0, 32(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000040, 8(SP)
-	SUBQ         $0x00000010, (SP)
-	JG           directAVX2_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_1x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_1
-
-directAVX2_1x2_end:
-	VZEROUPPER
-	RET
-
-directAVX2_1x3:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x10, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_1x3_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMOVUPS    32(CX), Y2
-	VMASKMOVPS 64(CX), Y0, Y3
-
-directAVX2_1x3_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX2_1x3_loop:
-	VMASKMOVPS   64(CX), Y0, Y5
-	VBROADCASTSS (SI), Y4
-	VFMADD231PS  (CX), Y4, Y1
-	VFMADD231PS  32(CX), Y4, Y2
-	VFMADD231PS  Y5, Y4, Y3
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX2_1x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y4
-	VMAXPS       Y1, Y4, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y4, Y2
-	VMOVUPS      Y2, 32(CX)
-	VMAXPS       Y3, Y4, Y3
-	VMASKMOVPS   Y3, Y0, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000060, 8(SP)
-	SUBQ         $0x00000018, (SP)
-	JG           directAVX2_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_1x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_1
-
-directAVX2_1x3_end:
-	VZEROUPPER
-	RET
-
-directAVX2_1x4:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x18, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_1x4_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMOVUPS    32(CX), Y2
-	VMOVUPS    64(CX), Y3
-	VMASKMOVPS 96(CX), Y0, Y4
-
-directAVX2_1x4_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX2_1x4_loop:
-	VMASKMOVPS   96(CX), Y0, Y6
-	VBROADCASTSS (SI), Y5
-	VFMADD231PS  (CX), Y5, Y1
-	VFMADD231PS  32(CX), Y5, Y2
-	VFMADD231PS  64(CX), Y5, Y3
-	VFMADD231PS  Y6, Y5, Y4
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX2_1x4_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y5
-	VMAXPS       Y1, Y5, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y5, Y2
-	VMOVUPS      Y2, 32(CX)
-	VMAXPS       Y3, Y5, Y3
-	VMOVUPS      Y3, 64(CX)
-	VMAXPS       Y4, Y5, Y4
-	VMASKMOVPS   Y4, Y0, 96(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX2_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_1x4_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_1
-
-directAVX2_1x4_end:
-	VZEROUPPER
-	RET
-
-directAVX2_1x5:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x20, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_1x5_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMOVUPS    32(CX), Y2
-	VMOVUPS    64(CX), Y3
-	VMOVUPS    96(CX), Y4
-	VMASKMOVPS 128(CX), Y0, Y5
-
-directAVX2_1x5_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX2_1x5_loop:
-	VMASKMOVPS   128(CX), Y0, Y7
-	VBROADCASTSS (SI), Y6
-	VFMADD231PS  (CX), Y6, Y1
-	VFMADD231PS  32(CX), Y6, Y2
-	VFMADD231PS  64(CX), Y6, Y3
-	VFMADD231PS  96(CX), Y6, Y4
-	VFMADD231PS  Y7, Y6, Y5
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX2_1x5_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y6
-	VMAXPS       Y1, Y6, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y6, Y2
-	VMOVUPS      Y2, 32(CX)
-	VMAXPS       Y3, Y6, Y3
-	VMOVUPS      Y3, 64(CX)
-	VMAXPS       Y4, Y6, Y4
-	VMOVUPS      Y4, 96(CX)
-	VMAXPS       Y5, Y6, Y5
-	VMASKMOVPS   Y5, Y0, 128(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000a0, 8(SP)
-	SUBQ         $0x00000028, (SP)
-	JG           directAVX2_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_1x5_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_1
-
-directAVX2_1x5_end:
-	VZEROUPPER
-	RET
-
-directAVX2_1x6:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x28, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_1x6_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMOVUPS    32(CX), Y2
-	VMOVUPS    64(CX), Y3
-	VMOVUPS    96(CX), Y4
-	VMOVUPS    128(CX), Y5
-	VMASKMOVPS 160(CX), Y0, Y6
-
-directAVX2_1x6_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX2_1x6_loop:
-	VMASKMOVPS   160(CX), Y0, Y8
-	VBROADCASTSS (SI), Y7
-	VFMADD231PS  (CX), Y7, Y1
-	VFMADD231PS  32(CX), Y7, Y2
-	VFMADD231PS  64(CX), Y7, Y3
-	VFMADD231PS  96(CX), Y7, Y4
-	VFMADD231PS  128(CX), Y7, Y5
-	VFMADD231PS  Y8, Y7, Y6
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX2_1x6_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y7
-	VMAXPS       Y1, Y7, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y7, Y2
-	VMOVUPS      Y2, 32(CX)
-	VMAXPS       Y3, Y7, Y3
-	VMOVUPS      Y3, 64(CX)
-	VMAXPS       Y4, Y7, Y4
-	VMOVUPS      Y4, 96(CX)
-	VMAXPS       Y5, Y7, Y5
-	VMOVUPS      Y5, 128(CX)
-	VMAXPS       Y6, Y7, Y6
-	VMASKMOVPS   Y6, Y0, 160(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000c0, 8(SP)
-	SUBQ         $0x00000030, (SP)
-	JG           directAVX2_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_1x6_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_1
-
-directAVX2_1x6_end:
-	VZEROUPPER
-	RET
-
-directAVX2_1x7:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x30, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_1x7_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMOVUPS    32(CX), Y2
-	VMOVUPS    64(CX), Y3
-	VMOVUPS    96(CX), Y4
-	VMOVUPS    128(CX), Y5
-	VMOVUPS    160(CX), Y6
-	VMASKMOVPS 192(CX), Y0, Y7
-
-directAVX2_1x7_zero:
-	MOVQ 48(AX), CX
-	MOVQ 56(AX), DX
-	MOVQ (AX), BX
-	SHLQ $0x02, DX
-	ADDQ 8(SP), CX
-	MOVQ 24(AX), SI
-	MOVQ 40(AX), AX
-	SHLQ $0x02, AX
-
-directAVX2_1x7_loop:
-	VMASKMOVPS   192(CX), Y0, Y9
-	VBROADCASTSS (SI), Y8
-	VFMADD231PS  (CX), Y8, Y1
-	VFMADD231PS  32(CX), Y8, Y2
-	VFMADD231PS  64(CX), Y8, Y3
-	VFMADD231PS  96(CX), Y8, Y4
-	VFMADD231PS  128(CX), Y8, Y5
-	VFMADD231PS  160(CX), Y8, Y6
-	VFMADD231PS  Y9, Y8, Y7
-	ADDQ         DX, CX
-	ADDQ         AX, SI
-	DECQ         BX
-	JNZ          directAVX2_1x7_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y8
-	VMAXPS       Y1, Y8, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y8, Y2
-	VMOVUPS      Y2, 32(CX)
-	VMAXPS       Y3, Y8, Y3
-	VMOVUPS      Y3, 64(CX)
-	VMAXPS       Y4, Y8, Y4
-	VMOVUPS      Y4, 96(CX)
-	VMAXPS       Y5, Y8, Y5
-	VMOVUPS      Y5, 128(CX)
-	VMAXPS       Y6, Y8, Y6
-	VMOVUPS      Y6, 160(CX)
-	VMAXPS       Y7, Y8, Y7
-	VMASKMOVPS   Y7, Y0, 192(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x000000e0, 8(SP)
-	SUBQ         $0x00000038, (SP)
-	JG           directAVX2_1_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_1x7_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x04, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_1
-
-directAVX2_1x7_end:
-	VZEROUPPER
-	RET
-
-directAVX2_2:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_2_columns:
-	MOVQ (SP), AX
-	ADDQ $0x07, AX
-	SHRQ $0x03, AX
-	CMPQ AX, $0x08
-	JGE  directAVX2_2x4
-	CMPQ AX, $0x04
-	JLE  directAVX2_2_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX2_2_columns_few:
-	CMPQ       AX, $0x04
-	JEQ        directAVX2_2x4
-	CMPQ       AX, $0x03
-	JEQ        directAVX2_2x3
-	CMPQ       AX, $0x02
-	JEQ        directAVX2_2x2
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_2x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-
-directAVX2_2x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX2_2x1_loop:
-	VMASKMOVPS   (CX), Y0, Y4
-	VBROADCASTSS (SI), Y3
-	VFMADD231PS  Y4, Y3, Y1
-	VBROADCASTSS (SI)(AX*1), Y3
-	VFMADD231PS  Y4, Y3, Y2
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_2x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y3
-	VMAXPS       Y1, Y3, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y3, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_2x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_2
-
-directAVX2_2x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_2x2:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x08, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_2x2_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMASKMOVPS 32(CX), Y0, Y2
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y3
-	VMASKMOVPS 32(CX), Y0, Y4
-
-directAVX2_2x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX2_2x2_loop:
-	VMOVUPS      (CX), Y6
-	VMASKMOVPS   32(CX), Y0, Y7
-	VBROADCASTSS (SI), Y5
-	VFMADD231PS  Y6, Y5, Y1
-	VFMADD231PS  Y7, Y5, Y2
-	VBROADCASTSS (SI)(AX*1), Y5
-	VFMADD231PS  Y6, Y5, Y3
-	VFMADD231PS  Y7, Y5, Y4
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_2x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y5
-	VMAXPS       Y1, Y5, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y5, Y2
-	VMASKMOVPS   Y2, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y5, Y3
-	VMOVUPS      Y3, (CX)
-	VMAXPS       Y4, Y5, Y4
-	VMASKMOVPS   Y4, Y0, 32(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000040, 8(SP)
-	SUBQ         $0x00000010, (SP)
-	JG           directAVX2_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_2x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_2
-
-directAVX2_2x2_end:
-	VZEROUPPER
-	RET
-
-directAVX2_2x3:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x10, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_2x3_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMOVUPS    32(CX), Y2
-	VMASKMOVPS 64(CX), Y0, Y3
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y4
-	VMOVUPS    32(CX), Y5
-	VMASKMOVPS 64(CX), Y0, Y6
-
-directAVX2_2x3_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX2_2x3_loop:
-	VMOVUPS      (CX), Y8
-	VMOVUPS      32(CX), Y9
-	VMASKMOVPS   64(CX), Y0, Y10
-	VBROADCASTSS (SI), Y7
-	VFMADD231PS  Y8, Y7, Y1
-	VFMADD231PS  Y9, Y7, Y2
-	VFMADD231PS  Y10, Y7, Y3
-	VBROADCASTSS (SI)(AX*1), Y7
-	VFMADD231PS  Y8, Y7, Y4
-	VFMADD231PS  Y9, Y7, Y5
-	VFMADD231PS  Y10, Y7, Y6
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_2x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y7
-	VMAXPS       Y1, Y7, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y7, Y2
-	VMOVUPS      Y2, 32(CX)
-	VMAXPS       Y3, Y7, Y3
-	VMASKMOVPS   Y3, Y0, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y7, Y4
-	VMOVUPS      Y4, (CX)
-	VMAXPS       Y5, Y7, Y5
-	VMOVUPS      Y5, 32(CX)
-	VMAXPS       Y6, Y7, Y6
-	VMASKMOVPS   Y6, Y0, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000060, 8(SP)
-	SUBQ         $0x00000018, (SP)
-	JG           directAVX2_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_2x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_2
-
-directAVX2_2x3_end:
-	VZEROUPPER
-	RET
-
-directAVX2_2x4:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x18, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_2x4_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMOVUPS    32(CX), Y2
-	VMOVUPS    64(CX), Y3
-	VMASKMOVPS 96(CX), Y0, Y4
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y5
-	VMOVUPS    32(CX), Y6
-	VMOVUPS    64(CX), Y7
-	VMASKMOVPS 96(CX), Y0, Y8
-
-directAVX2_2x4_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX2_2x4_loop:
-	VMOVUPS      (CX), Y10
-	VMOVUPS      32(CX), Y11
-	VMOVUPS      64(CX), Y12
-	VMASKMOVPS   96(CX), Y0, Y13
-	VBROADCASTSS (SI), Y9
-	VFMADD231PS  Y10, Y9, Y1
-	VFMADD231PS  Y11, Y9, Y2
-	VFMADD231PS  Y12, Y9, Y3
-	VFMADD231PS  Y13, Y9, Y4
-	VBROADCASTSS (SI)(AX*1), Y9
-	VFMADD231PS  Y10, Y9, Y5
-	VFMADD231PS  Y11, Y9, Y6
-	VFMADD231PS  Y12, Y9, Y7
-	VFMADD231PS  Y13, Y9, Y8
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_2x4_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y9
-	VMAXPS       Y1, Y9, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y9, Y2
-	VMOVUPS      Y2, 32(CX)
-	VMAXPS       Y3, Y9, Y3
-	VMOVUPS      Y3, 64(CX)
-	VMAXPS       Y4, Y9, Y4
-	VMASKMOVPS   Y4, Y0, 96(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y9, Y5
-	VMOVUPS      Y5, (CX)
-	VMAXPS       Y6, Y9, Y6
-	VMOVUPS      Y6, 32(CX)
-	VMAXPS       Y7, Y9, Y7
-	VMOVUPS      Y7, 64(CX)
-	VMAXPS       Y8, Y9, Y8
-	VMASKMOVPS   Y8, Y0, 96(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000080, 8(SP)
-	SUBQ         $0x00000020, (SP)
-	JG           directAVX2_2_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_2x4_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x08, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_2
-
-directAVX2_2x4_end:
-	VZEROUPPER
-	RET
-
-directAVX2_3:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_3_columns:
-	MOVQ (SP), AX
-	ADDQ $0x07, AX
-	SHRQ $0x03, AX
-	CMPQ AX, $0x06
-	JGE  directAVX2_3x3
 	CMPQ AX, $0x03
-	JLE  directAVX2_3_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX2_3_columns_few:
-	CMPQ       AX, $0x03
-	JEQ        directAVX2_3x3
-	CMPQ       AX, $0x02
-	JEQ        directAVX2_3x2
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_3x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-
-directAVX2_3x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX2_3x1_loop:
-	VMASKMOVPS   (CX), Y0, Y5
-	VBROADCASTSS (SI), Y4
-	VFMADD231PS  Y5, Y4, Y1
-	VBROADCASTSS (SI)(AX*1), Y4
-	VFMADD231PS  Y5, Y4, Y2
-	VBROADCASTSS (SI)(AX*2), Y4
-	VFMADD231PS  Y5, Y4, Y3
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_3x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y4
-	VMAXPS       Y1, Y4, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y4, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y4, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_3x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_3
-
-directAVX2_3x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_3x2:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x08, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_3x2_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMASKMOVPS 32(CX), Y0, Y2
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y3
-	VMASKMOVPS 32(CX), Y0, Y4
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y5
-	VMASKMOVPS 32(CX), Y0, Y6
-
-directAVX2_3x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX2_3x2_loop:
-	VMOVUPS      (CX), Y8
-	VMASKMOVPS   32(CX), Y0, Y9
-	VBROADCASTSS (SI), Y7
-	VFMADD231PS  Y8, Y7, Y1
-	VFMADD231PS  Y9, Y7, Y2
-	VBROADCASTSS (SI)(AX*1), Y7
-	VFMADD231PS  Y8, Y7, Y3
-	VFMADD231PS  Y9, Y7, Y4
-	VBROADCASTSS (SI)(AX*2), Y7
-	VFMADD231PS  Y8, Y7, Y5
-	VFMADD231PS  Y9, Y7, Y6
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_3x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y7
-	VMAXPS       Y1, Y7, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y7, Y2
-	VMASKMOVPS   Y2, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y7, Y3
-	VMOVUPS      Y3, (CX)
-	VMAXPS       Y4, Y7, Y4
-	VMASKMOVPS   Y4, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y7, Y5
-	VMOVUPS      Y5, (CX)
-	VMAXPS       Y6, Y7, Y6
-	VMASKMOVPS   Y6, Y0, 32(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000040, 8(SP)
-	SUBQ         $0x00000010, (SP)
-	JG           directAVX2_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_3x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_3
-
-directAVX2_3x2_end:
-	VZEROUPPER
-	RET
-
-directAVX2_3x3:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x10, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_3x3_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMOVUPS    32(CX), Y2
-	VMASKMOVPS 64(CX), Y0, Y3
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y4
-	VMOVUPS    32(CX), Y5
-	VMASKMOVPS 64(CX), Y0, Y6
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y7
-	VMOVUPS    32(CX), Y8
-	VMASKMOVPS 64(CX), Y0, Y9
-
-directAVX2_3x3_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), AX
-	IMUL3Q $0x04, AX, AX
-
-directAVX2_3x3_loop:
-	VMOVUPS      (CX), Y11
-	VMOVUPS      32(CX), Y12
-	VMASKMOVPS   64(CX), Y0, Y13
-	VBROADCASTSS (SI), Y10
-	VFMADD231PS  Y11, Y10, Y1
-	VFMADD231PS  Y12, Y10, Y2
-	VFMADD231PS  Y13, Y10, Y3
-	VBROADCASTSS (SI)(AX*1), Y10
-	VFMADD231PS  Y11, Y10, Y4
-	VFMADD231PS  Y12, Y10, Y5
-	VFMADD231PS  Y13, Y10, Y6
-	VBROADCASTSS (SI)(AX*2), Y10
-	VFMADD231PS  Y11, Y10, Y7
-	VFMADD231PS  Y12, Y10, Y8
-	VFMADD231PS  Y13, Y10, Y9
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_3x3_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y10
-	VMAXPS       Y1, Y10, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y10, Y2
-	VMOVUPS      Y2, 32(CX)
-	VMAXPS       Y3, Y10, Y3
-	VMASKMOVPS   Y3, Y0, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y10, Y4
-	VMOVUPS      Y4, (CX)
-	VMAXPS       Y5, Y10, Y5
-	VMOVUPS      Y5, 32(CX)
-	VMAXPS       Y6, Y10, Y6
-	VMASKMOVPS   Y6, Y0, 64(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y10, Y7
-	VMOVUPS      Y7, (CX)
-	VMAXPS       Y8, Y10, Y8
-	VMOVUPS      Y8, 32(CX)
-	VMAXPS       Y9, Y10, Y9
-	VMASKMOVPS   Y9, Y0, 64(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000060, 8(SP)
-	SUBQ         $0x00000018, (SP)
-	JG           directAVX2_3_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_3x3_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x0c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_3
-
-directAVX2_3x3_end:
-	VZEROUPPER
-	RET
-
-directAVX2_4:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_4_columns:
-	MOVQ (SP), AX
-	ADDQ $0x07, AX
-	SHRQ $0x03, AX
+	JEQ  directAVX2_3
 	CMPQ AX, $0x04
-	JGE  directAVX2_4x2
-	CMPQ AX, $0x02
-	JLE  directAVX2_4_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX2_4_columns_few:
-	CMPQ       AX, $0x02
-	JEQ        directAVX2_4x2
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_4x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y4
-
-directAVX2_4x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX2_4x1_loop:
-	VMASKMOVPS   (CX), Y0, Y6
-	VBROADCASTSS (SI), Y5
-	VFMADD231PS  Y6, Y5, Y1
-	VBROADCASTSS (SI)(R8*1), Y5
-	VFMADD231PS  Y6, Y5, Y2
-	VBROADCASTSS (SI)(R8*2), Y5
-	VFMADD231PS  Y6, Y5, Y3
-	VBROADCASTSS (SI)(AX*1), Y5
-	VFMADD231PS  Y6, Y5, Y4
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_4x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y5
-	VMAXPS       Y1, Y5, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y5, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y5, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y5, Y4
-	VMASKMOVPS   Y4, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_4_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_4x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_4
-
-directAVX2_4x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_4x2:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x08, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_4x2_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMASKMOVPS 32(CX), Y0, Y2
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y3
-	VMASKMOVPS 32(CX), Y0, Y4
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y5
-	VMASKMOVPS 32(CX), Y0, Y6
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y7
-	VMASKMOVPS 32(CX), Y0, Y8
-
-directAVX2_4x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX2_4x2_loop:
-	VMOVUPS      (CX), Y10
-	VMASKMOVPS   32(CX), Y0, Y11
-	VBROADCASTSS (SI), Y9
-	VFMADD231PS  Y10, Y9, Y1
-	VFMADD231PS  Y11, Y9, Y2
-	VBROADCASTSS (SI)(R8*1), Y9
-	VFMADD231PS  Y10, Y9, Y3
-	VFMADD231PS  Y11, Y9, Y4
-	VBROADCASTSS (SI)(R8*2), Y9
-	VFMADD231PS  Y10, Y9, Y5
-	VFMADD231PS  Y11, Y9, Y6
-	VBROADCASTSS (SI)(AX*1), Y9
-	VFMADD231PS  Y10, Y9, Y7
-	VFMADD231PS  Y11, Y9, Y8
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_4x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y9
-	VMAXPS       Y1, Y9, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y9, Y2
-	VMASKMOVPS   Y2, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y9, Y3
-	VMOVUPS      Y3, (CX)
-	VMAXPS       Y4, Y9, Y4
-	VMASKMOVPS   Y4, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y9, Y5
-	VMOVUPS      Y5, (CX)
-	VMAXPS       Y6, Y9, Y6
-	VMASKMOVPS   Y6, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y9, Y7
-	VMOVUPS      Y7, (CX)
-	VMAXPS       Y8, Y9, Y8
-	VMASKMOVPS   Y8, Y0, 32(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000040, 8(SP)
-	SUBQ         $0x00000010, (SP)
-	JG           directAVX2_4_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_4x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x10, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_4
-
-directAVX2_4x2_end:
-	VZEROUPPER
-	RET
-
-directAVX2_5:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_5_columns:
-	MOVQ (SP), AX
-	ADDQ $0x07, AX
-	SHRQ $0x03, AX
-	CMPQ AX, $0x04
-	JGE  directAVX2_5x2
-	CMPQ AX, $0x02
-	JLE  directAVX2_5_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX2_5_columns_few:
-	CMPQ       AX, $0x02
-	JEQ        directAVX2_5x2
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_5x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y4
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y5
-
-directAVX2_5x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX2_5x1_loop:
-	VMASKMOVPS   (CX), Y0, Y7
-	VBROADCASTSS (SI), Y6
-	VFMADD231PS  Y7, Y6, Y1
-	VBROADCASTSS (SI)(R8*1), Y6
-	VFMADD231PS  Y7, Y6, Y2
-	VBROADCASTSS (SI)(R8*2), Y6
-	VFMADD231PS  Y7, Y6, Y3
-	VBROADCASTSS (SI)(AX*1), Y6
-	VFMADD231PS  Y7, Y6, Y4
-	VBROADCASTSS (SI)(R8*4), Y6
-	VFMADD231PS  Y7, Y6, Y5
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_5x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y6
-	VMAXPS       Y1, Y6, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y6, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y6, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y6, Y4
-	VMASKMOVPS   Y4, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y6, Y5
-	VMASKMOVPS   Y5, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_5_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_5x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_5
-
-directAVX2_5x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_5x2:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x08, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_5x2_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMASKMOVPS 32(CX), Y0, Y2
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y3
-	VMASKMOVPS 32(CX), Y0, Y4
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y5
-	VMASKMOVPS 32(CX), Y0, Y6
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y7
-	VMASKMOVPS 32(CX), Y0, Y8
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y9
-	VMASKMOVPS 32(CX), Y0, Y10
-
-directAVX2_5x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), AX
-	IMUL3Q $0x0c, AX, AX
-
-directAVX2_5x2_loop:
-	VMOVUPS      (CX), Y12
-	VMASKMOVPS   32(CX), Y0, Y13
-	VBROADCASTSS (SI), Y11
-	VFMADD231PS  Y12, Y11, Y1
-	VFMADD231PS  Y13, Y11, Y2
-	VBROADCASTSS (SI)(R8*1), Y11
-	VFMADD231PS  Y12, Y11, Y3
-	VFMADD231PS  Y13, Y11, Y4
-	VBROADCASTSS (SI)(R8*2), Y11
-	VFMADD231PS  Y12, Y11, Y5
-	VFMADD231PS  Y13, Y11, Y6
-	VBROADCASTSS (SI)(AX*1), Y11
-	VFMADD231PS  Y12, Y11, Y7
-	VFMADD231PS  Y13, Y11, Y8
-	VBROADCASTSS (SI)(R8*4), Y11
-	VFMADD231PS  Y12, Y11, Y9
-	VFMADD231PS  Y13, Y11, Y10
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_5x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y11
-	VMAXPS       Y1, Y11, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y11, Y2
-	VMASKMOVPS   Y2, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y11, Y3
-	VMOVUPS      Y3, (CX)
-	VMAXPS       Y4, Y11, Y4
-	VMASKMOVPS   Y4, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y11, Y5
-	VMOVUPS      Y5, (CX)
-	VMAXPS       Y6, Y11, Y6
-	VMASKMOVPS   Y6, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y11, Y7
-	VMOVUPS      Y7, (CX)
-	VMAXPS       Y8, Y11, Y8
-	VMASKMOVPS   Y8, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y9, Y11, Y9
-	VMOVUPS      Y9, (CX)
-	VMAXPS       Y10, Y11, Y10
-	VMASKMOVPS   Y10, Y0, 32(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000040, 8(SP)
-	SUBQ         $0x00000010, (SP)
-	JG           directAVX2_5_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_5x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x14, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_5
-
-directAVX2_5x2_end:
-	VZEROUPPER
-	RET
-
-directAVX2_6:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_6_columns:
-	MOVQ (SP), AX
-	ADDQ $0x07, AX
-	SHRQ $0x03, AX
-	CMPQ AX, $0x04
-	JGE  directAVX2_6x2
-	CMPQ AX, $0x02
-	JLE  directAVX2_6_columns_few
-	INCQ AX
-	SHRQ $0x01, AX
-
-directAVX2_6_columns_few:
-	CMPQ       AX, $0x02
-	JEQ        directAVX2_6x2
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_6x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y4
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y5
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y6
-
-directAVX2_6x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
-
-directAVX2_6x1_loop:
-	VMASKMOVPS   (CX), Y0, Y8
-	VBROADCASTSS (SI), Y7
-	VFMADD231PS  Y8, Y7, Y1
-	VBROADCASTSS (SI)(R8*1), Y7
-	VFMADD231PS  Y8, Y7, Y2
-	VBROADCASTSS (SI)(R8*2), Y7
-	VFMADD231PS  Y8, Y7, Y3
-	VBROADCASTSS (SI)(R9*1), Y7
-	VFMADD231PS  Y8, Y7, Y4
-	VBROADCASTSS (SI)(R8*4), Y7
-	VFMADD231PS  Y8, Y7, Y5
-	VBROADCASTSS (SI)(AX*1), Y7
-	VFMADD231PS  Y8, Y7, Y6
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_6x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y7
-	VMAXPS       Y1, Y7, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y7, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y7, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y7, Y4
-	VMASKMOVPS   Y4, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y7, Y5
-	VMASKMOVPS   Y5, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y6, Y7, Y6
-	VMASKMOVPS   Y6, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_6_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_6x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_6
-
-directAVX2_6x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_6x2:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x08, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
-	VXORPS     Y12, Y12, Y12
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_6x2_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMOVUPS    (CX), Y1
-	VMASKMOVPS 32(CX), Y0, Y2
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y3
-	VMASKMOVPS 32(CX), Y0, Y4
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y5
-	VMASKMOVPS 32(CX), Y0, Y6
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y7
-	VMASKMOVPS 32(CX), Y0, Y8
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y9
-	VMASKMOVPS 32(CX), Y0, Y10
-	ADDQ       DX, CX
-	VMOVUPS    (CX), Y11
-	VMASKMOVPS 32(CX), Y0, Y12
-
-directAVX2_6x2_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
-
-directAVX2_6x2_loop:
-	VMOVUPS      (CX), Y14
-	VMASKMOVPS   32(CX), Y0, Y15
-	VBROADCASTSS (SI), Y13
-	VFMADD231PS  Y14, Y13, Y1
-	VFMADD231PS  Y15, Y13, Y2
-	VBROADCASTSS (SI)(R8*1), Y13
-	VFMADD231PS  Y14, Y13, Y3
-	VFMADD231PS  Y15, Y13, Y4
-	VBROADCASTSS (SI)(R8*2), Y13
-	VFMADD231PS  Y14, Y13, Y5
-	VFMADD231PS  Y15, Y13, Y6
-	VBROADCASTSS (SI)(R9*1), Y13
-	VFMADD231PS  Y14, Y13, Y7
-	VFMADD231PS  Y15, Y13, Y8
-	VBROADCASTSS (SI)(R8*4), Y13
-	VFMADD231PS  Y14, Y13, Y9
-	VFMADD231PS  Y15, Y13, Y10
-	VBROADCASTSS (SI)(AX*1), Y13
-	VFMADD231PS  Y14, Y13, Y11
-	VFMADD231PS  Y15, Y13, Y12
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_6x2_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y13
-	VMAXPS       Y1, Y13, Y1
-	VMOVUPS      Y1, (CX)
-	VMAXPS       Y2, Y13, Y2
-	VMASKMOVPS   Y2, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y13, Y3
-	VMOVUPS      Y3, (CX)
-	VMAXPS       Y4, Y13, Y4
-	VMASKMOVPS   Y4, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y13, Y5
-	VMOVUPS      Y5, (CX)
-	VMAXPS       Y6, Y13, Y6
-	VMASKMOVPS   Y6, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y13, Y7
-	VMOVUPS      Y7, (CX)
-	VMAXPS       Y8, Y13, Y8
-	VMASKMOVPS   Y8, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y9, Y13, Y9
-	VMOVUPS      Y9, (CX)
-	VMAXPS       Y10, Y13, Y10
-	VMASKMOVPS   Y10, Y0, 32(CX)
-	ADDQ         DX, CX
-	VMAXPS       Y11, Y13, Y11
-	VMOVUPS      Y11, (CX)
-	VMAXPS       Y12, Y13, Y12
-	VMASKMOVPS   Y12, Y0, 32(CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000040, 8(SP)
-	SUBQ         $0x00000010, (SP)
-	JG           directAVX2_6_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_6x2_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x18, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_6
-
-directAVX2_6x2_end:
-	VZEROUPPER
-	RET
-
-directAVX2_7:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_7_columns:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_7x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y4
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y5
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y6
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y7
-
-directAVX2_7x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), AX
-	IMUL3Q $0x14, AX, AX
-
-directAVX2_7x1_loop:
-	VMASKMOVPS   (CX), Y0, Y9
-	VBROADCASTSS (SI), Y8
-	VFMADD231PS  Y9, Y8, Y1
-	VBROADCASTSS (SI)(R8*1), Y8
-	VFMADD231PS  Y9, Y8, Y2
-	VBROADCASTSS (SI)(R8*2), Y8
-	VFMADD231PS  Y9, Y8, Y3
-	VBROADCASTSS (SI)(R9*1), Y8
-	VFMADD231PS  Y9, Y8, Y4
-	VBROADCASTSS (SI)(R8*4), Y8
-	VFMADD231PS  Y9, Y8, Y5
-	VBROADCASTSS (SI)(AX*1), Y8
-	VFMADD231PS  Y9, Y8, Y6
-	VBROADCASTSS (SI)(R9*2), Y8
-	VFMADD231PS  Y9, Y8, Y7
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_7x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y8
-	VMAXPS       Y1, Y8, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y8, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y8, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y8, Y4
-	VMASKMOVPS   Y4, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y8, Y5
-	VMASKMOVPS   Y5, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y6, Y8, Y6
-	VMASKMOVPS   Y6, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y8, Y7
-	VMASKMOVPS   Y7, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_7_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_7x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x1c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_7
-
-directAVX2_7x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_8:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_8_columns:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_8x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y4
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y5
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y6
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y7
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y8
-
-directAVX2_8x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), AX
-	IMUL3Q $0x1c, AX, AX
-
-directAVX2_8x1_loop:
-	VMASKMOVPS   (CX), Y0, Y10
-	VBROADCASTSS (SI), Y9
-	VFMADD231PS  Y10, Y9, Y1
-	VBROADCASTSS (SI)(R8*1), Y9
-	VFMADD231PS  Y10, Y9, Y2
-	VBROADCASTSS (SI)(R8*2), Y9
-	VFMADD231PS  Y10, Y9, Y3
-	VBROADCASTSS (SI)(R9*1), Y9
-	VFMADD231PS  Y10, Y9, Y4
-	VBROADCASTSS (SI)(R8*4), Y9
-	VFMADD231PS  Y10, Y9, Y5
-	VBROADCASTSS (SI)(R10*1), Y9
-	VFMADD231PS  Y10, Y9, Y6
-	VBROADCASTSS (SI)(R9*2), Y9
-	VFMADD231PS  Y10, Y9, Y7
-	VBROADCASTSS (SI)(AX*1), Y9
-	VFMADD231PS  Y10, Y9, Y8
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_8x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y9
-	VMAXPS       Y1, Y9, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y9, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y9, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y9, Y4
-	VMASKMOVPS   Y4, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y9, Y5
-	VMASKMOVPS   Y5, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y6, Y9, Y6
-	VMASKMOVPS   Y6, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y9, Y7
-	VMASKMOVPS   Y7, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y8, Y9, Y8
-	VMASKMOVPS   Y8, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_8_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_8x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x20, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_8
-
-directAVX2_8x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_9:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_9_columns:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_9x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y4
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y5
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y6
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y7
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y8
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y9
-
-directAVX2_9x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), AX
-	IMUL3Q $0x1c, AX, AX
-
-directAVX2_9x1_loop:
-	VMASKMOVPS   (CX), Y0, Y11
-	VBROADCASTSS (SI), Y10
-	VFMADD231PS  Y11, Y10, Y1
-	VBROADCASTSS (SI)(R8*1), Y10
-	VFMADD231PS  Y11, Y10, Y2
-	VBROADCASTSS (SI)(R8*2), Y10
-	VFMADD231PS  Y11, Y10, Y3
-	VBROADCASTSS (SI)(R9*1), Y10
-	VFMADD231PS  Y11, Y10, Y4
-	VBROADCASTSS (SI)(R8*4), Y10
-	VFMADD231PS  Y11, Y10, Y5
-	VBROADCASTSS (SI)(R10*1), Y10
-	VFMADD231PS  Y11, Y10, Y6
-	VBROADCASTSS (SI)(R9*2), Y10
-	VFMADD231PS  Y11, Y10, Y7
-	VBROADCASTSS (SI)(AX*1), Y10
-	VFMADD231PS  Y11, Y10, Y8
-	VBROADCASTSS (SI)(R8*8), Y10
-	VFMADD231PS  Y11, Y10, Y9
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_9x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y10
-	VMAXPS       Y1, Y10, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y10, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y10, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y10, Y4
-	VMASKMOVPS   Y4, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y10, Y5
-	VMASKMOVPS   Y5, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y6, Y10, Y6
-	VMASKMOVPS   Y6, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y10, Y7
-	VMASKMOVPS   Y7, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y8, Y10, Y8
-	VMASKMOVPS   Y8, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y9, Y10, Y9
-	VMASKMOVPS   Y9, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_9_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_9x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x24, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x24, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x24, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_9
-
-directAVX2_9x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_10:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_10_columns:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_10x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y4
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y5
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y6
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y7
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y8
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y9
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y10
-
-directAVX2_10x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), R11
-	IMUL3Q $0x1c, R11, R11
-	MOVQ   32(AX), AX
-	IMUL3Q $0x24, AX, AX
-
-directAVX2_10x1_loop:
-	VMASKMOVPS   (CX), Y0, Y12
-	VBROADCASTSS (SI), Y11
-	VFMADD231PS  Y12, Y11, Y1
-	VBROADCASTSS (SI)(R8*1), Y11
-	VFMADD231PS  Y12, Y11, Y2
-	VBROADCASTSS (SI)(R8*2), Y11
-	VFMADD231PS  Y12, Y11, Y3
-	VBROADCASTSS (SI)(R9*1), Y11
-	VFMADD231PS  Y12, Y11, Y4
-	VBROADCASTSS (SI)(R8*4), Y11
-	VFMADD231PS  Y12, Y11, Y5
-	VBROADCASTSS (SI)(R10*1), Y11
-	VFMADD231PS  Y12, Y11, Y6
-	VBROADCASTSS (SI)(R9*2), Y11
-	VFMADD231PS  Y12, Y11, Y7
-	VBROADCASTSS (SI)(R11*1), Y11
-	VFMADD231PS  Y12, Y11, Y8
-	VBROADCASTSS (SI)(R8*8), Y11
-	VFMADD231PS  Y12, Y11, Y9
-	VBROADCASTSS (SI)(AX*1), Y11
-	VFMADD231PS  Y12, Y11, Y10
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_10x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y11
-	VMAXPS       Y1, Y11, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y11, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y11, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y11, Y4
-	VMASKMOVPS   Y4, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y11, Y5
-	VMASKMOVPS   Y5, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y6, Y11, Y6
-	VMASKMOVPS   Y6, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y11, Y7
-	VMASKMOVPS   Y7, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y8, Y11, Y8
-	VMASKMOVPS   Y8, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y9, Y11, Y9
-	VMASKMOVPS   Y9, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y10, Y11, Y10
-	VMASKMOVPS   Y10, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_10_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_10x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x28, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x28, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x28, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_10
-
-directAVX2_10x1_end:
-	VZEROUPPER
-	RET
-
-directAVX2_11:
-	MOVQ t+0(FP), AX
-	MOVQ 16(AX), AX
-	MOVQ AX, (SP)
-	MOVQ $+0, 8(SP)
-
-directAVX2_11_columns:
-	MOVQ       t+0(FP), AX
-	MOVQ       (SP), CX
-	SUBQ       $0x00, CX
-	XORQ       DX, DX
-	CMPQ       CX, DX
-	CMOVQLT    DX, CX
-	MOVQ       $0x00000008, DX
-	CMPQ       CX, DX
-	CMOVQGT    DX, CX
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVUPS    32(DX)(CX*4), Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
-	MOVQ       80(AX), CX
-	MOVQ       88(AX), DX
-	TESTQ      CX, CX
-	JZ         directAVX2_11x1_zero
-	SHLQ       $0x02, DX
-	ADDQ       8(SP), CX
-	VMASKMOVPS (CX), Y0, Y1
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y2
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y3
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y4
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y5
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y6
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y7
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y8
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y9
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y10
-	ADDQ       DX, CX
-	VMASKMOVPS (CX), Y0, Y11
-
-directAVX2_11x1_zero:
-	MOVQ   48(AX), CX
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	SHLQ   $0x02, DX
-	ADDQ   8(SP), CX
-	MOVQ   24(AX), SI
-	MOVQ   40(AX), DI
-	SHLQ   $0x02, DI
-	MOVQ   32(AX), R8
-	IMUL3Q $0x04, R8, R8
-	MOVQ   32(AX), R9
-	IMUL3Q $0x0c, R9, R9
-	MOVQ   32(AX), R10
-	IMUL3Q $0x14, R10, R10
-	MOVQ   32(AX), R11
-	IMUL3Q $0x1c, R11, R11
-	MOVQ   32(AX), AX
-	IMUL3Q $0x24, AX, AX
-
-directAVX2_11x1_loop:
-	VMASKMOVPS   (CX), Y0, Y13
-	VBROADCASTSS (SI), Y12
-	VFMADD231PS  Y13, Y12, Y1
-	VBROADCASTSS (SI)(R8*1), Y12
-	VFMADD231PS  Y13, Y12, Y2
-	VBROADCASTSS (SI)(R8*2), Y12
-	VFMADD231PS  Y13, Y12, Y3
-	VBROADCASTSS (SI)(R9*1), Y12
-	VFMADD231PS  Y13, Y12, Y4
-	VBROADCASTSS (SI)(R8*4), Y12
-	VFMADD231PS  Y13, Y12, Y5
-	VBROADCASTSS (SI)(R10*1), Y12
-	VFMADD231PS  Y13, Y12, Y6
-	VBROADCASTSS (SI)(R9*2), Y12
-	VFMADD231PS  Y13, Y12, Y7
-	VBROADCASTSS (SI)(R11*1), Y12
-	VFMADD231PS  Y13, Y12, Y8
-	VBROADCASTSS (SI)(R8*8), Y12
-	VFMADD231PS  Y13, Y12, Y9
-	VBROADCASTSS (SI)(AX*1), Y12
-	VFMADD231PS  Y13, Y12, Y10
-	VBROADCASTSS (SI)(R10*2), Y12
-	VFMADD231PS  Y13, Y12, Y11
-	ADDQ         DX, CX
-	ADDQ         DI, SI
-	DECQ         BX
-	JNZ          directAVX2_11x1_loop
-	MOVQ         t+0(FP), AX
-	MOVQ         64(AX), CX
-	MOVQ         72(AX), DX
-	SHLQ         $0x02, DX
-	ADDQ         8(SP), CX
-	VBROADCASTSS 96(AX), Y12
-	VMAXPS       Y1, Y12, Y1
-	VMASKMOVPS   Y1, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y2, Y12, Y2
-	VMASKMOVPS   Y2, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y3, Y12, Y3
-	VMASKMOVPS   Y3, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y4, Y12, Y4
-	VMASKMOVPS   Y4, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y5, Y12, Y5
-	VMASKMOVPS   Y5, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y6, Y12, Y6
-	VMASKMOVPS   Y6, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y7, Y12, Y7
-	VMASKMOVPS   Y7, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y8, Y12, Y8
-	VMASKMOVPS   Y8, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y9, Y12, Y9
-	VMASKMOVPS   Y9, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y10, Y12, Y10
-	VMASKMOVPS   Y10, Y0, (CX)
-	ADDQ         DX, CX
-	VMAXPS       Y11, Y12, Y11
-	VMASKMOVPS   Y11, Y0, (CX)
-	MOVQ         t+0(FP), AX
-	ADDQ         $0x00000020, 8(SP)
-	SUBQ         $0x00000008, (SP)
-	JG           directAVX2_11_columns
-	DECQ         104(AX)
-	JEQ          directAVX2_11x1_end
-	MOVQ         32(AX), CX
-	IMUL3Q       $0x2c, CX, CX
-	ADDQ         CX, 24(AX)
-	MOVQ         72(AX), CX
-	IMUL3Q       $0x2c, CX, CX
-	ADDQ         CX, 64(AX)
-	MOVQ         88(AX), CX
-	IMUL3Q       $0x2c, CX, CX
-	ADDQ         CX, 80(AX)
-	JMP          directAVX2_11
-
-directAVX2_11x1_end:
-	VZEROUPPER
-	RET
+	JEQ  directAVX2_4
+	CMPQ AX, $0x05
+	JEQ  directAVX2_5
+	CMPQ AX, $0x06
+	JEQ  directAVX2_6
+	CMPQ AX, $0x07
+	JEQ  directAVX2_7
+	CMPQ AX, $0x08
+	JEQ  directAVX2_8
+	CMPQ AX, $0x09
+	JEQ  directAVX2_9
+	CMPQ AX, $0x0a
+	JEQ  directAVX2_10
+	CMPQ AX, $0x0b
+	JEQ  directAVX2_11
 
 directAVX2_12:
 	MOVQ t+0(FP), AX
@@ -27863,6 +25021,2876 @@ directAVX2_12x1_loop:
 	JMP          directAVX2_12
 
 directAVX2_12x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_11:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_11_columns:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	VXORPS     Y10, Y10, Y10
+	VXORPS     Y11, Y11, Y11
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_11x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y6
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y7
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y8
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y9
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y10
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y11
+
+directAVX2_11x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), R11
+	IMUL3Q $0x1c, R11, R11
+	MOVQ   32(AX), AX
+	IMUL3Q $0x24, AX, AX
+
+directAVX2_11x1_loop:
+	VMASKMOVPS   (CX), Y0, Y13
+	VBROADCASTSS (SI), Y12
+	VFMADD231PS  Y13, Y12, Y1
+	VBROADCASTSS (SI)(R8*1), Y12
+	VFMADD231PS  Y13, Y12, Y2
+	VBROADCASTSS (SI)(R8*2), Y12
+	VFMADD231PS  Y13, Y12, Y3
+	VBROADCASTSS (SI)(R9*1), Y12
+	VFMADD231PS  Y13, Y12, Y4
+	VBROADCASTSS (SI)(R8*4), Y12
+	VFMADD231PS  Y13, Y12, Y5
+	VBROADCASTSS (SI)(R10*1), Y12
+	VFMADD231PS  Y13, Y12, Y6
+	VBROADCASTSS (SI)(R9*2), Y12
+	VFMADD231PS  Y13, Y12, Y7
+	VBROADCASTSS (SI)(R11*1), Y12
+	VFMADD231PS  Y13, Y12, Y8
+	VBROADCASTSS (SI)(R8*8), Y12
+	VFMADD231PS  Y13, Y12, Y9
+	VBROADCASTSS (SI)(AX*1), Y12
+	VFMADD231PS  Y13, Y12, Y10
+	VBROADCASTSS (SI)(R10*2), Y12
+	VFMADD231PS  Y13, Y12, Y11
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_11x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y12
+	VMAXPS       Y1, Y12, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y12, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y12, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y12, Y4
+	VMASKMOVPS   Y4, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y12, Y5
+	VMASKMOVPS   Y5, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y6, Y12, Y6
+	VMASKMOVPS   Y6, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y12, Y7
+	VMASKMOVPS   Y7, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y8, Y12, Y8
+	VMASKMOVPS   Y8, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y9, Y12, Y9
+	VMASKMOVPS   Y9, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y10, Y12, Y10
+	VMASKMOVPS   Y10, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y11, Y12, Y11
+	VMASKMOVPS   Y11, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_11_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_11x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x2c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x2c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x2c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_11
+
+directAVX2_11x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_10:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_10_columns:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	VXORPS     Y10, Y10, Y10
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_10x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y6
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y7
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y8
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y9
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y10
+
+directAVX2_10x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), R11
+	IMUL3Q $0x1c, R11, R11
+	MOVQ   32(AX), AX
+	IMUL3Q $0x24, AX, AX
+
+directAVX2_10x1_loop:
+	VMASKMOVPS   (CX), Y0, Y12
+	VBROADCASTSS (SI), Y11
+	VFMADD231PS  Y12, Y11, Y1
+	VBROADCASTSS (SI)(R8*1), Y11
+	VFMADD231PS  Y12, Y11, Y2
+	VBROADCASTSS (SI)(R8*2), Y11
+	VFMADD231PS  Y12, Y11, Y3
+	VBROADCASTSS (SI)(R9*1), Y11
+	VFMADD231PS  Y12, Y11, Y4
+	VBROADCASTSS (SI)(R8*4), Y11
+	VFMADD231PS  Y12, Y11, Y5
+	VBROADCASTSS (SI)(R10*1), Y11
+	VFMADD231PS  Y12, Y11, Y6
+	VBROADCASTSS (SI)(R9*2), Y11
+	VFMADD231PS  Y12, Y11, Y7
+	VBROADCASTSS (SI)(R11*1), Y11
+	VFMADD231PS  Y12, Y11, Y8
+	VBROADCASTSS (SI)(R8*8), Y11
+	VFMADD231PS  Y12, Y11, Y9
+	VBROADCASTSS (SI)(AX*1), Y11
+	VFMADD231PS  Y12, Y11, Y10
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_10x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y11
+	VMAXPS       Y1, Y11, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y11, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y11, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y11, Y4
+	VMASKMOVPS   Y4, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y11, Y5
+	VMASKMOVPS   Y5, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y6, Y11, Y6
+	VMASKMOVPS   Y6, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y11, Y7
+	VMASKMOVPS   Y7, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y8, Y11, Y8
+	VMASKMOVPS   Y8, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y9, Y11, Y9
+	VMASKMOVPS   Y9, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y10, Y11, Y10
+	VMASKMOVPS   Y10, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_10_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_10x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x28, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x28, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x28, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_10
+
+directAVX2_10x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_9:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_9_columns:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_9x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y6
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y7
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y8
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y9
+
+directAVX2_9x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), AX
+	IMUL3Q $0x1c, AX, AX
+
+directAVX2_9x1_loop:
+	VMASKMOVPS   (CX), Y0, Y11
+	VBROADCASTSS (SI), Y10
+	VFMADD231PS  Y11, Y10, Y1
+	VBROADCASTSS (SI)(R8*1), Y10
+	VFMADD231PS  Y11, Y10, Y2
+	VBROADCASTSS (SI)(R8*2), Y10
+	VFMADD231PS  Y11, Y10, Y3
+	VBROADCASTSS (SI)(R9*1), Y10
+	VFMADD231PS  Y11, Y10, Y4
+	VBROADCASTSS (SI)(R8*4), Y10
+	VFMADD231PS  Y11, Y10, Y5
+	VBROADCASTSS (SI)(R10*1), Y10
+	VFMADD231PS  Y11, Y10, Y6
+	VBROADCASTSS (SI)(R9*2), Y10
+	VFMADD231PS  Y11, Y10, Y7
+	VBROADCASTSS (SI)(AX*1), Y10
+	VFMADD231PS  Y11, Y10, Y8
+	VBROADCASTSS (SI)(R8*8), Y10
+	VFMADD231PS  Y11, Y10, Y9
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_9x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y10
+	VMAXPS       Y1, Y10, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y10, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y10, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y10, Y4
+	VMASKMOVPS   Y4, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y10, Y5
+	VMASKMOVPS   Y5, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y6, Y10, Y6
+	VMASKMOVPS   Y6, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y10, Y7
+	VMASKMOVPS   Y7, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y8, Y10, Y8
+	VMASKMOVPS   Y8, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y9, Y10, Y9
+	VMASKMOVPS   Y9, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_9_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_9x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x24, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x24, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x24, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_9
+
+directAVX2_9x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_8:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_8_columns:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_8x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y6
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y7
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y8
+
+directAVX2_8x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), R10
+	IMUL3Q $0x14, R10, R10
+	MOVQ   32(AX), AX
+	IMUL3Q $0x1c, AX, AX
+
+directAVX2_8x1_loop:
+	VMASKMOVPS   (CX), Y0, Y10
+	VBROADCASTSS (SI), Y9
+	VFMADD231PS  Y10, Y9, Y1
+	VBROADCASTSS (SI)(R8*1), Y9
+	VFMADD231PS  Y10, Y9, Y2
+	VBROADCASTSS (SI)(R8*2), Y9
+	VFMADD231PS  Y10, Y9, Y3
+	VBROADCASTSS (SI)(R9*1), Y9
+	VFMADD231PS  Y10, Y9, Y4
+	VBROADCASTSS (SI)(R8*4), Y9
+	VFMADD231PS  Y10, Y9, Y5
+	VBROADCASTSS (SI)(R10*1), Y9
+	VFMADD231PS  Y10, Y9, Y6
+	VBROADCASTSS (SI)(R9*2), Y9
+	VFMADD231PS  Y10, Y9, Y7
+	VBROADCASTSS (SI)(AX*1), Y9
+	VFMADD231PS  Y10, Y9, Y8
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_8x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y9
+	VMAXPS       Y1, Y9, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y9, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y9, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y9, Y4
+	VMASKMOVPS   Y4, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y9, Y5
+	VMASKMOVPS   Y5, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y6, Y9, Y6
+	VMASKMOVPS   Y6, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y9, Y7
+	VMASKMOVPS   Y7, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y8, Y9, Y8
+	VMASKMOVPS   Y8, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_8_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_8x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x20, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_8
+
+directAVX2_8x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_7:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_7_columns:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_7x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y6
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y7
+
+directAVX2_7x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX2_7x1_loop:
+	VMASKMOVPS   (CX), Y0, Y9
+	VBROADCASTSS (SI), Y8
+	VFMADD231PS  Y9, Y8, Y1
+	VBROADCASTSS (SI)(R8*1), Y8
+	VFMADD231PS  Y9, Y8, Y2
+	VBROADCASTSS (SI)(R8*2), Y8
+	VFMADD231PS  Y9, Y8, Y3
+	VBROADCASTSS (SI)(R9*1), Y8
+	VFMADD231PS  Y9, Y8, Y4
+	VBROADCASTSS (SI)(R8*4), Y8
+	VFMADD231PS  Y9, Y8, Y5
+	VBROADCASTSS (SI)(AX*1), Y8
+	VFMADD231PS  Y9, Y8, Y6
+	VBROADCASTSS (SI)(R9*2), Y8
+	VFMADD231PS  Y9, Y8, Y7
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_7x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y8
+	VMAXPS       Y1, Y8, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y8, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y8, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y8, Y4
+	VMASKMOVPS   Y4, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y8, Y5
+	VMASKMOVPS   Y5, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y6, Y8, Y6
+	VMASKMOVPS   Y6, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y8, Y7
+	VMASKMOVPS   Y7, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_7_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_7x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x1c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_7
+
+directAVX2_7x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_6:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_6_columns:
+	MOVQ (SP), AX
+	ADDQ $0x07, AX
+	SHRQ $0x03, AX
+	CMPQ AX, $0x04
+	JGE  directAVX2_6x2
+	CMPQ AX, $0x02
+	JLE  directAVX2_6_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX2_6_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX2_6x1
+
+directAVX2_6x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	VXORPS     Y10, Y10, Y10
+	VXORPS     Y11, Y11, Y11
+	VXORPS     Y12, Y12, Y12
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_6x2_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMASKMOVPS 32(CX), Y0, Y6
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y7
+	VMASKMOVPS 32(CX), Y0, Y8
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y9
+	VMASKMOVPS 32(CX), Y0, Y10
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y11
+	VMASKMOVPS 32(CX), Y0, Y12
+
+directAVX2_6x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX2_6x2_loop:
+	VMOVUPS      (CX), Y14
+	VMASKMOVPS   32(CX), Y0, Y15
+	VBROADCASTSS (SI), Y13
+	VFMADD231PS  Y14, Y13, Y1
+	VFMADD231PS  Y15, Y13, Y2
+	VBROADCASTSS (SI)(R8*1), Y13
+	VFMADD231PS  Y14, Y13, Y3
+	VFMADD231PS  Y15, Y13, Y4
+	VBROADCASTSS (SI)(R8*2), Y13
+	VFMADD231PS  Y14, Y13, Y5
+	VFMADD231PS  Y15, Y13, Y6
+	VBROADCASTSS (SI)(R9*1), Y13
+	VFMADD231PS  Y14, Y13, Y7
+	VFMADD231PS  Y15, Y13, Y8
+	VBROADCASTSS (SI)(R8*4), Y13
+	VFMADD231PS  Y14, Y13, Y9
+	VFMADD231PS  Y15, Y13, Y10
+	VBROADCASTSS (SI)(AX*1), Y13
+	VFMADD231PS  Y14, Y13, Y11
+	VFMADD231PS  Y15, Y13, Y12
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_6x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y13
+	VMAXPS       Y1, Y13, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y13, Y2
+	VMASKMOVPS   Y2, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y13, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y13, Y4
+	VMASKMOVPS   Y4, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y13, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y6, Y13, Y6
+	VMASKMOVPS   Y6, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y13, Y7
+	VMOVUPS      Y7, (CX)
+	VMAXPS       Y8, Y13, Y8
+	VMASKMOVPS   Y8, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y9, Y13, Y9
+	VMOVUPS      Y9, (CX)
+	VMAXPS       Y10, Y13, Y10
+	VMASKMOVPS   Y10, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y11, Y13, Y11
+	VMOVUPS      Y11, (CX)
+	VMAXPS       Y12, Y13, Y12
+	VMASKMOVPS   Y12, Y0, 32(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000040, 8(SP)
+	SUBQ         $0x00000010, (SP)
+	JG           directAVX2_6_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_6x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_6
+
+directAVX2_6x2_end:
+	VZEROUPPER
+	RET
+
+directAVX2_6x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_6x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y6
+
+directAVX2_6x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), R9
+	IMUL3Q $0x0c, R9, R9
+	MOVQ   32(AX), AX
+	IMUL3Q $0x14, AX, AX
+
+directAVX2_6x1_loop:
+	VMASKMOVPS   (CX), Y0, Y8
+	VBROADCASTSS (SI), Y7
+	VFMADD231PS  Y8, Y7, Y1
+	VBROADCASTSS (SI)(R8*1), Y7
+	VFMADD231PS  Y8, Y7, Y2
+	VBROADCASTSS (SI)(R8*2), Y7
+	VFMADD231PS  Y8, Y7, Y3
+	VBROADCASTSS (SI)(R9*1), Y7
+	VFMADD231PS  Y8, Y7, Y4
+	VBROADCASTSS (SI)(R8*4), Y7
+	VFMADD231PS  Y8, Y7, Y5
+	VBROADCASTSS (SI)(AX*1), Y7
+	VFMADD231PS  Y8, Y7, Y6
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_6x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y7
+	VMAXPS       Y1, Y7, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y7, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y7, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y7, Y4
+	VMASKMOVPS   Y4, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y7, Y5
+	VMASKMOVPS   Y5, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y6, Y7, Y6
+	VMASKMOVPS   Y6, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_6_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_6x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x18, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_6
+
+directAVX2_6x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_5:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_5_columns:
+	MOVQ (SP), AX
+	ADDQ $0x07, AX
+	SHRQ $0x03, AX
+	CMPQ AX, $0x04
+	JGE  directAVX2_5x2
+	CMPQ AX, $0x02
+	JLE  directAVX2_5_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX2_5_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX2_5x1
+
+directAVX2_5x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	VXORPS     Y10, Y10, Y10
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_5x2_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMASKMOVPS 32(CX), Y0, Y6
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y7
+	VMASKMOVPS 32(CX), Y0, Y8
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y9
+	VMASKMOVPS 32(CX), Y0, Y10
+
+directAVX2_5x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX2_5x2_loop:
+	VMOVUPS      (CX), Y12
+	VMASKMOVPS   32(CX), Y0, Y13
+	VBROADCASTSS (SI), Y11
+	VFMADD231PS  Y12, Y11, Y1
+	VFMADD231PS  Y13, Y11, Y2
+	VBROADCASTSS (SI)(R8*1), Y11
+	VFMADD231PS  Y12, Y11, Y3
+	VFMADD231PS  Y13, Y11, Y4
+	VBROADCASTSS (SI)(R8*2), Y11
+	VFMADD231PS  Y12, Y11, Y5
+	VFMADD231PS  Y13, Y11, Y6
+	VBROADCASTSS (SI)(AX*1), Y11
+	VFMADD231PS  Y12, Y11, Y7
+	VFMADD231PS  Y13, Y11, Y8
+	VBROADCASTSS (SI)(R8*4), Y11
+	VFMADD231PS  Y12, Y11, Y9
+	VFMADD231PS  Y13, Y11, Y10
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_5x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y11
+	VMAXPS       Y1, Y11, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y11, Y2
+	VMASKMOVPS   Y2, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y11, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y11, Y4
+	VMASKMOVPS   Y4, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y11, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y6, Y11, Y6
+	VMASKMOVPS   Y6, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y11, Y7
+	VMOVUPS      Y7, (CX)
+	VMAXPS       Y8, Y11, Y8
+	VMASKMOVPS   Y8, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y9, Y11, Y9
+	VMOVUPS      Y9, (CX)
+	VMAXPS       Y10, Y11, Y10
+	VMASKMOVPS   Y10, Y0, 32(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000040, 8(SP)
+	SUBQ         $0x00000010, (SP)
+	JG           directAVX2_5_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_5x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_5
+
+directAVX2_5x2_end:
+	VZEROUPPER
+	RET
+
+directAVX2_5x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_5x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y5
+
+directAVX2_5x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX2_5x1_loop:
+	VMASKMOVPS   (CX), Y0, Y7
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y7, Y6, Y1
+	VBROADCASTSS (SI)(R8*1), Y6
+	VFMADD231PS  Y7, Y6, Y2
+	VBROADCASTSS (SI)(R8*2), Y6
+	VFMADD231PS  Y7, Y6, Y3
+	VBROADCASTSS (SI)(AX*1), Y6
+	VFMADD231PS  Y7, Y6, Y4
+	VBROADCASTSS (SI)(R8*4), Y6
+	VFMADD231PS  Y7, Y6, Y5
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_5x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y6
+	VMAXPS       Y1, Y6, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y6, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y6, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y6, Y4
+	VMASKMOVPS   Y4, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y6, Y5
+	VMASKMOVPS   Y5, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_5_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_5x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x14, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_5
+
+directAVX2_5x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_4:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_4_columns:
+	MOVQ (SP), AX
+	ADDQ $0x07, AX
+	SHRQ $0x03, AX
+	CMPQ AX, $0x04
+	JGE  directAVX2_4x2
+	CMPQ AX, $0x02
+	JLE  directAVX2_4_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX2_4_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX2_4x1
+
+directAVX2_4x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_4x2_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMASKMOVPS 32(CX), Y0, Y6
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y7
+	VMASKMOVPS 32(CX), Y0, Y8
+
+directAVX2_4x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX2_4x2_loop:
+	VMOVUPS      (CX), Y10
+	VMASKMOVPS   32(CX), Y0, Y11
+	VBROADCASTSS (SI), Y9
+	VFMADD231PS  Y10, Y9, Y1
+	VFMADD231PS  Y11, Y9, Y2
+	VBROADCASTSS (SI)(R8*1), Y9
+	VFMADD231PS  Y10, Y9, Y3
+	VFMADD231PS  Y11, Y9, Y4
+	VBROADCASTSS (SI)(R8*2), Y9
+	VFMADD231PS  Y10, Y9, Y5
+	VFMADD231PS  Y11, Y9, Y6
+	VBROADCASTSS (SI)(AX*1), Y9
+	VFMADD231PS  Y10, Y9, Y7
+	VFMADD231PS  Y11, Y9, Y8
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_4x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y9
+	VMAXPS       Y1, Y9, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y9, Y2
+	VMASKMOVPS   Y2, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y9, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y9, Y4
+	VMASKMOVPS   Y4, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y9, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y6, Y9, Y6
+	VMASKMOVPS   Y6, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y9, Y7
+	VMOVUPS      Y7, (CX)
+	VMAXPS       Y8, Y9, Y8
+	VMASKMOVPS   Y8, Y0, 32(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000040, 8(SP)
+	SUBQ         $0x00000010, (SP)
+	JG           directAVX2_4_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_4x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_4
+
+directAVX2_4x2_end:
+	VZEROUPPER
+	RET
+
+directAVX2_4x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_4x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y4
+
+directAVX2_4x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), R8
+	IMUL3Q $0x04, R8, R8
+	MOVQ   32(AX), AX
+	IMUL3Q $0x0c, AX, AX
+
+directAVX2_4x1_loop:
+	VMASKMOVPS   (CX), Y0, Y6
+	VBROADCASTSS (SI), Y5
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (SI)(R8*1), Y5
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (SI)(R8*2), Y5
+	VFMADD231PS  Y6, Y5, Y3
+	VBROADCASTSS (SI)(AX*1), Y5
+	VFMADD231PS  Y6, Y5, Y4
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_4x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y5
+	VMAXPS       Y1, Y5, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y5, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y5, Y4
+	VMASKMOVPS   Y4, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_4_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_4x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x10, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_4
+
+directAVX2_4x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_3:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_3_columns:
+	MOVQ (SP), AX
+	ADDQ $0x07, AX
+	SHRQ $0x03, AX
+	CMPQ AX, $0x06
+	JGE  directAVX2_3x3
+	CMPQ AX, $0x03
+	JLE  directAVX2_3_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX2_3_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX2_3x1
+	CMPQ AX, $0x02
+	JEQ  directAVX2_3x2
+
+directAVX2_3x3:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x10, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_3x3_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMOVUPS    32(CX), Y2
+	VMASKMOVPS 64(CX), Y0, Y3
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y4
+	VMOVUPS    32(CX), Y5
+	VMASKMOVPS 64(CX), Y0, Y6
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y7
+	VMOVUPS    32(CX), Y8
+	VMASKMOVPS 64(CX), Y0, Y9
+
+directAVX2_3x3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX2_3x3_loop:
+	VMOVUPS      (CX), Y11
+	VMOVUPS      32(CX), Y12
+	VMASKMOVPS   64(CX), Y0, Y13
+	VBROADCASTSS (SI), Y10
+	VFMADD231PS  Y11, Y10, Y1
+	VFMADD231PS  Y12, Y10, Y2
+	VFMADD231PS  Y13, Y10, Y3
+	VBROADCASTSS (SI)(AX*1), Y10
+	VFMADD231PS  Y11, Y10, Y4
+	VFMADD231PS  Y12, Y10, Y5
+	VFMADD231PS  Y13, Y10, Y6
+	VBROADCASTSS (SI)(AX*2), Y10
+	VFMADD231PS  Y11, Y10, Y7
+	VFMADD231PS  Y12, Y10, Y8
+	VFMADD231PS  Y13, Y10, Y9
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_3x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y10
+	VMAXPS       Y1, Y10, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y10, Y2
+	VMOVUPS      Y2, 32(CX)
+	VMAXPS       Y3, Y10, Y3
+	VMASKMOVPS   Y3, Y0, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y10, Y4
+	VMOVUPS      Y4, (CX)
+	VMAXPS       Y5, Y10, Y5
+	VMOVUPS      Y5, 32(CX)
+	VMAXPS       Y6, Y10, Y6
+	VMASKMOVPS   Y6, Y0, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y7, Y10, Y7
+	VMOVUPS      Y7, (CX)
+	VMAXPS       Y8, Y10, Y8
+	VMOVUPS      Y8, 32(CX)
+	VMAXPS       Y9, Y10, Y9
+	VMASKMOVPS   Y9, Y0, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000060, 8(SP)
+	SUBQ         $0x00000018, (SP)
+	JG           directAVX2_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_3x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_3
+
+directAVX2_3x3_end:
+	VZEROUPPER
+	RET
+
+directAVX2_3x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_3x2_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMASKMOVPS 32(CX), Y0, Y6
+
+directAVX2_3x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX2_3x2_loop:
+	VMOVUPS      (CX), Y8
+	VMASKMOVPS   32(CX), Y0, Y9
+	VBROADCASTSS (SI), Y7
+	VFMADD231PS  Y8, Y7, Y1
+	VFMADD231PS  Y9, Y7, Y2
+	VBROADCASTSS (SI)(AX*1), Y7
+	VFMADD231PS  Y8, Y7, Y3
+	VFMADD231PS  Y9, Y7, Y4
+	VBROADCASTSS (SI)(AX*2), Y7
+	VFMADD231PS  Y8, Y7, Y5
+	VFMADD231PS  Y9, Y7, Y6
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_3x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y7
+	VMAXPS       Y1, Y7, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y7, Y2
+	VMASKMOVPS   Y2, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y7, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y7, Y4
+	VMASKMOVPS   Y4, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y7, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y6, Y7, Y6
+	VMASKMOVPS   Y6, Y0, 32(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000040, 8(SP)
+	SUBQ         $0x00000010, (SP)
+	JG           directAVX2_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_3x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_3
+
+directAVX2_3x2_end:
+	VZEROUPPER
+	RET
+
+directAVX2_3x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_3x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y3
+
+directAVX2_3x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX2_3x1_loop:
+	VMASKMOVPS   (CX), Y0, Y5
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  Y5, Y4, Y1
+	VBROADCASTSS (SI)(AX*1), Y4
+	VFMADD231PS  Y5, Y4, Y2
+	VBROADCASTSS (SI)(AX*2), Y4
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_3x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y4
+	VMAXPS       Y1, Y4, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y4, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y4, Y3
+	VMASKMOVPS   Y3, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_3_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_3x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_3
+
+directAVX2_3x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_2:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_2_columns:
+	MOVQ (SP), AX
+	ADDQ $0x07, AX
+	SHRQ $0x03, AX
+	CMPQ AX, $0x08
+	JGE  directAVX2_2x4
+	CMPQ AX, $0x04
+	JLE  directAVX2_2_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX2_2_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX2_2x1
+	CMPQ AX, $0x02
+	JEQ  directAVX2_2x2
+	CMPQ AX, $0x03
+	JEQ  directAVX2_2x3
+
+directAVX2_2x4:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x18, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_2x4_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMOVUPS    32(CX), Y2
+	VMOVUPS    64(CX), Y3
+	VMASKMOVPS 96(CX), Y0, Y4
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y5
+	VMOVUPS    32(CX), Y6
+	VMOVUPS    64(CX), Y7
+	VMASKMOVPS 96(CX), Y0, Y8
+
+directAVX2_2x4_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX2_2x4_loop:
+	VMOVUPS      (CX), Y10
+	VMOVUPS      32(CX), Y11
+	VMOVUPS      64(CX), Y12
+	VMASKMOVPS   96(CX), Y0, Y13
+	VBROADCASTSS (SI), Y9
+	VFMADD231PS  Y10, Y9, Y1
+	VFMADD231PS  Y11, Y9, Y2
+	VFMADD231PS  Y12, Y9, Y3
+	VFMADD231PS  Y13, Y9, Y4
+	VBROADCASTSS (SI)(AX*1), Y9
+	VFMADD231PS  Y10, Y9, Y5
+	VFMADD231PS  Y11, Y9, Y6
+	VFMADD231PS  Y12, Y9, Y7
+	VFMADD231PS  Y13, Y9, Y8
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_2x4_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y9
+	VMAXPS       Y1, Y9, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y9, Y2
+	VMOVUPS      Y2, 32(CX)
+	VMAXPS       Y3, Y9, Y3
+	VMOVUPS      Y3, 64(CX)
+	VMAXPS       Y4, Y9, Y4
+	VMASKMOVPS   Y4, Y0, 96(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y5, Y9, Y5
+	VMOVUPS      Y5, (CX)
+	VMAXPS       Y6, Y9, Y6
+	VMOVUPS      Y6, 32(CX)
+	VMAXPS       Y7, Y9, Y7
+	VMOVUPS      Y7, 64(CX)
+	VMAXPS       Y8, Y9, Y8
+	VMASKMOVPS   Y8, Y0, 96(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX2_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_2x4_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_2
+
+directAVX2_2x4_end:
+	VZEROUPPER
+	RET
+
+directAVX2_2x3:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x10, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_2x3_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMOVUPS    32(CX), Y2
+	VMASKMOVPS 64(CX), Y0, Y3
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y4
+	VMOVUPS    32(CX), Y5
+	VMASKMOVPS 64(CX), Y0, Y6
+
+directAVX2_2x3_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX2_2x3_loop:
+	VMOVUPS      (CX), Y8
+	VMOVUPS      32(CX), Y9
+	VMASKMOVPS   64(CX), Y0, Y10
+	VBROADCASTSS (SI), Y7
+	VFMADD231PS  Y8, Y7, Y1
+	VFMADD231PS  Y9, Y7, Y2
+	VFMADD231PS  Y10, Y7, Y3
+	VBROADCASTSS (SI)(AX*1), Y7
+	VFMADD231PS  Y8, Y7, Y4
+	VFMADD231PS  Y9, Y7, Y5
+	VFMADD231PS  Y10, Y7, Y6
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_2x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y7
+	VMAXPS       Y1, Y7, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y7, Y2
+	VMOVUPS      Y2, 32(CX)
+	VMAXPS       Y3, Y7, Y3
+	VMASKMOVPS   Y3, Y0, 64(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y4, Y7, Y4
+	VMOVUPS      Y4, (CX)
+	VMAXPS       Y5, Y7, Y5
+	VMOVUPS      Y5, 32(CX)
+	VMAXPS       Y6, Y7, Y6
+	VMASKMOVPS   Y6, Y0, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000060, 8(SP)
+	SUBQ         $0x00000018, (SP)
+	JG           directAVX2_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_2x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_2
+
+directAVX2_2x3_end:
+	VZEROUPPER
+	RET
+
+directAVX2_2x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_2x2_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+	ADDQ       DX, CX
+	VMOVUPS    (CX), Y3
+	VMASKMOVPS 32(CX), Y0, Y4
+
+directAVX2_2x2_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX2_2x2_loop:
+	VMOVUPS      (CX), Y6
+	VMASKMOVPS   32(CX), Y0, Y7
+	VBROADCASTSS (SI), Y5
+	VFMADD231PS  Y6, Y5, Y1
+	VFMADD231PS  Y7, Y5, Y2
+	VBROADCASTSS (SI)(AX*1), Y5
+	VFMADD231PS  Y6, Y5, Y3
+	VFMADD231PS  Y7, Y5, Y4
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_2x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y5
+	VMAXPS       Y1, Y5, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y5, Y2
+	VMASKMOVPS   Y2, Y0, 32(CX)
+	ADDQ         DX, CX
+	VMAXPS       Y3, Y5, Y3
+	VMOVUPS      Y3, (CX)
+	VMAXPS       Y4, Y5, Y4
+	VMASKMOVPS   Y4, Y0, 32(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000040, 8(SP)
+	SUBQ         $0x00000010, (SP)
+	JG           directAVX2_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_2x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_2
+
+directAVX2_2x2_end:
+	VZEROUPPER
+	RET
+
+directAVX2_2x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_2x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y2
+
+directAVX2_2x1_zero:
+	MOVQ   48(AX), CX
+	MOVQ   56(AX), DX
+	MOVQ   (AX), BX
+	SHLQ   $0x02, DX
+	ADDQ   8(SP), CX
+	MOVQ   24(AX), SI
+	MOVQ   40(AX), DI
+	SHLQ   $0x02, DI
+	MOVQ   32(AX), AX
+	IMUL3Q $0x04, AX, AX
+
+directAVX2_2x1_loop:
+	VMASKMOVPS   (CX), Y0, Y4
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y4, Y3, Y1
+	VBROADCASTSS (SI)(AX*1), Y3
+	VFMADD231PS  Y4, Y3, Y2
+	ADDQ         DX, CX
+	ADDQ         DI, SI
+	DECQ         BX
+	JNZ          directAVX2_2x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	ADDQ         DX, CX
+	VMAXPS       Y2, Y3, Y2
+	VMASKMOVPS   Y2, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_2_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_2x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_2
+
+directAVX2_2x1_end:
+	VZEROUPPER
+	RET
+
+directAVX2_1:
+	MOVQ t+0(FP), AX
+	MOVQ 16(AX), AX
+	MOVQ AX, (SP)
+	MOVQ $+0, 8(SP)
+
+directAVX2_1_columns:
+	MOVQ (SP), AX
+	ADDQ $0x07, AX
+	SHRQ $0x03, AX
+	CMPQ AX, $0x0e
+	JGE  directAVX2_1x7
+	CMPQ AX, $0x07
+	JLE  directAVX2_1_columns_few
+	INCQ AX
+	SHRQ $0x01, AX
+
+directAVX2_1_columns_few:
+	CMPQ AX, $0x01
+	JEQ  directAVX2_1x1
+	CMPQ AX, $0x02
+	JEQ  directAVX2_1x2
+	CMPQ AX, $0x03
+	JEQ  directAVX2_1x3
+	CMPQ AX, $0x04
+	JEQ  directAVX2_1x4
+	CMPQ AX, $0x05
+	JEQ  directAVX2_1x5
+	CMPQ AX, $0x06
+	JEQ  directAVX2_1x6
+
+directAVX2_1x7:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x30, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_1x7_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMOVUPS    32(CX), Y2
+	VMOVUPS    64(CX), Y3
+	VMOVUPS    96(CX), Y4
+	VMOVUPS    128(CX), Y5
+	VMOVUPS    160(CX), Y6
+	VMASKMOVPS 192(CX), Y0, Y7
+
+directAVX2_1x7_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX2_1x7_loop:
+	VMASKMOVPS   192(CX), Y0, Y9
+	VBROADCASTSS (SI), Y8
+	VFMADD231PS  (CX), Y8, Y1
+	VFMADD231PS  32(CX), Y8, Y2
+	VFMADD231PS  64(CX), Y8, Y3
+	VFMADD231PS  96(CX), Y8, Y4
+	VFMADD231PS  128(CX), Y8, Y5
+	VFMADD231PS  160(CX), Y8, Y6
+	VFMADD231PS  Y9, Y8, Y7
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX2_1x7_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y8
+	VMAXPS       Y1, Y8, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y8, Y2
+	VMOVUPS      Y2, 32(CX)
+	VMAXPS       Y3, Y8, Y3
+	VMOVUPS      Y3, 64(CX)
+	VMAXPS       Y4, Y8, Y4
+	VMOVUPS      Y4, 96(CX)
+	VMAXPS       Y5, Y8, Y5
+	VMOVUPS      Y5, 128(CX)
+	VMAXPS       Y6, Y8, Y6
+	VMOVUPS      Y6, 160(CX)
+	VMAXPS       Y7, Y8, Y7
+	VMASKMOVPS   Y7, Y0, 192(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000e0, 8(SP)
+	SUBQ         $0x00000038, (SP)
+	JG           directAVX2_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_1x7_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_1
+
+directAVX2_1x7_end:
+	VZEROUPPER
+	RET
+
+directAVX2_1x6:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x28, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_1x6_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMOVUPS    32(CX), Y2
+	VMOVUPS    64(CX), Y3
+	VMOVUPS    96(CX), Y4
+	VMOVUPS    128(CX), Y5
+	VMASKMOVPS 160(CX), Y0, Y6
+
+directAVX2_1x6_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX2_1x6_loop:
+	VMASKMOVPS   160(CX), Y0, Y8
+	VBROADCASTSS (SI), Y7
+	VFMADD231PS  (CX), Y7, Y1
+	VFMADD231PS  32(CX), Y7, Y2
+	VFMADD231PS  64(CX), Y7, Y3
+	VFMADD231PS  96(CX), Y7, Y4
+	VFMADD231PS  128(CX), Y7, Y5
+	VFMADD231PS  Y8, Y7, Y6
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX2_1x6_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y7
+	VMAXPS       Y1, Y7, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y7, Y2
+	VMOVUPS      Y2, 32(CX)
+	VMAXPS       Y3, Y7, Y3
+	VMOVUPS      Y3, 64(CX)
+	VMAXPS       Y4, Y7, Y4
+	VMOVUPS      Y4, 96(CX)
+	VMAXPS       Y5, Y7, Y5
+	VMOVUPS      Y5, 128(CX)
+	VMAXPS       Y6, Y7, Y6
+	VMASKMOVPS   Y6, Y0, 160(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000c0, 8(SP)
+	SUBQ         $0x00000030, (SP)
+	JG           directAVX2_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_1x6_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_1
+
+directAVX2_1x6_end:
+	VZEROUPPER
+	RET
+
+directAVX2_1x5:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x20, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_1x5_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMOVUPS    32(CX), Y2
+	VMOVUPS    64(CX), Y3
+	VMOVUPS    96(CX), Y4
+	VMASKMOVPS 128(CX), Y0, Y5
+
+directAVX2_1x5_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX2_1x5_loop:
+	VMASKMOVPS   128(CX), Y0, Y7
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  (CX), Y6, Y1
+	VFMADD231PS  32(CX), Y6, Y2
+	VFMADD231PS  64(CX), Y6, Y3
+	VFMADD231PS  96(CX), Y6, Y4
+	VFMADD231PS  Y7, Y6, Y5
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX2_1x5_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y6
+	VMAXPS       Y1, Y6, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y6, Y2
+	VMOVUPS      Y2, 32(CX)
+	VMAXPS       Y3, Y6, Y3
+	VMOVUPS      Y3, 64(CX)
+	VMAXPS       Y4, Y6, Y4
+	VMOVUPS      Y4, 96(CX)
+	VMAXPS       Y5, Y6, Y5
+	VMASKMOVPS   Y5, Y0, 128(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x000000a0, 8(SP)
+	SUBQ         $0x00000028, (SP)
+	JG           directAVX2_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_1x5_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_1
+
+directAVX2_1x5_end:
+	VZEROUPPER
+	RET
+
+directAVX2_1x4:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x18, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_1x4_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMOVUPS    32(CX), Y2
+	VMOVUPS    64(CX), Y3
+	VMASKMOVPS 96(CX), Y0, Y4
+
+directAVX2_1x4_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX2_1x4_loop:
+	VMASKMOVPS   96(CX), Y0, Y6
+	VBROADCASTSS (SI), Y5
+	VFMADD231PS  (CX), Y5, Y1
+	VFMADD231PS  32(CX), Y5, Y2
+	VFMADD231PS  64(CX), Y5, Y3
+	VFMADD231PS  Y6, Y5, Y4
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX2_1x4_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y5
+	VMAXPS       Y1, Y5, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y5, Y2
+	VMOVUPS      Y2, 32(CX)
+	VMAXPS       Y3, Y5, Y3
+	VMOVUPS      Y3, 64(CX)
+	VMAXPS       Y4, Y5, Y4
+	VMASKMOVPS   Y4, Y0, 96(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000080, 8(SP)
+	SUBQ         $0x00000020, (SP)
+	JG           directAVX2_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_1x4_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_1
+
+directAVX2_1x4_end:
+	VZEROUPPER
+	RET
+
+directAVX2_1x3:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x10, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_1x3_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMOVUPS    32(CX), Y2
+	VMASKMOVPS 64(CX), Y0, Y3
+
+directAVX2_1x3_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX2_1x3_loop:
+	VMASKMOVPS   64(CX), Y0, Y5
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  (CX), Y4, Y1
+	VFMADD231PS  32(CX), Y4, Y2
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX2_1x3_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y4
+	VMAXPS       Y1, Y4, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y4, Y2
+	VMOVUPS      Y2, 32(CX)
+	VMAXPS       Y3, Y4, Y3
+	VMASKMOVPS   Y3, Y0, 64(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000060, 8(SP)
+	SUBQ         $0x00000018, (SP)
+	JG           directAVX2_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_1x3_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_1
+
+directAVX2_1x3_end:
+	VZEROUPPER
+	RET
+
+directAVX2_1x2:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x08, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_1x2_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS 32(CX), Y0, Y2
+
+directAVX2_1x2_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX2_1x2_loop:
+	VMASKMOVPS   32(CX), Y0, Y4
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  (CX), Y3, Y1
+	VFMADD231PS  Y4, Y3, Y2
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX2_1x2_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMOVUPS      Y1, (CX)
+	VMAXPS       Y2, Y3, Y2
+	VMASKMOVPS   Y2, Y0, 32(CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000040, 8(SP)
+	SUBQ         $0x00000010, (SP)
+	JG           directAVX2_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_1x2_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_1
+
+directAVX2_1x2_end:
+	VZEROUPPER
+	RET
+
+directAVX2_1x1:
+	MOVQ       t+0(FP), AX
+	MOVQ       (SP), CX
+	SUBQ       $0x00, CX
+	XORQ       DX, DX
+	CMPQ       CX, DX
+	CMOVQLT    DX, CX
+	MOVQ       $0x00000008, DX
+	CMPQ       CX, DX
+	CMOVQGT    DX, CX
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVUPS    32(DX)(CX*4), Y0
+	VXORPS     Y1, Y1, Y1
+	MOVQ       80(AX), CX
+	MOVQ       88(AX), DX
+	TESTQ      CX, CX
+	JZ         directAVX2_1x1_zero
+	SHLQ       $0x02, DX
+	ADDQ       8(SP), CX
+	VMASKMOVPS (CX), Y0, Y1
+
+directAVX2_1x1_zero:
+	MOVQ 48(AX), CX
+	MOVQ 56(AX), DX
+	MOVQ (AX), BX
+	SHLQ $0x02, DX
+	ADDQ 8(SP), CX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), AX
+	SHLQ $0x02, AX
+
+directAVX2_1x1_loop:
+	VMASKMOVPS   (CX), Y0, Y3
+	VBROADCASTSS (SI), Y2
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         DX, CX
+	ADDQ         AX, SI
+	DECQ         BX
+	JNZ          directAVX2_1x1_loop
+	MOVQ         t+0(FP), AX
+	MOVQ         64(AX), CX
+	MOVQ         72(AX), DX
+	SHLQ         $0x02, DX
+	ADDQ         8(SP), CX
+	VBROADCASTSS 96(AX), Y2
+	VMAXPS       Y1, Y2, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+	MOVQ         t+0(FP), AX
+	ADDQ         $0x00000020, 8(SP)
+	SUBQ         $0x00000008, (SP)
+	JG           directAVX2_1_columns
+	DECQ         104(AX)
+	JEQ          directAVX2_1x1_end
+	MOVQ         32(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 24(AX)
+	MOVQ         72(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 64(AX)
+	MOVQ         88(AX), CX
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, 80(AX)
+	JMP          directAVX2_1
+
+directAVX2_1x1_end:
 	VZEROUPPER
 	RET
 

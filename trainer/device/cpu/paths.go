@@ -224,11 +224,12 @@ func (s *stream) runStrips(p *product, j, k0, at int) {
 	}
 	strips := over(p.m, most)
 	rows, more := p.m/strips, p.m%strips
-	run := func(i, rows, strips int) {
-		if strips == 0 {
-			return
-		}
-		t.rows, t.strips, t.a, t.c = rows, strips, &p.a[i*p.ars+k0*p.aks], &p.c[i*p.ldc+j]
+	t.rows, t.strips = rows+1, more
+	if more == 0 {
+		t.rows, t.strips = rows, strips
+	}
+	for i := 0; ; t.rows, t.strips = rows, strips-more {
+		t.a, t.c = &p.a[i*p.ars+k0*p.aks], &p.c[i*p.ldc+j]
 		switch {
 		case p.resume || k0 > 0:
 			t.init, t.ldi = t.c, t.ldc
@@ -237,10 +238,12 @@ func (s *stream) runStrips(p *product, j, k0, at int) {
 		default:
 			t.init, t.ldi = nil, 0
 		}
+		i += t.rows * t.strips // which the kernel counts down
 		kernel(t)
+		if i == p.m {
+			return
+		}
 	}
-	run(0, rows+1, more)
-	run(more*(rows+1), rows, strips-more)
 }
 
 // fill sets all of x to v, more and more of it at a time.

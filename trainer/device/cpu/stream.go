@@ -166,15 +166,19 @@ func (s *stream) fail(err error) {
 
 // floats is the n elements of b, or nil after recording what is wrong with it.
 func (s *stream) floats(op, name string, b device.Buffer, n int) []float32 {
-	m := s.look(op, name, b, n, device.Float32)
-	if m == nil {
-		return nil
-	}
-	if b.Off+n > len(m.f) {
-		s.fail(fmt.Errorf("%s: operand %s lies outside what its port is bound to (%d elements)", op, name, len(m.f)))
+	m, ok := b.Mem.(*memory)
+	if !ok || m.owner != s || b.Off < 0 || b.Len < n || b.Len > m.n-b.Off || n > len(m.f)-b.Off {
+		s.unfit(op, name, b, n)
 		return nil
 	}
 	return m.f[b.Off : b.Off+n : b.Off+n]
+}
+
+// unfit records why b is not n floats. It is apart from floats since the smallest products notice what a call takes.
+func (s *stream) unfit(op, name string, b device.Buffer, n int) {
+	if m := s.look(op, name, b, n, device.Float32); m != nil {
+		s.fail(fmt.Errorf("%s: operand %s lies outside what its port is bound to (%d elements)", op, name, len(m.f)))
+	}
 }
 
 // optional is floats, but nil without a fault when b is none.

@@ -23,11 +23,11 @@ func direct(v isa) {
 	program := func(rows, nv int) string { return fmt.Sprintf("%s_%dx%d", name, rows, nv) }
 	strips := func(rows int) string { return fmt.Sprintf("%s_%d", name, rows) }
 	most := tall
-	for r := most; r > 1; r-- {
+	for r := 1; r < most; r++ { // the smallest first: they are the ones that notice
 		CMPQ(rows, Imm(uint64(r)))
 		JEQ(LabelRef(strips(r)))
 	}
-	for r := 1; r <= most; r++ {
+	for r := most; r >= 1; r-- {
 		Label(strips(r))
 		s := strip{isa: v, rows: r, left: left, at: at}
 		s.begin(load("t"))
@@ -45,12 +45,12 @@ func direct(v isa) {
 			INCQ(regs)
 			SHRQ(Imm(1), regs)
 			Label(columns + "_few")
-			for nv := wide; nv > 1; nv-- {
+			for nv := 1; nv < wide; nv++ {
 				CMPQ(regs, Imm(uint64(nv)))
 				JEQ(LabelRef(program(r, nv)))
 			}
 		}
-		for nv := 1; nv <= wide; nv++ {
+		for nv := wide; nv >= 1; nv-- {
 			s.nv, s.name = nv, program(r, nv)
 			directTile{s}.write()
 			s.next(columns, strips(r))
