@@ -404,29 +404,6 @@ func TestCloseWhilePending(t *testing.T) {
 	})
 }
 
-func TestPatience(t *testing.T) {
-	p := patience{dead: 500}
-	for now := int64(50); now <= 500; now += 50 {
-		if p.tick(now); p.lost(20) {
-			t.Fatalf("lost at %d", now)
-		}
-	}
-	if p.tick(550); !p.lost(20) || p.lost(100) {
-		t.Fatal("silence of 530 must be death, of 450 not")
-	}
-	if p.tick(5000); p.lost(100) { // we stood still
-		t.Fatal("judged before it could be heard")
-	}
-	for now := int64(5050); now < 5500; now += 50 {
-		if p.tick(now); p.lost(100) {
-			t.Fatalf("lost at %d", now)
-		}
-	}
-	if p.tick(5500); !p.lost(100) {
-		t.Fatal("never lost")
-	}
-}
-
 func TestBusy(t *testing.T) {
 	everyWay(t, func(t *testing.T, w way) {
 		synctest.Test(t, func(t *testing.T) {

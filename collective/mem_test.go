@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/pacing"
 )
 
 // memPipe is one direction of an in-memory connection: a bounded buffer, like a socket's. Everything waits on one
@@ -24,7 +25,9 @@ type memPipe struct {
 	cond          *sync.Cond
 	buf           []byte
 	limit         int
-	frozen        bool  // nothing arrives; the sender's kernel takes what it has room for
+	frozen        bool // nothing arrives; the sender's kernel takes what it has room for
+	gap           bool // what arrives cannot be read: something before it is lost
+	state         pacing.State
 	eof           bool  // the writer has closed
 	broken        error // both ends fail
 	readDeadline  memDeadline
@@ -85,7 +88,7 @@ func (p *memPipe) read(b []byte, wait bool) (int, error) {
 			return 0, p.broken
 		case p.readDeadline.expired:
 			return 0, os.ErrDeadlineExceeded
-		case p.frozen:
+		case p.frozen || p.gap:
 		case len(p.buf) > 0:
 			n := copy(b, p.buf)
 			p.buf = p.buf[:copy(p.buf, p.buf[n:])]
@@ -116,6 +119,9 @@ func (p *memPipe) write(b []byte, wait bool) (n int, err error) {
 			return n, os.ErrDeadlineExceeded
 		case len(p.buf) < p.limit:
 			k := min(len(b), p.limit-len(p.buf))
+			if !p.frozen {
+				p.state.Arrived++
+			}
 			p.buf = append(p.buf, b[:k]...)
 			b, n = b[k:], n+k
 			p.cond.Broadcast()
@@ -152,6 +158,12 @@ func (c *memConn) write(b []byte, wait bool) (int, error) {
 		}
 	}
 	return c.out.write(b, wait)
+}
+
+// observe is what a kernel would know.
+func (c *memConn) observe() (s pacing.State, ok bool) {
+	c.in.change(func() { s = c.in.state })
+	return s, true
 }
 
 // Close acts like a socket's: bytes that were not read turn it into a reset.
@@ -267,7 +279,7 @@ func (c askedConn) whenReadable(f func() bool) error {
 func (p *memPipe) await() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.broken == nil && (p.frozen || len(p.buf) == 0 && !p.eof) {
+	for p.broken == nil && (p.frozen || p.gap || len(p.buf) == 0 && !p.eof) {
 		if p.readDeadline.expired {
 			return os.ErrDeadlineExceeded
 		}

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/musterml/muster/internal/pacing"
 )
 
 // socket is a TCP connection taken out of the runtime's poller. There every arrival wakes a thread, also while the
@@ -283,6 +285,14 @@ func (s *socket) setDeadline(d *side, t time.Time) error {
 	d.deadline.Store(at)
 	d.ring()
 	return nil
+}
+
+func (s *socket) observe() (pacing.State, bool) {
+	if !s.use() {
+		return pacing.State{}, false
+	}
+	defer s.unuse()
+	return pacing.ObserveSocket(s.fd)
 }
 
 func (s *socket) LocalAddr() net.Addr                { return s.local }

@@ -191,45 +191,6 @@ func (r *Ring) sayLast(l *link) {
 	l.farewell(&last, text, time.Now().Add(r.linger()))
 }
 
-// watchLoop is the watch goroutine: it declares a silent neighbour dead.
-func (r *Ring) watchLoop() {
-	defer r.wg.Done()
-	tick := time.NewTicker(r.cfg.Heartbeat)
-	defer tick.Stop()
-	p := patience{dead: int64(r.cfg.DeadAfter), last: r.now(), resumed: r.now()}
-	for {
-		select {
-		case <-r.failed:
-			return
-		case <-tick.C:
-		}
-		p.tick(r.now())
-		for _, l := range [...]*link{&r.prev, &r.next} {
-			if p.lost(l.heard.Load()) && !l.left.Load() {
-				r.lose(l, ErrSilent)
-			}
-		}
-	}
-}
-
-// patience decides when silence is death. Times are nanoseconds on the ring's clock.
-type patience struct {
-	dead    int64 // silence that is death
-	last    int64 // tick
-	resumed int64 // since when this process has been awake
-}
-
-// tick is called once per heartbeat. One that comes very late means that this process stood still (stopped, swapped
-// out, starved): what the peers sent meanwhile lies unread, and they get a full term before they are judged.
-func (p *patience) tick(now int64) {
-	if now-p.last > p.dead/2 {
-		p.resumed = now
-	}
-	p.last = now
-}
-
-func (p *patience) lost(heard int64) bool { return p.last-max(heard, p.resumed) >= p.dead }
-
 // piece is how many bytes are worth a frame of their own while more are to come; a frame has at most two. On lanes it is
 // so few that what was just reduced is still in the cache, on sockets so many that calls of the kernel do not count.
 func (r *Ring) piece() int {

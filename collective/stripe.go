@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/musterml/muster/internal/pacing"
 )
 
 // bundle is one connection made of several, its stripes, for long ways where one does not fill the link: its window is too
@@ -345,6 +347,21 @@ func (b *bundle) Close() error {
 	o.setDeadline(time.Time{}) // stops the alarms
 	in.setDeadline(time.Time{})
 	return nil
+}
+
+// observe: the chunk that is next comes on a stripe from which none is held. What comes on the others is no sign that it will.
+func (b *bundle) observe() (all pacing.State, ok bool) {
+	b.in.mu.Lock()
+	defer b.in.mu.Unlock()
+	for i, c := range b.conns {
+		s, known := observe(c)
+		all.RTT, all.Shortest = max(all.RTT, s.RTT), max(all.Shortest, s.Shortest)
+		if b.in.first[i] == nil {
+			all.Arrived += s.Arrived
+		}
+		ok = ok || known
+	}
+	return all, ok
 }
 
 func (b *bundle) SetReadDeadline(t time.Time) error  { b.in.setDeadline(t); return nil }

@@ -2,7 +2,23 @@
 // do may have on their way.
 package pacing
 
-import "net"
+import (
+	"net"
+	"time"
+)
+
+// State is what the kernel knows of a connection and its reader cannot see.
+type State struct {
+	Arrived  uint32        // packets with data that have come, those too that lie behind a lost one and cannot be read yet; wraps
+	RTT      time.Duration // now
+	Shortest time.Duration // round trip of the last minutes: what the way takes when nothing queues on it
+}
+
+// Far says whether the peer is further away than a local network goes.
+func (s State) Far() bool { return s.Shortest >= near }
+
+// near is a round trip that a local network has, and no longer distance.
+const near = 2 * time.Millisecond
 
 // TCP is the TCP connection under conn, nil where there is none.
 func TCP(conn net.Conn) *net.TCPConn {

@@ -13,9 +13,6 @@ import (
 // nearCongestion is the TCP congestion control within a host and within a local network.
 const nearCongestion = "reno"
 
-// near is a round trip that a local network has, and no longer distance.
-const near = 2 * time.Millisecond
-
 // Unpace takes a connection that does not go far from bbr, if that is what the system chooses, to reno.
 //
 // Within a host nothing is ever congested, and bbr, which paces with a timer per burst, costs about 40 % more processor
@@ -70,6 +67,33 @@ func Widen(conn net.Conn) {
 	})
 }
 
+// Observe asks the kernel about a connection; ok is false where it is not TCP.
+func Observe(conn net.Conn) (s State, ok bool) {
+	c := TCP(conn)
+	if c == nil {
+		return s, false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return s, false
+	}
+	err = raw.Control(func(fd uintptr) { s, ok = ObserveSocket(int(fd)) })
+	return s, ok && err == nil
+}
+
+// ObserveSocket is Observe for a descriptor.
+func ObserveSocket(fd int) (s State, ok bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return s, false
+	}
+	return State{
+		Arrived:  info.Data_segs_in,
+		RTT:      time.Duration(info.Rtt) * time.Microsecond,
+		Shortest: time.Duration(min(info.Rtt, info.Min_rtt)) * time.Microsecond,
+	}, true
+}
+
 // notSent bounds what lies in such a connection and is not on its way yet: an abort waits behind it.
 const notSent = 1 << 20
 
@@ -85,8 +109,8 @@ func lastNumber(path string) (int, error) {
 
 // far says whether a connection's peer is not near.
 func far(fd int) bool {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && time.Duration(info.Rtt)*time.Microsecond >= near
+	s, ok := ObserveSocket(fd)
+	return ok && s.RTT >= near
 }
 
 // paced says whether a socket is bbr's and its peer near.
@@ -95,6 +119,6 @@ func paced(fd int) bool {
 	if err != nil || name != "bbr" {
 		return false
 	}
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && time.Duration(info.Rtt)*time.Microsecond < near
+	s, ok := ObserveSocket(fd)
+	return ok && s.RTT < near
 }

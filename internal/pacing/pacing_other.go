@@ -9,3 +9,6 @@ func Unpace(net.Conn) {}
 
 // Widen does nothing: the limits are not known here.
 func Widen(net.Conn) {}
+
+// Observe knows nothing here.
+func Observe(net.Conn) (State, bool) { return State{}, false }

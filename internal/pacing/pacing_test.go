@@ -33,4 +33,10 @@ func TestWithin(t *testing.T) {
 	Unpace(near)
 	Widen(a)
 	Widen(near)
+	if _, ok := Observe(a); ok {
+		t.Error("something is known of a pipe")
+	}
+	if s, ok := Observe(near); ok && s.Far() {
+		t.Errorf("loopback is far: %+v", s)
+	}
 }
