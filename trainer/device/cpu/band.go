@@ -11,7 +11,8 @@ type band struct {
 	c      []float32
 	ldc    int
 	width  int       // at most nr
-	start  []float32 // the start of each column's sums (width); nil: zero
+	start  []float32 // what the sums of a row start from (width), lds before that of the next row; nil: zero
+	lds    int       // 0: all rows start from the same
 	resume bool      // start from what is in c
 	floor  float32
 
@@ -52,7 +53,7 @@ func (s *stream) runTiles(g *band, i, tiles, rows int) {
 	case g.resume:
 		t.init, t.ldi = t.c, t.ldc
 	case g.start != nil:
-		t.init, t.ldi = &g.start[0], 0
+		t.init, t.ldi = &g.start[i*g.lds], g.lds
 	default:
 		t.init, t.ldi = nil, 0
 	}

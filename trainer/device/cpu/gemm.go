@@ -54,6 +54,7 @@ type product struct {
 	c        []float32
 	ldc      int
 	bias     []float32 // (n) or nil
+	starts   []float32 // (m) or nil: a bias of each row; of tiles only, and in place of bias
 	resume   bool      // start from what is in c
 	floor    float32
 }
@@ -82,6 +83,7 @@ func (s *stream) multiplyTiles(p *product) {
 		}
 		kb = max(1, min(p.k, blockB/nc)/kc) * kc
 	}
+	starts := s.spreadStarts(p.starts, nr)
 	mc := p.m
 	if mc*kc > blockA {
 		mc = rowsOfA(kc, s.k.mr)
@@ -106,8 +108,11 @@ func (s *stream) multiplyTiles(p *product) {
 					}
 					for j := 0; j < nn; j += nr {
 						g.c, g.b, g.width = p.c[i0*p.ldc+j0+j:], panels.at(k0-kb0, kn, j), min(nr, nn-j)
-						if p.bias != nil {
+						switch {
+						case p.bias != nil:
 							g.start = p.bias[j0+j:]
+						case starts != nil:
+							g.start, g.lds = starts[i0*nr:], nr
 						}
 						s.run(&g)
 					}
@@ -115,6 +120,18 @@ func (s *stream) multiplyTiles(p *product) {
 			}
 		}
 	}
+}
+
+// spreadStarts is a row of n of each.
+func (s *stream) spreadStarts(each []float32, n int) []float32 {
+	if each == nil {
+		return nil
+	}
+	all := grown(&s.starts, len(each)*n)
+	for i, v := range each {
+		fill(all[i*n:(i+1)*n], v)
+	}
+	return all
 }
 
 // rowsOfA is how many rows of A, kc each, are done at a time.

@@ -282,11 +282,15 @@ func (s *stream) flip(q *product, i0, m int, strips bool) {
 	if q.aks == 1 {
 		f.ldb, f.bT = q.ars, true
 	}
-	if q.bias != nil { // the bias goes along the rows here, so the sums start from memory
+	switch { // the bias goes along the rows here
+	case q.bias == nil:
+	case strips: // the sums start from memory
 		for j, v := range q.bias[:q.n] {
 			fill(f.c[j*m:(j+1)*m], v)
 		}
 		f.resume = true
+	default:
+		f.starts = q.bias[:q.n]
 	}
 	s.goWay(&f, way{strips: strips})
 	if !inPlace {

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/musterml/muster/internal/samebits"
 	"github.com/musterml/muster/trainer/device"
@@ -23,12 +24,15 @@ func (s *stream) SoftmaxCrossEntropy(p device.SoftmaxCrossEntropy) {
 	if s.err != nil {
 		return
 	}
-	loss := s.lossOfMany
+	loss, together := s.lossOfMany, 0
 	if p.Classes < manyClasses {
-		loss = s.lossOfFew
+		loss, together = s.lossOfFew, fewTogether/p.Classes
 	}
 	var t device.Total
 	for i := range p.N {
+		if together > 0 && i%together == 0 {
+			s.expsOfFew(logits[i*p.Classes:min(i+together, p.N)*p.Classes], p.Classes)
+		}
 		label := int(labels[i])
 		if label < 0 || label >= p.Classes {
 			s.fail(fmt.Errorf("%s: label %d of row %d is not within [0, %d)", op, label, i, p.Classes))
@@ -48,15 +52,29 @@ func (s *stream) SoftmaxCrossEntropy(p device.SoftmaxCrossEntropy) {
 	*p.Total = t
 }
 
+// fewTogether is how many exponentials of rows of few classes are taken at a time: more than the processor sees of a row.
+const fewTogether = 8 * manyClasses
+
+// expsOfFew leaves e**(x - the row's largest) of some rows in s.exps, where lossOfFew takes them from.
+func (s *stream) expsOfFew(x []float32, classes int) {
+	all := grown(&s.few, fewTogether)[:len(x)]
+	for i := 0; i < len(x); i += classes {
+		row := x[i : i+classes]
+		top := float64(slices.Max(row))
+		for j, v := range row {
+			all[i+j] = float64(v) - top
+		}
+	}
+	samebits.Exps(all, all)
+	s.exps = all
+}
+
 // manyClasses is from where on the float32 row kernels are used.
 const manyClasses = 128
 
 // lossOfFew is the loss of one row, whether its largest logit is the label, and in d, if it is not nil, the
-// gradient. d may be row.
+// gradient. d may be row. The exponentials are the next of s.exps.
 func (s *stream) lossOfFew(row []float32, label int, d []float32, scale float32) (loss float64, correct bool) {
-	if len(s.exps) < len(row) {
-		s.exps = make([]float64, manyClasses)
-	}
 	best := 0
 	for j, v := range row {
 		if v > row[best] {
@@ -65,10 +83,7 @@ func (s *stream) lossOfFew(row []float32, label int, d []float32, scale float32)
 	}
 	top, sum := float64(row[best]), 0.0
 	exps := s.exps[:len(row)]
-	for j, v := range row {
-		exps[j] = float64(v) - top
-	}
-	samebits.Exps(exps, exps)
+	s.exps = s.exps[len(row):]
 	for _, e := range exps {
 		sum += e
 	}

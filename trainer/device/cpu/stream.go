@@ -35,13 +35,15 @@ type stream struct {
 	panel   []float32                      // packed panels of B
 	block   []float32                      // a compact block of A, and
 	rows    []int32                        // where its rows are
-	flipped []float32                      // a product computed transposed
+	flipped []float32                      // a product computed transposed, and
+	starts  []float32                      // what its rows start from
 	chosen  chosen                         // paths of products
 	offsets                                // of matrix products
 	plans   map[device.ConvShape]*convPlan // by geometry, N = 0
 
 	// Scratch of operations, by whatever size was met.
-	exps     []float64    // of one row of few logits
+	few      []float64    // of rows of few logits, and
+	exps     []float64    // those of them that are not used yet
 	row      []float32    // of one row of many logits
 	scores   []float32    // of attention, see type attention
 	parts    []float32    // of batch normalisation, see type channels
