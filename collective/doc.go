@@ -7,12 +7,12 @@
 //   - After an all-reduce of float32 every rank holds the same bits: one rank adds up each segment, the others are
 //     given its result. The bits depend on the world and the ring's order; Exact removes that (exact.go).
 //   - No call hangs. A neighbour that resets its connection is seen at once, one that falls silent after
-//     Config.DeadAfter; one that computes for an hour but answers heartbeats is waited for. Whoever sees a failure
+//     Config.DeadAfter, over long ways somewhat later (watch.go); one that computes for an hour but answers heartbeats is waited for. Whoever sees a failure
 //     returns a *PeerError that names the peer; an abort goes round the ring both ways, and every other rank's pending
 //     call returns an *AbortError that names who began it, whom it blames, and why. After that every call on this ring
 //     returns that same error.
 //   - No goroutine is started or, as a rule, woken, and nothing is allocated per operation or per frame.
-//   - Over a long way several connections may be one, each taking the next piece when it is free (Config.Stripes).
+//   - Where each connection is limited several may be one, each taking the next piece when it is free (Config.Stripes).
 //   - Processes of one host use shared memory, and those that share a Config.Locals the process' own; the log says which.
 //   - What a call waits for can be read at any time (Ring.Waiting).
 //

@@ -44,7 +44,7 @@ type Config struct {
 	Accept func(ctx context.Context) (net.Conn, error)
 
 	Heartbeat  time.Duration // between signs of life; default 50 ms
-	DeadAfter  time.Duration // of silence a peer is dead; default 400 ms, at least three heartbeats
+	DeadAfter  time.Duration // of silence a peer is dead, over long ways perhaps later (watch.go); default 400 ms, at least three heartbeats
 	ChunkBytes int           // of a segment that a round takes (schedule.go), a multiple of 4, the same on every rank
 
 	// SmallBytes: operations on vectors of up to so many bytes are done in fewer hops (whole.go); a multiple of 4, the
@@ -52,7 +52,7 @@ type Config struct {
 	SmallBytes int
 
 	// Stripes is how many connections there are to each neighbour, the same on every rank; at most MaxStripes, default 1. More help
-	// only where one does not fill the link (stripe.go).
+	// only where each is limited (stripe.go).
 	Stripes int
 
 	// Locals is what the rings of one process share, if there are several.

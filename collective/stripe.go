@@ -13,8 +13,9 @@ import (
 	"github.com/musterml/muster/internal/pacing"
 )
 
-// bundle is one connection made of several, its stripes, for long ways where one does not fill the link: its window is too
-// small, or a limit is set on every connection (Config.Stripes). The ring knows nothing of it.
+// bundle is one connection made of several, its stripes, where a limit is set on every connection (Config.Stripes): a provider's, or
+// the system's on a way so long that even pacing.Widen does not fill it. Elsewhere one is faster, as several overflow the queue
+// before the link (bench/RESULTS-net.md). The ring knows nothing of it.
 //
 // What is written is cut into chunks, which are numbered. Each stripe has a goroutine that takes the next chunk when it is
 // done with its last one; so a slow stripe carries less, and nothing is divided beforehand. On the other side each stripe has
