@@ -63,12 +63,9 @@ func readFrame(r io.Reader, buf *[frameSize]byte) (frame, error) {
 	return f, nil
 }
 
-// slowest is the rate, in bytes per second, below which a transfer is given up.
-const slowest = 10 << 20
-
-// allowance is how long a transfer of n bytes may take when base may pass without any.
-func allowance(base time.Duration, n int) time.Duration {
-	return base + time.Duration(n)*time.Second/slowest
+// allowance is how long the kernel may take to accept n bytes: patience for each piece of them.
+func allowance(patience time.Duration, n int) time.Duration {
+	return patience * time.Duration(1+n/pieceBytes)
 }
 
 // checkLength refuses what no payload of the shard can have, before any memory is taken for it.
@@ -106,11 +103,7 @@ func (t *payloads) fill(conn net.Conn, p *payload, n int, patience time.Duration
 	in := intake{crc: p.crc}
 	for len(part) > 0 {
 		n := min(len(part), pieceBytes)
-		err := conn.SetReadDeadline(time.Now().Add(allowance(patience, n)))
-		if err == nil {
-			err = in.read(conn, part[:n])
-		}
-		if err != nil {
+		if err := in.read(conn, part[:n], patience); err != nil {
 			return err
 		}
 		t.moved()

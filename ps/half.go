@@ -92,12 +92,12 @@ func (l *lane) spreadHalf(op *operation, i0, i1 int) error {
 	for i := i0; i < i1; i++ {
 		lo, hi := layout.Range(layout.block(l.s.shard, i))
 		part := part[:halfWords(hi-lo)]
-		if err := l.in.read(l.conn, floats.Bytes(part)); err != nil {
+		if err := l.in.read(l.conn, floats.Bytes(part), l.c.cfg.Patience); err != nil {
 			return err
 		}
 		l.c.cfg.Half.Decode(op.out.W[lo-op.base:hi-op.base], floats.Words(part))
 	}
-	return l.in.end(l.conn)
+	return l.in.end(l.conn, l.c.cfg.Patience)
 }
 
 // words is scratch memory.

@@ -322,10 +322,7 @@ func (l *lane) send(p piece) error {
 		return err
 	}
 	l.head = head
-	if err := l.conn.SetWriteDeadline(time.Now().Add(allowance(l.c.cfg.Patience, l.out.size))); err != nil {
-		return err
-	}
-	return l.out.writeTo(l.conn, head)
+	return l.out.writeTo(l.conn, head, l.c.cfg.Patience)
 }
 
 // receive reads the answer's head. A server that is at work says so and is waited for,
@@ -417,9 +414,6 @@ func (l *lane) accept(p piece) error {
 	if int(l.ans.Length) != 4*n {
 		return errAgain{fmt.Sprintf("answer of %d bytes, must be %d", l.ans.Length, 4*n)}
 	}
-	if err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n))); err != nil {
-		return errAgain{err.Error()}
-	}
 	if err := l.spread(p, i0, i1, slots); err != nil {
 		return errAgain{"answer: " + err.Error()}
 	}
@@ -436,16 +430,16 @@ func (l *lane) spread(p piece, i0, i1, slots int) error {
 	l.in.crc = 0
 	for i := i0; i < i1; i++ {
 		lo, hi := layout.Range(layout.block(l.s.shard, i))
-		if err := l.in.read(l.conn, floats.Bytes(op.out.W[lo-op.base:hi-op.base])); err != nil {
+		if err := l.in.read(l.conn, floats.Bytes(op.out.W[lo-op.base:hi-op.base]), l.c.cfg.Patience); err != nil {
 			return err
 		}
 		for k := range slots {
-			if err := l.in.read(l.conn, floats.Bytes(op.out.Slots[k][lo-op.base:hi-op.base])); err != nil {
+			if err := l.in.read(l.conn, floats.Bytes(op.out.Slots[k][lo-op.base:hi-op.base]), l.c.cfg.Patience); err != nil {
 				return err
 			}
 		}
 	}
-	return l.in.end(l.conn)
+	return l.in.end(l.conn, l.c.cfg.Patience)
 }
 
 // read reads the n floats of an answer, valid until the next.
@@ -457,13 +451,10 @@ func (l *lane) read(n int) ([]float32, error) {
 	if n == 0 {
 		return data, nil
 	}
-	err := l.conn.SetReadDeadline(time.Now().Add(allowance(l.c.cfg.Patience, 4*n)))
 	l.in.crc = 0
+	err := l.in.read(l.conn, floats.Bytes(data), l.c.cfg.Patience)
 	if err == nil {
-		err = l.in.read(l.conn, floats.Bytes(data))
-	}
-	if err == nil {
-		err = l.in.end(l.conn)
+		err = l.in.end(l.conn, l.c.cfg.Patience)
 	}
 	if err != nil {
 		return nil, errAgain{"answer: " + err.Error()}

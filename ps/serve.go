@@ -169,18 +169,17 @@ func (s *session) fill(p *payload) error {
 	s.in.crc = 0
 	for done := 0; done < len(data); {
 		n := min(len(data)-done, pieceBytes)
-		err := s.conn.SetReadDeadline(time.Now().Add(allowance(r.cfg.Patience, n)))
-		if err == nil {
-			err = s.in.read(s.conn, data[done:done+n])
+		if err := s.in.read(s.conn, data[done:done+n], r.cfg.Patience); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := s.sign(); err != nil {
 			return err
 		}
 		r.bytesIn.Add(uint64(n))
 		done += n
 		r.payloads.grow(p, done)
 	}
-	if err := s.in.end(s.conn); err != nil {
+	if err := s.in.end(s.conn, r.cfg.Patience); err != nil {
 		return err
 	}
 	return s.conn.SetReadDeadline(time.Time{})
@@ -199,14 +198,26 @@ func (s *session) drain(n int) error {
 	if n == 0 {
 		return nil
 	}
-	n += len(s.in.tail)
-	if err := s.conn.SetReadDeadline(time.Now().Add(allowance(s.r.cfg.Patience, n))); err != nil {
-		return err
-	}
-	if _, err := io.CopyN(io.Discard, s.conn, int64(n)); err != nil {
-		return err
+	for rest := n + len(s.in.tail); rest > 0; rest -= min(rest, pieceBytes) {
+		if _, err := io.CopyN(io.Discard, impatient{s.conn, s.r.cfg.Patience}, int64(min(rest, pieceBytes))); err != nil {
+			return err
+		}
+		if err := s.sign(); err != nil {
+			return err
+		}
 	}
 	return s.conn.SetReadDeadline(time.Time{})
+}
+
+// sign tells the client now and then that its request is being read: the rest of it may lie in sockets for longer than
+// the client waits without a word.
+func (s *session) sign() error {
+	select {
+	case <-s.ticker.C:
+		return s.send(&pb.ParamAnswer{Status: pb.ParamAnswer_WORKING})
+	default:
+		return nil
+	}
 }
 
 // commit gives the reference to Raft and waits. The payload stays pinned until Raft is done with the proposal: a leader
@@ -442,10 +453,7 @@ func (s *session) flush(ans *pb.ParamAnswer) error {
 		return err
 	}
 	s.head = head
-	if err := s.conn.SetWriteDeadline(time.Now().Add(allowance(s.r.cfg.Patience, s.out.size))); err != nil {
-		return err
-	}
-	err = s.out.writeTo(s.conn, head)
+	err = s.out.writeTo(s.conn, head, s.r.cfg.Patience)
 	s.out.reset()
 	return err
 }

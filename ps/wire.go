@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"io"
 	"net"
+	"time"
 
 	"github.com/musterml/muster/internal/floats"
 )
@@ -38,8 +38,9 @@ func (g *gather) add(b []byte) {
 	g.size += len(b)
 }
 
-// writeTo sends the head and, if there is anything in the parts, these and their checksum.
-func (g *gather) writeTo(conn net.Conn, head []byte) error {
+// writeTo sends the head and, if there is anything in the parts, these and their checksum. It fails when a piece of them
+// takes longer than patience.
+func (g *gather) writeTo(conn net.Conn, head []byte, patience time.Duration) error {
 	g.keep = append(g.keep[:0], head)
 	crc, room := uint32(0), pieceBytes
 	for _, p := range g.parts {
@@ -51,7 +52,7 @@ func (g *gather) writeTo(conn net.Conn, head []byte) error {
 			if room > 0 {
 				continue
 			}
-			if err := g.flush(conn); err != nil {
+			if err := g.flush(conn, patience); err != nil {
 				return err
 			}
 			room = pieceBytes
@@ -61,10 +62,13 @@ func (g *gather) writeTo(conn net.Conn, head []byte) error {
 		binary.LittleEndian.PutUint32(g.tail[:], crc)
 		g.keep = append(g.keep, g.tail[:])
 	}
-	return g.flush(conn)
+	return g.flush(conn, patience)
 }
 
-func (g *gather) flush(conn net.Conn) error {
+func (g *gather) flush(conn net.Conn, patience time.Duration) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
 	g.vec = g.keep
 	_, err := g.vec.WriteTo(conn)
 	clear(g.keep)
@@ -78,11 +82,11 @@ type intake struct {
 	tail [4]byte
 }
 
-// read fills the next part, a piece at a time, and adds it to the checksum.
-func (in *intake) read(conn io.Reader, part []byte) error {
+// read fills the next part, a piece at a time, and adds it to the checksum. It fails when nothing comes for patience.
+func (in *intake) read(conn net.Conn, part []byte, patience time.Duration) error {
 	for len(part) > 0 {
 		n := min(len(part), pieceBytes)
-		if _, err := io.ReadFull(conn, part[:n]); err != nil {
+		if err := readSteadily(conn, part[:n], patience); err != nil {
 			return err
 		}
 		in.crc = crc32.Update(in.crc, floats.Castagnoli, part[:n])
@@ -92,12 +96,26 @@ func (in *intake) read(conn io.Reader, part []byte) error {
 }
 
 // end reads the checksum behind the last part.
-func (in *intake) end(conn io.Reader) error {
-	if _, err := io.ReadFull(conn, in.tail[:]); err != nil {
+func (in *intake) end(conn net.Conn, patience time.Duration) error {
+	if err := readSteadily(conn, in.tail[:], patience); err != nil {
 		return err
 	}
 	if binary.LittleEndian.Uint32(in.tail[:]) != in.crc {
 		return errChecksum
+	}
+	return nil
+}
+
+// readSteadily fills b, which may take any time as long as some bytes come within each patience.
+func readSteadily(conn net.Conn, b []byte, patience time.Duration) error {
+	for len(b) > 0 {
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		n, err := conn.Read(b)
+		if b = b[n:]; err != nil && len(b) > 0 {
+			return err
+		}
 	}
 	return nil
 }
