@@ -42,7 +42,7 @@ func Unpace(conn net.Conn) {
 
 // Widen lets a connection that goes far have more on its way than it could get by itself, where the administrator allows that:
 // by itself it keeps at most tcp_wmem of what the peer has not acknowledged, and twice wmem_max when it asks. One over 20 ms
-// each way at 1 Gb/s took 55 % of the link with the 4 MiB of tcp_wmem, and takes 89 to 91 % with twice that (bench/net.sh).
+// each way at 1 Gb/s took 55 % of the link with the 4 MiB of tcp_wmem, and takes 86 to 92 % with twice that (bench/net.sh).
 //
 // Where twice wmem_max is less, as it is unless somebody has raised it, the connection is left as it is: raise tcp_wmem there.
 func Widen(conn net.Conn) {
