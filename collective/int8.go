@@ -79,9 +79,9 @@ func (b *Int8) check(n int) error {
 	return nil
 }
 
-// words: a block that is left with a single element sends it as it is.
 func (b *Int8) plain() bool { return false }
 
+// words: a block that is left with a single element sends it as it is.
 func (b *Int8) words(n int) int {
 	full, tail := n/int8Block, n%int8Block
 	if tail > 1 {

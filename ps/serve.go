@@ -172,12 +172,12 @@ func (s *session) fill(p *payload) error {
 		if err := s.in.read(s.conn, data[done:done+n], r.cfg.Patience); err != nil {
 			return err
 		}
-		if err := s.sign(); err != nil {
-			return err
-		}
 		r.bytesIn.Add(uint64(n))
 		done += n
 		r.payloads.grow(p, done)
+		if err := s.sign(); err != nil {
+			return err
+		}
 	}
 	if err := s.in.end(s.conn, r.cfg.Patience); err != nil {
 		return err

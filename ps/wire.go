@@ -108,11 +108,9 @@ func (in *intake) end(conn net.Conn, patience time.Duration) error {
 
 // readSteadily fills b, which may take any time as long as some bytes come within each patience.
 func readSteadily(conn net.Conn, b []byte, patience time.Duration) error {
+	in := impatient{conn, patience} // not by io.ReadFull, which would have it allocated
 	for len(b) > 0 {
-		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-			return err
-		}
-		n, err := conn.Read(b)
+		n, err := in.Read(b)
 		if b = b[n:]; err != nil && len(b) > 0 {
 			return err
 		}
