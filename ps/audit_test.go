@@ -106,7 +106,12 @@ func TestBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := c.live()[0].server
-	before := server.Status()[0].Applied
+	var before uint64
+	eventually(t, "the put is applied, as raft counts it", func() bool {
+		now := server.Status()[0]
+		before = now.Applied
+		return now.Applied == now.Commit
+	})
 	w := make([]float32, l.Params)
 	for step := range id.Step(2) {
 		if err := client.Push(ctx, step, 0, id.Block(l.Blocks()), gradient(step, l.Params), w); err != nil {
