@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What a build with CUDA needs and a machine without CUDA lacks, into .cuda: headers, NVRTC (with --compiler), and a
+# What a build with CUDA needs and a machine without CUDA lacks, into .cuda: cuda.h, NVRTC (with --compiler), and a
 # libcuda to link with (trainer/device/cuda/stub). Nothing of it is needed where the binary runs but NVIDIA's driver.
 #
 #   scripts/cuda-sdk.sh [--compiler]
 #
-# Headers are taken from $CUDA_HOME (default /usr/local/cuda) where they are there, else NVIDIA's wheels come from PyPI.
+# The header is taken from $CUDA_HOME (default /usr/local/cuda) where it is there, of CUDA 12 or newer; else NVIDIA's wheels come from PyPI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,9 +13,16 @@ mkdir -p "$sdk/lib"
 die() { echo "cuda-sdk: $*" >&2 && exit 1; }
 [ "$(uname -sm)" = "Linux x86_64" ] || die "builds with CUDA are made on Linux x86-64, not on $(uname -sm)"
 
+version() { awk '/#define CUDA_VERSION/ { print $3 }' "$1"; }
+header() { # CUDA.H
+	mkdir -p "$sdk/include"
+	cp "$1" "$sdk/include/cuda.h"
+	if [ "$(version "$1")" -ge 13000 ]; then cat trainer/device/cuda/stub/older.h >>"$sdk/include/cuda.h"; fi
+}
+[ ! -L "$sdk/include" ] || rm "$sdk/include"
 cuda=${CUDA_HOME:-/usr/local/cuda}
-if [ -f "$cuda/include/cuda.h" ] && [ ! -e "$sdk/include" ]; then
-	ln -sfn "$cuda/include" "$sdk/include"
+if [ -f "$cuda/include/cuda.h" ] && [ "$(version "$cuda/include/cuda.h")" -ge 12000 ]; then
+	header "$cuda/include/cuda.h"
 elif [ ! -f "$sdk/include/cuda.h" ]; then
 	wheels+=(nvidia-cuda-runtime-cu12==12.9.79)
 fi
@@ -29,7 +36,7 @@ if [ ${#wheels[@]} -gt 0 ]; then
 		die "could not fetch ${wheels[*]} from PyPI"
 	for w in "$work"/*.whl; do python3 -m zipfile -e "$w" "$work/x"; done
 	for part in "$work"/x/nvidia/*/; do
-		[ ! -f "$part/include/cuda.h" ] || { rm -rf "$sdk/include" && cp -r "$part/include" "$sdk/include"; }
+		[ ! -f "$part/include/cuda.h" ] || header "$part/include/cuda.h"
 		[ ! -f "$part/lib/libnvrtc.so.12" ] || cp "$part"/lib/libnvrtc.so.12 "$part"/lib/libnvrtc-builtins.so.* "$sdk/lib/"
 	done
 fi
@@ -41,4 +48,4 @@ command -v "$cc" >/dev/null || die "there is no C compiler (apt-get install gcc 
 "$cc" -O2 -fPIC -I"$sdk" -c trainer/device/cuda/stub/libcuda.c -o "$sdk/lib/libcuda.o"
 rm -f "$sdk/lib/libcuda.a"
 ar rcs "$sdk/lib/libcuda.a" "$sdk/lib/libcuda.o"
-echo "$sdk: headers of $(awk '/#define CUDA_VERSION/ { print "CUDA " int($3 / 1000) "." int($3 % 1000 / 10) }' "$sdk/include/cuda.h"), $(wc -l <"$sdk/SYMBOLS.h") functions to link with"
+echo "$sdk: headers of $(version "$sdk/include/cuda.h" | awk '{ print "CUDA " int($1 / 1000) "." int($1 % 1000 / 10) }'), $(wc -l <"$sdk/SYMBOLS.h") functions to link with"

@@ -12,6 +12,7 @@ typedef struct {
 	int (*create)(void **);
 	int (*destroy)(void *);
 	int (*stream)(void *, void *);
+	int (*workspace)(void *, void *, size_t);
 	int (*version)(void *, int *);
 	int (*gemm)(void *, int, int, int, int, int, const void *, const void *, int, int, const void *, int, int, const void *, void *, int, int, int, int);
 } muster_blas;
@@ -20,7 +21,7 @@ typedef struct {
 static const char *muster_blas_open(muster_blas *b, const char *file) {
 	struct { const char *name; void **to; } calls[] = {
 		{"cublasCreate_v2", (void **)&b->create}, {"cublasDestroy_v2", (void **)&b->destroy}, {"cublasSetStream_v2", (void **)&b->stream},
-		{"cublasGetVersion_v2", (void **)&b->version}, {"cublasGemmEx", (void **)&b->gemm},
+		{"cublasSetWorkspace_v2", (void **)&b->workspace}, {"cublasGetVersion_v2", (void **)&b->version}, {"cublasGemmEx", (void **)&b->gemm},
 	};
 	b->library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
 	if (!b->library) return dlerror();
@@ -34,6 +35,8 @@ static int muster_blas_create(muster_blas *b, void *stream, void **handle, int *
 	if (r == 0) r = b->stream(*handle, stream);
 	return r == 0 ? b->version(*handle, version) : r;
 }
+
+static int muster_blas_workspace(muster_blas *b, void *handle, unsigned long long at, size_t bytes) { return b->workspace(handle, (void *)at, bytes); }
 
 static int muster_blas_destroy(muster_blas *b, void *handle) { return b->destroy(handle); }
 
@@ -50,6 +53,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"unsafe"
 
 	"github.com/musterml/muster/trainer/device"
@@ -66,9 +70,13 @@ func openBLAS(files []string) (*blas, error) {
 	var faults []error
 	for _, file := range files {
 		b := &blas{file: file}
-		name := C.CString(file)
+		name, needed := C.CString(file), C.CString(strings.Replace(file, "libcublas.so", "libcublasLt.so", 1))
+		if strings.Contains(file, "/") { // the loader may not look there for what the library needs; where that fails, the next call says why
+			C.dlopen(needed, C.RTLD_NOW|C.RTLD_LOCAL)
+		}
 		fault := C.muster_blas_open(&b.calls, name)
 		C.free(unsafe.Pointer(name))
+		C.free(unsafe.Pointer(needed))
 		if fault == nil {
 			return b, nil
 		}
@@ -99,6 +107,18 @@ func (b *blas) newHandle(stream unsafe.Pointer) (*handle, error) {
 	}
 	h.version = int(version)
 	return h, nil
+}
+
+// blasWorkspace is what cuBLAS asks for on the largest cards. With its own, it would take as much anew for every graph that is captured, until the
+// handle is closed.
+const blasWorkspace = 32 << 20
+
+// works gives the handle that memory to work in.
+func (h *handle) works(in pointer) error {
+	if r := C.muster_blas_workspace(&h.b.calls, h.raw, C.ulonglong(in), blasWorkspace); r != 0 {
+		return fmt.Errorf("%s: %w", h.b.file, blasStatus(r))
+	}
+	return nil
 }
 
 func (h *handle) close() error {

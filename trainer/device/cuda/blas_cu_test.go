@@ -24,6 +24,7 @@ int cublasCreate_v2(void **h) { *h = NULL; if (fails("create")) return 3; *h = &
 #endif
 int cublasDestroy_v2(void *h) { handles--; return h == &handles && handles == 0 ? 0 : 7; }
 int cublasSetStream_v2(void *h, void *s) { return fails("stream") ? 14 : h == &handles && *(int *)s == 51 ? 0 : 7; }
+int cublasSetWorkspace_v2(void *h, void *at, size_t n) { return fails("workspace") ? 14 : h == &handles && at == (void *)0x5000 && n == 32 << 20 ? 0 : 7; }
 int cublasGetVersion_v2(void *h, int *v) { *v = VERSION; return h == &handles ? 0 : 7; }
 int cublasGemmEx(void *h, int ta, int tb, int m, int n, int k, const void *alpha, const void *A, int at, int lda, const void *B, int bt, int ldb,
 		const void *beta, void *C, int ct, int ldc, int compute, int algorithm) {
@@ -36,17 +37,25 @@ int cublasGemmEx(void *h, int ta, int tb, int m, int n, int k, const void *alpha
 func fake(t *testing.T, name string, flags ...string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), name)
-	cmd := exec.Command("gcc", append(flags, "-shared", "-fPIC", "-o", file, "-x", "c", "-")...)
+	fakeAt(t, file, flags...)
+	return file
+}
+
+func fakeAt(t *testing.T, file string, flags ...string) {
+	t.Helper()
+	cmd := exec.Command("gcc", append([]string{"-shared", "-fPIC", "-o", file, "-x", "c", "-", "-x", "none"}, flags...)...)
 	cmd.Stdin = strings.NewReader(fakeBLAS)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s", err, out)
 	}
-	return file
 }
 
 func TestLoadingCuBLAS(t *testing.T) {
 	newer, older := fake(t, "libcublas.so.13", "-DVERSION=130001"), fake(t, "libcublas.so.12", "-DVERSION=120901")
 	lacks := fake(t, "libcublas.so.11", "-DVERSION=11", "-DWITHOUT_CREATE")
+	beside := filepath.Join(t.TempDir(), "libcublas.so.13") // as PyTorch's
+	fakeAt(t, filepath.Join(filepath.Dir(beside), "libcublasLt.so.13"), "-DVERSION=0", "-Wl,-soname,libcublasLt.so.13")
+	fakeAt(t, beside, "-DVERSION=130001", "-Wl,--no-as-needed", "-L"+filepath.Dir(beside), "-l:libcublasLt.so.13")
 	notOne := filepath.Join(t.TempDir(), "text.so")
 	if err := os.WriteFile(notOne, []byte("not a library"), 0o600); err != nil {
 		t.Fatal(err)
@@ -66,6 +75,8 @@ func TestLoadingCuBLAS(t *testing.T) {
 		{"a symbol is missing", []string{lacks}, "", 0, "undefined symbol: cublasCreate_v2"},
 		{"no memory", []string{older}, "create", 0, "does not start: out of memory"},
 		{"no stream", []string{older}, "stream", 0, "does not start: internal error"},
+		{"no memory to work in", []string{older}, "workspace", 120901, "internal error"},
+		{"what it needs lies beside it", []string{beside}, "", 130001, ""},
 		{"a product fails", []string{older}, "gemm", 120901, "execution failed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -86,6 +97,9 @@ func TestLoadingCuBLAS(t *testing.T) {
 				}()
 				if h.version != c.version {
 					t.Errorf("version %d, want %d", h.version, c.version)
+				}
+				if err := h.works(0x5000); err != nil {
+					return err
 				}
 				return h.gemm(product)
 			}()

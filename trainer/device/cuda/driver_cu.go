@@ -104,15 +104,24 @@ type card struct {
 	blasName  string
 }
 
-func countGPUs() (int, error) {
-	n, err := cu.NumDevices()
+// startDriver does that when the first GPU is asked for, and says why it cannot.
+var startDriver = sync.OnceValue(func() error {
 	switch status := C.muster_cuda_status(); {
 	case status < 0:
-		return 0, errors.New("there is no NVIDIA driver on this machine (libcuda.so.1 is not found); install the driver, or compute on the CPU")
+		return errors.New("there is no NVIDIA driver on this machine (libcuda.so.1 is not found); install the driver, or compute on the CPU")
 	case status != 0:
-		return 0, fmt.Errorf("the NVIDIA driver does not start: %s", C.GoString(C.text(C.CUresult(status))))
-	case err != nil:
-		return 0, fmt.Errorf("the NVIDIA driver finds no device: %w", err)
+		return fmt.Errorf("the NVIDIA driver does not start: %w", result(C.CUresult(status)))
+	}
+	return nil
+})
+
+func countGPUs() (int, error) {
+	if err := startDriver(); err != nil {
+		return 0, err
+	}
+	n, err := cu.NumDevices()
+	if err != nil {
+		return 0, fmt.Errorf("the NVIDIA driver finds no device: %w", words(err))
 	}
 	return n, nil
 }
@@ -147,10 +156,10 @@ func openGPU(number int) (gpu, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if g.context, err = g.device.MakeContext(cu.SchedAuto); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s gives no context: %w", g.title, words(err))
 	}
 	if g.module, err = cu.LoadData(string(image)); err != nil {
-		return nil, fmt.Errorf("%s is not taken by %s (%s) with the driver of CUDA %s: %w", g.image, g.title, g.arch, version(cu.Version()), err)
+		return nil, fmt.Errorf("%s is not taken by %s (%s) with the driver of CUDA %s: %w", g.image, g.title, g.arch, version(cu.Version()), words(err))
 	}
 	if _, g.total, err = cu.MemInfo(); err != nil {
 		return nil, err
@@ -327,7 +336,8 @@ func (g *card) raw() C.CUcontext { return *(*C.CUcontext)(unsafe.Pointer(&g.cont
 type cardQueue struct {
 	g      *card
 	stream cu.Stream
-	blas   *handle           // from the first product on
+	blas   *handle           // from the first product on, with
+	room   pointer           // to work in
 	args   *[argWords]uint64 // of a launch, by themselves: C may not be given memory with pointers of Go's in it
 }
 
@@ -414,13 +424,23 @@ func (e *cardEvent) close() error {
 }
 
 func (q *cardQueue) gemm(p gemm) error {
-	return q.g.within(func() (err error) {
-		if q.blas == nil {
-			if q.blas, err = q.g.blas.newHandle(*(*unsafe.Pointer)(unsafe.Pointer(&q.stream))); err != nil {
-				return err
-			}
+	if q.blas == nil {
+		if err := q.openBLAS(); err != nil {
+			return err
 		}
-		return q.blas.gemm(p)
+	}
+	return q.g.within(func() error { return q.blas.gemm(p) })
+}
+
+func (q *cardQueue) openBLAS() (err error) {
+	if q.room, err = q.g.alloc(blasWorkspace); err != nil {
+		return err
+	}
+	return q.g.within(func() (err error) {
+		if q.blas, err = q.g.blas.newHandle(*(*unsafe.Pointer)(unsafe.Pointer(&q.stream))); err != nil {
+			return err
+		}
+		return q.blas.works(q.room)
 	})
 }
 
@@ -429,10 +449,14 @@ func (q *cardQueue) sync() error {
 }
 
 func (q *cardQueue) close() error {
-	return q.g.within(func() (err error) {
+	err := q.g.within(func() (err error) {
 		if q.blas != nil {
 			err = q.blas.close()
 		}
 		return errors.Join(err, q.stream.Destroy())
 	})
+	if q.room != 0 {
+		err = errors.Join(err, q.g.free(q.room))
+	}
+	return err
 }

@@ -17,10 +17,13 @@ static int missing(void) { return notFound; }
 #undef EACH
 
 static int (*init)(unsigned);
-static int status = noDevice;
+
+// Where the loader looks; where containers and WSL have it, whose loader may not know.
+static const char *const places[] = {"libcuda.so.1", "/usr/local/nvidia/lib64/libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"};
 
 __attribute__((constructor)) static void open_driver(void) {
-    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+    void *driver = NULL;
+    for (size_t i = 0; !driver && i < sizeof places / sizeof *places; i++) driver = dlopen(places[i], RTLD_NOW | RTLD_GLOBAL);
     if (!driver) return;
     init = (int (*)(unsigned))dlsym(driver, "cuInit");
     void *f;
@@ -29,11 +32,9 @@ __attribute__((constructor)) static void open_driver(void) {
 #undef EACH
 }
 
-// gorgonia.org/cu ends the program where cuInit fails; so it never does, and muster_cuda_status says what it said.
-int cuInit(unsigned flags) {
-    if (init) status = init(flags);
-    return 0;
-}
+// gorgonia.org/cu calls cuInit when the program starts, and ends it where that fails. It takes a driver up to seconds, which a program that only
+// asks a node for its status need not wait for: so muster_cuda_status does it.
+int cuInit(unsigned flags) { return (void)flags, 0; }
 
-// muster_cuda_status is what the driver's cuInit returned; -1 without a driver.
-int muster_cuda_status(void) { return init ? status : -1; }
+// muster_cuda_status starts the driver and returns what its cuInit says; -1 without a driver. To be called once, before all else.
+int muster_cuda_status(void) { return init ? init(0) : -1; }
