@@ -43,8 +43,9 @@ fi
 
 cc=${CC:-gcc}
 command -v "$cc" >/dev/null || die "there is no C compiler (apt-get install gcc libc6-dev)"
-"$cc" -E -P "$sdk/include/cuda.h" | tr '\n' ' ' | grep -oE 'CUresult +cu[A-Z][A-Za-z0-9_]*' | awk '$2 != "cuInit" { print "EACH(" $2 ")" }' |
-	sort -u >"$sdk/SYMBOLS.h"
+# With every call, which may be its second version or a later one, the first: what has been compiled with another CUDA's header links, too.
+"$cc" -E -P "$sdk/include/cuda.h" | tr '\n' ' ' | grep -oE 'CUresult +cu[A-Z][A-Za-z0-9_]*' | awk '{ print $2; sub(/_v[0-9]+$/, "", $2); print $2 }' |
+	grep -vx cuInit | sort -u | sed 's/.*/EACH(&)/' >"$sdk/SYMBOLS.h"
 "$cc" -O2 -fPIC -I"$sdk" -c trainer/device/cuda/stub/libcuda.c -o "$sdk/lib/libcuda.o"
 rm -f "$sdk/lib/libcuda.a"
 ar rcs "$sdk/lib/libcuda.a" "$sdk/lib/libcuda.o"

@@ -11,7 +11,7 @@
 //
 // The tests run the very same kernels without a GPU: emulator/ compiles them for the host, thread by thread, with the
 // address sanitizer. emulator/libcuda.cc is a driver without a GPU, for the whole binary (make test-cuda). What these cannot show is
-// speed, races between threads that a GPU runs at once, and the driver's own behaviour: docs/gpu.md says what has run on which card.
+// speed, all races between threads that a GPU runs at once, and the driver's own behaviour: docs/gpu.md says what has run on which card.
 //
 // Products have three precisions (device.Products): float32 on the ordinary cores (kernels/gemm.cuh); tf32 and bf16 on tensor cores
 // (kernels/tensor.cuh), whose factors are rounded before (factors.go); and so is attention (kernels/attention_tensor.cuh). All that is kept is float32. Where

@@ -43,7 +43,7 @@ var emulatorProgram = sync.OnceValues(func() (string, error) {
 	}
 	program := filepath.Join(dir, "emulator")
 	// The address sanitizer finds what a kernel reads or writes beyond its memories.
-	out, err := exec.Command("g++", "-std=c++17", "-O1", "-ffp-contract=off", "-fsanitize=address", "-Wall", "-Wno-unknown-pragmas",
+	out, err := exec.Command("g++", "-std=c++17", "-O1", "-ffp-contract=off", "-fsanitize=address,alignment", "-fno-sanitize-recover=alignment", "-Wall", "-Wno-unknown-pragmas",
 		"-Wno-unused-function", "-DMUSTER_EMULATED", "-o", program, "emulator/main.cc").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("g++: %w\n%s", err, out)

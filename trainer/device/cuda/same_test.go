@@ -207,9 +207,9 @@ func differ(got, want any, tolerance float64) error {
 	return nil
 }
 
-// eachPrecision runs sameIn in all of them.
-func eachPrecision(t *testing.T, name string, tolerance float64, f func(b *bench)) {
+// eachPrecision runs sameIn in all of them, with the bounds of products.
+func eachPrecision(t *testing.T, name string, f func(b *bench)) {
 	for _, precision := range device.Precisions() {
-		t.Run(name+"/"+string(precision), func(t *testing.T) { sameIn(t, precision, tolerance, f) })
+		t.Run(name+"/"+string(precision), func(t *testing.T) { sameIn(t, precision, productBounds[precision], f) })
 	}
 }

@@ -21,6 +21,8 @@ std::map<std::string, Kernel> &kernels() {
 
 void enlist(const char *name, size_t bytes, unsigned threads, void (*run)(const void *)) { kernels()[name] = {bytes, threads, run}; }
 
+constexpr unsigned warpSize = 32; // of which every block has whole ones
+
 enum State { running, atWarp, atBlock, ended };
 
 // Context is where a fiber, or who drives them, goes on. Changing over is done by hand where it can be: swapcontext asks the system for the mask of
@@ -87,7 +89,17 @@ bool release(unsigned from, unsigned to, State s) {
     return any;
 }
 
+// halves tells whether of some threads some have ended and some wait at a place.
+bool halves(unsigned from, unsigned to, State s) {
+    bool left = false, waits = false;
+    for (unsigned t = from; t < to; t++) left |= fibers[t].state == ended, waits |= fibers[t].state == s;
+    return left && waits;
+}
+
+// Threads between two barriers may go in any order, and warps at any pace. So each round has another order, and some warps stay where they are: what a
+// missing barrier lets happen does happen, sooner or later.
 std::string runBlock() {
+    static uint32_t chance = 1;
     beginBlock();
     for (Fiber &f : fibers) {
         begin(f.context, f.stack, enter);
@@ -95,16 +107,24 @@ std::string runBlock() {
     }
     const unsigned n = blockDim.x;
     for (;;) {
+        chance = chance * 1664525 + 1013904223;
         unsigned left = 0;
-        for (unsigned t = 0; t < n; t++)
-            if (fibers[t].state == running) {
-                threadIdx = {t, 0, 0};
-                change(scheduler, fibers[t].context);
-            }
+        bool moved = false;
+        for (unsigned i = 0; i < n; i++) {
+            const unsigned t = i ^ (chance >> 8 & 31), warp = t / warpSize; // i in the order of warps, as they may all stay
+            if (fibers[t].state != running) continue;
+            moved = true;
+            if ((chance & chance >> 8) >> (16 + warp % 8) & 1 && n > warpSize) continue;
+            threadIdx = {t, 0, 0};
+            change(scheduler, fibers[t].context);
+        }
         for (unsigned t = 0; t < n; t++) left += fibers[t].state != ended;
         if (left == 0) return "";
-        bool moved = release(0, n, atBlock);
-        for (unsigned w = 0; w < n; w += 32) moved = release(w, std::min(w + 32, n), atWarp) || moved;
+        moved = release(0, n, atBlock) || moved;
+        for (unsigned w = 0; w < n; w += warpSize) {
+            if (halves(w, w + warpSize, atWarp)) return "some lanes of a warp have ended where others wait for them";
+            moved = release(w, w + warpSize, atWarp) || moved;
+        }
         if (!moved) return "threads of one block wait at different barriers";
     }
 }

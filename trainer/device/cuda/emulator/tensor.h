@@ -44,18 +44,39 @@ inline float tf32At(uint32_t bits) {
     return f;
 }
 
-// mma adds to each lane's four elements of c; a(row, k) and b(k, column) find factors in the fragments of the lane that has them. In
-// which order the hardware adds is not documented: here it is in float64, rounded once.
-template <int depth, class A, class B> inline void mma(float (&c)[4], Fragment mine, A a, B b) {
+// addAll is c and some products as tensor cores add them at worst (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021,
+// sections 4 and 5): all are cut to one bit more than float32 has of the largest of them, and their sum is cut to float32, not rounded.
+template <int n> inline float addAll(float c, const double (&products)[n]) {
+    auto bits = [](double v) {
+        uint64_t u;
+        std::memcpy(&u, &v, sizeof u);
+        return u & INT64_MAX;
+    };
+    uint64_t most = bits(c);
+    double plain = c;
+    for (double p : products) plain += p, most = std::max(most, bits(p));
+    if (most == 0 || !(std::fabs(plain) < INFINITY)) return (float)plain;
+    double unit; // all are cut to so many of it, which double has exactly
+    most = ((most >> 52) - 24) << 52, std::memcpy(&unit, &most, sizeof unit);
+    int64_t sum = (int64_t)(c / unit);
+    for (double p : products) sum += (int64_t)(p / unit);
+    const double exact = (double)sum * unit;
+    const float rounded = (float)exact;
+    return std::fabs((double)rounded) > std::fabs(exact) ? std::nextafterf(rounded, 0) : rounded;
+}
+
+// mma adds to each lane's four elements of c, some of k at once; a(row, k) and b(k, column) find factors in the fragments of the lane that has them.
+template <int depth, int atOnce, class A, class B> inline void mma(float (&c)[4], Fragment mine, A a, B b) {
     Fragment *warp = fragments + threadIdx.x / 32 * 32;
     warp[threadIdx.x % 32] = mine;
     awaitWarp();
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    for (int i = 0; i < 4; i++) {
-        double sum = c[i];
-        for (int k = 0; k < depth; k++) sum += (double)a(warp, g + i / 2 * 8, k) * b(warp, k, 2 * t + i % 2);
-        c[i] = (float)sum;
-    }
+    for (int i = 0; i < 4; i++)
+        for (int k0 = 0; k0 < depth; k0 += atOnce) {
+            double products[atOnce];
+            for (int k = 0; k < atOnce; k++) products[k] = (double)a(warp, g + i / 2 * 8, k0 + k) * b(warp, k0 + k, 2 * t + i % 2);
+            c[i] = addAll(c[i], products);
+        }
     awaitWarp();
 }
 
@@ -123,13 +144,13 @@ inline void loadMatricesTurned(uint32_t (&m)[4], const uint32_t *row) {
 
 inline void mmaBF16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
     using emulator::Fragment;
-    emulator::mma<16>(c, {{a0, a1, a2, a3}, {b0, b1}},
+    emulator::mma<16, 8>(c, {{a0, a1, a2, a3}, {b0, b1}},
         [](const Fragment *w, int row, int k) { return emulator::bf16At(w[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k % 2); },
         [](const Fragment *w, int k, int n) { return emulator::bf16At(w[n * 4 + k % 8 / 2].b[k / 8], k % 2); });
 }
 inline void mmaTF32(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
     using emulator::Fragment;
-    emulator::mma<8>(c, {{a0, a1, a2, a3}, {b0, b1}},
+    emulator::mma<8, 4>(c, {{a0, a1, a2, a3}, {b0, b1}},
         [](const Fragment *w, int row, int k) { return emulator::tf32At(w[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]); },
         [](const Fragment *w, int k, int n) { return emulator::tf32At(w[n * 4 + k % 4].b[k / 4]); });
 }
