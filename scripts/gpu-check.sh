@@ -12,21 +12,28 @@
 #   sanitize  (4)    compute-sanitizer: what kernels read and write beyond their memories, and where their threads race
 #
 # On a machine that is lent for 10 minutes a command: doctor test run path in the first, bench in the second, sanitize in the third.
-# In the environment: OUT, the folder for the results (.gpu/out), a file for each part; JOB, another than
+# In the environment: OUT, the folder for the results (.gpu/out), a file for each part; WITHIN, the seconds that all parts have together (570 where OUT is
+# given, as by such a machine, else no limit); JOB, another than
 # the built-in one for run; MODELS, BATCH and OVERLAP_JOB (gpu-overlap.sh) for path. scripts/gpu-fake.sh OUT check tries it where there is no GPU.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 out=$(realpath -m "${OUT:-.gpu/out}") logs=$PWD/.gpu/logs muster=$PWD/.gpu/muster-cuda failed=()
+within=${WITHIN:-${OUT:+570}}
 mkdir -p "$out"
 if ! [ -x "$muster" ] || ! [ -x .gpu/cuda.test ]; then echo "gpu-check: .gpu has not what is to be checked: run make pack-gpu where there is Go" >&2 && exit 1; fi
 
 # pack leaves the logs of a part where they survive, also if this script is killed at its next step.
-pack() { tar -czf "$out/$part.tar.gz" --exclude='*.safetensors' -C "$logs" "$part"; }
+pack() { tar -czf "$out/$part.tar.gz" --exclude='*.safetensors' --exclude='data-*' -C "$logs" "$part"; }
+
+# atMost is so many seconds, or how many are left of all.
+atMost() { echo $((${within:-100000} - SECONDS < $1 ? ${within:-100000} - SECONDS : $1)); }
 
 step() { # NAME SECONDS COMMAND...
-	local name=$1 limit=$2 begun=$SECONDS rc
+	local name=$1 limit begun=$SECONDS rc
+	limit=$(atMost "$2")
 	shift 2
+	[ "$limit" -gt 2 ] || { failed+=("$part/$name") && echo "== $part/$name: no time left" && return 1; }
 	timeout -k 5 "$limit" "$@" >"$dir/$name.log" 2>&1
 	rc=$?
 	[ $rc = 0 ] || failed+=("$part/$name")
@@ -45,7 +52,15 @@ doctor() {
 # Tests expect to be in their package; here they take the GPU alone, not the emulator.
 in_package=(env -C trainer/device/cuda MUSTER_GPU_ONLY=1)
 
-tests() { step ops-and-models 150 "${in_package[@]}" "$PWD/.gpu/cuda.test" -test.v; }
+# Where one fails each is done by itself besides: a GPU that has broken down fails all that follow in the same process.
+tests() {
+	local name
+	step ops-and-models 150 "${in_package[@]}" "$PWD/.gpu/cuda.test" -test.v && return
+	grep -A 4 -e '^ *--- FAIL' "$dir/ops-and-models.log" | head -n 40 | cut -c 1-300
+	for name in $("${in_package[@]}" "$PWD/.gpu/cuda.test" -test.list .); do
+		step "$name" 30 "${in_package[@]}" "$PWD/.gpu/cuda.test" -test.v -test.run "^$name\$"
+	done
+}
 
 # A run of two sums buckets while the backward pass goes on. With exact sums all of them end with the same bytes, those in bf16 with others.
 runs() {
@@ -76,7 +91,7 @@ path() {
 }
 
 compare() {
-	step compare 570 bench/gpu.sh "$dir" >"$dir/compare.short"
+	step compare 570 env BUDGET="${BUDGET:-$(($(atMost 570) - 50))}" bench/gpu.sh "$dir" >"$dir/compare.short"
 	head -n 1 "$dir/compare.short"
 	grep '^failed\|^no time\|^the card' "$dir/compare.log" | cut -c 1-200
 	cat "$dir/RESULTS-gpu.md"
