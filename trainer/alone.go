@@ -27,6 +27,7 @@ type Alone struct {
 	ring   *collective.Ring
 	state  *state
 	shards []id.LogicalShard
+	beyond id.Step // steps that were only computed
 }
 
 // NewAlone makes a trainer for the job's batch, optimizer, sync.sum and sync.wire; everything else comes as arguments. The
@@ -101,10 +102,12 @@ func (a *Alone) addUp(ctx context.Context, i int) error {
 	return a.sums.allReduce(ctx, a.ring, op, grad, form)
 }
 
-// Compute computes the gradients of the next step and does nothing with them. It may be repeated.
+// Compute computes the gradients of the step after those that were taken or computed, with the weights as they are, and does nothing with them.
 func (a *Alone) Compute(ctx context.Context) error {
 	a.work.forget()
-	return a.work.compute(ctx, 1, a.state.step, a.state.w, a.shards)
+	at := a.state.step + a.beyond
+	a.beyond++
+	return a.work.compute(ctx, 1, at, a.state.w, a.shards)
 }
 
 // Close frees the memory of the models.

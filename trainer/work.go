@@ -60,6 +60,8 @@ type work struct {
 type bench struct {
 	replica *nn.Replica
 	batch   data.Batch
+	ahead   *ahead            // of what it computes next: nil where the host computes
+	next    turn              // what that will be, as far as can be told
 	own     *own              // in mode local
 	group   []id.LogicalShard // that it computes now
 	parts   []nn.Part         // of it
@@ -102,9 +104,13 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		if err != nil {
 			return nil, errors.Join(err, w.close())
 		}
-		bench := &bench{replica: r, batch: data.NewBatch(train, w.group*w.slice)}
-		w.lock(bench.batch.X)
-		w.lock(bench.batch.Values)
+		room := func() data.Batch {
+			b := data.NewBatch(train, w.group*w.slice)
+			w.lock(b.X)
+			w.lock(b.Values)
+			return b
+		}
+		bench := &bench{replica: r, batch: room(), ahead: newAhead(w, room)}
 		if w.scores != nil {
 			bench.scores = make([]float32, w.slice)
 		}
@@ -129,6 +135,7 @@ func (w *work) handOver(at []int) {
 func (w *work) close() error {
 	var errs []error
 	for _, b := range w.benches {
+		b.ahead.wait()
 		errs = append(errs, b.replica.Close())
 	}
 	for _, unlock := range w.unlocks {
@@ -180,9 +187,18 @@ func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []floa
 		}
 	}
 	groups := w.groups(len(todo))
+	group := func(i int) []id.LogicalShard { return todo[i*len(todo)/groups : (i+1)*len(todo)/groups] }
 	return w.each(ctx, groups, func(b *bench, i int) error {
 		b.span.View, b.span.Step = v, s
-		return w.do(ctx, b, s, todo[i*len(todo)/groups:(i+1)*len(todo)/groups], weights)
+		switch next := i + len(w.benches); {
+		case next < groups:
+			b.next = turn{s, group(next)}
+		case s+1 < w.steps:
+			b.next = turn{s + 1, group(i % len(w.benches))}
+		default:
+			b.next = turn{}
+		}
+		return w.do(ctx, b, s, group(i), weights)
 	})
 }
 
@@ -313,7 +329,7 @@ func (w *work) samplesOfGroup(b *bench, s id.Step, group []id.LogicalShard) data
 	if w.rows != nil {
 		return w.rows.now.units[group[0]].batch
 	}
-	return w.loader.Fill(s, group, b.batch)
+	return b.samples(w.loader, turn{s, group})
 }
 
 // samplesOf is how many samples a step of the run takes.
