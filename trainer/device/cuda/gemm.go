@@ -68,6 +68,10 @@ func (s *stream) tile(p *product, parts int) (t tile) {
 func multiply[A any](s *stream, p product, out pointer, args func(partial pointer, partK int64) A) {
 	parts, length := p.parts()
 	t := s.tile(&p, parts)
+	if wide := ceil(max(p.n, p.padded), t.n); wide > mostGridY {
+		s.fail(fmt.Errorf("%s: %d columns are too many for a GPU: at most %d", p.kernel, p.n, mostGridY*t.n))
+		return
+	}
 	var partial pointer
 	if parts > 1 {
 		partial = s.room(roomOfParts, 4*parts*p.m*p.n)

@@ -3,6 +3,7 @@ package cuda
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/musterml/muster/trainer/device"
@@ -51,6 +52,21 @@ func TestRowsAreIndependent(t *testing.T) {
 			t.Errorf("%s: %v", d.Name(), err)
 		}
 		_ = s.Close()
+	}
+}
+
+// A grid has fewer blocks across than some matrices need.
+func TestTooManyColumns(t *testing.T) {
+	const n = mostGridY*32 + 1
+	d := newDevice(&counter{}, nil)
+	s, err := d.NewStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{TB: t, Stream: s}
+	b.MatMul(device.MatMul{M: 1, N: n, K: 1, A: b.room(1), B: b.room(n), C: b.room(n)})
+	if err := s.Sync(); err == nil || !strings.Contains(err.Error(), "matmul_nn: 2097121 columns are too many for a GPU: at most 2097120") {
+		t.Errorf("%v", err)
 	}
 }
 

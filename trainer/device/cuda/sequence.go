@@ -10,7 +10,8 @@ import (
 const (
 	maxHeadWidth = 256
 	rowsPerBlock = blockThreads / warpThreads // a warp per row
-	mostGridZ    = 65535
+	mostGridZ    = 65535                      // blocks, as
+	mostGridY    = mostGridZ
 )
 
 func (s *stream) attends(g device.AttentionShape) bool {

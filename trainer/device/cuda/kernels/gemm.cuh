@@ -130,11 +130,17 @@ struct ConvForward {
     }
     __device__ Column column(i64 n) const { return n < N ? n : 0; }
     __device__ float a(const Row &r, i64 k) const {
-        int c = (int)(k % g.C), t = (int)(k / g.C), h = r.h + t / (int)g.KW, w = r.w + t % (int)g.KW;
+        i64 tap, c;
+        split(k, g.C, tap, c);
+        const int t = (int)tap, h = r.h + t / (int)g.KW, w = r.w + t % (int)g.KW;
         if (r.sample < 0 || h < 0 || h >= g.H || w < 0 || w >= g.W) return 0.0f;
         return g.x[((r.sample * g.H + h) * g.W + w) * g.C + c];
     }
-    __device__ float b(i64 k, Column n) const { return g.w[(n * g.C + k % g.C) * g.KH * g.KW + k / g.C]; }
+    __device__ float b(i64 k, Column n) const {
+        i64 tap, c;
+        split(k, g.C, tap, c);
+        return g.w[(n * g.C + c) * g.KH * g.KW + tap];
+    }
     __device__ float start(i64 n) const { return g.bias && n < N ? g.bias[n] : 0.0f; }
     __device__ void store(i64 m, i64 n, float v) const { g.out[m * N + n] = activate(v, (int)g.act); }
 };
@@ -154,14 +160,18 @@ struct ConvBackwardData {
     }
     __device__ Column column(i64 n) const { return n < N ? n : 0; }
     __device__ float a(const Row &r, i64 k) const {
-        int o = (int)(k % g.Out), t = (int)(k / g.Out), h = r.h + t / (int)g.KW, w = r.w + t % (int)g.KW;
-        if (r.sample < 0 || h < 0 || w < 0 || h % g.stride || w % g.stride) return 0.0f;
+        i64 tap, o;
+        split(k, g.Out, tap, o);
+        int t = (int)tap, h = r.h + t / (int)g.KW, w = r.w + t % (int)g.KW;
+        if (r.sample < 0 || h < 0 || w < 0 || h % (int)g.stride || w % (int)g.stride) return 0.0f;
         h /= (int)g.stride, w /= (int)g.stride;
         if (h >= g.OH || w >= g.OW) return 0.0f;
         return g.dy[((r.sample * g.OH + h) * g.OW + w) * g.Out + o];
     }
     __device__ float b(i64 k, Column n) const {
-        return g.w[((k % g.Out) * g.C + n) * g.KH * g.KW + (g.KH * g.KW - 1 - k / g.Out)];
+        i64 tap, o;
+        split(k, g.Out, tap, o);
+        return g.w[(o * g.C + n) * g.KH * g.KW + (g.KH * g.KW - 1 - tap)];
     }
     __device__ float start(i64) const { return 0.0f; }
     __device__ void store(i64 m, i64 n, float v) const { g.out[m * N + n] = v; }
@@ -183,9 +193,11 @@ struct ConvBackwardWeight {
     }
     __device__ float a(Row m, i64 k) const { return g.dy[k * g.Out + m]; }
     __device__ float b(i64 k, const Column &n) const {
-        int o = (int)(k % (g.OH * g.OW)), h = (int)(o / g.OW * g.stride) + n.kh, w = (int)(o % g.OW * g.stride) + n.kw;
+        i64 sample, place;
+        split(k, g.OH * g.OW, sample, place);
+        const int o = (int)place, h = o / (int)g.OW * (int)g.stride + n.kh, w = o % (int)g.OW * (int)g.stride + n.kw;
         if (h < 0 || h >= g.H || w < 0 || w >= g.W) return 0.0f;
-        return g.x[((k / (g.OH * g.OW) * g.H + h) * g.W + w) * g.C + n.c];
+        return g.x[((sample * g.H + h) * g.W + w) * g.C + n.c];
     }
     __device__ float start(i64) const { return 0.0f; }
     __device__ void store(i64 m, i64 n, float v) const { g.out[m * N + n] = v; }
