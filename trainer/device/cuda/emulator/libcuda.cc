@@ -169,6 +169,7 @@ CUresult cuFuncSetAttribute(CUfunction f, CUfunction_attribute a, int v) {
     LOCKED;
     if (CUresult r = usable()) return r;
     if (a != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) return CUDA_ERROR_INVALID_VALUE;
+    if (v > 99 << 10) return complain(CUDA_ERROR_INVALID_VALUE, "more shared memory than a block has on sm_86 and sm_89");
     return ((Function *)f)->shared = (unsigned)v, CUDA_SUCCESS;
 }
 
@@ -255,6 +256,7 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
     LOCKED;
     Stream *s = (Stream *)stream;
     if (CUresult r = usable(s)) return r;
+    if (s->capturing) return complain(CUDA_ERROR_STREAM_CAPTURE_ISOLATION, "a graph that waits for what is not in it");
     const Event then = *(Event *)event;
     return ask(s, [=] { return doUntil(then.stream, then.place); });
 }
@@ -267,6 +269,7 @@ CUresult cuEventRecord(CUevent e, CUstream stream) {
     LOCKED;
     Stream *s = (Stream *)stream;
     if (CUresult r = usable(s)) return r;
+    if (s->capturing) return complain(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "an event in a graph, of which the host is to know");
     return *(Event *)e = {s, s->done + s->later.size()}, CUDA_SUCCESS;
 }
 CUresult cuEventSynchronize(CUevent e) {
@@ -296,6 +299,7 @@ CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode) {
     Stream *s = (Stream *)stream;
     if (CUresult r = usable(s)) return r;
     if (setting("MUSTER_FAKE_GRAPHS") == "off") return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    if (s->capturing) return complain(CUDA_ERROR_ILLEGAL_STATE, "a stream captures already");
     return s->capturing = true, s->captured.clear(), CUDA_SUCCESS;
 }
 CUresult cuStreamEndCapture(CUstream stream, CUgraph *g) {
