@@ -16,6 +16,9 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 			return err
 		}
 	}
+	if err := x.checkInput(f); err != nil {
+		return err
+	}
 	if v == verbBroadcast {
 		bounds = r.boundsOf(root, x.Len())
 	}
@@ -23,7 +26,7 @@ func (r *Ring) do(ctx context.Context, v verb, op Op, x Vector, bounds []int, f 
 		r.giveUp(context.Cause(ctx))
 	}
 	call, open, err := r.begin(v, op, x, bounds, f)
-	if err == nil && r.world == 1 && x.form != nil {
+	if err == nil && r.world == 1 {
 		r.sumAlone(x)
 	}
 	if err != nil || r.world == 1 {

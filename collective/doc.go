@@ -44,10 +44,13 @@
 //
 // # What is in the caller's buffers
 //
-// Operations are in place on x. While a call runs, x belongs to the ring; when the call returns, with or without an
-// error, no goroutine of the ring touches x any more. After an error x holds no meaningful value: an unknown mixture
-// of this rank's input, partial sums and results. A caller that wants to try again under another view must keep its
-// input elsewhere.
+// A reduction reads this rank's contribution from a slice of its own (Vector.From, ExactSum.Parts), which it never writes to, and
+// leaves the result in x. So after an error the contribution is what it was, and can be given again under another view. Without
+// such a slice it is in place: x is input and result, and after an error an unknown mixture of input, partial sums and results. So
+// is what others contribute to a gather or a broadcast; this rank's own part of it stays what it was.
+//
+// While a call runs, x and the contribution belong to the ring; when the call returns, with or without an error, no goroutine of the
+// ring touches them any more.
 //
 // # What travels
 //

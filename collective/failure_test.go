@@ -25,7 +25,16 @@ func mixed(r *Ring, step id.Step, x []int32) error {
 		bounds[i+1] = len(x) * (i + 1) / r.World()
 	}
 	v, op := Int32s(x), Op{Step: step}
-	if err := r.AllReduce(bg, op, v, SumInt32); err != nil {
+	from, sum := make([]float32, len(x)), make([]float32, len(x))
+	for i := range from {
+		from[i] = float32(i)
+	}
+	before := slices.Clone(from)
+	err := r.AllReduce(bg, op, Float32s(sum).From(from), SumFloat32)
+	if !slices.Equal(from, before) {
+		return errors.New("the input has been written to")
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.ReduceScatter(bg, op, v, bounds, MaxInt32); err != nil {

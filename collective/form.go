@@ -56,21 +56,26 @@ type work struct {
 	words [int8Words]int32
 }
 
-// Sum adds x over all ranks, in place, in a form. Like AllReduce it aborts the ring when ctx ends.
-func (r *Ring) Sum(ctx context.Context, op Op, x []float32, f Form) error {
-	if err := f.check(len(x)); err != nil {
-		return err
-	}
-	return r.do(ctx, verbAllReduce, op, Vector{raw: Float32s(x).raw, form: f}, nil, f.reduce(), 0)
+// Sum adds x, of float32, over all ranks in a form. Like AllReduce it aborts the ring when ctx ends.
+func (r *Ring) Sum(ctx context.Context, op Op, x Vector, f Form) error {
+	return r.sum(ctx, verbAllReduce, op, x, nil, f)
 }
 
 // SumScatter adds x over all ranks in a form; rank i gets [bounds[i], bounds[i+1]) of the result in its place in x, as with
 // ReduceScatter.
-func (r *Ring) SumScatter(ctx context.Context, op Op, x []float32, bounds []int, f Form) error {
-	if err := f.check(len(x)); err != nil {
+func (r *Ring) SumScatter(ctx context.Context, op Op, x Vector, bounds []int, f Form) error {
+	return r.sum(ctx, verbReduceScatter, op, x, bounds, f)
+}
+
+func (r *Ring) sum(ctx context.Context, v verb, op Op, x Vector, bounds []int, f Form) error {
+	if err := SumFloat32.check(x); err != nil {
 		return err
 	}
-	return r.do(ctx, verbReduceScatter, op, Vector{raw: Float32s(x).raw, form: f}, bounds, f.reduce(), 0)
+	if err := f.check(x.Len()); err != nil {
+		return err
+	}
+	x.form = f
+	return r.do(ctx, v, op, x, bounds, f.reduce(), 0)
 }
 
 // unitOf is how many elements a unit of a form has, where a round takes chunk elements of a segment: as many as just fill one
@@ -96,6 +101,14 @@ func (c *call) wire(hop, n int) int {
 	return c.x.form.words(n) * elemSize
 }
 
+// outgoing is what a frame of n elements carries.
+func (c *call) outgoing(hop, lo, n int) []byte {
+	if hop == c.first && c.reduce != 0 && !c.coded(hop) {
+		return c.x.input(lo, lo+n)
+	}
+	return c.x.raw[lo*elemSize:][:c.wire(hop, n)]
+}
+
 // frameElems is how many of n elements of a segment's part are carried by a frame of that many bytes; -1: none are.
 func (c *call) frameElems(hop, bytes, n int) int {
 	switch unit := cut(n, c.unit); {
@@ -112,11 +125,14 @@ func (c *call) place(lo, n int) []byte { return c.x.bytes(lo, lo+c.x.form.words(
 
 func (c *call) floats(lo, n int) []float32 { return asFloat32(c.x.bytes(lo, lo+n)) }
 
+// input is this rank's contribution to a unit.
+func (c *call) input(lo, n int) []float32 { return asFloat32(c.x.input(lo, lo+n)) }
+
 // encodeUnit makes ready what begins its way here.
 func (r *Ring) encodeUnit(lo, n int) {
 	c := &r.call
 	if hop := r.outgoing.hop; c.coded(hop) && c.phase(hop) == phaseReduce && hop == c.first {
-		c.x.form.encode(&r.sendWork, asInt32(c.place(lo, n)), c.floats(lo, n), lo)
+		c.x.form.encode(&r.sendWork, asInt32(c.place(lo, n)), c.input(lo, n), lo)
 	}
 }
 
@@ -146,9 +162,9 @@ func (r *Ring) takeUnit(n int) {
 	result := last || at.hop == c.world-2 && f.plain() // it goes on as elements, if it does
 	switch {
 	case c.phase(at.hop) == phaseReduce && !result:
-		f.add(w, place, came, c.floats(lo, n), lo)
+		f.add(w, place, came, c.input(lo, n), lo)
 	case c.phase(at.hop) == phaseReduce:
-		f.add(w, came, came, c.floats(lo, n), lo)
+		f.add(w, came, came, c.input(lo, n), lo)
 		f.decode(w, c.floats(lo, n), came, lo)
 	case last:
 		f.decode(w, c.floats(lo, n), came, lo)
@@ -179,7 +195,7 @@ func (c *call) wholeWords() int {
 func (r *Ring) encodeWhole() {
 	c := &r.call
 	c.eachUnit(func(lo, n, at int) {
-		c.x.form.encode(&r.sendWork, asInt32(c.own)[at:at+c.x.form.words(n)], c.floats(lo, n), lo)
+		c.x.form.encode(&r.sendWork, asInt32(c.own)[at:at+c.x.form.words(n)], c.input(lo, n), lo)
 	})
 }
 
@@ -195,8 +211,12 @@ func (r *Ring) mergeWhole() {
 	})
 }
 
-// sumAlone is a sum in a world of one: it is rounded as any other, on all processors.
+// sumAlone is a sum in a world of one: in a form it is rounded as any other, on all processors.
 func (r *Ring) sumAlone(x Vector) {
+	if x.form == nil {
+		copy(x.raw, x.own)
+		return
+	}
 	c := call{x: x, unit: unitOf(x.form, r.cfg.ChunkBytes/elemSize)}
 	units := (x.Len() + c.unit - 1) / c.unit
 	processors := min(runtime.GOMAXPROCS(0), max(1, units))
@@ -208,7 +228,7 @@ func (r *Ring) sumAlone(x Vector) {
 				lo := u * c.unit
 				n := min(c.unit, x.Len()-lo)
 				words := asInt32(c.place(lo, n))
-				x.form.encode(w, words, c.floats(lo, n), lo)
+				x.form.encode(w, words, c.input(lo, n), lo)
 				x.form.decode(w, c.floats(lo, n), words, lo)
 			}
 		}

@@ -27,23 +27,42 @@ const formShards = 12
 
 // formCases: a rank's contribution is the sum of its parts; only exact sums are given the parts themselves.
 func formCases() []formCase {
-	sum := func(r *Ring, x []float32, bounds []int, f Form) error {
+	scatter := func(r *Ring, x Vector, bounds []int, f Form) error {
 		if bounds != nil {
 			return r.SumScatter(bg, Op{}, x, bounds, f)
 		}
 		return r.Sum(bg, Op{}, x, f)
 	}
-	gather := func(x []float32, parts [][]float32) {
-		clear(x)
+	sum := func(r *Ring, x []float32, bounds []int, f Form, parts [][]float32) error {
+		from := make([]float32, len(x))
 		for _, p := range parts {
-			kernels.AddFloat32(x, p)
+			kernels.AddFloat32(from, p)
 		}
+		before, place := slices.Clone(from), slices.Clone(from)
+		if err := scatter(r, Float32s(x).From(from), bounds, f); err != nil {
+			return err
+		}
+		if _, remembers := f.(*Int8); !remembers {
+			if err := scatter(r, Float32s(place), bounds, f); err != nil {
+				return err
+			}
+			lo, hi := 0, len(x)
+			if bounds != nil {
+				lo, hi = bounds[r.Rank()], bounds[r.Rank()+1]
+			}
+			if !sameBits(place[lo:hi], x[lo:hi]) {
+				return errors.New("another sum in place")
+			}
+		}
+		if !sameBits(from, before) {
+			return errors.New("the input has been written to")
+		}
+		return nil
 	}
 	return []formCase{
 		{"bf16", func(_ int, parts [][]float32) func(*Ring, []float32, []int) error {
 			return func(r *Ring, x []float32, bounds []int) error {
-				gather(x, parts)
-				return sum(r, x, bounds, BF16{})
+				return sum(r, x, bounds, BF16{}, parts)
 			}
 		}, func(world int, size, _ float64) float64 {
 			n := float64(world)
@@ -51,8 +70,7 @@ func formCases() []formCase {
 		}},
 		{"int8", func(_ int, parts [][]float32) func(*Ring, []float32, []int) error {
 			return func(r *Ring, x []float32, bounds []int) error {
-				gather(x, parts)
-				return sum(r, x, bounds, NewInt8(len(x)))
+				return sum(r, x, bounds, NewInt8(len(x)), parts)
 			}
 		}, func(world int, _, largest float64) float64 { return float64(world) * largest / 253 }},
 		{"exact", func(_ int, parts [][]float32) func(*Ring, []float32, []int) error {
@@ -65,7 +83,7 @@ func formCases() []formCase {
 				if err := r.AllReduce(bg, Op{}, Int32s(s.Exps), MaxInt32); err != nil {
 					return err
 				}
-				return sum(r, x, bounds, s)
+				return scatter(r, Float32s(x), bounds, s)
 			}
 		}, func(_ int, _, largest float64) float64 { return formShards * largest / (1 << 26) }},
 	}
@@ -227,7 +245,7 @@ func TestInt8RemembersWhatItDidNotSend(t *testing.T) {
 					var first [][]float32
 					for range 1 + step%3 { // made again
 						x := cloneAll(in)
-						if err := errors.Join(onAll(rings, func(i int, r *Ring) error { return r.Sum(bg, Op{}, x[i], sums[i]) })...); err != nil {
+						if err := errors.Join(onAll(rings, func(i int, r *Ring) error { return r.Sum(bg, Op{}, Float32s(x[i]), sums[i]) })...); err != nil {
 							t.Fatal(err)
 						}
 						if first == nil {
@@ -274,7 +292,7 @@ func TestFormsOfWhatIsNotFinite(t *testing.T) {
 			if step == 0 {
 				x[1][300] = float32(bad)
 			}
-			if err := errors.Join(onAll(rings, func(i int, r *Ring) error { return r.Sum(bg, Op{}, x[i], sums[i]) })...); err != nil {
+			if err := errors.Join(onAll(rings, func(i int, r *Ring) error { return r.Sum(bg, Op{}, Float32s(x[i]), sums[i]) })...); err != nil {
 				t.Fatal(err)
 			}
 			for r := range x {
@@ -285,7 +303,7 @@ func TestFormsOfWhatIsNotFinite(t *testing.T) {
 			}
 		}
 		x := [3][]float32{{1}, {float32(bad)}, {1}}
-		if err := errors.Join(onAll(rings, func(i int, r *Ring) error { return r.Sum(bg, Op{}, x[i], BF16{}) })...); err != nil {
+		if err := errors.Join(onAll(rings, func(i int, r *Ring) error { return r.Sum(bg, Op{}, Float32s(x[i]), BF16{}) })...); err != nil {
 			t.Fatal(err)
 		}
 		if got := x[0][0]; fmt.Sprint(got) != fmt.Sprint(bad) {
@@ -303,7 +321,7 @@ func TestFormsThatDiffer(t *testing.T) {
 				net := newMemNet(4096).by(way{small, asked})
 				rings := joinAll(t, 2, func(rank int) Config { return net.config(rank, 2) })
 				defer closeAll(rings)
-				for _, err := range onAll(rings, func(i int, r *Ring) error { return r.Sum(bg, Op{}, make([]float32, 40), forms[i]) }) {
+				for _, err := range onAll(rings, func(i int, r *Ring) error { return r.Sum(bg, Op{}, Float32s(make([]float32, 40)), forms[i]) }) {
 					if !errors.Is(err, ErrMismatch) && !errors.Is(err, ErrAborted) {
 						t.Errorf("%T, %T: %v", forms[0], forms[1], err)
 					}
@@ -324,10 +342,10 @@ func TestFormsRefuse(t *testing.T) {
 		NewInt8(4), &ExactSum{}, &ExactSum{Exact: e, Exps: newExps(1)}, &ExactSum{Exact: e, Exps: newExps(2), Parts: [][]float32{one, one}},
 		&ExactSum{Exact: e, Exps: newExps(2), Parts: [][]float32{one[1:]}},
 	} {
-		if err := errors.Join(r.Sum(bg, Op{}, one, f)); !errors.Is(err, ErrArgument) {
+		if err := errors.Join(r.Sum(bg, Op{}, Float32s(one), f)); !errors.Is(err, ErrArgument) {
 			t.Errorf("%#v: %v", f, err)
 		}
-		if err := r.SumScatter(bg, Op{}, one, []int{0, 5}, f); !errors.Is(err, ErrArgument) {
+		if err := r.SumScatter(bg, Op{}, Float32s(one), []int{0, 5}, f); !errors.Is(err, ErrArgument) {
 			t.Errorf("%#v: %v", f, err)
 		}
 	}
@@ -362,7 +380,7 @@ func TestFormsWhenAPeerIsGone(t *testing.T) {
 				})
 				errs := onAll(rings, func(i int, r *Ring) error {
 					sums[i].rest[0] = 1
-					return r.Sum(ctx, Op{Step: 4, Bucket: 2}, make([]float32, 9000), sums[i])
+					return r.Sum(ctx, Op{Step: 4, Bucket: 2}, Float32s(make([]float32, 9000)), sums[i])
 				})
 				for i, err := range errs[:2] {
 					var peer *PeerError

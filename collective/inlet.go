@@ -21,6 +21,7 @@ type inlet struct {
 	open  bool   // the current frame is admitted, its payload has not come to its end
 	dst   []byte // what is left of the payload's place
 	f     Reduce // how it gets there; 0: it is copied
+	own   []byte // what it is added to, where that is not in dst: as much as is left of dst
 	elems int    // data: of the vector, in the frame
 	part  int    // bytes in Ring.scratch of an element whose rest has not come yet
 	text  []byte // an abort's payload
@@ -132,7 +133,7 @@ func (r *Ring) absorbAll(l *link, in *inlet) error {
 
 // admit says where the payload of the current frame goes, if the frame may come at all.
 func (r *Ring) admit(l *link, in *inlet) error {
-	in.dst, in.f, in.part, in.elems = nil, 0, 0, 0
+	in.dst, in.f, in.own, in.part, in.elems = nil, 0, nil, 0, 0
 	bulk := in == l.bulk
 	switch k := in.h.kind; {
 	case k == kindData && bulk && l == &r.prev:
@@ -200,7 +201,7 @@ func (in *inlet) fillFromLane(l *link) (int, error) {
 		return 0, errNotNow
 	}
 	if in.f != 0 {
-		in.f.apply(in.dst[:n], v[:n])
+		in.reduce(v[:n])
 	} else {
 		copy(in.dst[:n], v[:n])
 	}
@@ -211,13 +212,22 @@ func (in *inlet) fillFromLane(l *link) (int, error) {
 	return n, err
 }
 
+// reduce adds what has come to this rank's contribution, where dst begins.
+func (in *inlet) reduce(came []byte) {
+	dst := in.dst[:len(came)]
+	if in.own != nil {
+		in.own = in.own[copy(dst, in.own):]
+	}
+	in.f.apply(dst, came)
+}
+
 // reduceFromConn returns the bytes of dst that are reduced: whole elements.
 func (in *inlet) reduceFromConn(scratch []byte) (int, error) {
 	n, err := in.conn.Read(scratch[in.part:min(len(in.dst), len(scratch))])
 	n += in.part
 	in.part = n % elemSize
 	n -= in.part
-	in.f.apply(in.dst[:n], scratch[:n])
+	in.reduce(scratch[:n])
 	copy(scratch, scratch[n:n+in.part])
 	return n, err
 }

@@ -152,6 +152,9 @@ func (r *Ring) admitData(in *inlet) error {
 		in.dst = r.landing(at.lo, n)
 	case c.phase(at.hop) == phaseReduce:
 		in.f = c.reduce
+		if c.x.own != nil {
+			in.own = c.x.input(at.lo, at.lo+n)
+		}
 		fallthrough
 	default:
 		in.dst = c.x.bytes(at.lo, at.lo+n)

@@ -111,10 +111,32 @@ func checkAll(t *testing.T, rings []*Ring, n int, seed uint64) {
 		}
 	}
 	want := oracle(fl, func(a, b float32) float32 { return a + b })
+	apart, scattered, bounds := cloneAll(fl), cloneAll(fl), randomBounds(rng, world, n)
+	for i := range fl { // what is there is of no account
+		slices.Reverse(apart[i])
+		clear(scattered[i])
+	}
+	must(onAll(rings, func(i int, r *Ring) error {
+		from := slices.Clone(fl[i])
+		err := errors.Join(r.AllReduce(bg, op, Float32s(apart[i]).From(from), SumFloat32),
+			r.ReduceScatter(bg, op, Float32s(scattered[i]).From(from), bounds, SumFloat32))
+		if !slices.Equal(from, fl[i]) {
+			err = errors.Join(err, errors.New("the input has been written to"))
+		}
+		return err
+	}))
 	must(onAll(rings, func(i int, r *Ring) error { return r.AllReduce(bg, op, Float32s(fl[i]), SumFloat32) }))
 	for i := range fl {
 		if !slices.Equal(fl[i], fl[0]) {
 			t.Fatalf("SumFloat32, world %d, n %d: rank %d differs from rank 0", world, n, i)
+		}
+		if !slices.Equal(fl[i], apart[i]) {
+			t.Fatalf("SumFloat32, world %d, n %d: rank %d has another sum in place than apart", world, n, i)
+		}
+		for k := bounds[i]; k < bounds[i+1]; k++ {
+			if d := math.Abs(float64(scattered[i][k] - want[k])); d > 1e-6*float64(world) {
+				t.Fatalf("ReduceScatter apart, world %d: element %d off by %g", world, k, d)
+			}
 		}
 		for k := range want {
 			if d := math.Abs(float64(fl[i][k] - want[k])); d > 1e-6*float64(world) {
@@ -316,6 +338,10 @@ func TestArguments(t *testing.T) {
 		r.AllReduce(bg, Op{}, x, SumFloat32),
 		r.AllReduce(bg, Op{}, y, MaxInt32),
 		r.AllReduce(bg, Op{}, y, 0),
+		r.AllReduce(bg, Op{}, y.From(make([]float32, 3)), SumFloat32),
+		r.AllReduce(bg, Op{}, x.From(make([]float32, 4)), SumInt32),
+		r.AllGather(bg, Op{}, y.From(make([]float32, 4)), []int{0, 2, 4}),
+		r.Sum(bg, Op{}, x, BF16{}),
 		r.ReduceScatter(bg, Op{}, x, []int{0, 4}, SumInt32),
 		r.AllGather(bg, Op{}, x, []int{0, 2, 5}),
 		r.AllGather(bg, Op{}, x, []int{1, 2, 4}),
@@ -360,8 +386,8 @@ func TestNoAllocation(t *testing.T) {
 	forms := func(i int, short []float32) error {
 		exact[i].Exponents(exact[i].Exps, grads[i])
 		return errors.Join(
-			rings[i].Sum(ctx, Op{}, grads[i], BF16{}), rings[i].Sum(ctx, Op{}, grads[i], int8s[i]), rings[i].Sum(ctx, Op{}, short, BF16{}),
-			rings[i].Sum(ctx, Op{}, grads[i], &exact[i]), rings[i].SumScatter(ctx, Op{}, grads[i], bounds, &exact[i]))
+			rings[i].Sum(ctx, Op{}, Float32s(grads[i]), BF16{}), rings[i].Sum(ctx, Op{}, Float32s(grads[i]), int8s[i]), rings[i].Sum(ctx, Op{}, Float32s(short), BF16{}),
+			rings[i].Sum(ctx, Op{}, Float32s(grads[i]), &exact[i]), rings[i].SumScatter(ctx, Op{}, Float32s(grads[i]), bounds, &exact[i]))
 	}
 	step := func(i int) error {
 		v := Int32s(x[i])

@@ -138,7 +138,7 @@ func (r *Ring) sendFrame(n int, wait bool) error {
 		h.step, h.bucket, h.seq = c.op.Step, c.op.Bucket, c.seq
 		h.phase, h.hop, h.offset = c.phase(out.hop), uint16(out.hop), uint64(out.lo)
 		r.encodeUnit(out.lo, n)
-		o.begin(&h, c.x.raw[out.lo*elemSize:][:c.wire(out.hop, n)])
+		o.begin(&h, c.outgoing(out.hop, out.lo, n))
 		r.frame = n
 	}
 	err := o.flush(wait)

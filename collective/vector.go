@@ -10,9 +10,11 @@ import (
 
 var kernels = vec.Best()
 
-// Vector is a slice that the ring works on in place: Int32s or Float32s. It is the slice's memory, not a copy.
+// Vector is a slice that the ring works on: Int32s or Float32s. It is the slice's memory, not a copy. A reduction finds this rank's
+// contribution in it and leaves the result there, unless it is told otherwise (From).
 type Vector struct {
 	raw   []byte
+	own   []byte // this rank's contribution; nil: raw, in place
 	float bool
 	form  Form // of a sum of float32; nil: what lies in raw travels
 }
@@ -27,10 +29,38 @@ func Float32s(x []float32) Vector {
 	return Vector{raw: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), elemSize*len(x)), float: true}
 }
 
+// From has a reduction read this rank's contribution from src, which is as long, does not overlap x and is only read: whatever
+// becomes of the operation, src is what it was.
+func (v Vector) From(src []float32) Vector {
+	v.own = Float32s(src).raw
+	return v
+}
+
 // Len is the number of elements.
 func (v Vector) Len() int { return len(v.raw) / elemSize }
 
 func (v Vector) bytes(lo, hi int) []byte { return v.raw[elemSize*lo : elemSize*hi] }
+
+// input is where this rank's contribution to elements [lo, hi) lies.
+func (v Vector) input(lo, hi int) []byte {
+	if v.own == nil {
+		return v.bytes(lo, hi)
+	}
+	return v.own[elemSize*lo : elemSize*hi]
+}
+
+// checkInput refuses a contribution that cannot be one to x.
+func (v Vector) checkInput(f Reduce) error {
+	switch {
+	case v.own == nil:
+		return nil
+	case f == 0 || !v.float:
+		return fmt.Errorf("%w: a contribution apart from its vector, where no floats are reduced", ErrArgument)
+	case len(v.own) != len(v.raw):
+		return fmt.Errorf("%w: a contribution of %d elements to a vector of %d", ErrArgument, len(v.own)/elemSize, v.Len())
+	}
+	return nil
+}
 
 func asInt32(b []byte) []int32 {
 	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/elemSize)

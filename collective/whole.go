@@ -307,7 +307,7 @@ func (c *call) part(rank int) []byte {
 		if c.x.form != nil {
 			return c.own
 		}
-		return c.x.raw
+		return c.x.input(0, c.elems)
 	case verbAllGather, verbBroadcast:
 		return c.x.bytes(c.bound(rank), c.bound(rank+1))
 	}
@@ -348,11 +348,15 @@ func (r *Ring) sumWhole(lo, hi int) {
 	c := &r.call
 	of := func(origin int) []byte {
 		if origin == r.cfg.Rank {
-			return c.x.raw[lo:hi]
+			return c.part(origin)[lo:hi]
 		}
 		return r.whole.frame(c.seq, origin)[headerSize+lo : headerSize+hi]
 	}
 	sum := of(0)
+	if r.cfg.Rank == 0 && c.x.own != nil {
+		sum = c.x.raw[lo:hi]
+		copy(sum, of(0))
+	}
 	for origin := 1; origin < r.world; origin++ {
 		c.reduce.apply(sum, of(origin))
 	}

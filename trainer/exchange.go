@@ -189,26 +189,32 @@ func (x *exchange) tensor(b id.Block) string {
 	return name
 }
 
-// own makes ready what this trainer has to add to bucket i: where its sum will be, and the form in which it travels; nil:
-// as float32. Exact sums take the gradients of the units as they are, others their sum.
-func (x *exchange) own(i int, units []unit, mine []id.LogicalShard) ([]float32, collective.Form) {
+// own makes ready what this trainer has to add to bucket i: where its sum will be and what it comes from, and the form in which it
+// travels; nil: as float32. Exact sums take the gradients of the units as they are, others their sum. Those gradients are only read: should
+// the exchange fail, the units are still done.
+func (x *exchange) own(i int, units []unit, mine []id.LogicalShard) (collective.Vector, collective.Form) {
 	b := x.buckets[i]
 	lo, hi := x.span(b.first, b.last)
+	sum := collective.Float32s(x.grad[lo:hi])
 	if x.exact {
 		x.parts = x.parts[:0]
 		for _, l := range mine {
 			x.parts = append(x.parts, units[l].grad[lo:hi])
 		}
-		return x.grad[lo:hi], &collective.ExactSum{Exact: x.sums, Exps: x.exponents()[b.first:b.last], Parts: x.parts}
+		return sum, &collective.ExactSum{Exact: x.sums, Exps: x.exponents()[b.first:b.last], Parts: x.parts}
 	}
-	x.gather(b, units, mine)
+	if len(mine) == 1 {
+		sum = sum.From(units[mine[0]].grad[lo:hi])
+	} else {
+		x.gather(b, units, mine)
+	}
 	switch {
 	case x.bf16:
-		return x.grad[lo:hi], collective.BF16{}
+		return sum, collective.BF16{}
 	case x.int8s != nil:
-		return x.grad[lo:hi], x.int8s[i]
+		return sum, x.int8s[i]
 	}
-	return x.grad[lo:hi], nil
+	return sum, nil
 }
 
 // gather adds some units' gradients of a bucket, in float32.
@@ -225,25 +231,25 @@ func (x *exchange) gather(b bucket, units []unit, of []id.LogicalShard) {
 }
 
 // allReduce sums a bucket over the ring; of exact sums its header is agreed.
-func (x *exchange) allReduce(ctx context.Context, ring *collective.Ring, op collective.Op, sum []float32, form collective.Form) error {
+func (x *exchange) allReduce(ctx context.Context, ring *collective.Ring, op collective.Op, sum collective.Vector, form collective.Form) error {
 	if x.exact && x.alone {
 		return nil // find has made it
 	}
 	if form != nil {
 		return ring.Sum(ctx, op, sum, form)
 	}
-	return ring.AllReduce(ctx, op, collective.Float32s(sum), collective.SumFloat32)
+	return ring.AllReduce(ctx, op, sum, collective.SumFloat32)
 }
 
 // scatter sums a bucket over the ring so that each rank has its share, within bounds.
-func (x *exchange) scatter(ctx context.Context, ring *collective.Ring, op collective.Op, bounds []int, sum []float32, form collective.Form) error {
+func (x *exchange) scatter(ctx context.Context, ring *collective.Ring, op collective.Op, bounds []int, sum collective.Vector, form collective.Form) error {
 	if x.exact && x.alone {
 		return nil
 	}
 	if form != nil {
 		return ring.SumScatter(ctx, op, sum, bounds, form)
 	}
-	return ring.ReduceScatter(ctx, op, collective.Float32s(sum), bounds, collective.SumFloat32)
+	return ring.ReduceScatter(ctx, op, sum, bounds, collective.SumFloat32)
 }
 
 // settle makes what int8 has rounded away part of the next step, when this one is complete.

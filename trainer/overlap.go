@@ -125,7 +125,7 @@ func (s *shift) agree(ctx context.Context, at id.Step, i int, last bool) error {
 }
 
 // own makes ready what this trainer adds to a bucket, see exchange.own.
-func (s *shift) own(at id.Step, i int) ([]float32, collective.Form) {
+func (s *shift) own(at id.Step, i int) (collective.Vector, collective.Form) {
 	if !s.sums.exact { // those are added up as they are sent
 		defer s.cfg.Flight.End(s.recordSum("add up", at, i), flight.Outcome{})
 	}

@@ -66,7 +66,7 @@ type formSum struct {
 
 func (s *formSum) reduce(ctx context.Context) error {
 	defer s.commit()
-	return s.ring.Sum(ctx, collective.Op{}, s.x, s.form)
+	return s.ring.Sum(ctx, collective.Op{}, collective.Float32s(s.x), s.form)
 }
 
 // exactSum is all that sum: exact does, in buckets of a run's size: exponents, their maximum, integers, their sum, and float32
@@ -91,7 +91,7 @@ func (s *exactSum) reduce(ctx context.Context) error {
 		if err := s.ring.AllReduce(ctx, collective.Op{}, collective.Int32s(form.Exps), collective.MaxInt32); err != nil {
 			return err
 		}
-		if err := s.ring.Sum(ctx, collective.Op{}, s.parts[0], &form); err != nil {
+		if err := s.ring.Sum(ctx, collective.Op{}, collective.Float32s(s.parts[0]), &form); err != nil {
 			return err
 		}
 	}

@@ -178,12 +178,12 @@ func (w *ringWork) once(step id.Step, x, mine []float32) (check func() string, e
 	}
 	switch w.rng.IntN(8) {
 	case 0:
-		return all(0, n, w.sum), w.ring.Sum(ctx, op, x, exact())
+		return all(0, n, w.sum), w.ring.Sum(ctx, op, collective.Float32s(x), exact())
 	case 1:
-		return all(lo, hi, w.sum), w.ring.SumScatter(ctx, op, x, bounds, exact())
+		return all(lo, hi, w.sum), w.ring.SumScatter(ctx, op, collective.Float32s(x), bounds, exact())
 	case 2:
 		copy(x, mine)
-		return all(0, n, w.sum), w.ring.Sum(ctx, op, x, collective.BF16{})
+		return all(0, n, w.sum), w.ring.Sum(ctx, op, collective.Float32s(x), collective.BF16{})
 	case 3:
 		copy(x, mine)
 		return all(lo, hi, w.sum), w.ring.ReduceScatter(ctx, op, collective.Float32s(x), bounds, collective.SumFloat32)
