@@ -100,6 +100,13 @@ func TestInPlace(t *testing.T) {
 			t.Errorf("again %d: the sum is another", again)
 		}
 	}
+	job.Sync.Sum = SumFast
+	fast := newExchange(job, spec)
+	for _, fast.alone = range []bool{true, false, true} { // others come and go
+		if prepare(fast); (&fast.grad[0] == &units[0].grad[0]) != fast.alone {
+			t.Errorf("sum fast, alone %t: the sum is elsewhere", fast.alone)
+		}
+	}
 	units[0].grad[5] = float32(math.Inf(1))
 	prepare(inPlace)
 	if _, _, err := inPlace.results(0); !errors.Is(err, ErrDiverged) || math.IsNaN(float64(units[0].grad[4])) {

@@ -104,13 +104,13 @@ func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last 
 	for i := range header {
 		header[i] = none
 	}
-	if x.exact && !last {
-		if int(b.last) == x.layout.Blocks() { // a step's first bucket: when a later one is summed, earlier ones may be on their way to the servers
-			x.grad = x.room
-			if x.inPlace() {
-				x.grad = units[mine[0]].grad
-			}
+	if int(b.last) == x.layout.Blocks() && !last { // a step's first bucket: when a later one is summed, earlier ones may be on their way to the servers
+		x.grad = x.room
+		if x.inPlace() {
+			x.grad = units[mine[0]].grad
 		}
+	}
+	if x.exact && !last {
 		x.spread(b.first, b.last, func(first, last id.Block) {
 			for b := first; b < last; b++ {
 				x.find(b, units, mine)
@@ -148,9 +148,11 @@ func (x *exchange) find(b id.Block, units []unit, mine []id.LogicalShard) {
 	}
 }
 
-// inPlace tells that there is one gradient in all, which is rounded where it lies and so becomes its own sum: if the step is done again,
-// rounding it again changes nothing. Clipping would change it.
-func (x *exchange) inPlace() bool { return x.exact && x.alone && x.shards == 1 && x.clip.limit == 0 }
+// inPlace tells that there is one gradient in all, which is its own sum where it lies, rounded if need be: if the step is done again,
+// rounding it again changes nothing. Clipping would change it, and so would int8, which adds what it remembers.
+func (x *exchange) inPlace() bool {
+	return x.alone && x.shards == 1 && x.clip.limit == 0 && x.int8s == nil
+}
 
 // results adds up what all units showed, when all headers are agreed, and finds a step that is no good.
 func (x *exchange) results(s id.Step) (train, test nn.Result, err error) {
@@ -203,9 +205,11 @@ func (x *exchange) own(i int, units []unit, mine []id.LogicalShard) (collective.
 		}
 		return sum, &collective.ExactSum{Exact: x.sums, Exps: x.exponents()[b.first:b.last], Parts: x.parts}
 	}
-	if len(mine) == 1 {
+	switch {
+	case x.inPlace(): // it is there
+	case len(mine) == 1:
 		sum = sum.From(units[mine[0]].grad[lo:hi])
-	} else {
+	default:
 		x.gather(b, units, mine)
 	}
 	switch {
