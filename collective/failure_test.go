@@ -30,12 +30,18 @@ func mixed(r *Ring, step id.Step, x []int32) error {
 		from[i] = float32(i)
 	}
 	before := slices.Clone(from)
-	err := r.AllReduce(bg, op, Float32s(sum).From(from), SumFloat32)
-	if !slices.Equal(from, before) {
-		return errors.New("the input has been written to")
-	}
-	if err != nil {
-		return err
+	for _, add := range []func(x Vector) error{
+		func(x Vector) error { return r.AllReduce(bg, op, x, SumFloat32) },
+		func(x Vector) error { return r.Sum(bg, op, x, BF16{}) },
+		func(x Vector) error { return r.Sum(bg, op, x, NewInt8(len(sum))) },
+	}[step%3:] {
+		err := add(Float32s(sum).From(from))
+		if !slices.Equal(from, before) {
+			return fmt.Errorf("the input has been written to, and: %v", err)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := r.ReduceScatter(bg, op, v, bounds, MaxInt32); err != nil {
 		return err

@@ -152,7 +152,7 @@ func (r *Ring) admitData(in *inlet) error {
 		in.dst = r.landing(at.lo, n)
 	case c.phase(at.hop) == phaseReduce:
 		in.f = c.reduce
-		if c.x.own != nil {
+		if c.x.apart {
 			in.own = c.x.input(at.lo, at.lo+n)
 		}
 		fallthrough

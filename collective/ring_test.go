@@ -333,12 +333,14 @@ func TestArguments(t *testing.T) {
 	rings := joinAll(t, 2, func(rank int) Config { return net.config(rank, 2) })
 	defer closeAll(rings)
 	r := rings[0]
-	x, y := Int32s(make([]int32, 4)), Float32s(make([]float32, 4))
+	x, y, both := Int32s(make([]int32, 4)), Float32s(make([]float32, 4)), make([]float32, 5)
 	for i, err := range []error{
 		r.AllReduce(bg, Op{}, x, SumFloat32),
 		r.AllReduce(bg, Op{}, y, MaxInt32),
 		r.AllReduce(bg, Op{}, y, 0),
 		r.AllReduce(bg, Op{}, y.From(make([]float32, 3)), SumFloat32),
+		r.AllReduce(bg, Op{}, y.From(nil), SumFloat32),
+		r.AllReduce(bg, Op{}, Float32s(both[1:]).From(both[:4]), SumFloat32),
 		r.AllReduce(bg, Op{}, x.From(make([]float32, 4)), SumInt32),
 		r.AllGather(bg, Op{}, y.From(make([]float32, 4)), []int{0, 2, 4}),
 		r.Sum(bg, Op{}, x, BF16{}),

@@ -14,7 +14,8 @@ var kernels = vec.Best()
 // contribution in it and leaves the result there, unless it is told otherwise (From).
 type Vector struct {
 	raw   []byte
-	own   []byte // this rank's contribution; nil: raw, in place
+	own   []byte // this rank's contribution, where it is
+	apart bool   // from raw
 	float bool
 	form  Form // of a sum of float32; nil: what lies in raw travels
 }
@@ -29,10 +30,10 @@ func Float32s(x []float32) Vector {
 	return Vector{raw: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), elemSize*len(x)), float: true}
 }
 
-// From has a reduction read this rank's contribution from src, which is as long, does not overlap x and is only read: whatever
+// From has a reduction read this rank's contribution from src, which is as long, does not overlap v and is only read: whatever
 // becomes of the operation, src is what it was.
 func (v Vector) From(src []float32) Vector {
-	v.own = Float32s(src).raw
+	v.own, v.apart = Float32s(src).raw, true
 	return v
 }
 
@@ -43,7 +44,7 @@ func (v Vector) bytes(lo, hi int) []byte { return v.raw[elemSize*lo : elemSize*h
 
 // input is where this rank's contribution to elements [lo, hi) lies.
 func (v Vector) input(lo, hi int) []byte {
-	if v.own == nil {
+	if !v.apart {
 		return v.bytes(lo, hi)
 	}
 	return v.own[elemSize*lo : elemSize*hi]
@@ -52,14 +53,21 @@ func (v Vector) input(lo, hi int) []byte {
 // checkInput refuses a contribution that cannot be one to x.
 func (v Vector) checkInput(f Reduce) error {
 	switch {
-	case v.own == nil:
+	case !v.apart:
 		return nil
 	case f == 0 || !v.float:
 		return fmt.Errorf("%w: a contribution apart from its vector, where no floats are reduced", ErrArgument)
 	case len(v.own) != len(v.raw):
 		return fmt.Errorf("%w: a contribution of %d elements to a vector of %d", ErrArgument, len(v.own)/elemSize, v.Len())
+	case overlap(v.own, v.raw):
+		return fmt.Errorf("%w: a contribution that overlaps its vector", ErrArgument)
 	}
 	return nil
+}
+
+func overlap(a, b []byte) bool {
+	x, y := uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	return x < y+uintptr(len(b)) && y < x+uintptr(len(a))
 }
 
 func asInt32(b []byte) []int32 {

@@ -17,7 +17,8 @@ import (
 //   - Packets with data that have come meanwhile are a sign of life, whether they can be read or not. What the kernel of a
 //     frozen process still has to send counts as well, as it always did where it could be read.
 //   - Over a long way the silence must be longer than a packet takes that is lost twice. In a local network the promise to name
-//     a dead peer within 500 ms is worth more, and there the queues are short.
+//     a dead peer within 500 ms is worth more, and there the queues are short. A way is as long as the shortest round trip that was ever
+//     seen on it: one that is full for minutes does not become a long one. And none is taken to be longer than Config.Dial waits for.
 //
 // Rejected: acknowledgements as signs of life. The kernel of a frozen process gives them for ever.
 
@@ -63,18 +64,33 @@ func (p *patience) silence(heard int64) int64 { return p.last - max(heard, p.res
 
 // doubt is whether the peer of a link still lives. It begins at half of what is death: until then the kernel is not asked.
 type doubt struct {
-	open    bool
-	arrived uint32 // pacing.State.Arrived, when it began
+	open     bool
+	arrived  uint32 // pacing.State.Arrived, when it began
+	looked   bool   // before any doubt, for
+	shortest time.Duration
+}
+
+// look asks the kernel.
+func (d *doubt) look(l *link) (s pacing.State, ok bool) {
+	s, ok = observe(l.conn)
+	if !d.looked || s.Shortest < d.shortest {
+		d.looked, d.shortest = ok, s.Shortest
+	}
+	s.Shortest = d.shortest
+	return s, ok
 }
 
 // lost is called at every tick.
 func (d *doubt) lost(p *patience, l *link) bool {
+	if !d.looked {
+		d.look(l)
+	}
 	silence := p.silence(l.heard.Load())
 	if silence < p.dead/2 {
 		d.open = false
 		return false
 	}
-	s, ok := observe(l.conn)
+	s, ok := d.look(l)
 	switch {
 	case !ok:
 		return silence >= p.dead
@@ -94,7 +110,8 @@ func lostTwice(s pacing.State) int64 {
 	if !s.Far() {
 		return 0
 	}
-	return int64(3*(resend+s.RTT) + s.RTT)
+	rtt := min(s.RTT, AnswerWithin)
+	return int64(3*(resend+rtt) + rtt)
 }
 
 // observed is a connection that is not TCP itself, and can say what the kernel knows of it.

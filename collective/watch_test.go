@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/musterml/muster/internal/id"
-	"github.com/musterml/muster/internal/pacing"
 )
 
 func TestPatience(t *testing.T) {
@@ -74,22 +73,28 @@ func TestLostPacket(t *testing.T) {
 // Over a long way a peer is given the time of a packet that is lost twice, in a local network not.
 func TestSilenceOverLongWays(t *testing.T) {
 	for name, c := range map[string]struct {
-		state       pacing.State
+		first, then time.Duration // the shortest round trip
+		rtt         time.Duration
 		least, most time.Duration
 	}{
-		"near, queues": {pacing.State{RTT: 90 * time.Millisecond, Shortest: time.Millisecond}, 400 * time.Millisecond, 500 * time.Millisecond},
-		"far":          {pacing.State{RTT: 40 * time.Millisecond, Shortest: 40 * time.Millisecond}, 760 * time.Millisecond, 860 * time.Millisecond},
+		"near, queues":          {time.Millisecond, time.Millisecond, 90 * time.Millisecond, 350 * time.Millisecond, 500 * time.Millisecond},
+		"near, full for long":   {time.Millisecond, 90 * time.Millisecond, 90 * time.Millisecond, 350 * time.Millisecond, 500 * time.Millisecond},
+		"far":                   {40 * time.Millisecond, 40 * time.Millisecond, 40 * time.Millisecond, 710 * time.Millisecond, 860 * time.Millisecond},
+		"far, and queues on it": {40 * time.Millisecond, 40 * time.Millisecond, 5 * time.Second, 1750 * time.Millisecond, 1900 * time.Millisecond},
 	} {
 		everyWay(t, func(t *testing.T, w way) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMemNet(64 << 10).by(w)
 				rings := joinAll(t, 2, func(rank int) Config { return m.config(rank, 2) })
 				defer closeAll(rings)
-				m.each("n1", func(p *memPipe) { p.state.RTT, p.state.Shortest = c.state.RTT, c.state.Shortest })
+				m.each("n1", func(p *memPipe) { p.state.RTT, p.state.Shortest = c.rtt, c.first })
+				<-time.After(2 * DefaultHeartbeat)
+				m.each("n1", func(p *memPipe) { p.state.Shortest = c.then })
 				begin := time.Now()
 				m.freeze(id.Node("n1"))
 				err := rings[0].Barrier(bg, Op{})
-				if took := time.Since(begin); !errors.Is(err, ErrSilent) || took < c.least || took > c.most {
+				lost := (*PeerError)(nil) // the other loses this one likewise, and may be the first to hang up
+				if took := time.Since(begin); !errors.As(err, &lost) || lost.Peer != "n1" || took < c.least || took > c.most {
 					t.Errorf("%s: after %v: %v", name, took, err)
 				}
 			})

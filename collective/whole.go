@@ -353,7 +353,7 @@ func (r *Ring) sumWhole(lo, hi int) {
 		return r.whole.frame(c.seq, origin)[headerSize+lo : headerSize+hi]
 	}
 	sum := of(0)
-	if r.cfg.Rank == 0 && c.x.own != nil {
+	if r.cfg.Rank == 0 && c.x.apart {
 		sum = c.x.raw[lo:hi]
 		copy(sum, of(0))
 	}
