@@ -118,7 +118,7 @@ func LoadJob(path string) (Job, error) {
 func ParseJob(b []byte) (Job, error) {
 	j := DefaultJob()
 	var given struct {
-		Name, Out *string
+		Name      *string
 		Data      *data.Source
 		Optimizer *givenOptimizer
 		Sync      *givenSync
@@ -130,14 +130,15 @@ func ParseJob(b []byte) (Job, error) {
 	// A first, lenient look: some defaults hang on what is given.
 	if err := yaml.Unmarshal(b, &given); err == nil {
 		if given.Data != nil && given.Data.Source != "" && given.Data.Source != data.Glyphs {
-			j.Data = data.Source{}
+			j.Data, j.Name = data.Source{}, given.Data.Source
 			if given.Data.Source == data.Text {
 				j.Data = data.DefaultText()
 			}
 		}
-		if given.Name != nil && given.Out == nil {
-			j.Out = "runs/" + *given.Name
+		if given.Name != nil {
+			j.Name = *given.Name
 		}
+		j.Out = "runs/" + j.Name
 		given.Optimizer.adjust(&j.Optimizer)
 		given.Sync.adjust(&j.Sync)
 	}

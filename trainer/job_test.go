@@ -256,3 +256,18 @@ func FuzzParseJob(f *testing.F) {
 		}
 	})
 }
+
+// A job without a name is called as what it trains on, and its outputs lie under that name.
+func TestNameOfAJob(t *testing.T) {
+	for text, want := range map[string][2]string{
+		"passes: 2":                              {"digits", "runs/digits"},
+		"data: {source: csv, path: a, label: b}": {"csv", "runs/csv"},
+		"{name: prices, data: {source: csv, path: a, label: b}}":     {"prices", "runs/prices"},
+		"{out: elsewhere, data: {source: libsvm, path: a}}":          {"libsvm", "elsewhere"},
+		"{name: x, out: elsewhere, data: {source: libsvm, path: a}}": {"x", "elsewhere"},
+	} {
+		if j, err := ParseJob([]byte(text)); err != nil || [2]string{j.Name, j.Out} != want {
+			t.Errorf("%s: name %q, out %q, %v", text, j.Name, j.Out, err)
+		}
+	}
+}
