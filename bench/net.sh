@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All-reduces over slow and long links: ranks in network namespaces of this machine, on a bridge, each link limited by tbf; and
-# on a switch of our own that delays every packet by 10 or 20 ms (bench/farswitch). It takes about two minutes.
+# on a switch of our own that delays every packet by 10 or 20 ms (bench/farswitch). It takes about two and a half minutes.
 #
 #   bench/net.sh [--secs 1] [--out FILE]
 #
@@ -78,6 +78,23 @@ for r in 1000 100; do
 		if [ $r = 1000 ]; then row "$r Mb/s" $r $w 1M,16M,64M; else row "$r Mb/s" $r $w 1M,8M; fi
 	done
 done
+# forms MEGABITS WORLD: a line for each form in which gradients travel, and how many times float32's speed it has, in bytes of
+# gradient.
+forms() {
+	local form
+	for form in float32 bf16 int8 exact; do
+		"$work/muster" bench ring --json --form $form --world "$2" --sizes 16M --secs "$secs" --min-iters 3 --warmup 1 \
+			--launch "ip netns exec mnet-{rank}" --listen "$net.{n}:0" |
+			sed -E 's/.*"slowest_med_us":([0-9.]+).*"cpu_s_per_GB":([0-9.]+).*/\1 \2/' | sed "s/^/$form /"
+	done | LC_ALL=C awk -v mb="$1" -v w="$2" '{
+		if (NR == 1) float = $2
+		printf "| %s Mb/s | %d | %s | %.1f | %.2f | %.1f |\n", mb, w, $1, $2 / 1000, float / $2, $3 }' | tee -a "$work/forms"
+}
+for r in 1000 4000; do
+	for ((i = 0; i < world; i++)); do rate "$i" "${r}mbit"; done
+	for w in 2 4; do forms $r $w; done
+done
+
 for ((i = 0; i < world; i++)); do rate "$i" 1000mbit; done
 rate 1 100mbit
 row "1000 Mb/s, one of 100 Mb/s" 100 4 1M,8M
@@ -111,6 +128,13 @@ long 20ms
 pace 1000mbit
 row "1000 Mb/s, 20 ms each way" 1000 2 64M,256M
 for s in 2 4; do row "1000 Mb/s, 20 ms each way, stripes: $s" 1000 2 64M,256M $s; done
+
+# formVerdict TARGET LEAST FORM
+formVerdict() {
+	LC_ALL=C awk -F ' *[|] *' -v target="$1" -v least="$2" -v form="$3" '
+		$4 == form { if (!n++ || $6 < worst) { worst = $6; where = $2 ", world " $3 } }
+		END { printf "| %s | %s | %s | %s | %s |\n", target, least, worst, where, worst >= least ? "reached" : "**not reached**" }' "$work/forms"
+}
 
 # verdict TARGET LEAST PATTERN: the worst share of the rows whose link matches.
 verdict() {
@@ -151,6 +175,20 @@ verdict() {
 		$(verdict "one slow link among fast ones" 90 'one of 100 Mb/s$')
 		$(verdict "10 ms each way" 90 '10 ms each way$')
 		$(verdict "20 ms each way, one connection" 90 '20 ms each way$')
+		$(formVerdict "bf16, times float32's speed" 1.60 bf16)
+		$(formVerdict "int8, times float32's speed" 2.00 int8)
+		$(formVerdict "exact, times float32's speed" 0.91 exact)
+
+		## What gradients travel as
+
+		16 MiB of float32. A form is worth what it saves on the link, and costs what it takes of the processors: at 4000 Mb/s four ranks
+		on $(nproc) cores are near where these are the limit, as they are on loopback (bench/RESULTS-ring.md).
+
+		| link | world | form | ms | times float32's speed | CPU s/GB |
+		| --- | ---: | --- | ---: | ---: | ---: |
+	END
+	cat "$work/forms"
+	cat <<-END
 
 		## All rows
 
