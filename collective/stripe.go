@@ -357,6 +357,7 @@ func (b *bundle) observe() (all pacing.State, ok bool) {
 	for i, c := range b.conns {
 		s, known := observe(c)
 		all.RTT, all.Shortest = max(all.RTT, s.RTT), max(all.Shortest, s.Shortest)
+		all.Busy, all.Rate = max(all.Busy, s.Busy), all.Rate+s.Rate
 		if b.in.first[i] == nil {
 			all.Arrived += s.Arrived
 		}

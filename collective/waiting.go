@@ -53,6 +53,22 @@ func (r *Ring) missing() (what string, peer id.Node) {
 	return "for it to take data", r.next.peer.Node
 }
 
+// Way is what the kernel tells of the connection that data take to the next rank.
+type Way struct {
+	To   id.Node
+	Busy time.Duration // in which something was on its way, and the next rank had room for it; since the ring was formed
+	Rate float64       // bytes per second at which what was sent last has arrived
+}
+
+// Way tells of the way to the next rank; ok is false where that is no connection (a world of one, memory), or nothing is known of it.
+func (r *Ring) Way() (w Way, ok bool) {
+	if r.world == 1 || r.next.lane != nil {
+		return w, false
+	}
+	s, ok := observe(r.next.conn)
+	return Way{To: r.next.peer.Node, Busy: s.Busy, Rate: float64(s.Rate)}, ok
+}
+
 // LastHeard is when the neighbours last gave a sign of life; ok is false in a world of one.
 func (r *Ring) LastHeard() (prev, next time.Time, ok bool) {
 	if r.world == 1 {

@@ -82,6 +82,7 @@ func (d *director) status(history bool) *pb.Status {
 			View: s.report.GetView(), Step: s.report.GetStep(), Waits: s.waits(), Leads: s.report.GetLeads(),
 			SamplesPerSecond: s.report.GetSamplesPerSecond(), Tables: s.report.GetTables(),
 			Computing: s.report.GetComputing(), Still: s.report.GetStill(), Computer: s.report.GetComputer(), Retired: s.report.GetRetired(),
+			Way: s.report.GetWay(),
 		}
 		if m := v.member(name); s.lives(m) {
 			n.Shards = shardNumbers(m.Shards)

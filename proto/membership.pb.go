@@ -1306,6 +1306,7 @@ type Report struct {
 	Computing        int64                  `protobuf:"varint,16,opt,name=computing,proto3" json:"computing,omitempty"`                                          // nanoseconds that computing a step has taken lately; 0 when not known
 	Still            float64                `protobuf:"fixed64,17,opt,name=still,proto3" json:"still,omitempty"`                                                 // the share of the last seconds in which the process stood still
 	Computer         *Computer              `protobuf:"bytes,19,opt,name=computer,proto3" json:"computer,omitempty"`                                             // of a trainer
+	Way              *Way                   `protobuf:"bytes,20,opt,name=way,proto3" json:"way,omitempty"`                                                       // of a trainer whose ring goes on over a network
 	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1474,11 +1475,79 @@ func (x *Report) GetComputer() *Computer {
 	return nil
 }
 
+func (x *Report) GetWay() *Way {
+	if x != nil {
+		return x.Way
+	}
+	return nil
+}
+
 func (x *Report) GetTables() []*TableStatus {
 	if x != nil {
 		return x.Tables
 	}
 	return nil
+}
+
+// Way is the network from a trainer to the next one in the ring, over the last seconds.
+type Way struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	Busy          float64                `protobuf:"fixed64,2,opt,name=busy,proto3" json:"busy,omitempty"` // share of the time in which something was on its way
+	Rate          float64                `protobuf:"fixed64,3,opt,name=rate,proto3" json:"rate,omitempty"` // bytes per second at which it arrived, while something was
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Way) Reset() {
+	*x = Way{}
+	mi := &file_membership_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Way) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Way) ProtoMessage() {}
+
+func (x *Way) ProtoReflect() protoreflect.Message {
+	mi := &file_membership_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Way.ProtoReflect.Descriptor instead.
+func (*Way) Descriptor() ([]byte, []int) {
+	return file_membership_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Way) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Way) GetBusy() float64 {
+	if x != nil {
+		return x.Busy
+	}
+	return 0
+}
+
+func (x *Way) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
 }
 
 // Computer is what a trainer computes on.
@@ -1494,7 +1563,7 @@ type Computer struct {
 
 func (x *Computer) Reset() {
 	*x = Computer{}
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1575,7 @@ func (x *Computer) String() string {
 func (*Computer) ProtoMessage() {}
 
 func (x *Computer) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[17]
+	mi := &file_membership_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1588,7 @@ func (x *Computer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Computer.ProtoReflect.Descriptor instead.
 func (*Computer) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{17}
+	return file_membership_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Computer) GetName() string {
@@ -1564,7 +1633,7 @@ type Lead struct {
 
 func (x *Lead) Reset() {
 	*x = Lead{}
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1645,7 @@ func (x *Lead) String() string {
 func (*Lead) ProtoMessage() {}
 
 func (x *Lead) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[18]
+	mi := &file_membership_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1658,7 @@ func (x *Lead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lead.ProtoReflect.Descriptor instead.
 func (*Lead) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{18}
+	return file_membership_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Lead) GetGroup() string {
@@ -1639,7 +1708,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1720,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[19]
+	mi := &file_membership_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1733,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{19}
+	return file_membership_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Place) GetNode() string {
@@ -1691,7 +1760,7 @@ type Places struct {
 
 func (x *Places) Reset() {
 	*x = Places{}
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1772,7 @@ func (x *Places) String() string {
 func (*Places) ProtoMessage() {}
 
 func (x *Places) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[20]
+	mi := &file_membership_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1785,7 @@ func (x *Places) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Places.ProtoReflect.Descriptor instead.
 func (*Places) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{20}
+	return file_membership_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Places) GetGroup() string {
@@ -1746,7 +1815,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1827,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[21]
+	mi := &file_membership_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1840,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{21}
+	return file_membership_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Placement) GetNumber() uint64 {
@@ -1806,7 +1875,7 @@ type Roster struct {
 
 func (x *Roster) Reset() {
 	*x = Roster{}
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1887,7 @@ func (x *Roster) String() string {
 func (*Roster) ProtoMessage() {}
 
 func (x *Roster) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[22]
+	mi := &file_membership_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +1900,7 @@ func (x *Roster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Roster.ProtoReflect.Descriptor instead.
 func (*Roster) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{22}
+	return file_membership_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Roster) GetPlacement() *Placement {
@@ -1860,7 +1929,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1941,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[23]
+	mi := &file_membership_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1954,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{23}
+	return file_membership_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HandOver) GetGroup() string {
@@ -1920,7 +1989,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2001,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[24]
+	mi := &file_membership_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2014,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{24}
+	return file_membership_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DrainRequest) GetNode() string {
@@ -1972,7 +2041,7 @@ type DrainAnswer struct {
 
 func (x *DrainAnswer) Reset() {
 	*x = DrainAnswer{}
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2053,7 @@ func (x *DrainAnswer) String() string {
 func (*DrainAnswer) ProtoMessage() {}
 
 func (x *DrainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[25]
+	mi := &file_membership_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2066,7 @@ func (x *DrainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainAnswer.ProtoReflect.Descriptor instead.
 func (*DrainAnswer) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{25}
+	return file_membership_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DrainAnswer) GetLeader() string {
@@ -2026,7 +2095,7 @@ type ServersRequest struct {
 
 func (x *ServersRequest) Reset() {
 	*x = ServersRequest{}
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2107,7 @@ func (x *ServersRequest) String() string {
 func (*ServersRequest) ProtoMessage() {}
 
 func (x *ServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[26]
+	mi := &file_membership_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2120,7 @@ func (x *ServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServersRequest.ProtoReflect.Descriptor instead.
 func (*ServersRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{26}
+	return file_membership_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ServersRequest) GetLocal() bool {
@@ -2087,7 +2156,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2168,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[27]
+	mi := &file_membership_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2181,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{27}
+	return file_membership_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Mark) GetGroup() string {
@@ -2148,7 +2217,7 @@ type ServersAnswer struct {
 
 func (x *ServersAnswer) Reset() {
 	*x = ServersAnswer{}
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2229,7 @@ func (x *ServersAnswer) String() string {
 func (*ServersAnswer) ProtoMessage() {}
 
 func (x *ServersAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[28]
+	mi := &file_membership_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2242,7 @@ func (x *ServersAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServersAnswer.ProtoReflect.Descriptor instead.
 func (*ServersAnswer) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{28}
+	return file_membership_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ServersAnswer) GetError() string {
@@ -2228,7 +2297,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2309,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[29]
+	mi := &file_membership_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2322,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{29}
+	return file_membership_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReplicaReport) GetGroup() string {
@@ -2377,7 +2446,7 @@ type TableStatus struct {
 
 func (x *TableStatus) Reset() {
 	*x = TableStatus{}
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2458,7 @@ func (x *TableStatus) String() string {
 func (*TableStatus) ProtoMessage() {}
 
 func (x *TableStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[30]
+	mi := &file_membership_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2471,7 @@ func (x *TableStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableStatus.ProtoReflect.Descriptor instead.
 func (*TableStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{30}
+	return file_membership_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TableStatus) GetName() string {
@@ -2468,7 +2537,7 @@ type Up struct {
 
 func (x *Up) Reset() {
 	*x = Up{}
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2549,7 @@ func (x *Up) String() string {
 func (*Up) ProtoMessage() {}
 
 func (x *Up) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[31]
+	mi := &file_membership_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2562,7 @@ func (x *Up) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Up.ProtoReflect.Descriptor instead.
 func (*Up) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{31}
+	return file_membership_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Up) GetM() isUp_M {
@@ -2546,7 +2615,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2627,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[32]
+	mi := &file_membership_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2640,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{32}
+	return file_membership_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -2590,7 +2659,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_membership_proto_msgTypes[33]
+	mi := &file_membership_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2671,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[33]
+	mi := &file_membership_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2684,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{33}
+	return file_membership_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Freeze) GetView() uint64 {
@@ -2634,7 +2703,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_membership_proto_msgTypes[34]
+	mi := &file_membership_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2715,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[34]
+	mi := &file_membership_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2728,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{34}
+	return file_membership_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Ack) GetMetrics() uint64 {
@@ -2677,7 +2746,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_membership_proto_msgTypes[35]
+	mi := &file_membership_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2758,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[35]
+	mi := &file_membership_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2771,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{35}
+	return file_membership_proto_rawDescGZIP(), []int{36}
 }
 
 type Refusal struct {
@@ -2714,7 +2783,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_membership_proto_msgTypes[36]
+	mi := &file_membership_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2795,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[36]
+	mi := &file_membership_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2808,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{36}
+	return file_membership_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Refusal) GetWhy() string {
@@ -2757,7 +2826,7 @@ type Hearing struct {
 
 func (x *Hearing) Reset() {
 	*x = Hearing{}
-	mi := &file_membership_proto_msgTypes[37]
+	mi := &file_membership_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2838,7 @@ func (x *Hearing) String() string {
 func (*Hearing) ProtoMessage() {}
 
 func (x *Hearing) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[37]
+	mi := &file_membership_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2851,7 @@ func (x *Hearing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hearing.ProtoReflect.Descriptor instead.
 func (*Hearing) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{37}
+	return file_membership_proto_rawDescGZIP(), []int{38}
 }
 
 // Finish ends the run.
@@ -2802,7 +2871,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_membership_proto_msgTypes[38]
+	mi := &file_membership_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +2883,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[38]
+	mi := &file_membership_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +2896,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{38}
+	return file_membership_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Finish) GetStep() uint64 {
@@ -2908,7 +2977,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_membership_proto_msgTypes[39]
+	mi := &file_membership_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +2989,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[39]
+	mi := &file_membership_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3002,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{39}
+	return file_membership_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Down) GetM() isDown_M {
@@ -3107,7 +3176,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_membership_proto_msgTypes[40]
+	mi := &file_membership_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3188,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[40]
+	mi := &file_membership_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3201,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{40}
+	return file_membership_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Applied) GetIndex() uint64 {
@@ -3158,7 +3227,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_membership_proto_msgTypes[41]
+	mi := &file_membership_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3239,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[41]
+	mi := &file_membership_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3252,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{41}
+	return file_membership_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Event) GetTime() int64 {
@@ -3250,7 +3319,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_membership_proto_msgTypes[42]
+	mi := &file_membership_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3331,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[42]
+	mi := &file_membership_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3344,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{42}
+	return file_membership_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Entry) GetFounding() *Founding {
@@ -3336,7 +3405,7 @@ type RunState struct {
 
 func (x *RunState) Reset() {
 	*x = RunState{}
-	mi := &file_membership_proto_msgTypes[43]
+	mi := &file_membership_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3348,7 +3417,7 @@ func (x *RunState) String() string {
 func (*RunState) ProtoMessage() {}
 
 func (x *RunState) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[43]
+	mi := &file_membership_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3361,7 +3430,7 @@ func (x *RunState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunState.ProtoReflect.Descriptor instead.
 func (*RunState) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{43}
+	return file_membership_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RunState) GetFounding() *Founding {
@@ -3433,6 +3502,7 @@ type NodeStatus struct {
 	Still            float64                `protobuf:"fixed64,16,opt,name=still,proto3" json:"still,omitempty"`        // as in Report
 	Computer         *Computer              `protobuf:"bytes,17,opt,name=computer,proto3" json:"computer,omitempty"`    // as in Report
 	Retired          string                 `protobuf:"bytes,18,opt,name=retired,proto3" json:"retired,omitempty"`      // as in Report
+	Way              *Way                   `protobuf:"bytes,19,opt,name=way,proto3" json:"way,omitempty"`              // as in Report
 	Tables           []*TableStatus         `protobuf:"bytes,30,rep,name=tables,proto3" json:"tables,omitempty"`
 	Away             int64                  `protobuf:"varint,14,opt,name=away,proto3" json:"away,omitempty"` // of a server that the run counts on: since when it has had no session; 0: it has one
 	unknownFields    protoimpl.UnknownFields
@@ -3441,7 +3511,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_membership_proto_msgTypes[44]
+	mi := &file_membership_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +3523,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[44]
+	mi := &file_membership_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3536,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{44}
+	return file_membership_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -3588,6 +3658,13 @@ func (x *NodeStatus) GetRetired() string {
 	return ""
 }
 
+func (x *NodeStatus) GetWay() *Way {
+	if x != nil {
+		return x.Way
+	}
+	return nil
+}
+
 func (x *NodeStatus) GetTables() []*TableStatus {
 	if x != nil {
 		return x.Tables
@@ -3614,7 +3691,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_membership_proto_msgTypes[45]
+	mi := &file_membership_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3626,7 +3703,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[45]
+	mi := &file_membership_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3639,7 +3716,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{45}
+	return file_membership_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Round) GetSince() int64 {
@@ -3674,7 +3751,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_membership_proto_msgTypes[46]
+	mi := &file_membership_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3686,7 +3763,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[46]
+	mi := &file_membership_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3699,7 +3776,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{46}
+	return file_membership_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -3749,7 +3826,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_membership_proto_msgTypes[47]
+	mi := &file_membership_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3761,7 +3838,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_membership_proto_msgTypes[47]
+	mi := &file_membership_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3774,7 +3851,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_membership_proto_rawDescGZIP(), []int{47}
+	return file_membership_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Status) GetCluster() string {
@@ -4065,7 +4142,7 @@ const file_membership_proto_rawDesc = "" +
 	"\tSuspicion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"\xe1\x04\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\x80\x05\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\x04R\x06frozen\x12\x14\n" +
@@ -4086,8 +4163,13 @@ const file_membership_proto_rawDesc = "" +
 	"\x04time\x18\x0f \x01(\x03R\x04time\x12\x1c\n" +
 	"\tcomputing\x18\x10 \x01(\x03R\tcomputing\x12\x14\n" +
 	"\x05still\x18\x11 \x01(\x01R\x05still\x12,\n" +
-	"\bcomputer\x18\x13 \x01(\v2\x10.muster.ComputerR\bcomputer\x12+\n" +
-	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"`\n" +
+	"\bcomputer\x18\x13 \x01(\v2\x10.muster.ComputerR\bcomputer\x12\x1d\n" +
+	"\x03way\x18\x14 \x01(\v2\v.muster.WayR\x03way\x12+\n" +
+	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\"=\n" +
+	"\x03Way\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\x12\x12\n" +
+	"\x04busy\x18\x02 \x01(\x01R\x04busy\x12\x12\n" +
+	"\x04rate\x18\x03 \x01(\x01R\x04rate\"`\n" +
 	"\bComputer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05cards\x18\x02 \x01(\rR\x05cards\x12\x12\n" +
@@ -4223,7 +4305,7 @@ const file_membership_proto_rawDesc = "" +
 	"\x06events\x18\x04 \x03(\v2\r.muster.EventR\x06events\x12&\n" +
 	"\x06finish\x18\x05 \x01(\v2\x0e.muster.FinishR\x06finish\x12\x1c\n" +
 	"\tforgotten\x18\x06 \x01(\x04R\tforgotten\x12/\n" +
-	"\tplacement\x18\a \x01(\v2\x11.muster.PlacementR\tplacement\"\xa3\x04\n" +
+	"\tplacement\x18\a \x01(\v2\x11.muster.PlacementR\tplacement\"\xc2\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
@@ -4243,7 +4325,8 @@ const file_membership_proto_rawDesc = "" +
 	"\tcomputing\x18\x0f \x01(\x03R\tcomputing\x12\x14\n" +
 	"\x05still\x18\x10 \x01(\x01R\x05still\x12,\n" +
 	"\bcomputer\x18\x11 \x01(\v2\x10.muster.ComputerR\bcomputer\x12\x18\n" +
-	"\aretired\x18\x12 \x01(\tR\aretired\x12+\n" +
+	"\aretired\x18\x12 \x01(\tR\aretired\x12\x1d\n" +
+	"\x03way\x18\x13 \x01(\v2\v.muster.WayR\x03way\x12+\n" +
 	"\x06tables\x18\x1e \x03(\v2\x13.muster.TableStatusR\x06tables\x12\x12\n" +
 	"\x04away\x18\x0e \x01(\x03R\x04away\"M\n" +
 	"\x05Round\x12\x14\n" +
@@ -4295,7 +4378,7 @@ func file_membership_proto_rawDescGZIP() []byte {
 	return file_membership_proto_rawDescData
 }
 
-var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_membership_proto_goTypes = []any{
 	(*Samples)(nil),           // 0: muster.Samples
 	(*NodeMeta)(nil),          // 1: muster.NodeMeta
@@ -4314,42 +4397,43 @@ var file_membership_proto_goTypes = []any{
 	(*Wait)(nil),              // 14: muster.Wait
 	(*Suspicion)(nil),         // 15: muster.Suspicion
 	(*Report)(nil),            // 16: muster.Report
-	(*Computer)(nil),          // 17: muster.Computer
-	(*Lead)(nil),              // 18: muster.Lead
-	(*Place)(nil),             // 19: muster.Place
-	(*Places)(nil),            // 20: muster.Places
-	(*Placement)(nil),         // 21: muster.Placement
-	(*Roster)(nil),            // 22: muster.Roster
-	(*HandOver)(nil),          // 23: muster.HandOver
-	(*DrainRequest)(nil),      // 24: muster.DrainRequest
-	(*DrainAnswer)(nil),       // 25: muster.DrainAnswer
-	(*ServersRequest)(nil),    // 26: muster.ServersRequest
-	(*Mark)(nil),              // 27: muster.Mark
-	(*ServersAnswer)(nil),     // 28: muster.ServersAnswer
-	(*ReplicaReport)(nil),     // 29: muster.ReplicaReport
-	(*TableStatus)(nil),       // 30: muster.TableStatus
-	(*Up)(nil),                // 31: muster.Up
-	(*Redirect)(nil),          // 32: muster.Redirect
-	(*Freeze)(nil),            // 33: muster.Freeze
-	(*Ack)(nil),               // 34: muster.Ack
-	(*Bye)(nil),               // 35: muster.Bye
-	(*Refusal)(nil),           // 36: muster.Refusal
-	(*Hearing)(nil),           // 37: muster.Hearing
-	(*Finish)(nil),            // 38: muster.Finish
-	(*Down)(nil),              // 39: muster.Down
-	(*Applied)(nil),           // 40: muster.Applied
-	(*Event)(nil),             // 41: muster.Event
-	(*Entry)(nil),             // 42: muster.Entry
-	(*RunState)(nil),          // 43: muster.RunState
-	(*NodeStatus)(nil),        // 44: muster.NodeStatus
-	(*Round)(nil),             // 45: muster.Round
-	(*StatusRequest)(nil),     // 46: muster.StatusRequest
-	(*Status)(nil),            // 47: muster.Status
-	nil,                       // 48: muster.NodeMeta.HealedEntry
+	(*Way)(nil),               // 17: muster.Way
+	(*Computer)(nil),          // 18: muster.Computer
+	(*Lead)(nil),              // 19: muster.Lead
+	(*Place)(nil),             // 20: muster.Place
+	(*Places)(nil),            // 21: muster.Places
+	(*Placement)(nil),         // 22: muster.Placement
+	(*Roster)(nil),            // 23: muster.Roster
+	(*HandOver)(nil),          // 24: muster.HandOver
+	(*DrainRequest)(nil),      // 25: muster.DrainRequest
+	(*DrainAnswer)(nil),       // 26: muster.DrainAnswer
+	(*ServersRequest)(nil),    // 27: muster.ServersRequest
+	(*Mark)(nil),              // 28: muster.Mark
+	(*ServersAnswer)(nil),     // 29: muster.ServersAnswer
+	(*ReplicaReport)(nil),     // 30: muster.ReplicaReport
+	(*TableStatus)(nil),       // 31: muster.TableStatus
+	(*Up)(nil),                // 32: muster.Up
+	(*Redirect)(nil),          // 33: muster.Redirect
+	(*Freeze)(nil),            // 34: muster.Freeze
+	(*Ack)(nil),               // 35: muster.Ack
+	(*Bye)(nil),               // 36: muster.Bye
+	(*Refusal)(nil),           // 37: muster.Refusal
+	(*Hearing)(nil),           // 38: muster.Hearing
+	(*Finish)(nil),            // 39: muster.Finish
+	(*Down)(nil),              // 40: muster.Down
+	(*Applied)(nil),           // 41: muster.Applied
+	(*Event)(nil),             // 42: muster.Event
+	(*Entry)(nil),             // 43: muster.Entry
+	(*RunState)(nil),          // 44: muster.RunState
+	(*NodeStatus)(nil),        // 45: muster.NodeStatus
+	(*Round)(nil),             // 46: muster.Round
+	(*StatusRequest)(nil),     // 47: muster.StatusRequest
+	(*Status)(nil),            // 48: muster.Status
+	nil,                       // 49: muster.NodeMeta.HealedEntry
 }
 var file_membership_proto_depIdxs = []int32{
 	0,  // 0: muster.NodeMeta.samples:type_name -> muster.Samples
-	48, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
+	49, // 1: muster.NodeMeta.healed:type_name -> muster.NodeMeta.HealedEntry
 	2,  // 2: muster.NodeMeta.checkpoint:type_name -> muster.Checkpoint
 	5,  // 3: muster.Founding.servers:type_name -> muster.Replica
 	0,  // 4: muster.Founding.samples:type_name -> muster.Samples
@@ -4361,58 +4445,60 @@ var file_membership_proto_depIdxs = []int32{
 	15, // 10: muster.Report.suspects:type_name -> muster.Suspicion
 	11, // 11: muster.Report.metrics:type_name -> muster.StepMetrics
 	14, // 12: muster.Report.waits:type_name -> muster.Wait
-	18, // 13: muster.Report.leads:type_name -> muster.Lead
-	17, // 14: muster.Report.computer:type_name -> muster.Computer
-	30, // 15: muster.Report.tables:type_name -> muster.TableStatus
-	19, // 16: muster.Places.places:type_name -> muster.Place
-	20, // 17: muster.Placement.groups:type_name -> muster.Places
-	21, // 18: muster.Roster.placement:type_name -> muster.Placement
-	18, // 19: muster.Roster.leads:type_name -> muster.Lead
-	27, // 20: muster.ServersRequest.marks:type_name -> muster.Mark
-	47, // 21: muster.ServersAnswer.status:type_name -> muster.Status
-	29, // 22: muster.ServersAnswer.replicas:type_name -> muster.ReplicaReport
-	1,  // 23: muster.Up.open:type_name -> muster.NodeMeta
-	16, // 24: muster.Up.report:type_name -> muster.Report
-	32, // 25: muster.Down.redirect:type_name -> muster.Redirect
-	33, // 26: muster.Down.freeze:type_name -> muster.Freeze
-	10, // 27: muster.Down.view:type_name -> muster.View
-	34, // 28: muster.Down.ack:type_name -> muster.Ack
-	38, // 29: muster.Down.finish:type_name -> muster.Finish
-	35, // 30: muster.Down.bye:type_name -> muster.Bye
-	37, // 31: muster.Down.hearing:type_name -> muster.Hearing
-	36, // 32: muster.Down.refusal:type_name -> muster.Refusal
-	22, // 33: muster.Down.roster:type_name -> muster.Roster
-	23, // 34: muster.Down.hand_over:type_name -> muster.HandOver
-	6,  // 35: muster.Entry.founding:type_name -> muster.Founding
-	10, // 36: muster.Entry.view:type_name -> muster.View
-	11, // 37: muster.Entry.metrics:type_name -> muster.StepMetrics
-	41, // 38: muster.Entry.events:type_name -> muster.Event
-	38, // 39: muster.Entry.finish:type_name -> muster.Finish
-	21, // 40: muster.Entry.placement:type_name -> muster.Placement
-	6,  // 41: muster.RunState.founding:type_name -> muster.Founding
-	10, // 42: muster.RunState.view:type_name -> muster.View
-	11, // 43: muster.RunState.metrics:type_name -> muster.StepMetrics
-	41, // 44: muster.RunState.events:type_name -> muster.Event
-	38, // 45: muster.RunState.finish:type_name -> muster.Finish
-	21, // 46: muster.RunState.placement:type_name -> muster.Placement
-	14, // 47: muster.NodeStatus.waits:type_name -> muster.Wait
-	18, // 48: muster.NodeStatus.leads:type_name -> muster.Lead
-	17, // 49: muster.NodeStatus.computer:type_name -> muster.Computer
-	30, // 50: muster.NodeStatus.tables:type_name -> muster.TableStatus
-	10, // 51: muster.Status.view:type_name -> muster.View
-	44, // 52: muster.Status.nodes:type_name -> muster.NodeStatus
-	41, // 53: muster.Status.events:type_name -> muster.Event
-	11, // 54: muster.Status.metrics:type_name -> muster.StepMetrics
-	38, // 55: muster.Status.finish:type_name -> muster.Finish
-	45, // 56: muster.Status.round:type_name -> muster.Round
-	5,  // 57: muster.Status.servers:type_name -> muster.Replica
-	21, // 58: muster.Status.placement:type_name -> muster.Placement
-	18, // 59: muster.Status.groups:type_name -> muster.Lead
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	19, // 13: muster.Report.leads:type_name -> muster.Lead
+	18, // 14: muster.Report.computer:type_name -> muster.Computer
+	17, // 15: muster.Report.way:type_name -> muster.Way
+	31, // 16: muster.Report.tables:type_name -> muster.TableStatus
+	20, // 17: muster.Places.places:type_name -> muster.Place
+	21, // 18: muster.Placement.groups:type_name -> muster.Places
+	22, // 19: muster.Roster.placement:type_name -> muster.Placement
+	19, // 20: muster.Roster.leads:type_name -> muster.Lead
+	28, // 21: muster.ServersRequest.marks:type_name -> muster.Mark
+	48, // 22: muster.ServersAnswer.status:type_name -> muster.Status
+	30, // 23: muster.ServersAnswer.replicas:type_name -> muster.ReplicaReport
+	1,  // 24: muster.Up.open:type_name -> muster.NodeMeta
+	16, // 25: muster.Up.report:type_name -> muster.Report
+	33, // 26: muster.Down.redirect:type_name -> muster.Redirect
+	34, // 27: muster.Down.freeze:type_name -> muster.Freeze
+	10, // 28: muster.Down.view:type_name -> muster.View
+	35, // 29: muster.Down.ack:type_name -> muster.Ack
+	39, // 30: muster.Down.finish:type_name -> muster.Finish
+	36, // 31: muster.Down.bye:type_name -> muster.Bye
+	38, // 32: muster.Down.hearing:type_name -> muster.Hearing
+	37, // 33: muster.Down.refusal:type_name -> muster.Refusal
+	23, // 34: muster.Down.roster:type_name -> muster.Roster
+	24, // 35: muster.Down.hand_over:type_name -> muster.HandOver
+	6,  // 36: muster.Entry.founding:type_name -> muster.Founding
+	10, // 37: muster.Entry.view:type_name -> muster.View
+	11, // 38: muster.Entry.metrics:type_name -> muster.StepMetrics
+	42, // 39: muster.Entry.events:type_name -> muster.Event
+	39, // 40: muster.Entry.finish:type_name -> muster.Finish
+	22, // 41: muster.Entry.placement:type_name -> muster.Placement
+	6,  // 42: muster.RunState.founding:type_name -> muster.Founding
+	10, // 43: muster.RunState.view:type_name -> muster.View
+	11, // 44: muster.RunState.metrics:type_name -> muster.StepMetrics
+	42, // 45: muster.RunState.events:type_name -> muster.Event
+	39, // 46: muster.RunState.finish:type_name -> muster.Finish
+	22, // 47: muster.RunState.placement:type_name -> muster.Placement
+	14, // 48: muster.NodeStatus.waits:type_name -> muster.Wait
+	19, // 49: muster.NodeStatus.leads:type_name -> muster.Lead
+	18, // 50: muster.NodeStatus.computer:type_name -> muster.Computer
+	17, // 51: muster.NodeStatus.way:type_name -> muster.Way
+	31, // 52: muster.NodeStatus.tables:type_name -> muster.TableStatus
+	10, // 53: muster.Status.view:type_name -> muster.View
+	45, // 54: muster.Status.nodes:type_name -> muster.NodeStatus
+	42, // 55: muster.Status.events:type_name -> muster.Event
+	11, // 56: muster.Status.metrics:type_name -> muster.StepMetrics
+	39, // 57: muster.Status.finish:type_name -> muster.Finish
+	46, // 58: muster.Status.round:type_name -> muster.Round
+	5,  // 59: muster.Status.servers:type_name -> muster.Replica
+	22, // 60: muster.Status.placement:type_name -> muster.Placement
+	19, // 61: muster.Status.groups:type_name -> muster.Lead
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_membership_proto_init() }
@@ -4420,11 +4506,11 @@ func file_membership_proto_init() {
 	if File_membership_proto != nil {
 		return
 	}
-	file_membership_proto_msgTypes[31].OneofWrappers = []any{
+	file_membership_proto_msgTypes[32].OneofWrappers = []any{
 		(*Up_Open)(nil),
 		(*Up_Report)(nil),
 	}
-	file_membership_proto_msgTypes[39].OneofWrappers = []any{
+	file_membership_proto_msgTypes[40].OneofWrappers = []any{
 		(*Down_Redirect)(nil),
 		(*Down_Freeze)(nil),
 		(*Down_View)(nil),
@@ -4442,7 +4528,7 @@ func file_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_membership_proto_rawDesc), len(file_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -109,6 +109,11 @@ func (s *shift) join(ctx context.Context) error {
 			return s.inbox.Accept(ctx, meet)
 		},
 	})
+	if err == nil {
+		s.mu.Lock()
+		s.way = way{ring: s.ring}
+		s.mu.Unlock()
+	}
 	return err
 }
 

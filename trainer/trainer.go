@@ -70,6 +70,7 @@ type Trainer struct {
 	failed  error
 	retired error                   // of the device
 	end     context.CancelCauseFunc // ends the shift that runs
+	way     way                     // of the ring that was formed last
 
 	changed chan struct{} // a new view has come
 }
@@ -287,6 +288,7 @@ func (t *Trainer) Report(r *pb.Report) {
 	r.Holds, r.Step = t.holds, uint64(t.state.step)
 	r.Broken, r.Suspects = t.broken, slices.Clone(t.suspect)
 	r.Computing = int64(t.cfg.Waits.Usual(computing))
+	r.Way = t.way.look()
 	most := maxMetrics
 	if t.cfg.Job.Sync.arrives() {
 		most = maxParts

@@ -12,6 +12,8 @@ type State struct {
 	Arrived  uint32        // packets with data that have come, those too that lie behind a lost one and cannot be read yet; wraps
 	RTT      time.Duration // now
 	Shortest time.Duration // round trip of the last minutes: what the way takes when nothing queues on it
+	Busy     time.Duration // in which something sent was on its way, and the peer had room for it; since the connection was made
+	Rate     uint64        // bytes per second at which what was sent last has arrived
 }
 
 // Far says whether the peer is further away than a local network goes.

@@ -91,6 +91,8 @@ func ObserveSocket(fd int) (s State, ok bool) {
 		Arrived:  info.Data_segs_in,
 		RTT:      time.Duration(info.Rtt) * time.Microsecond,
 		Shortest: time.Duration(min(info.Rtt, info.Min_rtt)) * time.Microsecond,
+		Busy:     time.Duration(info.Busy_time-min(info.Busy_time, info.Rwnd_limited)) * time.Microsecond,
+		Rate:     info.Delivery_rate,
 	}, true
 }
 

@@ -12,10 +12,10 @@ import (
 // A member that is always slow is not late by its own measure. It is by that of the others: they wait for it at every
 // step, and the run is as slow as it is.
 
-// lagging is a member that holds up the others all the time, and why.
+// lagging is a member that holds up the others all the time, or the network at it.
 type lagging struct {
-	node        *pb.NodeStatus
-	why, remedy string
+	node              *pb.NodeStatus
+	what, why, remedy string
 }
 
 const (
@@ -24,7 +24,7 @@ const (
 	slowLeast = 5 * time.Millisecond
 )
 
-// straggler finds the member that the others wait for at every step, nil where there is none. Where trainers are at different
+// straggler finds what the members wait for at every step, nil where there is nothing. Where trainers are at different
 // steps (modes ssp and async) nobody waits for each of them.
 func straggler(st *pb.Status) *lagging {
 	if n := len(st.Metrics); n > 0 && st.Metrics[n-1].Staleness != nil {
@@ -41,7 +41,7 @@ func straggler(st *pb.Status) *lagging {
 	}
 	still, others := most(members, (*pb.NodeStatus).GetStill)
 	if s := still.Still; s > stillMuch+others {
-		return &lagging{still, fmt.Sprintf("its process stood still for %.0f %% of the last seconds", 100*s),
+		return &lagging{still, who(still, still.Node), fmt.Sprintf("its process stood still for %.0f %% of the last seconds", 100*s),
 			"look at that host: a quota, or other programs, take its processors, or somebody stops the process; without it the others compute its logical shards"}
 	}
 	whole := func(n *pb.NodeStatus) float64 { return float64(n.Computing) }
@@ -49,10 +49,10 @@ func straggler(st *pb.Status) *lagging {
 	slow, each := most(members, perShard)
 	last, usual := most(members, whole)
 	if slow == last && each > 0 && perShard(slow) > slowly*each && whole(slow)-usual > float64(slowLeast) {
-		return &lagging{slow, fmt.Sprintf("computing takes it %s a step, the others %s", Seconds(time.Duration(slow.Computing)), Seconds(time.Duration(usual))),
+		return &lagging{slow, who(slow, slow.Node), fmt.Sprintf("computing takes it %s a step, the others %s", Seconds(time.Duration(slow.Computing)), Seconds(time.Duration(usual))),
 			"look at that host: its processors are slower, or busy with other programs; without it the others compute its logical shards"}
 	}
-	return nil
+	return slowNetwork(members)
 }
 
 // most finds who has most of something, and what the others have: their median.

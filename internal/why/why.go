@@ -169,7 +169,7 @@ func steady(st *pb.Status) Answer {
 	case !a.Late:
 		if s := straggler(st); s != nil {
 			a.Late, a.Node = true, s.node.Node
-			a.Summary = fmt.Sprintf("%s, as every step lately, waits for %s: %s", stepOf(st), who(s.node, s.node.Node), s.why)
+			a.Summary = fmt.Sprintf("%s, as every step lately, waits for %s: %s", stepOf(st), s.what, s.why)
 			a.Remedy = s.remedy
 			break
 		}

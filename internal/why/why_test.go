@@ -41,6 +41,13 @@ func reduce(on string, d time.Duration) *pb.Wait {
 	return &pb.Wait{What: "the all-reduce", Of: "step 42", On: on, Detail: "for it to begin", Since: ago(d), Usual: int64(time.Millisecond)}
 }
 
+// ways gives the ring a to b to c such rates; all are in use.
+func ways(st *pb.Status, rates ...float64) {
+	for i, r := range rates {
+		st.Nodes[i].Way = &pb.Way{To: st.Nodes[(i+1)%len(rates)].Node, Busy: 0.6, Rate: r}
+	}
+}
+
 func TestExplain(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -87,6 +94,19 @@ func TestExplain(t *testing.T) {
 			for _, n := range st.Nodes {
 				n.Still = 0.5
 			}
+		}, "nothing is late", "a", "a", false, false},
+		{"a host with a slow link", func(st *pb.Status) { ways(st, 12e6, 11e6, 500e6) },
+			"step 42 of 235, as every step lately, waits for the network of b: it carries 88 Mb/s, other ways of the ring 4000 Mb/s", "b", "a", true, true},
+		{"a slow way", func(st *pb.Status) { ways(st, 450e6, 500e6, 11e6) },
+			"step 42 of 235, as every step lately, waits for the network from c to a: it carries 88 Mb/s, other ways of the ring 4000 Mb/s", "c", "a", true, true},
+		{"a slow way that little is sent over", func(st *pb.Status) {
+			ways(st, 450e6, 500e6, 11e6)
+			st.Nodes[2].Way.Busy = 0.1
+		}, "nothing is late", "a", "a", false, false},
+		{"a network that is slow everywhere", func(st *pb.Status) { ways(st, 12e6, 11e6, 10e6) }, "nothing is late", "a", "a", false, false},
+		{"a way with nothing to compare it with", func(st *pb.Status) {
+			ways(st, 12e6, 500e6, 0)
+			st.Nodes[2].Way = nil // it goes through memory
 		}, "nothing is late", "a", "a", false, false},
 		{"a circle of reports ends at the node furthest behind", func(st *pb.Status) {
 			st.Nodes[0].Waits = []*pb.Wait{reduce("b", 2*time.Millisecond)}
