@@ -52,8 +52,9 @@ func TestKill(t *testing.T) {
 	report(t, all)
 }
 
-// TestKillInModes does the same in the modes where trainers go by themselves. In ssp and async the bytes are not those of an undisturbed
-// run; that every logical shard's gradient of every step is in the weights once is told by the servers' own clocks, without which
+// TestKillInModes does the same in the modes where trainers go by themselves, and with sums that hang on who adds them: all trainers
+// end with the same bytes. In ssp and async the bytes are not those of an undisturbed
+// run either; that every logical shard's gradient of every step is in the weights once is told by the servers' own clocks, without which
 // no trainer ends such a run (trainer/arrive.go).
 func TestKillInModes(t *testing.T) {
 	if testing.Short() {
@@ -64,8 +65,13 @@ func TestKillInModes(t *testing.T) {
 		{mode: "ssp", layout: "apart", nodes: apart, victims: []victim{aTrainer, aShardLeader, allTrainers}, sync: ", staleness: 3"},
 		{mode: "async", layout: "mixed", nodes: mixed, victims: []victim{allThree, aTrainer}},
 		{mode: "local", layout: "apart", nodes: apart, victims: []victim{aTrainer, aShardLeader}, sync: ", steps: 4"},
+		{mode: "ring", layout: "mixed", nodes: mixed, victims: []victim{allThree, aTrainer}, fast: true, sync: ", wire: int8"},
 	} {
-		t.Run(s.mode, func(t *testing.T) {
+		name := s.mode
+		if s.fast {
+			name += " fast"
+		}
+		t.Run(name, func(t *testing.T) {
 			report(t, killRun(t, s, rand.New(rand.NewPCG(seed, uint64(i))), len(s.victims)))
 		})
 	}
@@ -94,6 +100,7 @@ type scenario struct {
 	nodes        []nodeSpec
 	victims      []victim
 	sync         string // what the mode needs in the section sync
+	fast         bool   // sums in float32
 	tables       bool   // the model has sparse tables
 }
 
@@ -127,7 +134,7 @@ var (
 // left to see each node come back.
 func killRun(t *testing.T, s scenario, random *rand.Rand, most int) []killing {
 	job := killJob
-	job.mode, job.sync, job.tables = s.mode, s.sync, s.tables
+	job.mode, job.sync, job.fast, job.tables = s.mode, s.sync, s.fast, s.tables
 	if job.steady() {
 		digestOf(t, job)
 	}

@@ -28,6 +28,7 @@ type jobText struct {
 	disk                  bool
 	checkpoints           string // the section
 	sync                  string // what else is in the section sync
+	fast                  bool   // sums in float32, which hang on who adds them
 	tables                bool   // a model with sparse tables instead of drawn digits
 	logicalShards         int    // 8
 }
@@ -48,7 +49,7 @@ tables:
 )
 
 // steady tells that the bytes of a run do not hang on who trains it.
-func (j jobText) steady() bool { return j.mode != "ssp" && j.mode != "async" }
+func (j jobText) steady() bool { return j.mode != "ssp" && j.mode != "async" && !j.fast }
 
 func (j jobText) String() string {
 	text := fmt.Sprintf(map[bool]string{true: tablesText, false: digitsText}[j.tables], j.train, cmp.Or(j.logicalShards, 8))
