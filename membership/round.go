@@ -157,7 +157,7 @@ func (d *director) propose(v View, stay []Member) {
 			return
 		}
 		next.From = d.restore.step
-	case uint64(next.From) > d.recording && d.figuresCome():
+	case d.partsCome(uint64(next.From), stay) && d.figuresCome():
 		return
 	}
 	assign(next.Members, d.shards)

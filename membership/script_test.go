@@ -24,7 +24,7 @@ import (
 //	leader                       another server leads: a new director, the committed state
 //	open LIFE [server|both] [data=D] [arithmetic=A]  a session; a life is a name and a digit
 //	report LIFE [view=N] [frozen=N] [step=N] [holds] [broken] [suspects=NODE:WHY [by=NODE]]
-//	            [metrics=A..B]
+//	            [metrics=A..B [parts=SHARD,SHARD]]
 //	            [done=DIGEST] [failed=WHY] [retired=WHY] [saved] [leads=GROUP/TERM]
 //	close LIFE | close session=N the session ends (the newest of that life, or that one)
 //	gone LIFE                    the process is known to be gone
@@ -204,13 +204,23 @@ func (s *script) report(a args) *pb.Report {
 	}
 	if lo, hi, ok := strings.Cut(a["metrics"], ".."); ok {
 		for m := s.number(lo); m <= s.number(hi); m++ {
-			r.Metrics = append(r.Metrics, &pb.StepMetrics{Step: m})
+			r.Metrics = append(r.Metrics, &pb.StepMetrics{Step: m, Parts: s.parts(a)})
 		}
 	}
 	if group, term, ok := strings.Cut(a["leads"], "/"); ok {
 		r.Leads = []*pb.Lead{{Group: group, Term: s.number(term)}}
 	}
 	return r
+}
+
+// parts are those of a step that a report has, where trainers are at different ones.
+func (s *script) parts(a args) (all []*pb.PartMetrics) {
+	if a.has("parts") {
+		for _, l := range strings.Split(a["parts"], ",") {
+			all = append(all, &pb.PartMetrics{Shard: uint32(s.number(l))})
+		}
+	}
+	return all
 }
 
 // step gives the director an event and writes its actions down.
