@@ -19,7 +19,7 @@ import (
 )
 
 func benchCommand() *cobra.Command {
-	c := &cobra.Command{Use: "bench", Short: "Measure this machine's share of the work", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "bench", Short: "Measure this machine's share of the work", Args: cobra.NoArgs, RunE: listVerbs}
 	c.AddCommand(benchRingCommand(), benchGemmCommand(), benchStepCommand(), benchServerCommand())
 	return c
 }
@@ -49,7 +49,7 @@ func benchRingCommand() *cobra.Command {
 		Long: `Measure all-reduces between processes, of this machine or, with --launch and --listen, of
 several (the program must lie at the same path there), over the same port and the same ring as a run's. Each call is timed by itself, after a barrier; a row shows rank 0's
 times, the bandwidth, and the processor time of all ranks together.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return err

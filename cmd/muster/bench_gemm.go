@@ -35,7 +35,7 @@ func benchGemmCommand() *cobra.Command {
 B transposed, TN with A transposed. With --beside, another program's in turns with ours (bench/gemm.sh
 runs it so with OpenBLAS). A row shows medians over all turns, and that of the ratios of two turns that
 follow each other; the last one the ratios' geometric mean, the least, and how many are 0.85 and above.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			shapes, err := o.check()
 			if err != nil {

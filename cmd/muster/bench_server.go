@@ -50,7 +50,7 @@ func benchServerCommand() *cobra.Command {
 
 The trainers check the weights that come back. Time and rate are of rounds over the whole model, processor time is that of all processes together. A server's death is
 found as in a run: by gossip and lifelines.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return err

@@ -73,7 +73,7 @@ func benchStepCommand() *cobra.Command {
 		Long: `Measure training steps of one trainer on this machine: forward, loss, backward, the sum over
 logical shards, and the optimizer, on made-up samples. It is the code that a run's trainer
 executes, without data files, servers and other trainers.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return err

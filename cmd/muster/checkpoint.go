@@ -32,6 +32,7 @@ checkpoint: {every: STEPS}. The node that leads the coordinator writes them, int
 checkpoint.path of the job or the folder checkpoints of its outputs. "muster node --resume"
 and "muster train --resume" go on from the newest one, on any number of servers, shards and trainers.`,
 		Args: cobra.NoArgs,
+		RunE: listVerbs,
 	}
 	c.AddCommand(checkpointSaveCommand(), checkpointListCommand(), checkpointShowCommand(), checkpointRestoreCommand())
 	return c
@@ -42,7 +43,7 @@ func checkpointSaveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "save",
 		Short: "Have a running cluster write a checkpoint now",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return saveCheckpoint(c, &a) },
 	}
 	a.flags(c.Flags())
@@ -105,7 +106,7 @@ func checkpointListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list [-f JOB | --path DIR]",
 		Short: "List the checkpoints of a job on this machine, the newest first",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			job, err := o.loadJob()
 			if err != nil {
@@ -164,7 +165,7 @@ func checkpointShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show CHECKPOINT",
 		Short: "Check every byte of a checkpoint and print its manifest",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg,
 		RunE: func(c *cobra.Command, args []string) error {
 			m, err := checkpoint.Read(args[0])
 			if err == nil {
@@ -189,7 +190,7 @@ func checkpointRestoreCommand() *cobra.Command {
 		Long: `Make a checkpoint the one that --resume begins from: it is checked, copied into the
 job's folder for checkpoints on this machine, and newer ones there are set aside (renamed
 to superseded-...). One machine of the cluster is enough.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg,
 		RunE: func(c *cobra.Command, args []string) error {
 			job, err := o.loadJob()
 			if err != nil {

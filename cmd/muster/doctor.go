@@ -21,7 +21,7 @@ func doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this machine computes with, try it, and what is missing",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			findings := []finding{examineCPU()}
 			findings = append(findings, examineGPUs()...)

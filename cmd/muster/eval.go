@@ -26,7 +26,7 @@ func evalCommand() *cobra.Command {
 		Short: "Measure a model on a job's held-out data",
 		Long: `Measure a model on a job's held-out data. Without -f the job is the job.yaml beside
 the model. To measure it on other data, give a job that names them.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg,
 		RunE: func(c *cobra.Command, args []string) error { return eval(c, &o, args[0]) },
 	}
 	f := c.Flags()

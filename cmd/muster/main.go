@@ -27,6 +27,7 @@ func main() {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(trainCommand(), nodeCommand(), statusCommand(), serversCommand(), whyCommand(), evalCommand(), checkpointCommand(), benchCommand(), doctorCommand())
+	root.SetFlagErrorFunc(badFlag)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "muster:", strings.ReplaceAll(err.Error(), "\n", "\n  ")) // faults may be several
 		stop()

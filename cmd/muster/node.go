@@ -32,7 +32,7 @@ func nodeCommand() *cobra.Command {
 		Long: `Be one node of a cluster until its run is over. Start it on every machine with the
 same job file and at least one common address in --join, in any order. The run begins
 when the job's number of servers and a trainer are there.`,
-		Args: cobra.NoArgs,
+		Args: jobByFlag,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
 	}
 	host, _ := os.Hostname()

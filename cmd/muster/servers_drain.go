@@ -25,7 +25,7 @@ func drainCommand() *cobra.Command {
 the node may be stopped, and nobody notices; if it is a trainer as well, it goes on training until
 then. The order is part of the run's state: it is carried out also when this command is ended, and holds when
 the server is started again, until "muster servers undrain NAME". To give it twice does no harm.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.drain(c.Context(), args[0], false); err != nil {
 				return err
@@ -43,7 +43,7 @@ func undrainCommand() *cobra.Command {
 		Use:   "undrain NAME",
 		Short: "Let a server that was drained be used again",
 		Long:  `Let a server that was drained be used again: it is a spare then, and takes the place of the next that is lost or drained.`,
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.drain(c.Context(), args[0], true); err != nil {
 				return err

@@ -22,7 +22,7 @@ func statusCommand() *cobra.Command {
 		Short: "Show the run and its nodes, as any node knows them",
 		Long: `Show the run, its nodes and its last events. Any node answers: with what the
 coordinator's leader knows or, where there is none, with what it knows itself.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			st, err := a.ask(c.Context())
 			if err != nil {

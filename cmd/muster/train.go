@@ -27,7 +27,7 @@ func trainCommand() *cobra.Command {
 		Short: "Train a job in this process alone; without a job file, the built-in one",
 		Long: `Train a job in this process alone: servers and trainers are embedded and talk over
 loopback only. The weights come out the same, bit for bit, as on a cluster.`,
-		Args: cobra.NoArgs,
+		Args: jobByFlag,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
 	}
 	f := c.Flags()

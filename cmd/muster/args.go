@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// noArgs refuses what a verb does not take.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %s takes nothing but flags; %s --help lists them", args[0], c.CommandPath(), c.CommandPath())
+}
+
+// jobByFlag is noArgs for verbs that take a job file, which many would give so.
+func jobByFlag(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: a job file is given with -f: %s -f %s", args[0], c.CommandPath(), args[0])
+}
+
+// oneArg is for verbs whose usage names one thing.
+func oneArg(c *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	return fmt.Errorf("%d arguments given, one is needed: %s", len(args), c.UseLine())
+}
+
+// listVerbs is what a verb does that only has others under it; without it cobra would take an unknown one for a wish for help.
+func listVerbs(c *cobra.Command, _ []string) error { return c.Help() }
+
+// badFlag says where the flags are listed.
+func badFlag(c *cobra.Command, err error) error {
+	return fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath())
+}
