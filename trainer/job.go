@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -124,8 +125,13 @@ func ParseJob(b []byte) (Job, error) {
 		Sync      *givenSync
 	}
 	var document any
-	if err := yaml.Unmarshal(b, &document); err == nil && document == nil {
-		return j, nil // nothing but comments
+	if err := yaml.Unmarshal(b, &document); err == nil {
+		if document == nil {
+			return j, nil // nothing but comments
+		}
+		if faults := misfits(reflect.TypeFor[Job](), document, ""); len(faults) > 0 {
+			return Job{}, errors.Join(faults...)
+		}
 	}
 	// A first, lenient look: some defaults hang on what is given.
 	if err := yaml.Unmarshal(b, &given); err == nil {
@@ -147,6 +153,9 @@ func ParseJob(b []byte) (Job, error) {
 		said := strings.Map(printable, yaml.FormatError(err, false, true))
 		if unknown := new(yaml.UnknownFieldError); errors.As(err, &unknown) {
 			said += "\nthe fields that there are: docs/job.md"
+		}
+		if bytes.ContainsRune(b, '\t') {
+			said += "\nthere is a tab in it: YAML is indented by spaces"
 		}
 		return Job{}, errors.New(said)
 	}

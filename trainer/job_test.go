@@ -271,3 +271,29 @@ func TestNameOfAJob(t *testing.T) {
 		}
 	}
 }
+
+// A value of another kind than its field's is named by the field, with what is needed; all of them at once.
+func TestParseJobNamesMisfits(t *testing.T) {
+	for text, want := range map[string]string{
+		"just text":                                 `the job is "just text": a section with fields of its own is needed`,
+		"model: mlp":                                `model is "mlp": a section, such as {name: mlp}, is needed`,
+		"passes: 1.5":                               "passes is 1.5: a whole number is needed",
+		"seed: -3":                                  "seed is -3: a whole number of 0 or more is needed",
+		"optimizer: {name: adam, lr: fast}":         `optimizer.lr is "fast": a number is needed`,
+		"data: {source: csv, header: maybe}":        `data.header is "maybe": true or false is needed`,
+		"data: {source: csv, numeric: age}":         `data.numeric is "age": a list is needed`,
+		"tables: {deep: {admit: many}}":             `tables.deep.admit is "many": a whole number is needed`,
+		"name: [a]":                                 "name is a list: a word is needed",
+		"cluster: {replace_after: 30 parsecs}":      `cluster.replace_after is "30 parsecs": a time with its unit, such as 30s, is needed`,
+		"batch: {size: {}}\ncheckpoint: {every: t}": "batch.size is a section: a whole number is needed\ncheckpoint.every is \"t\": a whole number is needed",
+	} {
+		if _, err := ParseJob([]byte(text)); err == nil || err.Error() != want {
+			t.Errorf("%s:\n got %v\nwant %s", text, err, want)
+		}
+	}
+	for _, text := range []string{"name: 3", "optimizer: {lr: 1}", "optimizer: {lr: 1e-3}", "cluster: {replace_after: 1m}", "passes: 1e1", "out: 5", "optimizer:", "data: {test: 2_000}"} {
+		if _, err := ParseJob([]byte(text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
