@@ -5,7 +5,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/musterml/muster/internal/checkpoint"
 	"github.com/musterml/muster/internal/node"
+	"github.com/musterml/muster/trainer"
 	"github.com/musterml/muster/trainer/data"
 )
 
@@ -85,9 +87,24 @@ func (o *trainOptions) run(c *cobra.Command) error {
 	p := newProgress(c.OutOrStdout(), o.json, job)
 	result, err := node.RunEmbedded(c.Context(), node.Config{Job: job, Device: dev, Resume: o.resume, Version: version, Log: log, OnData: p.reading, OnSteps: p.of, OnStep: p.step, OnEvent: p.view}, o.nodes)
 	p.end()
+	if err != nil && c.Context().Err() != nil {
+		err = fmt.Errorf("%w; %s", err, kept(job))
+	}
 	if err != nil {
 		return err
 	}
 	p.finish(result)
 	return nil
+}
+
+// kept says from where a run that was interrupted can go on.
+func kept(job trainer.Job) string {
+	if job.Cluster.Durability == trainer.DurabilityDisk {
+		return "with --resume it goes on from its last commit"
+	}
+	all, err := checkpoint.List(job.Checkpoints(job.Out))
+	if err == nil && len(all) > 0 {
+		return "with --resume it goes on from the newest checkpoint, " + all[0].Path
+	}
+	return "nothing of it is kept: a job with checkpoint: {every: STEPS} can be resumed"
 }
