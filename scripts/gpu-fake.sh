@@ -30,7 +30,7 @@ JOB
 
 # What takes a GPU seconds takes these hours: smaller jobs, and nothing that is sanitized. PyTorch finds no GPU, so its rows are missing.
 if [ "${2:-}" = check ]; then
-	sed 's/^passes.*/passes: 1000\ncluster: {servers: 1, replicas: 1}/; s/hidden: .*}/hidden: [1500]}/; s/size: 32/size: 4/' "$out/job.yaml" >"$out/overlap.yaml"
+	sed 's/^passes.*/passes: 1000\ncluster: {servers: 1}/; s/hidden: .*}/hidden: [1500]}/; s/size: 32/size: 4/' "$out/job.yaml" >"$out/overlap.yaml"
 	mkdir -p "$out/bin"
 	printf '#!/bin/sh\necho 100\n' >"$out/bin/nvidia-smi"
 	chmod +x "$out/bin/nvidia-smi"
@@ -67,7 +67,7 @@ grep -q 'node [^:]*: .*made-up card 2: .*; the last that began was kernel [a-z_]
 
 # Two node processes, each with a GPU of its own; that of the second breaks down in a step. It says where, leaves the view and ends; the
 # first goes on to the same weights.
-sed 's/^passes: 1/passes: 3\ncluster: {servers: 1, replicas: 1}/' "$out/job.yaml" >"$out/cluster.yaml"
+sed 's/^passes: 1/passes: 3\ncluster: {servers: 1}/' "$out/job.yaml" >"$out/cluster.yaml"
 node() { # NAME ARGUMENTS...
 	local name=$1
 	shift

@@ -17,7 +17,7 @@ data: {source: glyphs, train: 8192, test: 256}
 batch: {size: 256, logical_shards: 4}
 optimizer: {name: sgd, lr: 0.01}
 passes: 100
-cluster: {servers: 1, replicas: 1}
+cluster: {servers: 1}
 EOF
 node() { # NAME ARGUMENTS...
 	local name=$1

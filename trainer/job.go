@@ -71,6 +71,16 @@ type Cluster struct {
 	ReplaceAfter time.Duration `yaml:"replace_after"`
 }
 
+// givenCluster is what of the section other defaults hang on.
+type givenCluster struct{ Servers, Replicas *int }
+
+// adjust changes the defaults to those of what is given: a small cluster cannot have as many replicas as others have.
+func (g *givenCluster) adjust(c *Cluster) {
+	if g != nil && g.Servers != nil && g.Replicas == nil {
+		c.Replicas = min(c.Replicas, max(*g.Servers, 1))
+	}
+}
+
 // Checkpoint says when the state is written to a folder; see package checkpoint.
 type Checkpoint struct {
 	Every int    `yaml:"every"` // steps between two; 0 for none but those asked for
@@ -123,6 +133,7 @@ func ParseJob(b []byte) (Job, error) {
 		Data      *data.Source
 		Optimizer *givenOptimizer
 		Sync      *givenSync
+		Cluster   *givenCluster
 	}
 	var document any
 	if err := yaml.Unmarshal(b, &document); err == nil {
@@ -147,6 +158,7 @@ func ParseJob(b []byte) (Job, error) {
 		j.Out = "runs/" + j.Name
 		given.Optimizer.adjust(&j.Optimizer)
 		given.Sync.adjust(&j.Sync)
+		given.Cluster.adjust(&j.Cluster)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	if err := dec.Decode(&j); err != nil && !errors.Is(err, io.EOF) {

@@ -272,6 +272,14 @@ func TestNameOfAJob(t *testing.T) {
 	}
 }
 
+func TestParseJobOfASmallCluster(t *testing.T) {
+	for text, want := range map[string]int{"cluster: {servers: 2}": 2, "cluster: {servers: 7}": 3, "cluster: {servers: 5, replicas: 5}": 5, "": 3} {
+		if j, err := ParseJob([]byte(text)); err != nil || j.Cluster.Replicas != want {
+			t.Errorf("%q: %d replicas, want %d (%v)", text, j.Cluster.Replicas, want, err)
+		}
+	}
+}
+
 // A value of another kind than its field's is named by the field, with what is needed; all of them at once.
 func TestParseJobNamesMisfits(t *testing.T) {
 	for text, want := range map[string]string{
