@@ -16,10 +16,11 @@ import (
 // bucketScores is the number of that operation, which is of no bucket of the gradient.
 const bucketScores = math.MaxUint32 - 100
 
-// scores are the outputs for the held-out samples, of models with one output for two classes; else there are none.
+// scores are what the last layer puts out for the held-out samples, for AUC of models with one output for two classes, and for Predict.
 type scores struct {
-	values []float32
-	words  []int32 // the same as they travel
+	width  int       // values of a sample
+	values []float32 // (n, width)
+	words  []int32   // the same as they travel
 	labels []int32
 }
 
@@ -27,7 +28,7 @@ func newScores(spec *nn.Spec, test data.Dataset) *scores {
 	if spec.Loss() != nn.BinaryCrossEntropy {
 		return nil
 	}
-	s := &scores{values: make([]float32, test.Len()), words: make([]int32, test.Len()), labels: make([]int32, test.Len())}
+	s := &scores{width: 1, values: make([]float32, test.Len()), words: make([]int32, test.Len()), labels: make([]int32, test.Len())}
 	one := data.NewBatch(test, 1)
 	for i := range s.labels {
 		test.Sample(i, one)
@@ -39,7 +40,8 @@ func newScores(spec *nn.Spec, test data.Dataset) *scores {
 // put notes the scores of samples of a logical shard, from its from-th on.
 func (s *scores) put(l id.LogicalShard, shards, from int, values []float32) {
 	for i, v := range values {
-		s.values[int(l)+(from+i)*shards] = v + 0 // of two zeros the positive: the other is what none looks like
+		sample := int(l) + (from+i/s.width)*shards
+		s.values[sample*s.width+i%s.width] = v + 0 // of two zeros the positive: the other is what none looks like
 	}
 }
 

@@ -3,6 +3,7 @@ package trainer
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/musterml/muster/internal/id"
 	"github.com/musterml/muster/trainer/data"
@@ -17,13 +18,7 @@ func Evaluate(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, we
 	if err != nil {
 		return sum, err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	w.source = tables
-	var all []id.LogicalShard
-	for l := range w.units {
-		all = append(all, id.LogicalShard(l))
-	}
-	if err := w.compute(ctx, 0, w.steps, weights, all); err != nil {
+	if err := w.measure(ctx, weights, tables); err != nil {
 		return sum, err
 	}
 	for l := range w.units {
@@ -35,6 +30,33 @@ func Evaluate(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, we
 		sum.AUC = w.scores.auc()
 	}
 	return sum, nil
+}
+
+// Predict is what the model's last layer puts out for each of some rows, Spec.Scored values each. What their answers are is of no account;
+// else it is as Evaluate. Models of tokens are refused.
+func Predict(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, weights []float32, tables *Tables, train, rows data.Dataset) ([]float32, error) {
+	if spec.Kind() == data.Tokens {
+		return nil, fmt.Errorf("model %s goes over text, of which it predicts each next character: there is nothing to predict of rows", spec.Name())
+	}
+	w, err := newWork(job, spec, dev, train, rows, nil)
+	if err != nil {
+		return nil, err
+	}
+	w.scores = &scores{width: spec.Scored(), values: make([]float32, rows.Len()*spec.Scored())}
+	for _, b := range w.benches {
+		b.scores = make([]float32, w.slice*w.scores.width)
+	}
+	return w.scores.values, w.measure(ctx, weights, tables)
+}
+
+// measure goes over all held-out samples, and closes w.
+func (w *work) measure(ctx context.Context, weights []float32, tables *Tables) error {
+	w.source = tables
+	var all []id.LogicalShard
+	for l := range w.units {
+		all = append(all, id.LogicalShard(l))
+	}
+	return errors.Join(w.compute(ctx, 0, w.steps, weights, all), w.close())
 }
 
 // Evaluation is the sums over samples, and the area under the ROC curve of a model with one output for two classes, else 0.

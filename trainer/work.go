@@ -317,7 +317,7 @@ func (w *work) evaluate(ctx context.Context, b *bench, s id.Step, l id.LogicalSh
 		u.test.Loss += r.Loss
 		u.test.Correct += r.Correct
 		if w.scores != nil {
-			w.scores.put(l, len(w.units), from, b.scores[:in.Len()])
+			w.scores.put(l, len(w.units), from, b.scores[:in.Len()*w.scores.width])
 		}
 		from += in.Len()
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/musterml/muster/internal/node"
 	"github.com/musterml/muster/trainer"
 	"github.com/musterml/muster/trainer/data"
+	"github.com/musterml/muster/trainer/device"
+	"github.com/musterml/muster/trainer/nn"
 )
 
 type evalOptions struct {
@@ -36,17 +38,47 @@ the model. To measure it on other data, give a job that names them.`,
 	return c
 }
 
-func eval(c *cobra.Command, o *evalOptions, model string) error {
+// jobOf is the job of a model: the one that -f names, or else the one beside it.
+func (o *evalOptions) jobOf(model string) (trainer.Job, error) {
 	if _, err := os.Stat(model); err != nil {
-		return fmt.Errorf("model: %w; give the path of a %s", err, node.ModelFile)
+		return trainer.Job{}, fmt.Errorf("model: %w; give the path of a %s", err, node.ModelFile)
 	}
 	if o.job == "" {
 		o.job = filepath.Join(filepath.Dir(model), node.JobFile)
 		if _, err := os.Stat(o.job); err != nil {
-			return fmt.Errorf("there is no %s beside %s: name its job with -f", node.JobFile, model)
+			return trainer.Job{}, fmt.Errorf("there is no %s beside %s: name its job with -f", node.JobFile, model)
 		}
 	}
-	job, err := o.loadJob()
+	return o.loadJob()
+}
+
+// trained is a model that was read.
+type trained struct {
+	spec    *nn.Spec
+	weights []float32
+	tables  *trainer.Tables // nil where it has none
+	device  device.Device
+}
+
+// read reads a model for data of a form.
+func (o *evalOptions) read(model string, job trainer.Job, form data.Form) (m trained, err error) {
+	if m.spec, err = job.BuildModel(form); err != nil {
+		return m, err
+	}
+	if m.weights, err = trainer.ReadModel(model, m.spec); err != nil {
+		return m, err
+	}
+	if len(m.spec.Tables()) > 0 {
+		if m.tables, err = trainer.ReadTables(filepath.Join(filepath.Dir(model), node.TablesFile), job, m.spec); err != nil {
+			return m, err
+		}
+	}
+	m.device, err = openDevice(o.device, zerolog.Nop())
+	return m, err
+}
+
+func eval(c *cobra.Command, o *evalOptions, model string) error {
+	job, err := o.jobOf(model)
 	if err != nil {
 		return err
 	}
@@ -54,25 +86,12 @@ func eval(c *cobra.Command, o *evalOptions, model string) error {
 	if err != nil {
 		return err
 	}
-	spec, err := job.BuildModel(train.Form())
+	m, err := o.read(model, job, train.Form())
 	if err != nil {
 		return err
 	}
-	w, err := trainer.ReadModel(model, spec)
-	if err != nil {
-		return err
-	}
-	var tables *trainer.Tables
-	if len(spec.Tables()) > 0 {
-		if tables, err = trainer.ReadTables(filepath.Join(filepath.Dir(model), node.TablesFile), job, spec); err != nil {
-			return err
-		}
-	}
-	dev, err := openDevice(o.device, zerolog.Nop())
-	if err != nil {
-		return err
-	}
-	r, err := trainer.Evaluate(c.Context(), job, spec, dev, w, tables, train, test)
+	spec := m.spec
+	r, err := trainer.Evaluate(c.Context(), job, spec, m.device, m.weights, m.tables, train, test)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type libsvm struct {
 	watch   *watch
 	classes map[float64]int32 // the different labels, in no order; nil in regression
 	closed  bool              // no further classes: those of the training files are all there are
+	asked   bool              // rows to be answered: their labels count for nothing, and nor do features that have not occurred
 	rows    int               // of all files of a path
 	zero    bool              // an index 0 has occurred
 
@@ -47,8 +48,8 @@ type libsvmRows struct {
 
 func newLIBSVMRows() *libsvmRows { return &libsvmRows{sparse: sparse{starts: []int64{0}}} }
 
-// openLIBSVM reads the files of a valid source.
-func (w *watch) openLIBSVM(s Source) (train, test Dataset, err error) {
+// openLIBSVM reads the files of a valid source, and instead of the held-out set the rows of another path, if one is given.
+func (w *watch) openLIBSVM(s Source, rows string) (train, test Dataset, err error) {
 	r := &libsvm{source: s, watch: w}
 	if s.Task != Regression {
 		r.classes = map[float64]int32{}
@@ -64,6 +65,10 @@ func (w *watch) openLIBSVM(s Source) (train, test Dataset, err error) {
 	if err == nil && s.TestPath != "" {
 		r.closed = true
 		err = r.read("data.test_path", s.TestPath, func(int) *libsvmRows { return b })
+	}
+	if err == nil && rows != "" {
+		b, r.asked = newLIBSVMRows(), true
+		err = r.read(rowsField, rows, func(int) *libsvmRows { return b })
 	}
 	if err == nil {
 		err = enough(s, a.Len(), b.Len())
@@ -163,7 +168,7 @@ func (r *libsvm) line(l *lines, line []byte, into *libsvmRows) error {
 		if err != nil {
 			return err
 		}
-		if index == qid {
+		if index == qid || r.asked && (index > r.most || index == 0 && !r.zero) {
 			continue
 		}
 		if index <= last {
@@ -188,7 +193,7 @@ func (r *libsvm) label(l *lines, word []byte) (float64, error) {
 		return 0, l.failAt(l.n, "one label, a number", quote(word), "name a file with one label a line, or, for fields parted by commas, set data.source to csv", nil)
 	case !ok || !fits(x):
 		return 0, l.failAt(l.n, "a label, a number such as 1 or -1", quote(word), "name a file in the format of LIBSVM: label index:value index:value", nil)
-	case r.classes == nil:
+	case r.classes == nil || r.asked:
 		return x, nil
 	case x != math.Trunc(x):
 		return 0, l.failAt(l.n, "a label that is a whole number, for a class", quote(word), "set data.task to "+Regression+" if such numbers are to be found", nil)
@@ -226,14 +231,14 @@ func (r *libsvm) pair(l *lines, pair []byte) (index int32, value float32, err er
 		return qid, 0, nil
 	case !ok || at > maxFeatures:
 		return 0, 0, l.failAt(l.n, fmt.Sprintf("an index from 0 to %d before the colon", maxFeatures), quote(pair), "correct the line", nil)
-	case r.source.Features > 0 && at > r.source.Features:
+	case r.source.Features > 0 && at > r.source.Features && !r.asked:
 		return 0, 0, l.failAt(l.n, fmt.Sprintf("indices up to %d (data.features)", r.source.Features), quote(pair), "raise data.features", nil)
 	case !isNumber:
 		return 0, 0, l.failAt(l.n, "a number after the colon", quote(pair), "correct the line", nil)
 	case !fits(x):
 		return 0, 0, l.failAt(l.n, "finite numbers of 32 bits", quote(pair), "correct or remove the line", nil)
 	}
-	r.zero = r.zero || at == 0
+	r.zero = r.zero || at == 0 && !r.asked
 	return int32(at), float32(x), nil
 }
 

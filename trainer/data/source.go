@@ -228,9 +228,9 @@ func Open(ctx context.Context, s Source, tell func(Progress)) (train, test Datas
 	case Text:
 		return w.openText(s)
 	case LIBSVM:
-		return w.openLIBSVM(s)
+		return w.openLIBSVM(s, "")
 	case CSV:
-		return w.openCSV(s)
+		return w.openCSV(s, "")
 	case Criteo:
 		return w.openCriteo(s)
 	case CTR:

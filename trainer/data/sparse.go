@@ -28,6 +28,23 @@ func (a answers) give(i int, into Batch) {
 	}
 }
 
+// none adds a row without an answer.
+func (a *answers) none(f Form) {
+	if f.Regression() {
+		a.targets = append(a.targets, 0)
+	} else {
+		a.labels = append(a.labels, 0)
+	}
+}
+
+// Class implements Answered.
+func (a answers) Class(k int) string { return a.names[k] }
+
+// Number implements Answered.
+func (a answers) Number(target float32) float64 {
+	return a.scale.mean + float64(a.scale.deviation*float64(target))
+}
+
 func (d *digester) answers(a answers) {
 	d.ints(a.labels)
 	d.floats(a.targets)

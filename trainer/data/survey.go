@@ -75,6 +75,10 @@ type tableReader struct {
 	label   *survey
 	header  bool
 	rows    int // of all files of a path, so far
+
+	planned *plan    // of rows to be answered, which need not have all columns, nor in the same order
+	places  []int    // where a file of such rows has each column; -1: nowhere
+	row     []string // a row in the order of columns
 }
 
 // rowFunc is called for a row, numbered from 0 over the files of a path.
@@ -103,7 +107,7 @@ func (r *tableReader) readFile(f *file, do rowFunc) error {
 			data, err = r.begin(in, line, fields)
 		}
 		if err == nil && data {
-			err = do(in, line, r.rows, fields)
+			err = do(in, line, r.rows, r.arranged(fields))
 			r.rows++
 		}
 		if err != nil {
@@ -121,6 +125,9 @@ func (r *tableReader) begin(f *records, line int, fields []string) (data bool, e
 	if r.columns == nil {
 		r.header = r.source.Table.header(fields)
 		return !r.header, r.assign(f, line, names(fields, r.header))
+	}
+	if r.planned != nil {
+		return !r.header, r.place(f, line, names(fields, r.header))
 	}
 	var have []string
 	for _, c := range r.columns {

@@ -13,6 +13,7 @@ type table struct {
 	codes   []uint16  // (n, categorical columns)
 	answers
 	n      int
+	blank  bool // its rows have no answers
 	digest Digest
 }
 
@@ -47,8 +48,8 @@ func (t *table) Sample(i int, into Batch) {
 	t.give(i, into)
 }
 
-// openCSV reads the files of a valid source.
-func (w *watch) openCSV(s Source) (train, test Dataset, err error) {
+// openCSV reads the files of a valid source, and instead of the held-out set the rows of another path, if one is given.
+func (w *watch) openCSV(s Source, rows string) (train, test Dataset, err error) {
 	r := &tableReader{source: s, watch: w, split: splitOf(s)}
 	if err := r.each("data.path", s.Path, r.look); err != nil {
 		return nil, nil, err
@@ -64,10 +65,15 @@ func (w *watch) openCSV(s Source) (train, test Dataset, err error) {
 		}
 		return a.add(f, line, fields, s)
 	})
-	if err == nil && s.TestPath != "" {
-		err = r.each("data.test_path", s.TestPath, func(f *records, line, _ int, fields []string) error {
-			return b.add(f, line, fields, s)
-		})
+	rest := func(f *records, line, _ int, fields []string) error { return b.add(f, line, fields, s) }
+	switch {
+	case err != nil:
+	case rows != "":
+		b, r.planned = newTable(p), p
+		b.blank = true
+		err = r.each(rowsField, rows, rest)
+	case s.TestPath != "":
+		err = r.each("data.test_path", s.TestPath, rest)
 	}
 	if err == nil {
 		err = enough(s, a.n, b.n)
@@ -101,6 +107,10 @@ func (t *table) add(f *records, line int, fields []string, s Source) error {
 		}
 	}
 	t.n++
+	if t.blank {
+		t.none(t.form)
+		return nil
+	}
 	return t.answer(f, line, fields[t.plan.field], s)
 }
 

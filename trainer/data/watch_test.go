@@ -11,7 +11,7 @@ func TestReadingIsTold(t *testing.T) {
 	s := rowsSource(t, LIBSVM, strings.Repeat("1 1:1\n0 2:1\n", 20_000), "")
 	var told []Progress
 	w := &watch{ctx: t.Context(), tell: func(p Progress) { told = append(told, p) }}
-	if _, _, err := w.openLIBSVM(s); err != nil {
+	if _, _, err := w.openLIBSVM(s, ""); err != nil {
 		t.Fatal(err)
 	}
 	const size = 20_000 * 12

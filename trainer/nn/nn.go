@@ -94,6 +94,10 @@ func (s *Spec) Targets() int { return s.targets }
 // Classes is the number of classes, the range of the labels; 0 where the model finds numbers.
 func (s *Spec) Classes() int { return s.classes }
 
+// Scored is how many values the last layer puts out for each label: one for each class, before the softmax; or a single one, before
+// the sigmoid of two classes, or the standardised number to be found.
+func (s *Spec) Scored() int { return s.loss.outputs(s.classes) }
+
 // Statistics is how many numbers Observe finds and Evaluate takes: a mean and a variance for each channel of each batch
 // norm. Models without have none.
 func (s *Spec) Statistics() int { return s.stats }

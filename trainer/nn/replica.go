@@ -10,7 +10,7 @@ import (
 // Replica is one copy of the model's working memory on a device. It is used by one goroutine
 // at a time; several replicas work side by side.
 type Replica struct {
-	// Scores, if not nil, is filled by Evaluate and Loss with the output of each sample, of models that have one.
+	// Scores, if not nil, is filled by Evaluate and Loss with what the last layer puts out for each sample (Spec.Scored); not of tokens.
 	Scores []float32
 
 	// Progress, if not nil, is called by Gradients in the caller's goroutine: when the backward pass begins, with the number
@@ -31,7 +31,7 @@ type Replica struct {
 	starts, column device.Memory   // of sparse samples
 	labels         device.Memory   // or targets
 	rows           rowsRoom        // of tables
-	scores         device.Memory   // of models with one output
+	scores         device.Memory   // a copy of the last layer's values
 	stats          device.Memory   // nil where the model has none
 	states         []state         // by layer
 	pass           pass            // the current one; here so that it is not allocated for each, as the following
@@ -88,7 +88,7 @@ func (r *Replica) allocate() error {
 			r.rows.grads = append(r.rows.grads, a.port(device.Float32, r.batch*s.fields*t.Width))
 		}
 	}
-	r.scores = a.port(device.Float32, r.batch)
+	r.scores = a.port(device.Float32, r.batch*s.Scored())
 	if s.stats > 0 {
 		r.stats = a.port(device.Float32, s.stats)
 	}
@@ -187,9 +187,9 @@ func (r *Replica) loss(w []float32, in data.Batch, stats []float32) (Result, err
 		r.pass.given = device.Whole(r.stats)
 	}
 	y := r.pass.forwardChain(r.spec.layers, r.states, device.Whole(r.x))
-	if r.Scores != nil && r.spec.loss == BinaryCrossEntropy {
-		r.stream.Bind(r.scores, r.Scores[:r.pass.n], device.Out)
-		r.stream.Scale(device.Whole(r.scores), y, r.pass.n, 1)
+	if n := r.pass.n * r.spec.Scored(); r.Scores != nil && r.spec.kind != data.Tokens {
+		r.stream.Bind(r.scores, r.Scores[:n], device.Out)
+		r.stream.Scale(device.Whole(r.scores), y, n, 1)
 		r.stream.Flush(device.Whole(r.scores))
 	}
 	r.compare(y, device.Buffer{}, 0)
