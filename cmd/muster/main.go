@@ -26,7 +26,7 @@ func main() {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(trainCommand(), nodeCommand(), statusCommand(), serversCommand(), whyCommand(), evalCommand(), predictCommand(), checkpointCommand(), benchCommand(), doctorCommand())
+	root.AddCommand(trainCommand(), nodeCommand(), statusCommand(), serversCommand(), whyCommand(), evalCommand(), predictCommand(), generateCommand(), checkpointCommand(), benchCommand(), doctorCommand())
 	root.SetFlagErrorFunc(badFlag)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "muster:", strings.ReplaceAll(err.Error(), "\n", "\n  ")) // faults may be several

@@ -29,14 +29,14 @@ const (
 // text is one of the two parts of a file of text.
 type text struct {
 	tokens  []uint16 // at least context+1
-	classes int
+	letters []rune   // by token
 	context int
 	n       int // windows
 	digest  Digest
 }
 
 func newText(tokens []uint16, vocabulary []rune, context, n int) *text {
-	s := &text{tokens: tokens, classes: len(vocabulary), context: context, n: n}
+	s := &text{tokens: tokens, letters: vocabulary, context: context, n: n}
 	h := sha256.New()
 	fmt.Fprintf(h, "text, %d windows of %d tokens, %d characters: %q\n", n, context, len(tokens), string(vocabulary))
 	bytes := make([]byte, 0, 64<<10)
@@ -51,9 +51,20 @@ func newText(tokens []uint16, vocabulary []rune, context, n int) *text {
 	return s
 }
 
-func (s *text) Len() int       { return s.n }
-func (s *text) Form() Form     { return Form{Kind: Tokens, Shape: []int{s.context}, Classes: s.classes} }
+func (s *text) Len() int { return s.n }
+func (s *text) Form() Form {
+	return Form{Kind: Tokens, Shape: []int{s.context}, Classes: len(s.letters)}
+}
 func (s *text) Digest() Digest { return s.digest }
+
+// Characters implements Written.
+func (s *text) Characters() []rune { return s.letters }
+
+// Written is a Dataset of text.
+type Written interface {
+	Dataset
+	Characters() []rune // by token
+}
 
 func (s *text) Sample(i int, into Batch) {
 	places := uint64(len(s.tokens) - s.context)

@@ -10,7 +10,7 @@ import (
 // Replica is one copy of the model's working memory on a device. It is used by one goroutine
 // at a time; several replicas work side by side.
 type Replica struct {
-	// Scores, if not nil, is filled by Evaluate and Loss with what the last layer puts out for each sample (Spec.Scored); not of tokens.
+	// Scores, if not nil, is filled by Evaluate and Loss with what the last layer puts out for each label (Spec.Scored).
 	Scores []float32
 
 	// Progress, if not nil, is called by Gradients in the caller's goroutine: when the backward pass begins, with the number
@@ -31,7 +31,7 @@ type Replica struct {
 	starts, column device.Memory   // of sparse samples
 	labels         device.Memory   // or targets
 	rows           rowsRoom        // of tables
-	scores         device.Memory   // a copy of the last layer's values
+	scores         device.Memory   // a copy of the last layer's values; nil until it is asked for
 	stats          device.Memory   // nil where the model has none
 	states         []state         // by layer
 	pass           pass            // the current one; here so that it is not allocated for each, as the following
@@ -88,7 +88,6 @@ func (r *Replica) allocate() error {
 			r.rows.grads = append(r.rows.grads, a.port(device.Float32, r.batch*s.fields*t.Width))
 		}
 	}
-	r.scores = a.port(device.Float32, r.batch*s.Scored())
 	if s.stats > 0 {
 		r.stats = a.port(device.Float32, s.stats)
 	}
@@ -181,13 +180,21 @@ func (r *Replica) loss(w []float32, in data.Batch, stats []float32) (Result, err
 	if err := r.check(w, in); err != nil {
 		return Result{}, err
 	}
+	if r.Scores != nil && r.scores == nil {
+		port, err := r.stream.Port(device.Float32, r.batch*r.spec.targets*r.spec.Scored())
+		if err != nil {
+			return Result{}, fmt.Errorf("model %s: %w", r.spec.name, err)
+		}
+		r.scores = port
+	}
 	r.begin(w, in, r.whole(in, device.DropoutKey{}), false)
 	if len(stats) > 0 {
 		r.stream.Bind(r.stats, stats, device.In)
 		r.pass.given = device.Whole(r.stats)
 	}
 	y := r.pass.forwardChain(r.spec.layers, r.states, device.Whole(r.x))
-	if n := r.pass.n * r.spec.Scored(); r.Scores != nil && r.spec.kind != data.Tokens {
+	if r.Scores != nil {
+		n := r.spec.labels(in) * r.spec.Scored()
 		r.stream.Bind(r.scores, r.Scores[:n], device.Out)
 		r.stream.Scale(device.Whole(r.scores), y, n, 1)
 		r.stream.Flush(device.Whole(r.scores))
