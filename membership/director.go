@@ -242,7 +242,7 @@ func (d *director) unfit(m *pb.NodeMeta) string {
 	case !m.GetTrainer() || v == nil:
 		return ""
 	case !bytes.Equal(v.Data, m.Data):
-		return "its data differ from those of the trainers in the run; give it the same files"
+		return "its data, or its file of weights, differ from those of the trainers in the run; give it the same files"
 	case d.exact && v.Arithmetic != m.Arithmetic:
 		return fmt.Sprintf("its kernels compute as %q, those of the run as %q, which gives other bits; use the same kind of processor, or sync.sum: fast", m.Arithmetic, v.Arithmetic)
 	}

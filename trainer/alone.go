@@ -55,7 +55,7 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	for l := range job.Batch.LogicalShards {
 		a.shards = append(a.shards, id.LogicalShard(l))
 	}
-	if err := a.state.begin(spec, job.Seed); err != nil {
+	if err := a.state.begin(spec, job); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.ring, err = collective.Join(ctx, collective.Config{Run: "alone", View: 1, Peers: []collective.Peer{{Node: "alone"}}, Log: zerolog.Nop()})

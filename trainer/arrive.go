@@ -86,7 +86,7 @@ func (s *shift) enter(ctx context.Context) error {
 	}
 	if !ok && s.view.From == 0 {
 		s.abandon()
-		if err := s.state.begin(s.cfg.Spec, s.cfg.Job.Seed); err != nil {
+		if err := s.state.begin(s.cfg.Spec, s.cfg.Job); err != nil {
 			return err
 		}
 		if err := s.putFirst(ctx); err != nil {

@@ -91,7 +91,7 @@ func trainInForm(t *testing.T, rings []*collective.Ring, sum, wire string) (loss
 	defer w.close()
 	w.samples = math.MaxInt // no pass ends, after which it would evaluate
 	state := newState(spec.Params(), opt.Slots(), ModeRing)
-	if err := state.begin(spec, 3); err != nil {
+	if err := state.begin(spec, Job{Seed: 3}); err != nil {
 		t.Fatal(err)
 	}
 	var every []id.LogicalShard

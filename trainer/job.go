@@ -34,6 +34,9 @@ type Job struct {
 	Batch     Batch       `yaml:"batch"`
 	Optimizer Optimizer   `yaml:"optimizer"`
 
+	// Weights is a safetensors file whose tensors the weights begin with, instead of those of the seed.
+	Weights string `yaml:"weights,omitempty"`
+
 	Precision device.Precision `yaml:"precision"` // of the factors of products, on devices that have it
 
 	Tables map[string]Table `yaml:"tables,omitempty"` // sparse tables of the model, by name
@@ -294,6 +297,9 @@ func (j Job) Digest() ([32]byte, error) {
 	j.Out, j.Checkpoint.Path = "", ""
 	j.Data.Images, j.Data.Labels, j.Data.TestImages, j.Data.TestLabels = "", "", "", ""
 	j.Data.Path, j.Data.TestPath = "", ""
+	if j.Weights != "" {
+		j.Weights = "a file"
+	}
 	b, err := j.YAML()
 	return sha256.Sum256(b), err
 }

@@ -31,11 +31,11 @@ func newState(params, slots int, mode string) *state {
 }
 
 // begin fills it with the state at step 0.
-func (s *state) begin(spec *nn.Spec, seed uint64) error {
+func (s *state) begin(spec *nn.Spec, job Job) error {
 	for _, slot := range s.slots {
 		clear(slot)
 	}
-	return spec.Init(s.w, seed)
+	return job.begin(spec, s.w)
 }
 
 // part is the range [lo, hi) of the state, as the parameter servers take it.

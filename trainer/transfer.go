@@ -72,7 +72,7 @@ func (t *Trainer) abandon() {
 func (s *shift) fetch(ctx context.Context, from id.Step) (source string, err error) {
 	if from == 0 {
 		s.abandon()
-		return "the job's seed", s.state.begin(s.cfg.Spec, s.cfg.Job.Seed)
+		return "the job", s.state.begin(s.cfg.Spec, s.cfg.Job)
 	}
 	if s.cfg.Job.Sync.Mode == ModeRing {
 		for _, m := range s.view.Members {

@@ -108,7 +108,7 @@ func TestUpdateByTensors(t *testing.T) {
 			grad[i] = float32(i%13-6) / 10
 		}
 		for _, s := range []*state{got, want} {
-			if err := s.begin(spec, 1); err != nil {
+			if err := s.begin(spec, Job{Seed: 1}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -126,7 +126,7 @@ func TestUpdateByTensors(t *testing.T) {
 // moved counts the weights that are not the initial ones.
 func moved(spec *nn.Spec, w []float32) (n int) {
 	s := newState(spec.Params(), 0, ModeRing)
-	if err := s.begin(spec, 1); err != nil {
+	if err := s.begin(spec, Job{Seed: 1}); err != nil {
 		return 0
 	}
 	for i, v := range s.w {

@@ -6,6 +6,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -84,6 +85,7 @@ type Node struct {
 	graves      graves
 	spec        *nn.Spec // on a node that does not train, only once the run is founded
 	train, test data.Dataset
+	identity    data.Digest // of them, and of weights that are given
 	samples     *pb.Samples // of train
 	port        *port.Port
 	meta        *pb.NodeMeta
@@ -213,7 +215,29 @@ func (n *Node) openData(ctx context.Context) (err error) {
 	for _, d := range form.Shape {
 		n.samples.Shape = append(n.samples.Shape, uint32(d))
 	}
-	return n.prepare(n.samples)
+	if err := n.prepare(n.samples); err != nil {
+		return err
+	}
+	return n.identify()
+}
+
+// identify finds what all trainers of a run must have alike: the samples, and the weights that it begins with where the job names a file.
+func (n *Node) identify() error {
+	n.identity = data.Identity(n.train, n.test)
+	if n.cfg.Job.Weights == "" {
+		return nil
+	}
+	given, err := n.cfg.Job.CheckWeights(n.spec)
+	if err != nil {
+		return err
+	}
+	n.identity = sha256.Sum256(append(n.identity[:], given.Digest[:]...))
+	level := zerolog.InfoLevel
+	if len(given.Drawn) > 0 {
+		level = zerolog.WarnLevel
+	}
+	n.cfg.Log.WithLevel(level).Str("file", n.cfg.Job.Weights).Msg("the run begins with " + given.String())
+	return nil
 }
 
 // prepare makes of the job what hangs on the data: the number of steps, and the model.
@@ -265,8 +289,7 @@ func (n *Node) listen(down *shutdown) error {
 		}
 	}
 	if n.cfg.Trainer {
-		identity := data.Identity(n.train, n.test)
-		n.meta.Data, n.meta.Arithmetic, n.meta.Samples = identity[:], n.cfg.Device.Arithmetic(), n.samples
+		n.meta.Data, n.meta.Arithmetic, n.meta.Samples = n.identity[:], n.cfg.Device.Arithmetic(), n.samples
 	}
 	n.gossip, err = membership.StartGossip(membership.GossipConfig{
 		Port: n.port, Node: n.cfg.Name, Cluster: n.cfg.Cluster, Key: n.cfg.Key, Meta: n.meta, Log: n.cfg.Log,
