@@ -1,9 +1,6 @@
 package membership
 
 import (
-	"slices"
-
-	"github.com/musterml/muster/internal/id"
 	pb "github.com/musterml/muster/proto"
 )
 
@@ -38,23 +35,6 @@ func (d *director) gather(m *pb.StepMetrics) {
 	if g.of == nil || m.Time > g.of.Time {
 		g.of = m
 	}
-}
-
-// partsCome says whether somebody who stays has not yet reported all figures of the steps before from, which are done. What a trainer that
-// is gone has not reported never comes.
-func (d *director) partsCome(from uint64, stay []Member) bool {
-	for at := d.recording; at < from; at++ {
-		g := d.parts[at]
-		if g == nil {
-			return true
-		}
-		for _, m := range stay {
-			if slices.ContainsFunc(m.Shards, func(l id.LogicalShard) bool { return g.parts[l] == nil }) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // gathered is the figures of the step to be recorded next, nil while parts are missing. Parts are added in the order of logical

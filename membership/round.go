@@ -157,7 +157,7 @@ func (d *director) propose(v View, stay []Member) {
 			return
 		}
 		next.From = d.restore.step
-	case d.partsCome(uint64(next.From), stay) && d.figuresCome():
+	case uint64(next.From) > d.recording && d.figuresCome(stay):
 		return
 	}
 	assign(next.Members, d.shards)
@@ -167,9 +167,12 @@ func (d *director) propose(v View, stay []Member) {
 	d.do(doPropose{&pb.Entry{View: p, Metrics: d.lostMetrics(next.From), Events: d.viewEvents(v, next)}})
 }
 
-// figuresCome says whether to wait for the figures of steps that are done: a holder has
-// them, but they may not fit into one report.
-func (d *director) figuresCome() bool {
+// figuresCome says whether to wait for figures of steps that are done: somebody has more than fit into one report. Who has no more has
+// said all that it knows in this view. What trainers that are gone have not reported never comes.
+func (d *director) figuresCome(stay []Member) bool {
+	if !slices.ContainsFunc(stay, func(m Member) bool { return d.seats[m.Node].report.GetMore() }) {
+		return false
+	}
 	if d.round.figures.IsZero() {
 		d.round.figures = d.now
 	}

@@ -24,7 +24,7 @@ import (
 //	leader                       another server leads: a new director, the committed state
 //	open LIFE [server|both] [data=D] [arithmetic=A]  a session; a life is a name and a digit
 //	report LIFE [view=N] [frozen=N] [step=N] [holds] [broken] [suspects=NODE:WHY [by=NODE]]
-//	            [metrics=A..B [parts=SHARD,SHARD]]
+//	            [metrics=A..B [parts=SHARD,SHARD] [more]]
 //	            [done=DIGEST] [failed=WHY] [retired=WHY] [saved] [leads=GROUP/TERM]
 //	close LIFE | close session=N the session ends (the newest of that life, or that one)
 //	gone LIFE                    the process is known to be gone
@@ -197,7 +197,7 @@ func (s *script) pass(d time.Duration, ticks bool) {
 func (s *script) report(a args) *pb.Report {
 	r := &pb.Report{
 		View: s.count(a, "view"), Frozen: s.count(a, "frozen"), Step: s.count(a, "step"), Holds: a.has("holds"),
-		Broken: a.has("broken"), Done: a.has("done"), Digest: a["done"], Failed: a["failed"], Retired: a["retired"], Saved: a.has("saved"),
+		Broken: a.has("broken"), More: a.has("more"), Done: a.has("done"), Digest: a["done"], Failed: a["failed"], Retired: a["retired"], Saved: a.has("saved"),
 	}
 	if name, why, ok := strings.Cut(a["suspects"], ":"); ok {
 		r.Suspects = []*pb.Suspicion{{Node: name, Why: why, By: a["by"]}}

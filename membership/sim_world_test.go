@@ -304,7 +304,7 @@ func (w *world) report(n *simNode) {
 	}
 	r := &pb.Report{
 		View: uint64(n.view.Number), Frozen: uint64(n.frozen), Holds: n.holds, Step: uint64(n.step), Broken: n.broken,
-		Suspects: slices.Clone(n.suspect), Done: n.done, Metrics: slices.Clone(n.metrics[:min(len(n.metrics), 3)]),
+		Suspects: slices.Clone(n.suspect), Done: n.done, Metrics: slices.Clone(n.metrics[:min(len(n.metrics), 3)]), More: len(n.metrics) > 3,
 	}
 	if n.done {
 		r.Digest = "the weights"

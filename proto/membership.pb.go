@@ -1294,6 +1294,7 @@ type Report struct {
 	Broken           bool                   `protobuf:"varint,5,opt,name=broken,proto3" json:"broken,omitempty"` // its ring of that view is broken
 	Suspects         []*Suspicion           `protobuf:"bytes,6,rep,name=suspects,proto3" json:"suspects,omitempty"`
 	Metrics          []*StepMetrics         `protobuf:"bytes,7,rep,name=metrics,proto3" json:"metrics,omitempty"`  // steps not yet acknowledged
+	More             bool                   `protobuf:"varint,21,opt,name=more,proto3" json:"more,omitempty"`      // there are more of them, for which there is no room
 	Done             bool                   `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`       // the last step is done and committed
 	Failed           string                 `protobuf:"bytes,14,opt,name=failed,proto3" json:"failed,omitempty"`   // why the job cannot go on anywhere, for example a loss that is not a number
 	Retired          string                 `protobuf:"bytes,18,opt,name=retired,proto3" json:"retired,omitempty"` // why this trainer computes no more, although others may: its device has failed
@@ -1389,6 +1390,13 @@ func (x *Report) GetMetrics() []*StepMetrics {
 		return x.Metrics
 	}
 	return nil
+}
+
+func (x *Report) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 func (x *Report) GetDone() bool {
@@ -4142,7 +4150,7 @@ const file_membership_proto_rawDesc = "" +
 	"\tSuspicion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"\x80\x05\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\x94\x05\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\x04R\x06frozen\x12\x14\n" +
@@ -4151,6 +4159,7 @@ const file_membership_proto_rawDesc = "" +
 	"\x06broken\x18\x05 \x01(\bR\x06broken\x12-\n" +
 	"\bsuspects\x18\x06 \x03(\v2\x11.muster.SuspicionR\bsuspects\x12-\n" +
 	"\ametrics\x18\a \x03(\v2\x13.muster.StepMetricsR\ametrics\x12\x12\n" +
+	"\x04more\x18\x15 \x01(\bR\x04more\x12\x12\n" +
 	"\x04done\x18\b \x01(\bR\x04done\x12\x16\n" +
 	"\x06failed\x18\x0e \x01(\tR\x06failed\x12\x18\n" +
 	"\aretired\x18\x12 \x01(\tR\aretired\x12\x16\n" +

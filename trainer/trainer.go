@@ -293,7 +293,7 @@ func (t *Trainer) Report(r *pb.Report) {
 	if t.cfg.Job.Sync.arrives() {
 		most = maxParts
 	}
-	r.Metrics = slices.Clone(t.metrics[:min(len(t.metrics), most)])
+	r.Metrics, r.More = slices.Clone(t.metrics[:min(len(t.metrics), most)]), len(t.metrics) > most
 	r.Done, r.Digest = t.done != "", t.done
 	if t.failed != nil {
 		r.Failed = t.failed.Error()
