@@ -196,8 +196,8 @@ func TestSourceValidate(t *testing.T) {
 	}{
 		{DefaultSource(), nil},
 		{Source{Source: IDX, Train: 1, Test: 1, Images: "a", Labels: "b"}, nil},
-		{Source{}, []string{"data.train is 0", "data.test is 0", `data.source is "": use`}},
-		{Source{Source: "mnist", Train: 1, Test: -1}, []string{"data.test is -1", "use one of glyphs, idx, csv, libsvm, text"}},
+		{Source{}, []string{`data.source is "": use`}},
+		{Source{Source: "mnist", Train: 1, Test: -1}, []string{"use one of glyphs, idx, csv, libsvm, text"}},
 		{Source{Source: Glyphs, Train: 1, Test: 1, Images: "a", TestLabels: "b", Classes: 4}, []string{"data.images has no meaning", "data.test_labels has no meaning", "data.classes is 4"}},
 		{Source{Source: IDX, Train: 1, Test: maxSamples + 1, Seed: 3, TestImages: "a", Classes: 300}, []string{
 			"data.test is", "data.seed has no meaning", "data.images is missing", "data.labels is missing", "data.test_images and data.test_labels", "data.classes is 300"}},

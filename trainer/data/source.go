@@ -100,6 +100,11 @@ const maxSamples = 1_000_000_000
 func (s Source) Validate() []error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("data."+format, args...)) }
+	sources := []string{Glyphs, IDX, CSV, LIBSVM, Text, Criteo, CTR}
+	if s.Source != Program && !slices.Contains(sources, s.Source) { // what else is wrong hangs on it
+		fault("source is %q, which is not known: use one of %s", s.Source, strings.Join(sources, ", "))
+		return faults
+	}
 	if !s.ofRows() && s.Source != Program {
 		for _, c := range []struct {
 			field string
@@ -110,10 +115,7 @@ func (s Source) Validate() []error {
 			}
 		}
 	}
-	sources := []string{Glyphs, IDX, CSV, LIBSVM, Text, Criteo, CTR}
-	if s.Source == Program || slices.Contains(sources, s.Source) {
-		faults = append(faults, s.misplaced()...)
-	}
+	faults = append(faults, s.misplaced()...)
 	switch s.Source {
 	case Glyphs:
 		if s.Classes != 0 && s.Classes != len(digits) {
@@ -146,8 +148,6 @@ func (s Source) Validate() []error {
 	case CSV:
 		s.validateRows(fault)
 		s.Table.validate(fault)
-	default:
-		fault("source is %q, which is not known: use one of %s", s.Source, strings.Join(sources, ", "))
 	}
 	return faults
 }
