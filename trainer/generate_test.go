@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/musterml/muster/trainer/data"
-	"github.com/musterml/muster/trainer/device/cpu"
 )
 
 // A generator that is given the beginnings of a window, one character more each time, finds the probabilities that make the window's loss: so it
@@ -19,39 +18,20 @@ func TestGenerator(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Repeat("the quick brown fox jumps over the lazy dog. ", 20)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	j, err := ParseJob([]byte("model: {name: gpt, width: 16, heads: 2, layers: 2}\nbatch: {size: 8}\ndata: {source: text, train: 40, test: 3, context: 12, path: " + path + "}"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	train, test, err := data.Open(t.Context(), j.Data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec, err := j.BuildModel(train.Form())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := make([]float32, spec.Params())
-	if err := spec.Init(w, 5); err != nil {
-		t.Fatal(err)
-	}
-	dev, err := cpu.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := NewGenerator(spec, dev, w, train)
+	m := newUntrained(t, "model: {name: gpt, width: 16, heads: 2, layers: 2}\nbatch: {size: 8}\ndata: {source: text, train: 40, test: 3, context: 12, path: "+path+"}")
+	g, err := NewGenerator(m.spec, m.device, m.weights, m.train)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	want, err := Evaluate(t.Context(), j, spec, dev, w, nil, train, test)
+	want, err := Evaluate(t.Context(), m.job, m.spec, m.device, m.weights, nil, m.train, m.test)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	loss, one := 0.0, data.NewBatch(test, 1)
-	for i := range test.Len() {
-		test.Sample(i, one)
+	loss, one := 0.0, data.NewBatch(m.test, 1)
+	for i := range m.test.Len() {
+		m.test.Sample(i, one)
 		text := append([]int32{7, 7, 7}, one.Tokens...) // what is too far back is not seen
 		for k, label := range one.Labels {
 			from := 3

@@ -12,6 +12,36 @@ import (
 	"github.com/musterml/muster/trainer/nn"
 )
 
+// untrained is a model as a job has it before its first step, and its data.
+type untrained struct {
+	job         Job
+	spec        *nn.Spec
+	weights     []float32
+	device      *cpu.Device
+	train, test data.Dataset
+}
+
+func newUntrained(t *testing.T, text string) (m untrained) {
+	t.Helper()
+	fatal := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	m.job, err = ParseJob([]byte(text))
+	fatal(err)
+	m.train, m.test, err = data.Open(t.Context(), m.job.Data, nil)
+	fatal(err)
+	m.spec, err = m.job.BuildModel(m.train.Form())
+	fatal(err)
+	m.weights = make([]float32, m.spec.Params())
+	fatal(m.spec.Init(m.weights, 3))
+	m.device, err = cpu.New()
+	fatal(err)
+	return m
+}
+
 // What is predicted of held-out samples has the loss that Evaluate finds, in float64, with each loss.
 func TestPredict(t *testing.T) {
 	table := filepath.Join(t.TempDir(), "table.csv")
@@ -22,44 +52,25 @@ func TestPredict(t *testing.T) {
 	if err := os.WriteFile(table, []byte(rows), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	dev, err := cpu.New()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, text := range map[string]string{
 		"classes":     "model: {name: lenet}\ndata: {source: glyphs, train: 64, test: 37}",
 		"two classes": "model: {name: logistic}\ndata: {source: csv, label: kind, path: " + table + "}",
 		"numbers":     "model: {name: mlp, hidden: [8]}\ndata: {source: csv, label: size, path: " + table + "}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			j, err := ParseJob([]byte(text + "\nbatch: {size: 16, logical_shards: 3}\n"))
+			m := newUntrained(t, text+"\nbatch: {size: 16, logical_shards: 3}\n")
+			want, err := Evaluate(t.Context(), m.job, m.spec, m.device, m.weights, nil, m.train, m.test)
 			if err != nil {
 				t.Fatal(err)
 			}
-			train, test, err := data.Open(t.Context(), j.Data, nil)
+			scores, err := Predict(t.Context(), m.job, m.spec, m.device, m.weights, nil, m.train, m.test)
 			if err != nil {
 				t.Fatal(err)
 			}
-			spec, err := j.BuildModel(train.Form())
-			if err != nil {
-				t.Fatal(err)
-			}
-			w := make([]float32, spec.Params())
-			if err := spec.Init(w, 3); err != nil {
-				t.Fatal(err)
-			}
-			want, err := Evaluate(t.Context(), j, spec, dev, w, nil, train, test)
-			if err != nil {
-				t.Fatal(err)
-			}
-			scores, err := Predict(t.Context(), j, spec, dev, w, nil, train, test)
-			if err != nil {
-				t.Fatal(err)
-			}
-			loss, k, one := 0.0, spec.Scored(), data.NewBatch(test, 1)
-			for i := range test.Len() {
-				test.Sample(i, one)
-				loss += lossOf(spec.Loss(), scores[i*k:(i+1)*k], one)
+			loss, k, one := 0.0, m.spec.Scored(), data.NewBatch(m.test, 1)
+			for i := range m.test.Len() {
+				m.test.Sample(i, one)
+				loss += lossOf(m.spec.Loss(), scores[i*k:(i+1)*k], one)
 			}
 			if math.Abs(loss-want.Loss) > 1e-5*want.Loss {
 				t.Errorf("the loss of what is predicted is %v, measured %v", loss, want.Loss)
