@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -52,6 +53,18 @@ func (o *evalOptions) jobOf(model string) (trainer.Job, error) {
 	return o.loadJob()
 }
 
+// sameData compares what a model was trained on, as its outputs tell, with what its job has now: by other data rows would be read otherwise.
+func sameData(model string, train data.Dataset) error {
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(model), node.DataFile))
+	if err != nil {
+		return nil // a model by itself
+	}
+	if strings.TrimSpace(string(b)) != train.Digest().String() {
+		return fmt.Errorf("the job's training data are not those that %s was trained on, which say how samples are read: give the same files, in a job that names them with -f where they lie elsewhere", model)
+	}
+	return nil
+}
+
 // trained is a model that was read.
 type trained struct {
 	spec    *nn.Spec
@@ -78,6 +91,7 @@ func (o *evalOptions) read(model string, job trainer.Job, form data.Form) (m tra
 }
 
 func eval(c *cobra.Command, o *evalOptions, model string) error {
+	beside := o.job == ""
 	job, err := o.jobOf(model)
 	if err != nil {
 		return err
@@ -85,6 +99,11 @@ func eval(c *cobra.Command, o *evalOptions, model string) error {
 	train, test, err := data.Open(c.Context(), job.Data, nil)
 	if err != nil {
 		return err
+	}
+	if beside {
+		if err := sameData(model, train); err != nil {
+			return err
+		}
 	}
 	m, err := o.read(model, job, train.Form())
 	if err != nil {

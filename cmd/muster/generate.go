@@ -65,6 +65,9 @@ func generate(c *cobra.Command, o *generateOptions, model string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := sameData(model, train); err != nil {
+		return err
+	}
 	m, err := o.read(model, job, train.Form())
 	if err != nil {
 		return err

@@ -50,6 +50,9 @@ func predict(c *cobra.Command, o *evalOptions, model, path string) error {
 	if err != nil {
 		return err
 	}
+	if err := sameData(model, train); err != nil {
+		return err
+	}
 	m, err := o.read(model, job, train.Form())
 	if err != nil {
 		return err

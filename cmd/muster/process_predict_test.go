@@ -64,6 +64,12 @@ func TestPredict(t *testing.T) {
 	if len(lines) != 1+len(kinds) || lines[0] != "prediction,probability" {
 		t.Fatalf("%d lines, the first %q", len(lines), lines[0])
 	}
+	write("train.csv", strings.Replace(train, ".", "0.", 9)) // other means
+	for _, verb := range [][]string{{"eval", model}, {"predict", model, "--data", filepath.Join(dir, "new.csv")}} {
+		if _, said, err := runMuster(t, nil, verb...); err == nil || !strings.Contains(said, "not those that "+model+" was trained on") {
+			t.Errorf("%s by other training data: %v, %q", verb[0], err, said)
+		}
+	}
 	right := 0
 	for i, kind := range kinds {
 		if strings.HasPrefix(strings.Trim(lines[1+i], `"`), kind) {

@@ -23,7 +23,8 @@ const (
 	MetricsFile = "metrics.jsonl"
 	EventsFile  = "events.jsonl"
 	JobFile     = "job.yaml"
-	FailedDir   = "failed" // of a run that has failed
+	DataFile    = "data.sha256" // the digest of what was trained on; not of a node that has no data
+	FailedDir   = "failed"      // of a run that has failed
 )
 
 // save writes the outputs, on trainers and on the coordinator's leader; it returns
@@ -52,6 +53,11 @@ func (n *Node) save(ctx context.Context, f *pb.Finish) (string, error) {
 			return "", err
 		}
 		if err := n.writeTables(ctx, id.Step(f.Step), filepath.Join(out, TablesFile)); err != nil {
+			return "", err
+		}
+	}
+	if n.train != nil {
+		if err := atomicfile.WriteBytes(filepath.Join(out, DataFile), []byte(n.train.Digest().String()+"\n")); err != nil {
 			return "", err
 		}
 	}
