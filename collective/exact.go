@@ -61,8 +61,8 @@ func (e Exact) Check() error {
 // Blocks is the number of blocks of a vector of n elements.
 func (e Exact) Blocks(n int) int { return (n + e.BlockSize - 1) / e.BlockSize }
 
-// width is the number of bits of the largest contribution.
-func (e Exact) width() int { return 30 - bits.Len(uint(e.Shards-1)) }
+// Width is the number of bits of the largest contribution.
+func (e Exact) Width() int { return 30 - bits.Len(uint(e.Shards-1)) }
 
 // Exponents raises dst[b] to the exponent of block b of grad. Start from ZeroBlock everywhere, call it for every
 // contribution, and take the maximum over the ranks.
@@ -135,7 +135,7 @@ func (s *ExactSum) encode(_ *work, dst []int32, _ []float32, lo int) {
 		if exp == ZeroBlock || exp == NonFinite || len(s.Parts) == 0 {
 			clear(dst[:n])
 		} else {
-			kernels.Round(dst[:n], s.Parts[0][lo:lo+n], s.width()-int(exp))
+			kernels.Round(dst[:n], s.Parts[0][lo:lo+n], s.Width()-int(exp))
 			s.addParts(dst[:n], s.Parts[1:], lo, exp)
 		}
 		dst, lo = dst[n:], lo+n
@@ -148,7 +148,7 @@ func (s *ExactSum) add(_ *work, dst, src []int32, _ []float32, lo int) {
 		if exp == ZeroBlock || exp == NonFinite || len(s.Parts) == 0 {
 			copy(dst[:n], src)
 		} else {
-			kernels.AddRounded(dst[:n], src[:n], s.Parts[0][lo:lo+n], s.width()-int(exp))
+			kernels.AddRounded(dst[:n], src[:n], s.Parts[0][lo:lo+n], s.Width()-int(exp))
 			s.addParts(dst[:n], s.Parts[1:], lo, exp)
 		}
 		dst, src, lo = dst[n:], src[n:], lo+n
@@ -157,7 +157,7 @@ func (s *ExactSum) add(_ *work, dst, src []int32, _ []float32, lo int) {
 
 func (s *ExactSum) addParts(dst []int32, parts [][]float32, lo int, exp int32) {
 	for _, p := range parts {
-		kernels.AddRounded(dst, dst, p[lo:lo+len(dst)], s.width()-int(exp))
+		kernels.AddRounded(dst, dst, p[lo:lo+len(dst)], s.Width()-int(exp))
 	}
 }
 
@@ -181,7 +181,7 @@ func (s *ExactSum) decode(_ *work, dst []float32, src []int32, lo int) {
 				dst[i] = math.Float32frombits(0x7fc00000) // the same NaN everywhere
 			}
 		default:
-			kernels.Unscale(dst[:n], src[:n], int(exp)-s.width())
+			kernels.Unscale(dst[:n], src[:n], int(exp)-s.Width())
 		}
 		dst, src, lo = dst[n:], src[n:], lo+n
 	}

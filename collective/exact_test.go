@@ -122,7 +122,7 @@ func TestExactErrorBound(t *testing.T) {
 			if limit := math.Ldexp(1, int(exp)); largest > limit || largest <= limit/2 {
 				t.Fatalf("exponent %d for a largest magnitude of %g", exp, largest)
 			}
-			quantum := math.Ldexp(1, int(exp)-e.width())
+			quantum := math.Ldexp(1, int(exp)-e.Width())
 			for i := lo; i < hi; i++ {
 				if s := int64(sum[i]); s > 1<<30 || s < -1<<30 {
 					t.Fatalf("sum %d is beyond 2^30", s)

@@ -26,6 +26,7 @@ type Alone struct {
 	optim  optimizer
 	ring   *collective.Ring
 	state  *state
+	cards  *cards
 	shards []id.LogicalShard
 	beyond id.Step // steps that were only computed
 }
@@ -49,13 +50,15 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	w.samples = math.MaxInt // no pass ever ends, after which it would evaluate
 	job.Sync.Mode = ModeRing
 	a := &Alone{work: w, sums: newExchange(job, spec), optim: opt, state: newState(spec.Params(), opt.Slots(), ModeRing)}
-	a.sums.alone = true
 	w.lock(a.state.w)
+	a.cards = newCards(w, a.sums, opt, a.state)
+	log := zerolog.Nop()
+	a.sums.begin(w, a.cards, true, &log)
 	w.handOver(a.sums.starts())
 	for l := range job.Batch.LogicalShards {
 		a.shards = append(a.shards, id.LogicalShard(l))
 	}
-	if err := a.state.begin(spec, job); err != nil {
+	if err := errors.Join(a.state.begin(spec, job), a.cards.take()); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.ring, err = collective.Join(ctx, collective.Config{Run: "alone", View: 1, Peers: []collective.Peer{{Node: "alone"}}, Log: zerolog.Nop()})
@@ -69,12 +72,12 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 	at, last := a.state.step, len(a.sums.buckets)-1
 	a.work.prepare(at, a.shards)
-	sums := a.work.overlap(ctx, a.sums, a.shards, last, a.addUp)
+	sums := a.work.overlap(ctx, a.sums, a.shards, a.sums.beside(), a.addUp)
 	err = a.work.compute(ctx, 1, at, a.state.w, a.shards)
 	if err = errors.Join(err, sums.end(err)); err != nil {
 		return 0, err
 	}
-	if err := a.addUp(ctx, last); err != nil {
+	if err := errors.Join(a.sums.examine(a.cards, at), a.addUp(ctx, last)); err != nil {
 		return 0, err
 	}
 	train, _, err := a.sums.results(at)
@@ -82,9 +85,9 @@ func (a *Alone) Step(ctx context.Context) (loss float64, err error) {
 		return 0, err
 	}
 	began := time.Now()
-	a.sums.measure(a.sums.all())
-	a.sums.shorten(a.sums.all())
-	a.sums.update(a.optim, at, a.state, a.sums.grad)
+	if err := errors.Join(a.sums.ready(a.cards), a.sums.advance(a.optim, at, a.state, a.cards)); err != nil {
+		return 0, err
+	}
 	a.sums.settle()
 	a.Updating = time.Since(began)
 	a.state.step++
@@ -97,6 +100,9 @@ func (a *Alone) addUp(ctx context.Context, i int) error {
 	header := a.sums.prepare(a.sums.buckets[i], a.work.units, a.shards, false)
 	if err := a.ring.AllReduce(ctx, op, collective.Int32s(header), collective.MaxInt32); err != nil {
 		return err
+	}
+	if a.sums.stays {
+		return nil
 	}
 	grad, form := a.sums.own(i, a.work.units, a.shards)
 	return a.sums.allReduce(ctx, a.ring, op, grad, form)

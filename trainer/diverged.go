@@ -39,7 +39,11 @@ func blame(r *nn.Replica, w []float32, in data.Batch, key device.DropoutKey, gra
 
 // blame says what is wrong with the unit of a shard, which a bench looks at alone.
 func (w *work) blame(b *bench, s id.Step, l id.LogicalShard, weights []float32) error {
-	return blame(b.replica, weights, w.samplesOfGroup(b, s, []id.LogicalShard{l}), w.key(s, l), w.units[l].grad)
+	grad, err := w.gradient(l)
+	if err != nil {
+		return err
+	}
+	return blame(b.replica, weights, w.samplesOfGroup(b, s, []id.LogicalShard{l}), w.key(s, l), grad)
 }
 
 // key tells the dropouts of a unit from all others.
@@ -54,8 +58,11 @@ func (w *work) explain(s id.Step, weights []float32, mine []id.LogicalShard, err
 	}
 	b := w.benches[0]
 	for _, l := range mine {
-		u := &w.units[l]
-		if finite(u.Loss) && allFinite(u.grad) {
+		grad, unread := w.gradient(l)
+		if unread != nil {
+			return unread
+		}
+		if finite(w.units[l].Loss) && allFinite(grad) {
 			continue
 		}
 		return fmt.Errorf("%v of %v: %w", s, l, w.blame(b, s, l, weights))

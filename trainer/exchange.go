@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/musterml/muster/collective"
@@ -25,7 +26,8 @@ type exchange struct {
 	spec   *nn.Spec
 	layout ps.Layout
 	exact  bool
-	alone  bool // there is no other trainer: what is agreed is what this one says
+	alone  bool // there is no other trainer: what is agreed is what this one says,
+	stays  bool // and the gradients stay on the card, see cards.go
 	shards int
 	sums   collective.Exact
 	header []int32            // the results of the logical shards, then block exponents
@@ -95,7 +97,7 @@ func (x *exchange) result(l id.LogicalShard) []int32 {
 // are no gradients.
 func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last bool) []int32 {
 	var header []int32
-	if x.exact {
+	if x.exact && !x.stays {
 		header = x.exponents()[b.first:b.last]
 	}
 	if b.first == 0 {
@@ -110,7 +112,7 @@ func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last 
 			x.grad = units[mine[0]].grad
 		}
 	}
-	if x.exact && !last {
+	if x.exact && !x.stays && !last {
 		x.spread(b.first, b.last, func(first, last id.Block) {
 			for b := first; b < last; b++ {
 				x.find(b, units, mine)
@@ -168,13 +170,19 @@ func (x *exchange) results(s id.Step) (train, test nn.Result, err error) {
 
 // check finds a step after which no training is possible.
 func (x *exchange) check(s id.Step, train nn.Result) error {
-	for b, e := range x.exponents() {
-		if e == collective.NonFinite {
-			return fmt.Errorf("%w: the gradient of %s is not a finite number at %v; lower optimizer.lr or look at the data", ErrDiverged, x.tensor(id.Block(b)), s)
-		}
+	if err := x.allFinite(x.exponents(), s); err != nil {
+		return err
 	}
 	if math.IsNaN(train.Loss) || math.IsInf(train.Loss, 0) {
 		return fmt.Errorf("%w: the loss is %v at %v; lower optimizer.lr or look at the data", ErrDiverged, train.Loss, s)
+	}
+	return nil
+}
+
+// allFinite says whose gradient is no number, by the exponents of all blocks.
+func (x *exchange) allFinite(exponents []int32, s id.Step) error {
+	if b := slices.Index(exponents, collective.NonFinite); b >= 0 {
+		return fmt.Errorf("%w: the gradient of %s is not a finite number at %v; lower optimizer.lr or look at the data", ErrDiverged, x.tensor(id.Block(b)), s)
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func (w *work) overlap(ctx context.Context, x *exchange, shards []id.LogicalShar
 
 // beginSums begins to sum all buckets but the last. At the step after the last there are none.
 func (s *shift) beginSums(ctx context.Context, at id.Step, last bool) *overlap {
-	n := len(s.sums.buckets) - 1
+	n := s.sums.beside()
 	if last {
 		n = 0
 	}

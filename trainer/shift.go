@@ -46,7 +46,7 @@ func (t *Trainer) shift(ctx context.Context, v membership.View) error {
 	}
 	s := &shift{Trainer: t, view: v, rank: v.Rank(t.cfg.Node, t.cfg.Incarnation)}
 	s.shards = v.Members[s.rank].Shards
-	s.sums.alone = len(v.Members) == 1
+	s.sums.begin(t.work, t.cards, len(v.Members) == 1, &t.cfg.Log)
 	s.share = t.sums.all().share(s.rank, len(v.Members))
 	t.cfg.Log.Info().Stringer("view", v.Number).Stringer("from", v.From).Int("trainers", len(v.Members)).
 		Ints("shards", ints(s.shards)).Msg("entering a view")
@@ -68,7 +68,10 @@ func (t *Trainer) shift(ctx context.Context, v membership.View) error {
 	if err = errors.Join(err, joined); err != nil {
 		return over(ctx, err)
 	}
-	return over(ctx, s.train(ctx))
+	if err := s.cards.take(); err != nil {
+		return over(ctx, err)
+	}
+	return s.comeHome(over(ctx, s.train(ctx)))
 }
 
 // over prefers the reason for which the shift was ended to its many consequences.
@@ -143,12 +146,15 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 	if err = errors.Join(err, sums.end(err)); err != nil {
 		return err
 	}
+	if err := s.examine(at, last); err != nil {
+		return s.explain(at, err)
+	}
 	if err := s.agree(ctx, at, len(s.sums.buckets)-1, last); err != nil {
 		return err
 	}
 	train, test, err := s.sums.results(at)
 	if err != nil {
-		return s.work.explain(at, s.state.w, s.shards, err)
+		return s.explain(at, err)
 	}
 	m := s.measure(at, train, test)
 	if m.TestAuc, err = s.measureAUC(ctx, at); err != nil {
@@ -165,6 +171,25 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 	}
 	s.cfg.OnStep(m)
 	return nil
+}
+
+// examine looks at gradients that stay on the card, where there are any.
+func (s *shift) examine(at id.Step, last bool) error {
+	if last {
+		return nil
+	}
+	return s.sums.examine(s.cards, at)
+}
+
+// explain says what is wrong with a step that is no good.
+func (s *shift) explain(at id.Step, err error) error {
+	if !errors.Is(err, ErrDiverged) {
+		return err
+	}
+	if gone := s.comeHome(nil); gone != nil {
+		return gone
+	}
+	return s.work.explain(at, s.state.w, s.shards, err)
 }
 
 // What the work on a step is called; where the model is evaluated as well, that takes most of the time.
@@ -185,6 +210,9 @@ func (s *shift) working(at id.Step) (end func()) {
 // compute does this trainer's units and, side by side, commits the state if the step
 // calls for it: computing only reads the state.
 func (s *shift) compute(ctx context.Context, at id.Step) error {
+	if err := s.sync.ready(at); err != nil {
+		return err
+	}
 	var committing sync.WaitGroup
 	var committed error
 	committing.Go(func() { committed = s.sync.commit(ctx, at) })
@@ -218,6 +246,9 @@ func (s *shift) stepped(m *pb.StepMetrics) {
 // finish notes the end: every trainer of the view has the final state, and the exchange
 // before this call says that every one of them has committed its share.
 func (s *shift) finish(m *pb.StepMetrics) error {
+	if err := s.comeHome(nil); err != nil {
+		return err
+	}
 	digest, err := Digest(s.cfg.Spec, s.state.w)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -14,11 +15,12 @@ import (
 	"github.com/musterml/muster/ps"
 )
 
-// synchroniser is one way to keep the trainers' weights one. commit runs beside the
-// computing of the step and only reads the state. sum adds up a bucket whose header is agreed, which is
+// synchroniser is one way to keep the trainers' weights one. ready comes before a step is computed, and sees that the host has what commit
+// reads, which runs beside computing and only reads the state. sum adds up a bucket whose header is agreed, which is
 // any but the last, and may run beside computing, too. update adds up the last and makes the state at the next
 // step, all of it or nothing. rest waits, when the step's context has ended, until nothing of it is under way.
 type synchroniser interface {
+	ready(at id.Step) error
 	commit(ctx context.Context, at id.Step) error
 	sum(ctx context.Context, at id.Step, bucket int) error
 	update(ctx context.Context, at id.Step, m *pb.StepMetrics) error
@@ -69,12 +71,22 @@ func (s ringSync) committedBefore(at id.Step) id.Step {
 // a commit makes it again, because the one before may not have completed it; servers
 // that hold it already change nothing.
 func (s ringSync) commit(ctx context.Context, at id.Step) error {
-	if !s.commits(at) || s.share.first == s.share.last {
+	lo, hi := s.committed(at)
+	if lo == hi {
 		return nil
 	}
-	lo, hi := s.sums.span(s.share.first, s.share.last)
 	return s.put(ctx, at, s.committedBefore(at), s.state.part(lo, hi))
 }
+
+// committed is the part of the state at a step that this trainer commits.
+func (s ringSync) committed(at id.Step) (lo, hi int) {
+	if !s.commits(at) {
+		return 0, 0
+	}
+	return s.sums.span(s.share.first, s.share.last)
+}
+
+func (s ringSync) ready(at id.Step) error { return s.cards.give(s.committed(at)) }
 
 func (s ringSync) sum(ctx context.Context, at id.Step, i int) error {
 	sum, form := s.own(at, i)
@@ -86,19 +98,25 @@ func (s ringSync) sum(ctx context.Context, at id.Step, i int) error {
 func (s ringSync) rest() {}
 
 func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
-	i := len(s.sums.buckets) - 1 // the others were summed while computing
-	if err := s.sum(ctx, at, i); err != nil {
-		return err
+	if !s.sums.stays {
+		if err := s.sum(ctx, at, len(s.sums.buckets)-1); err != nil { // the others were summed while computing
+			return err
+		}
 	}
 	defer s.cfg.Flight.End(s.record(flight.Step, "update", at), flight.Outcome{})
-	s.sums.measure(s.sums.all())
-	s.sums.shorten(s.sums.all())
+	if err := s.sums.ready(s.cards); err != nil {
+		return err
+	}
 	m.GradNorm = s.sums.clip.norm()
-	return s.advance(s.view.Number, func() {
-		s.sums.update(s.optim, at, s.state, s.sums.grad)
-		s.sums.settle()
-		s.stepped(m)
+	var failed error
+	err := s.advance(s.view.Number, func() {
+		s.leave()
+		if failed = s.sums.advance(s.optim, at, s.state, s.cards); failed == nil {
+			s.sums.settle()
+			s.stepped(m)
+		}
 	})
+	return errors.Join(err, failed)
 }
 
 // serverSync: each trainer gives its share of the summed gradient to the servers and
@@ -124,6 +142,8 @@ func newServerSync(s *shift) *serverSync {
 	}
 	return y
 }
+
+func (s *serverSync) ready(id.Step) error { return nil }
 
 // commit gives the servers the state to begin with; later ones they make themselves.
 func (s *serverSync) commit(ctx context.Context, at id.Step) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/musterml/muster/collective"
 	"github.com/musterml/muster/internal/flight"
 	"github.com/musterml/muster/internal/id"
+	"github.com/musterml/muster/internal/optim"
 	"github.com/musterml/muster/internal/port"
 	"github.com/musterml/muster/internal/wait"
 	"github.com/musterml/muster/membership"
@@ -58,8 +59,10 @@ type Trainer struct {
 
 	giving sync.RWMutex // read-held while the state is given away, write-held while it changes; taken before mu
 	state  *state
+	cards  *cards // only the shift's; nil where the state is the host's alone
 
 	mu      sync.Mutex
+	away    chan struct{}   // until it is closed the newest state is the cards'; nil: it is the host's
 	holds   bool            // state is that of state.step
 	view    membership.View // the newest that this trainer was told of
 	frozen  id.View         // no step is taken in a view up to this one
@@ -78,6 +81,7 @@ type Trainer struct {
 // optimizer is what the trainer needs of package optim.
 type optimizer interface {
 	Update(step id.Step, w, grad []float32, slots [][]float32)
+	Rule(step id.Step) optim.Rule
 	Slots() int
 	WholeTensors() bool
 }
@@ -107,6 +111,7 @@ func New(cfg Config) (*Trainer, error) {
 	}
 	w.lock(t.state.w)
 	w.lock(t.state.next)
+	t.cards = newCards(w, t.sums, opt, t.state)
 	w.handOver(t.sums.starts())
 	w.rows, w.source = newRows(cfg.Spec, cfg.Servers, w.loader, cfg.Train, cfg.Job.batches()), cfg.Servers
 	if cfg.Job.Sync.arrives() {

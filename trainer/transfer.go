@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,7 @@ func (s *shift) obtain(ctx context.Context) error {
 	s.cfg.Log.Info().Stringer("step", from).Str("from", source).Dur("took", time.Since(begin)).Msg("has the state")
 	s.work.forget()
 	s.sums.forget()
+	s.cards.stale()
 	return s.advance(s.view.Number, func() { s.state.step, s.holds = from, true })
 }
 
@@ -144,6 +146,56 @@ func (s *shift) readState(conn io.ReadWriter, from id.Step) error {
 // vectors are the parts of a state in the order in which they travel.
 func (s *state) vectors() [][]float32 { return append([][]float32{s.w}, s.slots...) }
 
+// leave notes, in advance, that the newest state is the cards' from now on.
+func (t *Trainer) leave() {
+	if t.cards != nil && t.away == nil {
+		t.away = make(chan struct{})
+	}
+}
+
+// comeHome makes the host's state the newest, where cards have a newer one, when a shift is over; err, which may be nil, is why it is. A state that cannot be had is held no longer.
+func (s *shift) comeHome(err error) error {
+	c := s.cards
+	if c == nil {
+		return err
+	}
+	s.giving.Lock()
+	defer s.giving.Unlock()
+	failed := c.give(0, len(s.state.w))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if failed != nil {
+		s.holds, c.fresh = false, false
+	}
+	if c.newer, c.torn = false, nil; s.away != nil {
+		close(s.away)
+		s.away = nil
+	}
+	return cmp.Or(failed, err)
+}
+
+// lend read-locks the state, once it is the host's, if that is soon; done unlocks it. In the view before the one in which somebody asks for it, it may
+// have been the cards'.
+func (t *Trainer) lend() (done func(), ok bool) {
+	late := time.NewTimer(stateStall)
+	defer late.Stop()
+	for {
+		t.giving.RLock()
+		t.mu.Lock()
+		away := t.away
+		t.mu.Unlock()
+		if away == nil {
+			return t.giving.RUnlock, true
+		}
+		t.giving.RUnlock()
+		select {
+		case <-away:
+		case <-late.C:
+			return nil, false
+		}
+	}
+}
+
 // serveState gives the state away; meanwhile it does not change.
 func (t *Trainer) serveState(conn net.Conn, _ port.Peer) {
 	defer conn.Close()
@@ -152,9 +204,11 @@ func (t *Trainer) serveState(conn net.Conn, _ port.Peer) {
 	if err := pb.ReadMessage(c, &req, stateMessages); err != nil {
 		return
 	}
-	t.giving.RLock()
-	defer t.giving.RUnlock()
-	if !t.has(id.Step(req.Step)) {
+	done, ok := t.lend()
+	if ok {
+		defer done()
+	}
+	if !ok || !t.has(id.Step(req.Step)) {
 		_ = pb.WriteMessage(c, &pb.StateHeader{Refused: fmt.Sprintf("this trainer does not hold %v", id.Step(req.Step))})
 		return
 	}

@@ -46,6 +46,14 @@ func (c *clipping) sum() (sum float64) {
 // norm is that of the gradient before it was clipped; 0 where it is not.
 func (c *clipping) norm() float64 { return math.Sqrt(c.sum()) }
 
+// factor is what all of it is multiplied by.
+func (c *clipping) factor() float32 {
+	if c.limit == 0 {
+		return 1
+	}
+	return optim.ClipFactor(c.sum(), c.limit)
+}
+
 // measure adds the squares of some blocks of the summed gradient.
 func (x *exchange) measure(of bucket) {
 	if x.clip.limit == 0 {
@@ -82,10 +90,7 @@ func (x *exchange) agreeNorm(ctx context.Context, ring *collective.Ring, at id.S
 
 // shorten clips some blocks of the gradient, once the squares of all are known.
 func (x *exchange) shorten(of bucket) {
-	if x.clip.limit == 0 {
-		return
-	}
-	factor := optim.ClipFactor(x.clip.sum(), x.clip.limit)
+	factor := x.clip.factor()
 	if factor == 1 {
 		return
 	}
@@ -93,6 +98,31 @@ func (x *exchange) shorten(of bucket) {
 		lo, hi := x.span(first, last)
 		optim.Scale(x.grad[lo:hi], factor)
 	})
+}
+
+// ready has the gradient's sum, which is complete, ready for update.
+func (x *exchange) ready(c *cards) error {
+	if x.stays {
+		return x.addUp(c)
+	}
+	x.measure(x.all())
+	if c == nil { // cards clip by themselves
+		x.shorten(x.all())
+	}
+	return nil
+}
+
+// advance makes the state at the next step, on the cards or here. After an error it is that of no step.
+func (x *exchange) advance(o optimizer, at id.Step, s *state, c *cards) error {
+	switch {
+	case c == nil:
+		x.update(o, at, s, x.grad)
+	case x.stays:
+		return c.update(at, nil, x.clip.factor())
+	default:
+		return c.update(at, x.grad, x.clip.factor())
+	}
+	return nil
 }
 
 // update makes the state at the next step, on all processors.

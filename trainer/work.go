@@ -52,6 +52,7 @@ type work struct {
 	source  rowSource  // of rows of held-out samples
 	scores  *scores    // of held-out samples; nil where the model has another loss
 	device  device.Device
+	stays   bool       // gradients stay on the card, see cards.go
 	locking sync.Mutex // of
 	unlocks []func()   // what is locked
 }
@@ -273,12 +274,8 @@ func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights [
 	idle := runtime.GOMAXPROCS(0) / len(w.benches) // processors for each, where another device computes
 	b.group, b.parts = group, b.parts[:0]
 	for _, l := range group {
-		u := &w.units[l]
-		if u.grad == nil {
-			u.grad = w.lock(huge.Float32s(w.spec.Params()))
-		}
 		_, n := w.job.batches().Slice(s, l)
-		b.parts = append(b.parts, nn.Part{Samples: n, Key: w.key(s, l), Grad: u.grad})
+		b.parts = append(b.parts, nn.Part{Samples: n, Key: w.key(s, l), Grad: w.roomOf(l)})
 	}
 	w.begin(b, "forward", group)
 	if err := b.replica.Gradients(weights, w.samplesOfGroup(b, s, group), w.scale, b.parts); err != nil {
@@ -287,12 +284,24 @@ func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights [
 	for i, l := range group {
 		u := &w.units[l]
 		u.Result = b.parts[i].Result
-		// Of exact sums the exponents tell whether the gradient is finite, see explain.
-		if !(finite(u.Loss) && (w.job.Sync.Sum == SumExact || allFiniteOn(idle, u.grad))) {
+		// Of exact sums, and where gradients stay, the exponents tell whether the gradient is finite, see explain.
+		if fine := finite(u.Loss) && (w.job.Sync.Sum == SumExact || w.stays || allFiniteOn(idle, u.grad)); !fine && !w.stays {
 			return w.blame(b, s, l, weights)
 		}
 	}
 	return nil
+}
+
+// roomOf is where a unit's gradient comes to the host; nil where it does not.
+func (w *work) roomOf(l id.LogicalShard) []float32 {
+	u := &w.units[l]
+	if u.grad == nil && !w.stays {
+		u.grad = w.lock(huge.Float32s(w.spec.Params()))
+	}
+	if w.stays {
+		return nil
+	}
+	return u.grad
 }
 
 // evaluate measures the weights on a shard's part of the held-out data.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,8 +15,10 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/musterml/muster/trainer"
 	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/device/cpu"
+	"github.com/musterml/muster/trainer/device/devicetest"
 )
 
 // mortal is a device that fails when it has been waited for so many times, as a GPU that has broken down does: for good.
@@ -79,6 +82,37 @@ func TestRunOutlivesADevice(t *testing.T) {
 	}
 	if err := all[1].retired; !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "node node-1: ") {
 		t.Errorf("the node says of its trainer: %v", err)
+	}
+}
+
+// Trainers whose cards keep the state end with the bytes of those whose processors do, however many there are, and where one's card fails with the
+// state on it.
+func TestSameBytesWhereCardsKeepTheState(t *testing.T) {
+	job := smallJob()
+	job.Optimizer = trainer.Optimizer{Name: "adamw", LR: 0.003, WeightDecay: 0.1, ClipNorm: 0.1}
+	want := runCluster(t, job, 2)[0]
+	for _, c := range []struct{ nodes, life int }{{1, 0}, {2, 0}, {3, 25}} {
+		all, errs := endClusterOn(t, job, c.nodes, func(i int) device.Device {
+			host, err := cpu.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i != 1 {
+				return devicetest.NewApart(host, 0)
+			}
+			return devicetest.NewApart(host, int64(c.life))
+		})
+		for i, err := range errs {
+			if err != nil {
+				t.Fatalf("node %d of %d: %v", i, c.nodes, err)
+			}
+			if !bytes.Equal(model(t, all[i]), model(t, want)) || !slices.Equal(gradNorms(t, all[i]), gradNorms(t, want)) {
+				t.Errorf("node %d of %d ends with other weights, or tells of other norms", i, c.nodes)
+			}
+		}
+		if c.life > 0 && !errors.Is(all[1].retired, devicetest.ErrBroken) {
+			t.Errorf("no card has failed: %v", all[1].retired)
+		}
 	}
 }
 

@@ -66,10 +66,10 @@ type Direction uint8
 const (
 	// In: the contents come from the host at Bind; operations only read them.
 	In Direction = iota
-	// Again is In for a slice that the port stood for when it was last bound, In or Again, and whose contents are still the same, after a
-	// Sync without an error.
+	// Again is In for a slice that the port stood for when it was last bound, after a Sync without an error, where the port's contents are wanted
+	// as they are: those of the slice then, and what operations have made of them since. A device with memory of its own copies nothing.
 	Again
-	// Out: operations write every element; the contents are on the host after Flush, and Tell or Sync.
+	// Out: the contents, as operations leave them, are on the host after Flush, and Tell or Sync.
 	Out
 )
 

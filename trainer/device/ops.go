@@ -34,6 +34,9 @@ type Ops interface {
 	// device: element i goes, in float64, to partial sum i mod 16, by i from 0; partial sums k and k+8 are
 	// added, then k and k+4, k+2, k+1.
 	SumSquares(x Buffer, n int, total *float64)
+	Magnitudes(Magnitudes)
+	ExactSum(ExactSum)
+	Squares(Squares)
 	AveragePool(AveragePool)
 	AveragePoolBackward(AveragePoolBackward)
 	// GlobalAveragePool is y (n, c) = the mean over the pixels of x (n, pixels, c), added by pixel.

@@ -26,7 +26,8 @@ type Replica struct {
 	w              device.Memory   // a port, as all that follow
 	held           []float32       // see Hold
 	given          bool            // the device has what is held
-	grads          []device.Memory // by part
+	kept           resident        // what the device keeps
+	grads          []device.Memory // by part, or by shard where they stay
 	x              device.Memory   // values, tokens, or the values of sparse entries
 	starts, column device.Memory   // of sparse samples
 	labels         device.Memory   // or targets
@@ -42,6 +43,7 @@ type Replica struct {
 	told           func(complete int) // tells Progress; here so that they are not allocated for each pass
 	handed         int                // the offset from which on gradients are flushed
 	mark           int                // the first of Marks that is not reached
+	stays          bool               // the pass's gradients stay on the device
 }
 
 // NewReplica allocates what calls with up to maxBatch samples in up to maxParts parts need.
@@ -106,7 +108,7 @@ func (r *Replica) Hold(w []float32) { r.held, r.given = w, false }
 // bindWeights has the port stand for w.
 func (r *Replica) bindWeights(w []float32) {
 	holds, how := len(w) > 0 && len(r.held) > 0 && &w[0] == &r.held[0], device.In
-	if holds && r.given {
+	if holds && r.given || r.kept.holds(w) {
 		how = device.Again
 	}
 	r.stream.Bind(r.w, w, how)
@@ -138,7 +140,7 @@ func (r *Replica) Gradient(w []float32, in data.Batch, key device.DropoutKey, sc
 type Part struct {
 	Samples int               // how many; parts follow one another in the batch and cover it
 	Key     device.DropoutKey // says what dropout drops; its Layer is of no account
-	Grad    []float32         // (params) gets scale * d(sum of the part's losses)/dw
+	Grad    []float32         // (params) gets scale * d(sum of the part's losses)/dw; nil: that stays on the device, as the gradient of Key.Shard
 	Result  Result            // gets the outcome
 }
 
@@ -153,8 +155,7 @@ func (r *Replica) Gradients(w []float32, in data.Batch, scale float32, parts []P
 	first := 0
 	for i := range parts {
 		q := &parts[i]
-		r.stream.Bind(r.grads[i], q.Grad, device.Out)
-		r.cut = append(r.cut, part{first: first, n: q.Samples, key: q.Key, grad: device.Whole(r.grads[i])})
+		r.cut = append(r.cut, part{first: first, n: q.Samples, key: q.Key, grad: r.gradient(i, q)})
 		first += q.Samples
 	}
 	r.begin(w, in, r.cut, true)
@@ -173,6 +174,16 @@ func (r *Replica) Gradients(w []float32, in data.Batch, scale float32, parts []P
 		parts[i].Result = Result(r.totals[i])
 	}
 	return nil
+}
+
+// gradient is where that of a part goes: it stays there, or is handed over from there.
+func (r *Replica) gradient(i int, q *Part) device.Buffer {
+	r.stays = q.Grad == nil
+	if r.stays {
+		return device.Whole(r.grads[q.Key.Shard])
+	}
+	r.stream.Bind(r.grads[i], q.Grad, device.Out)
+	return device.Whole(r.grads[i])
 }
 
 // loss is Evaluate, and Loss where there are no statistics.
@@ -228,8 +239,8 @@ func (r *Replica) progress(complete int) {
 
 // handOverLayer is called when the backward pass of a layer has been asked for, and with it that of all layers behind it.
 func (r *Replica) handOverLayer(layer int) {
-	if layer == 0 {
-		return // the end of the pass comes next
+	if layer == 0 || r.stays {
+		return // the end of the pass comes next, or nobody waits for it
 	}
 	complete, before := r.spec.ends[layer-1], r.mark
 	for r.mark < len(r.Marks) && complete <= r.Marks[r.mark] {
@@ -243,6 +254,9 @@ func (r *Replica) handOverLayer(layer int) {
 
 // handOver sends the gradients from an offset on to the host, as far as they are not on their way already.
 func (r *Replica) handOver(complete int) {
+	if r.stays {
+		return
+	}
 	for i := range r.cut {
 		r.stream.Flush(device.Whole(r.grads[i]).Range(complete, r.handed-complete))
 	}
@@ -307,15 +321,15 @@ func (r *Replica) checkParts(w []float32, in data.Batch, parts []Part) error {
 		return err
 	}
 	s, n := r.spec, 0
-	if len(parts) < 1 || len(parts) > len(r.grads) {
-		return fmt.Errorf("model %s: %w: %d parts given, the replica takes 1 to %d", s.name, ErrArgument, len(parts), len(r.grads))
+	if len(parts) < 1 || len(parts) > len(r.totals) {
+		return fmt.Errorf("model %s: %w: %d parts given, the replica takes 1 to %d", s.name, ErrArgument, len(parts), len(r.totals))
 	}
 	if len(s.tables) > 0 && (len(parts) != 1 || !s.gradsFit(in.Rows)) {
 		return fmt.Errorf("model %s: %w: gradients of rows are for one part, and as large as the rows", s.name, ErrArgument)
 	}
 	for i := range parts {
-		if got := len(parts[i].Grad); got != s.params {
-			return fmt.Errorf("gradient of model %s: %w: room for %d values given, the model has %d parameters", s.name, ErrArgument, got, s.params)
+		if fault := r.checkGrad(&parts[i], parts[0].Grad == nil); fault != "" {
+			return fmt.Errorf("gradient of model %s: %w: %s", s.name, ErrArgument, fault)
 		}
 		if parts[i].Samples < 1 {
 			return fmt.Errorf("model %s: %w: part %d has %d samples", s.name, ErrArgument, i, parts[i].Samples)
@@ -326,6 +340,19 @@ func (r *Replica) checkParts(w []float32, in data.Batch, parts []Part) error {
 		return fmt.Errorf("model %s: %w: parts of %d samples together given, the batch has %d", s.name, ErrArgument, n, have)
 	}
 	return nil
+}
+
+// checkGrad says what is wrong with where the gradient of a part is to go.
+func (r *Replica) checkGrad(q *Part, stays bool) (fault string) {
+	switch {
+	case stays != (q.Grad == nil):
+		return "those of some parts are to stay on the device, of others not"
+	case stays && int(q.Key.Shard) >= len(r.kept.parts):
+		return fmt.Sprintf("there is no room on the device for that of shard %d", q.Key.Shard)
+	case !stays && len(q.Grad) != r.spec.params:
+		return fmt.Sprintf("room for %d values given, the model has %d parameters", len(q.Grad), r.spec.params)
+	}
+	return ""
 }
 
 // check refuses arguments here, on the host, where labels and tokens can still be read.

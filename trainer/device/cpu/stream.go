@@ -42,17 +42,19 @@ type stream struct {
 	plans   map[device.ConvShape]*convPlan // by geometry, N = 0
 
 	// Scratch of operations, by whatever size was met.
-	few      []float64    // of rows of few logits, and
-	exps     []float64    // those of them that are not used yet
-	row      []float32    // of one row of many logits
-	scores   []float32    // of attention, see type attention
-	parts    []float32    // of batch normalisation, see type channels
-	sums     []float64    //
-	weights  []float32    // of convolutions: packed, or their gradient before it has their layout
-	slots    [2][]float32 // of an update
-	dropout  dropout
-	interact interaction
-	phased   []float32 // one phase of a gradient of the data
+	few       []float64    // of rows of few logits, and
+	exps      []float64    // those of them that are not used yet
+	row       []float32    // of one row of many logits
+	scores    []float32    // of attention, see type attention
+	parts     []float32    // of batch normalisation, see type channels
+	sums      []float64    //
+	weights   []float32    // of convolutions: packed, or their gradient before it has their layout
+	slots     [2][]float32 // of an update
+	added     [][]float32  // that are summed, and
+	multiples []int32      // of a block of them
+	dropout   dropout
+	interact  interaction
+	phased    []float32 // one phase of a gradient of the data
 }
 
 var _ device.Stream = (*stream)(nil)

@@ -40,6 +40,11 @@ template <class T> T exchange(T v, unsigned from) {
 } // namespace emulator
 
 inline void __syncthreads() { emulator::awaitBlock(); }
+template <class To, class From> To bitsAs(From v) { To t; static_assert(sizeof t == sizeof v, "sizes"); memcpy(&t, &v, sizeof t); return t; }
+inline unsigned __float_as_uint(float v) { return bitsAs<unsigned>(v); }
+inline int __float_as_int(float v) { return bitsAs<int>(v); }
+inline float __uint_as_float(unsigned v) { return bitsAs<float>(v); }
+inline float __int_as_float(int v) { return bitsAs<float>(v); }
 template <class T> T __shfl_xor_sync(unsigned, T v, unsigned mask) { return emulator::exchange(v, threadIdx.x % 32 ^ mask); }
 template <class T> T __shfl_sync(unsigned, T v, unsigned from) { return emulator::exchange(v, from); }
 inline void __syncwarp() { emulator::awaitWarp(); }

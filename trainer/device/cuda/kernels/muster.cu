@@ -10,6 +10,7 @@
 #include "pool.cuh"
 #include "reduce.cuh"
 #include "rows.cuh"
+#include "sums.cuh"
 
 #include "norm.cuh"
 

@@ -1,0 +1,145 @@
+package nn
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/musterml/muster/internal/optim"
+	"github.com/musterml/muster/trainer/device"
+)
+
+// What a device with memory of its own can keep from step to step: weights and an optimizer's slots, which it then updates by itself, and
+// gradients, which it adds up by itself. The host's copy of the state gets older meanwhile, until it is given the newest.
+
+// resident is that memory; all of it are ports.
+type resident struct {
+	w         []float32   // the host's copy of the state; nil while the device keeps none,
+	of        [][]float32 // and its slots
+	slots     []device.Memory
+	largest   device.Memory   // by block, as those that follow
+	exponents device.Memory   //
+	squares   device.Memory   // two words each
+	words     []float32       // of squares, for the host
+	parts     []device.Buffer // the gradients that are kept
+	block     int
+}
+
+// holds tells that the device keeps a state, of which w is the host's copy of the weights.
+func (k *resident) holds(w []float32) bool {
+	return len(k.w) > 0 && len(w) > 0 && &k.w[0] == &w[0]
+}
+
+// Take has the device keep a copy of a state: weights and slots of an optimizer, each as long as the model has parameters. From then on calls that
+// are given w use the device's weights, and Update makes them new.
+func (r *Replica) Take(w []float32, slots [][]float32) error {
+	a := &allocator{stream: r.stream}
+	for len(r.kept.slots) < len(slots) && a.err == nil {
+		r.kept.slots = append(r.kept.slots, a.port(device.Float32, r.spec.params))
+	}
+	if a.err != nil {
+		r.kept.slots = nil
+		return fmt.Errorf("model %s: room for the optimizer's state: %w", r.spec.name, a.err)
+	}
+	r.kept.w, r.kept.of = w, slots
+	r.bindState(device.In)
+	return r.sync()
+}
+
+// bindState has the ports stand for the state of the host.
+func (r *Replica) bindState(how device.Direction) {
+	r.stream.Bind(r.w, r.kept.w, how)
+	for i, slot := range r.kept.of {
+		r.stream.Bind(r.kept.slots[i], slot, how)
+	}
+}
+
+// Give copies the parameters [lo, hi) of the device's state to the host's.
+func (r *Replica) Give(lo, hi int) error {
+	r.bindState(device.Out)
+	r.stream.Flush(device.Whole(r.w).Range(lo, hi-lo))
+	for i := range r.kept.of {
+		r.stream.Flush(device.Whole(r.kept.slots[i]).Range(lo, hi-lo))
+	}
+	return r.sync()
+}
+
+// Update makes the device's state that of the next step, with a gradient times a factor; without one, with what AddUp has left. The
+// rule must not be one that needs whole tensors.
+func (r *Replica) Update(rule optim.Rule, grad []float32, factor float32) error {
+	r.bindState(device.Again)
+	if grad != nil {
+		r.stream.Bind(r.grads[0], grad, device.In)
+	}
+	n, sum := r.spec.params, device.Whole(r.grads[0])
+	if factor != 1 {
+		r.stream.Scale(sum, sum, n, factor)
+	}
+	u := device.Update{N: n, Rule: rule, W: device.Whole(r.w), Grad: sum}
+	for i := range r.kept.of {
+		u.Slots[i] = device.Whole(r.kept.slots[i])
+	}
+	r.stream.Update(u)
+	return r.sync()
+}
+
+// KeepGradients makes room on the device for the gradients of so many logical shards (Part.Stays), and for adding them up by block.
+func (r *Replica) KeepGradients(shards, block int) error {
+	k, n := &r.kept, r.spec.params
+	blocks := (n + block - 1) / block
+	a, grads := &allocator{stream: r.stream}, r.grads
+	for len(grads) < shards && a.err == nil {
+		grads = append(grads, a.port(device.Float32, n))
+	}
+	largest, exponents, squares := a.port(device.Float32, blocks), a.port(device.Int32, blocks), a.port(device.Float32, 2*blocks)
+	if a.err != nil {
+		return fmt.Errorf("model %s: room for the gradients of %d logical shards: %w", r.spec.name, shards, a.err)
+	}
+	r.grads, k.largest, k.exponents, k.squares, k.words, k.block = grads, largest, exponents, squares, make([]float32, 2*blocks), block
+	for _, g := range grads[:shards] {
+		k.parts = append(k.parts, device.Whole(g))
+	}
+	return nil
+}
+
+// Magnitudes finds the largest magnitude of each block of all gradients that are kept, as device.Magnitudes has it.
+func (r *Replica) Magnitudes(largest []float32) error {
+	k := &r.kept
+	r.stream.Bind(k.largest, largest, device.Out)
+	r.stream.Magnitudes(device.Magnitudes{N: r.spec.params, Block: k.block, Parts: k.parts, Y: device.Whole(k.largest)})
+	r.stream.Flush(device.Whole(k.largest))
+	return r.sync()
+}
+
+// AddUp adds up all gradients that are kept, where the first of them lies: with exponents as device.ExactSum does, with none in float32, in the
+// order of the shards. Unless squares is nil, it gets the sum's squares by block.
+func (r *Replica) AddUp(exponents []int32, width int, squares []float64) error {
+	k, n := &r.kept, r.spec.params
+	sum := k.parts[0]
+	if exponents != nil {
+		r.stream.BindInt32(k.exponents, exponents)
+		r.stream.ExactSum(device.ExactSum{N: n, Block: k.block, Width: width, Parts: k.parts, Exponents: device.Whole(k.exponents), Y: sum})
+	} else {
+		for _, part := range k.parts[1:] {
+			r.stream.Add(sum, sum, part, n, device.Identity)
+		}
+	}
+	if squares != nil {
+		r.stream.Bind(k.squares, k.words, device.Out)
+		r.stream.Squares(device.Squares{N: n, Block: k.block, X: sum, Y: device.Whole(k.squares)})
+		r.stream.Flush(device.Whole(k.squares))
+	}
+	if err := r.sync(); err != nil {
+		return err
+	}
+	for b := range squares {
+		squares[b] = math.Float64frombits(uint64(math.Float32bits(k.words[2*b])) | uint64(math.Float32bits(k.words[2*b+1]))<<32)
+	}
+	return nil
+}
+
+// Kept copies the gradient of a shard that is kept to the host.
+func (r *Replica) Kept(shard int, grad []float32) error {
+	r.stream.Bind(r.grads[shard], grad, device.Out)
+	r.stream.Flush(r.kept.parts[shard])
+	return r.sync()
+}
