@@ -51,8 +51,8 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	job.Sync.Mode = ModeRing
 	a := &Alone{work: w, sums: newExchange(job, spec), optim: opt, state: newState(spec.Params(), opt.Slots(), ModeRing)}
 	w.lock(a.state.w)
-	a.cards = newCards(w, a.sums, opt, a.state)
 	log := zerolog.Nop()
+	a.cards = newCards(w, a.sums, opt, a.state, &log)
 	a.sums.begin(w, a.cards, true, &log)
 	w.handOver(a.sums.starts())
 	for l := range job.Batch.LogicalShards {

@@ -42,13 +42,17 @@ type cards struct {
 }
 
 // newCards has the state updated by the devices of w, where that can be; nil where the host does.
-func newCards(w *work, x *exchange, opt optimizer, s *state) *cards {
+func newCards(w *work, x *exchange, opt optimizer, s *state, log *zerolog.Logger) *cards {
 	if w.job.Sync.Mode != ModeRing || opt.WholeTensors() || len(device.Cards(w.device)) == 0 {
 		return nil
 	}
 	c := &cards{state: s, optim: opt, largest: make([]float32, x.layout.Blocks()), exps: make([]int32, x.layout.Blocks())}
 	for _, b := range w.benches {
 		c.replicas = append(c.replicas, b.replica)
+	}
+	if err := c.each(func(r *nn.Replica) error { return r.KeepState(opt.Slots()) }); err != nil {
+		log.Warn().Err(err).Msg("the state stays with the host, which updates it")
+		return nil
 	}
 	for _, v := range append([][]float32{x.room}, s.slots...) {
 		w.lock(v)
@@ -115,7 +119,7 @@ func (c *cards) keepsGradients(x *exchange, log *zerolog.Logger) bool {
 		c.tried = true
 		err := c.replicas[0].KeepGradients(x.shards, x.layout.BlockSize)
 		if c.room = err == nil; !c.room {
-			log.Warn().Err(err).Msg("gradients are added up by the host")
+			log.Warn().Err(err).Msg("gradients go to the host, which adds them up")
 		}
 	}
 	return c.room

@@ -121,6 +121,33 @@ func TestHostKeepsWhatNeedsWholeTensors(t *testing.T) {
 	}
 }
 
+// Where a card has no room for it, the host keeps the gradients, or the state as well, and all goes on.
+func TestCardsWithoutRoom(t *testing.T) {
+	job := DefaultJob()
+	job.Optimizer = Optimizer{Name: "adam", LR: 0.01}
+	all := newApart(t, 0)
+	want, err := aloneWith(t, job, all, 3)
+	if err != nil || !want.sums.stays {
+		t.Fatal(err, "or gradients do not stay")
+	}
+	gradients := all.Used - 1 // the last that is made room for
+	state := gradients - 4*len(want.cards.exps)
+	for _, room := range []int{gradients, state} {
+		small := newApart(t, 0)
+		small.Room = room
+		got, err := aloneWith(t, job, small, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.sums.stays || (got.cards != nil) != (room == gradients) {
+			t.Errorf("room for %d: cards %v, gradients stay: %t", room, got.cards, got.sums.stays)
+		}
+		if !slices.Equal(got.state.w, want.state.w) {
+			t.Errorf("room for %d: other weights", room)
+		}
+	}
+}
+
 // A gradient on a card that is no number is found there, and told as one on the host is.
 func TestCardsFindWhatIsNoNumber(t *testing.T) {
 	for _, sum := range []string{SumExact, SumFast} {

@@ -4,7 +4,7 @@
 // A gradient's way: work.go computes it, one for each logical shard; exchange.go agrees
 // on exponents, quantises, and adds it to the others' over the ring of package
 // collective; sync.go has the sum clipped (update.go) and gives it to the optimizer, here
-// (mode ring) or on the parameter servers of package ps (mode server), and the new weights
+// (mode ring; on GPUs where these keep the state, cards.go) or on the parameter servers of package ps (mode server), and the new weights
 // are the next state (state.go). shift.go is the loop around that for one view; trainer.go goes
 // from view to view as package membership agrees on them.
 //

@@ -111,7 +111,7 @@ func New(cfg Config) (*Trainer, error) {
 	}
 	w.lock(t.state.w)
 	w.lock(t.state.next)
-	t.cards = newCards(w, t.sums, opt, t.state)
+	t.cards = newCards(w, t.sums, opt, t.state, &cfg.Log)
 	w.handOver(t.sums.starts())
 	w.rows, w.source = newRows(cfg.Spec, cfg.Servers, w.loader, cfg.Train, cfg.Job.batches()), cfg.Servers
 	if cfg.Job.Sync.arrives() {

@@ -87,7 +87,8 @@ type Stream interface {
 	// Alloc makes a zeroed memory of n elements.
 	Alloc(kind Kind, n int) (Memory, error)
 	// Port makes a memory of at most n elements that takes its contents from, or gives
-	// them to, host slices (Bind). A device that shares the host's memory keeps no copy.
+	// them to, host slices (Bind). A device that shares the host's memory keeps no copy. On one that has its own, a port that is not bound is a memory as any
+	// other.
 	Port(kind Kind, n int) (Memory, error)
 
 	// Bind makes the first len(host) elements of the port p stand for host. The host

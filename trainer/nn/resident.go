@@ -29,17 +29,21 @@ func (k *resident) holds(w []float32) bool {
 	return len(k.w) > 0 && len(w) > 0 && &k.w[0] == &w[0]
 }
 
-// Take has the device keep a copy of a state: weights and slots of an optimizer, each as long as the model has parameters. From then on calls that
-// are given w use the device's weights, and Update makes them new.
-func (r *Replica) Take(w []float32, slots [][]float32) error {
+// KeepState makes room on the device for an optimizer's state of so many slots.
+func (r *Replica) KeepState(slots int) error {
 	a := &allocator{stream: r.stream}
-	for len(r.kept.slots) < len(slots) && a.err == nil {
+	for range slots {
 		r.kept.slots = append(r.kept.slots, a.port(device.Float32, r.spec.params))
 	}
 	if a.err != nil {
-		r.kept.slots = nil
-		return fmt.Errorf("model %s: room for the optimizer's state: %w", r.spec.name, a.err)
+		return fmt.Errorf("model %s: room for the state of the optimizer: %w", r.spec.name, a.err)
 	}
+	return nil
+}
+
+// Take has the device keep a copy of a state: weights and slots, for which there is room, each as long as the model has parameters. From then on calls that
+// are given w use the device's weights, and Update makes them new.
+func (r *Replica) Take(w []float32, slots [][]float32) error {
 	r.kept.w, r.kept.of = w, slots
 	r.bindState(device.In)
 	return r.sync()

@@ -15,7 +15,7 @@ type memory struct {
 	at    pointer
 
 	port   bool
-	bound  int       // elements; 0: not bound
+	bound  int       // elements; 0: not bound, and a memory as any other
 	staged []byte    // pinned; made when it is first bound to what is not locked
 	out    []float32 // bound Out: where the contents go at Sync
 	direct bool      // out is locked
@@ -285,7 +285,7 @@ func (s *stream) want(op, name string, b device.Buffer, n int, kind device.Kind)
 		s.fail(fmt.Errorf("%s: operand %s is [%d, %d) of a memory of %d", op, name, b.Off, b.Off+b.Len, m.n))
 	case b.Len < n:
 		s.fail(fmt.Errorf("%s: operand %s has %d elements, the shape needs %d", op, name, b.Len, n))
-	case m.port && b.Off+n > m.bound:
+	case m.bound > 0 && b.Off+n > m.bound:
 		s.fail(fmt.Errorf("%s: operand %s lies outside what its port is bound to (%d elements)", op, name, m.bound))
 	default:
 		return m.at + pointer(b.Off*sizeOf(kind))

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/musterml/muster/internal/huge"
+	"github.com/musterml/muster/internal/optim"
 	"github.com/musterml/muster/trainer/data"
 	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/nn"
@@ -175,6 +177,14 @@ func count(t *testing.T, c *call) work {
 		w.bytes = 4*of("n", "h", "w", "c") + 9*of("n", "oh", "ow", "c")
 	case "global_average_pool", "global_average_pool_backward":
 		w.bytes = 4 * of("n", "pixels", "c")
+	case "magnitudes":
+		w.bytes = 4 * of("n", "parts")
+	case "exact_sum":
+		w.bytes = 4 * (of("n", "parts") + of("n"))
+	case "squares":
+		w.bytes = 4 * of("n")
+	case "update":
+		w.bytes = 4 * of("n") * float64(3+2*optim.Kind(args["kind"]).Slots())
 	default:
 		t.Fatalf("nobody has said what %v does", c)
 	}
@@ -216,8 +226,32 @@ type watchedStream struct {
 }
 
 func (s watchedStream) Sync() error {
-	*s.calls = slices.Clone(s.stream.calls)
+	*s.calls = append(*s.calls, s.stream.calls...)
 	return s.stream.Sync()
+}
+
+// countUpdate counts what else a step asks of a GPU, with AdamW and a limit of the gradient's norm, where a trainer is alone and the card keeps all.
+func countUpdate(t *testing.T, r *nn.Replica, w []float32, g *counter, calls *[]call) {
+	const block = 16384
+	n := len(w)
+	slots, blocks := [][]float32{huge.Float32s(n), huge.Float32s(n)}, ceil(n, block)
+	if err := errors.Join(r.KeepState(2), r.KeepGradients(1, block), r.Take(w, slots)); err != nil {
+		t.Fatal(err)
+	}
+	g.copied, *calls = copied{}, nil
+	err := errors.Join(r.Magnitudes(make([]float32, blocks)), r.AddUp(make([]int32, blocks), 30, make([]float64, blocks)),
+		r.Update(optim.Rule{Kind: optim.Adam}, nil, 0.5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all work
+	for i := range *calls {
+		all.add(count(t, &(*calls)[i]))
+	}
+	t.Logf("%-40s %v; copies: %.1f MB in, %.1f MB out", "sum, clip and update", all, float64(g.in)/1e6, float64(g.out)/1e6)
+	if most := 60 * float64(n); all.bytes > most {
+		t.Errorf("the sum and the update move %v bytes, %v were to be expected", all.bytes, most)
+	}
 }
 
 func TestTraffic(t *testing.T) {
@@ -258,6 +292,7 @@ func TestTraffic(t *testing.T) {
 			if _, err := r.Gradient(w, in, device.DropoutKey{}, 1, grad); err != nil {
 				t.Fatal(err)
 			}
+			defer countUpdate(t, r, w, g, &calls)
 			var all work
 			least := 0.0
 			kernels := map[string]work{}

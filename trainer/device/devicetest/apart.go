@@ -13,6 +13,8 @@ import (
 // and nothing else comes to the host.
 type Apart struct {
 	device.Device
+	Room   int // numbers that all ports together may have; 0 is no limit
+	Used   int // that they have; of one stream at a time
 	mortal bool
 	left   atomic.Int64 // times that it can be waited for
 }
@@ -54,6 +56,9 @@ type port struct {
 
 // Port implements device.Stream. It stands for its own memory always.
 func (s *stream) Port(kind device.Kind, n int) (device.Memory, error) {
+	if s.of.Used += n; s.of.Room > 0 && s.of.Used > s.of.Room {
+		return nil, fmt.Errorf("%w: %s: %d numbers: out of memory", device.ErrFailed, s.of.Name(), n)
+	}
 	m, err := s.Stream.Port(kind, n)
 	if err != nil {
 		return nil, err
