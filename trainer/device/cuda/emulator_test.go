@@ -246,6 +246,9 @@ func (q *emulatedQueue) zero(p pointer, bytes int) error {
 }
 
 func (q *emulatedQueue) launch(kernel string, grid [3]int, threads, shared int, args []uint64) error {
+	if err := launchable(kernel, threads, shared, len(args)); err != nil {
+		return err
+	}
 	var a []byte
 	words, where, number := len(args)-2, pointer(args[len(args)-2]), args[len(args)-1]
 	for _, w := range args[:words] {

@@ -51,16 +51,18 @@ type counterQueue struct {
 	c *counter
 }
 
-func (q *counterQueue) write(_ pointer, src []byte) error               { q.c.in += len(src); return nil }
-func (q *counterQueue) read(dst []byte, _ pointer) error                { q.c.out += len(dst); return nil }
-func (q *counterQueue) zero(pointer, int) error                         { return nil }
-func (q *counterQueue) launch(string, [3]int, int, int, []uint64) error { return nil }
-func (q *counterQueue) record(event) error                              { return nil }
-func (q *counterQueue) after(event) error                               { return nil }
-func (q *counterQueue) sync() error                                     { return nil }
-func (q *counterQueue) close() error                                    { return nil }
-func (q *counterQueue) capture(f func() error) (graph, error)           { return counterEvent{}, f() }
-func (q *counterQueue) replay(graph) error                              { return nil }
+func (q *counterQueue) write(_ pointer, src []byte) error { q.c.in += len(src); return nil }
+func (q *counterQueue) read(dst []byte, _ pointer) error  { q.c.out += len(dst); return nil }
+func (q *counterQueue) zero(pointer, int) error           { return nil }
+func (q *counterQueue) launch(kernel string, _ [3]int, threads, shared int, args []uint64) error {
+	return launchable(kernel, threads, shared, len(args))
+}
+func (q *counterQueue) record(event) error                    { return nil }
+func (q *counterQueue) after(event) error                     { return nil }
+func (q *counterQueue) sync() error                           { return nil }
+func (q *counterQueue) close() error                          { return nil }
+func (q *counterQueue) capture(f func() error) (graph, error) { return counterEvent{}, f() }
+func (q *counterQueue) replay(graph) error                    { return nil }
 
 type counterEvent struct{}
 
@@ -295,17 +297,17 @@ func TestTraffic(t *testing.T) {
 			defer countUpdate(t, r, w, g, &calls)
 			var all work
 			least := 0.0
-			kernels := map[string]work{}
+			kernels, launched := map[string]work{}, map[string]*call{}
 			for i := range calls {
 				v := count(t, &calls[i])
 				all.add(v)
 				least += v.least()
 				k := kernels[calls[i].kernel]
 				k.add(v)
-				kernels[calls[i].kernel] = k
+				kernels[calls[i].kernel], launched[calls[i].kernel] = k, &calls[i]
 			}
 			for _, name := range slices.SortedFunc(maps.Keys(kernels), func(a, b string) int { return cmp.Compare(kernels[b].least(), kernels[a].least()) }) {
-				t.Logf("%-40s %v", cmp.Or(name, "zeros"), kernels[name])
+				t.Logf("%-40s %v; %s", cmp.Or(name, "zeros"), kernels[name], residents(launched[name]))
 			}
 			t.Logf("%-40s %v; each by itself %.2f ms; copies: %.1f MB in, %.1f MB out; %.1f GB of memory", "all", all, least, float64(g.in)/1e6, float64(g.out)/1e6, float64(g.next)/1e9)
 			if all.calls > c.most.calls || all.bytes > c.most.bytes || all.flops > c.most.flops {
