@@ -78,6 +78,10 @@ var convolutions = []device.ConvShape{
 	{N: 1, C: 3, H: 15, W: 14, Out: 2, KH: 7, KW: 7, Stride: 2, Pad: 3},
 	{N: 2, C: 8, H: 9, W: 7, Out: 12, KH: 3, KW: 2, Stride: 2, Pad: 1},  // 4 channels at once
 	{N: 9, C: 2, H: 16, W: 16, Out: 3, KH: 3, KW: 3, Stride: 1, Pad: 1}, // the gradient of its weights is cut
+	// In the larger tiles: forward and weights in the largest, data and weights in the two largest, forward and data in those between.
+	{N: 3, C: 29, H: 13, W: 13, Out: 130, KH: 3, KW: 3, Stride: 1, Pad: 1},
+	{N: 3, C: 132, H: 13, W: 13, Out: 130, KH: 1, KW: 1, Stride: 1, Pad: 0},
+	{N: 3, C: 70, H: 13, W: 13, Out: 70, KH: 1, KW: 1, Stride: 1, Pad: 0},
 }
 
 func TestConvolutions(t *testing.T) {
