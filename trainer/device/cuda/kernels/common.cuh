@@ -49,6 +49,26 @@ __device__ inline void split(i64 i, i64 by, i64 &quotient, i64 &rest) {
     else quotient = i / by, rest = i % by;
 }
 
+// Few is several floats that lie side by side, which are read and written at once. Their address is a multiple of their size.
+template <int n> struct alignas(4 * n) Few { float v[n]; };
+template <int n> __device__ inline Few<n> few(const float *p) { return *(const Few<n> *)p; }
+__device__ inline bool aligned(const void *p) { return (u64)p % sizeof(Few<4>) == 0; }
+
+// alongRow calls f(j, x[j]) for j = t, t + 256, ... of a row of n, in this order, in thread t. Several are read before the first call, so that their loads are
+// under way together; f may write where they were.
+template <class F> __device__ inline void alongRow(const float *x, i64 n, F f) {
+    constexpr int together = 8;
+    i64 j = threadIdx.x;
+    for (; j + (together - 1) * blockThreads < n; j += together * blockThreads) {
+        float v[together];
+#pragma unroll
+        for (int u = 0; u < together; u++) v[u] = x[j + u * blockThreads];
+#pragma unroll
+        for (int u = 0; u < together; u++) f(j + u * blockThreads, v[u]);
+    }
+    for (; j < n; j += blockThreads) f(j, x[j]);
+}
+
 // A value to add up, in the fixed order of a butterfly.
 template <class T> __device__ inline T warpSum(T v) {
     for (int m = warpThreads / 2; m > 0; m /= 2) v += __shfl_xor_sync(0xffffffffu, v, m);
@@ -60,7 +80,7 @@ __device__ inline float warpMax(float v) {
     return v;
 }
 
-// blockSum adds over the block; every thread gets the sum. All threads must call it.
+// blockSum adds over a block of blockThreads; every thread gets the sum. All threads must call it.
 template <class T> __device__ inline T blockSum(T v) {
     __shared__ T parts[blockThreads / warpThreads];
     v = warpSum(v);
@@ -68,7 +88,7 @@ template <class T> __device__ inline T blockSum(T v) {
     if (threadIdx.x % warpThreads == 0) parts[threadIdx.x / warpThreads] = v;
     __syncthreads();
     T sum = parts[0];
-    for (int i = 1; i < (int)blockDim.x / warpThreads; i++) sum += parts[i];
+    for (int i = 1; i < blockThreads / warpThreads; i++) sum += parts[i];
     return sum;
 }
 
@@ -79,6 +99,6 @@ __device__ inline float blockMax(float v) {
     if (threadIdx.x % warpThreads == 0) parts[threadIdx.x / warpThreads] = v;
     __syncthreads();
     float m = parts[0];
-    for (int i = 1; i < (int)blockDim.x / warpThreads; i++) m = fmaxf(m, parts[i]);
+    for (int i = 1; i < blockThreads / warpThreads; i++) m = fmaxf(m, parts[i]);
     return m;
 }

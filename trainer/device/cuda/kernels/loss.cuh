@@ -12,22 +12,21 @@ KERNEL(softmax_cross_entropy, blockThreads) {
             label = 0;
         }
         float top = -INFINITY;
-        for (i64 j = threadIdx.x; j < a.classes; j += blockDim.x) top = fmaxf(top, x[j]);
+        alongRow(x, a.classes, [&](i64, float v) { top = fmaxf(top, v); });
         top = blockMax(top);
         float part = 0, first = -INFINITY, broken = 0; // first: minus the first column that has the largest logit
-        for (i64 j = threadIdx.x; j < a.classes; j += blockDim.x) {
-            part += expf(x[j] - top);
-            if (x[j] == top) first = fmaxf(first, (float)-j);
-            if (x[j] != x[j]) broken = 1;
-        }
+        alongRow(x, a.classes, [&](i64 j, float v) {
+            part += expf(v - top);
+            if (v == top) first = fmaxf(first, (float)-j);
+            if (v != v) broken = 1;
+        });
         float sum = blockSum(part);
         i64 best = (i64)-blockMax(first);
         broken = blockMax(broken);
         float mine = x[label];
         __syncthreads(); // dlogits may be logits
         if (a.dlogits)
-            for (i64 j = threadIdx.x; j < a.classes; j += blockDim.x)
-                a.dlogits[r * a.classes + j] = (expf(x[j] - top) / sum - (j == label ? 1.0f : 0.0f)) * a.scale;
+            alongRow(x, a.classes, [&](i64 j, float v) { a.dlogits[r * a.classes + j] = (expf(v - top) / sum - (j == label ? 1.0f : 0.0f)) * a.scale; });
         if (threadIdx.x == 0) {
             a.rows[r].loss = broken > 0 ? (double)NAN : log((double)sum) - ((double)mine - (double)top);
             a.rows[r].correct = broken == 0 && best == label;

@@ -16,10 +16,10 @@ template <class P> __device__ inline void roundTo(const round_args &a) {
     const u32 line = (u32)(a.words / 4);
     const bool vector = a.taps == 1 && a.cols % 4 == 0 && (u64)a.x % 16 == 0;
     for (i64 i = globalThread(); i < a.rows * line; i += globalThreads()) {
-        i64 row, chunk;
-        split(i, line, row, chunk);
+        i64 row = 0, chunk = i;
+        if (a.rows > 1) split(i, line, row, chunk);
         float v[4 * P::per];
-        const float *x = a.x + (row / a.taps * a.cols) * a.taps + row % a.taps;
+        const float *x = a.x + (a.taps == 1 ? row * a.cols : (row / a.taps * a.cols) * a.taps + row % a.taps);
 #pragma unroll
         for (int q = 0; q < P::per; q++) {
             const i64 c = (chunk * P::per + q) * 4;
