@@ -57,6 +57,13 @@ MUSTER_FAKE_GRAPHS=off train graphs-fail --device cuda:0 && same graphs-fail
 MUSTER_FAKE_LOCKS=off train locks-fail --device cuda:0,1 && same locks-fail
 [ "$(grep -c 'the driver does not lock its memory' "$out/locks-fail.log")" = 1 ] || die "that no memory is locked is not said once: $(cat "$out/locks-fail.log")"
 if grep -l 'makes no graph\|does not lock' "$out"/{one,two-trainers,two-gpus,four-gpus}.log; then die "they warn of a driver that does all"; fi
+# The same where outputs are kept in bf16, with a limit of the norm, which the card finds where a trainer is alone.
+sed 's/^passes: 1/passes: 1\nprecision: bf16\noptimizer: {name: adamw, lr: 0.001, clip_norm: 0.5}/' "$out/job.yaml" >"$out/bf16.yaml"
+for n in 1 2; do
+	timeout 100 $muster train -f "$out/bf16.yaml" --device cuda:0 --nodes $n --out "$out/bf16-$n" >"$out/bf16-$n.log" 2>&1 || die "$(cat "$out/bf16-$n.log")"
+done
+cmp "$out/bf16-1/model.safetensors" "$out/bf16-2/model.safetensors" || die "in bf16 two trainers end with other weights than one"
+cmp -s "$out/bf16-1/model.safetensors" "$out/one/model.safetensors" && die "in bf16 the weights are those of float32"
 echo "gpu-fake: the same weights by one trainer, by two, on one, two and four GPUs, with graphs and without, with memory that is locked and without"
 
 if MUSTER_FAKE_MEMORY=100000 train no-memory --device cuda:0; then die "100 KB of GPU memory are enough"; fi

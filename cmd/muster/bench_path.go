@@ -38,6 +38,9 @@ func (k keeping) Choose(p device.Products) (device.Device, error) {
 	return keeping{d, k.params}, err
 }
 
+// Outputs implements device.Keeper.
+func (k keeping) Outputs() device.Kind { return device.Outputs(k.Device) }
+
 func (k keeping) NewStream() (device.Stream, error) {
 	s, err := k.Device.NewStream()
 	return &keepingStream{Stream: s, params: k.params}, err

@@ -10,6 +10,7 @@ const (
 	Float32 Kind = iota
 	Int32
 	Uint8
+	BFloat16 // 8 significant bits with float32's range; of a Keeper alone
 )
 
 func (k Kind) String() string {
@@ -20,6 +21,8 @@ func (k Kind) String() string {
 		return "int32"
 	case Uint8:
 		return "uint8"
+	case BFloat16:
+		return "bfloat16"
 	}
 	return "unknown kind"
 }

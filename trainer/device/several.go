@@ -53,6 +53,9 @@ func (s *several) Cards() (all []Card) {
 	return all
 }
 
+// Outputs implements Keeper.
+func (s *several) Outputs() Kind { return Outputs(s.all[0]) }
+
 // Lock implements Locker: what one of them locks is locked for all.
 func (s *several) Lock(host []float32) (unlock func()) { return Lock(s.all[0], host) }
 

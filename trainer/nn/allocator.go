@@ -10,6 +10,7 @@ import "github.com/musterml/muster/trainer/device"
 // two of its own depth.
 type allocator struct {
 	stream device.Stream
+	kept   device.Kind // of outputs and their gradients
 	batch  int
 	parts  int
 	err    error
@@ -56,6 +57,23 @@ func (s *Spec) Outputs() int {
 	return sum(s.layers)
 }
 
+// outputsOn is the kind in which a device keeps what the model's layers put out, and gradients of that: its own where all layers are of those whose operations take it, and the
+// first takes samples, which are float32, beside it.
+func (s *Spec) outputsOn(dev device.Device) device.Kind {
+	switch s.layers[0].(type) {
+	case *linear, *conv, *toNHWC, *embedding:
+	default:
+		return device.Float32
+	}
+	for _, l := range s.layers {
+		switch l.(type) {
+		case *sparseLinear, *concatRows, *poolRows, *interactRows:
+			return device.Float32
+		}
+	}
+	return device.Outputs(dev)
+}
+
 // measure finds how large the gradients of a chain at a depth are.
 func (a *allocator) measure(layers []layer, depth int) {
 	for len(a.sizes) <= depth {
@@ -79,7 +97,7 @@ func (a *allocator) measure(layers []layer, depth int) {
 // gradient is one of the two memories for gradients at a depth.
 func (a *allocator) gradient(depth, turn int) device.Buffer {
 	if b := &a.grads[depth][turn]; b.IsNone() {
-		*b = a.perSample(device.Float32, a.sizes[depth])
+		*b = a.perSample(a.kept, a.sizes[depth])
 	}
 	return a.grads[depth][turn]
 }
@@ -95,13 +113,13 @@ func (a *allocator) chain(layers []layer, depth int, dy device.Buffer) []state {
 			st.dy = a.gradient(depth, i%2)
 		}
 		if st.dy.IsNone() && !forgets(l) {
-			st.dy = a.perSample(device.Float32, l.out().size())
+			st.dy = a.perSample(a.kept, l.out().size())
 		}
 		if r, ok := l.(*residual); ok {
 			r.allocate(a, st, depth+1)
 			continue
 		}
-		st.y = a.perSample(device.Float32, l.out().size())
+		st.y = a.perSample(a.kept, l.out().size())
 		if st.dy.IsNone() {
 			st.dy = st.y
 		}

@@ -57,16 +57,16 @@ func (s *Spec) NewReplica(dev device.Device, maxBatch, maxParts int) (*Replica, 
 	}
 	r := &Replica{spec: s, stream: stream, batch: maxBatch, grads: make([]device.Memory, maxParts), totals: make([]device.Total, maxParts)}
 	r.layerDone, r.told = r.handOverLayer, r.progress
-	if err := r.allocate(); err != nil {
+	if err := r.allocate(s.outputsOn(dev)); err != nil {
 		_ = stream.Close() // the first error is the one to tell
 		return nil, fmt.Errorf("replica of model %s on %s: %w", s.name, dev.Name(), err)
 	}
 	return r, nil
 }
 
-func (r *Replica) allocate() error {
+func (r *Replica) allocate(kept device.Kind) error {
 	s := r.spec
-	a := &allocator{stream: r.stream, batch: r.batch, parts: len(r.grads)}
+	a := &allocator{stream: r.stream, kept: kept, batch: r.batch, parts: len(r.grads)}
 	r.w = a.port(device.Float32, s.params)
 	for i := range r.grads {
 		r.grads[i] = a.port(device.Float32, s.params)

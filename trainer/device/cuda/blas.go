@@ -10,13 +10,14 @@ import (
 // BLASVariable is the environment's variable that names the cuBLAS to take, a file, or "none".
 const BLASVariable = "MUSTER_CUBLAS"
 
-// gemm is C = op(A) op(B) as BLAS has it: column-major, C (m, n) in float32. Of bf16 A and B are such, else float32.
+// gemm is C = op(A) op(B) as BLAS has it: column-major, C (m, n). Of bf16 A and B are such, else float32, as sums are in any case.
 type gemm struct {
 	transA, transB bool
 	m, n, k        int
 	a, b, c        pointer
 	lda, ldb, ldc  int // elements from a column to the next
 	precision      device.Precision
+	half           bool // C is bf16, else float32
 }
 
 // columns is a row-major product as BLAS has it: C' = op(B)' op(A)'. Lines of factors in bf16 are whole chunks.
@@ -35,16 +36,17 @@ func columns(trans device.Trans, m, n, k int, a, b, c pointer, p device.Precisio
 }
 
 // multiplyByLibrary is a product by the vendor's library, then what a product ends with.
-func (s *stream) multiplyByLibrary(p device.MatMul, args matmulArgs) {
+func (s *stream) multiplyByLibrary(p device.MatMul, args matmulArgs, out outputs) {
 	if s.err != nil {
 		return
 	}
 	s.next = call{gemm: columns(p.Trans, p.M, p.N, p.K, args.a, args.b, args.c, s.d.precision)}
+	s.next.gemm.half = out.kind == device.BFloat16
 	s.ask(&s.next)
 	if args.bias != 0 || p.Act != device.Identity {
-		s.end(args.c, args.c, args.bias, p.M, p.N, 1, p.Act) // in place: one part
+		s.end(args.c, args.c, args.bias, p.M, p.N, 1, p.Act, out.half()) // in place: one part
 	}
-	s.factors.wrote(args.c, 4*p.M*p.N, len(s.calls))
+	s.factors.wrote(args.c, out.size()*p.M*p.N, len(s.calls))
 }
 
 const (

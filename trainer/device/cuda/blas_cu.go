@@ -41,10 +41,10 @@ static int muster_blas_workspace(muster_blas *b, void *handle, unsigned long lon
 static int muster_blas_destroy(muster_blas *b, void *handle) { return b->destroy(handle); }
 
 static int muster_blas_gemm(muster_blas *b, void *handle, int ta, int tb, int m, int n, int k, unsigned long long A, int lda, unsigned long long B, int ldb,
-		unsigned long long C, int ldc, int factors, int compute) {
+		unsigned long long C, int ldc, int factors, int result, int compute) {
 	const float one = 1, zero = 0;
-	const int float32 = 0, algorithm = -1; // CUDA_R_32F, CUBLAS_GEMM_DEFAULT
-	return b->gemm(handle, ta, tb, m, n, k, &one, (void *)A, factors, lda, (void *)B, factors, ldb, &zero, (void *)C, float32, ldc, compute, algorithm);
+	const int algorithm = -1; // CUBLAS_GEMM_DEFAULT
+	return b->gemm(handle, ta, tb, m, n, k, &one, (void *)A, factors, lda, (void *)B, factors, ldb, &zero, (void *)C, result, ldc, compute, algorithm);
 }
 */
 import "C"
@@ -128,8 +128,10 @@ func (h *handle) close() error {
 	return nil
 }
 
-// cudaDataType of factors, and cublasComputeType_t: sums are float32; tf32's factors are rounded by the library, bf16's are rounded already.
-var factorTypes, computeTypes = map[device.Precision]C.int{device.FP32: 0, device.BF16: 14, device.TF32: 0},
+const typeFloat32, typeBF16 = 0, 14 // cudaDataType
+
+// Types of factors, and cublasComputeType_t: sums are float32; tf32's factors are rounded by the library, bf16's are rounded already.
+var factorTypes, computeTypes = map[device.Precision]C.int{device.FP32: typeFloat32, device.BF16: typeBF16, device.TF32: typeFloat32},
 	map[device.Precision]C.int{device.FP32: 68, device.BF16: 68, device.TF32: 77}
 
 func (h *handle) gemm(g gemm) error {
@@ -144,8 +146,12 @@ func (h *handle) gemm(g gemm) error {
 		}
 		return 0
 	}
+	result := C.int(typeFloat32)
+	if g.half {
+		result = typeBF16
+	}
 	r := C.muster_blas_gemm(&h.b.calls, h.raw, op(g.transA), op(g.transB), C.int(g.m), C.int(g.n), C.int(g.k), C.ulonglong(g.a), C.int(g.lda),
-		C.ulonglong(g.b), C.int(g.ldb), C.ulonglong(g.c), C.int(g.ldc), factorTypes[g.precision], computeTypes[g.precision])
+		C.ulonglong(g.b), C.int(g.ldb), C.ulonglong(g.c), C.int(g.ldc), factorTypes[g.precision], result, computeTypes[g.precision])
 	if r != 0 {
 		return blasStatus(r)
 	}

@@ -24,17 +24,27 @@ func TestLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, halves := range []bool{false, true} {
+		compareLibrary(t, reference, gpu, halves)
+	}
+}
+
+// compareLibrary compares products, with outputs that are kept in float32 or in bf16.
+func compareLibrary(t *testing.T, reference, gpu device.Device, halves bool) {
 	var results [2]*bench
 	for i, d := range []device.Device{reference, gpu} {
 		s, err := d.NewStream()
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2)), coarse: true}
+		b := &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2)), coarse: true, halves: halves && d == gpu}
 		for trans := device.NN; trans <= device.TN; trans++ {
 			for j, g := range [][3]int{{1, 1, 1}, {7, 3, 5}, {4, 9, 130}} {
 				m, n, k := g[0], g[1], g[2]
-				p := device.MatMul{Trans: trans, M: m, N: n, K: k, A: b.random(m * k), B: b.random(k * n), C: b.room(m * n), Act: device.Activation(j % 2)}
+				p := device.MatMul{Trans: trans, M: m, N: n, K: k, A: b.outputs(m * k), B: b.random(k * n), C: b.output(m * n), Act: device.Activation(j % 2)}
+				if trans == device.TN { // a gradient of weights
+					p.C = b.room(m * n)
+				}
 				if j > 0 {
 					p.Bias = b.random(n)
 				}
@@ -50,9 +60,13 @@ func TestLibrary(t *testing.T) {
 		}
 		results[i] = b
 	}
+	bound := 3e-6
+	if halves {
+		bound = bf16Bound
+	}
 	for i, name := range results[0].names {
-		if err := differ(results[1].results[i], results[0].results[i], 3e-6); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if err := differ(results[1].results[i], results[0].results[i], bound); err != nil {
+			t.Errorf("outputs in bf16 %t: %s: %v", halves, name, err)
 		}
 	}
 }

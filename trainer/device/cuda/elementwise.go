@@ -12,10 +12,11 @@ import (
 func (s *stream) ReLUBackward(dx, dy, y device.Buffer, n int) {
 	const op = "gradient of ReLU"
 	if s.sized(op, n) {
-		launch(s, "relu_backward", each(n), blockThreads, struct {
+		o := s.outputs(op, y)
+		launch(s, o.kernel("relu_backward"), each(n), blockThreads, struct {
 			dx, dy, y pointer
 			n         int64
-		}{s.floats(op, "dx", dx, n), s.floats(op, "dy", dy, n), s.floats(op, "y", y, n), int64(n)})
+		}{o.at("dx", dx, n), o.at("dy", dy, n), o.at("y", y, n), int64(n)})
 	}
 }
 
@@ -23,10 +24,11 @@ func (s *stream) ReLUBackward(dx, dy, y device.Buffer, n int) {
 func (s *stream) Add(y, a, b device.Buffer, n int, act device.Activation) {
 	const op = "sum"
 	if s.sized(op, n) {
-		launch(s, "add", each(n), blockThreads, struct {
+		o := s.outputs(op, y)
+		launch(s, o.kernel("add"), each(n), blockThreads, struct {
 			y, a, b pointer
 			n, act  int64
-		}{s.floats(op, "y", y, n), s.floats(op, "a", a, n), s.floats(op, "b", b, n), int64(n), int64(act)})
+		}{o.at("y", y, n), o.at("a", a, n), o.at("b", b, n), int64(n), int64(act)})
 	}
 }
 
@@ -34,10 +36,11 @@ func (s *stream) Add(y, a, b device.Buffer, n int, act device.Activation) {
 func (s *stream) Multiply(y, a, b device.Buffer, n int) {
 	const op = "product"
 	if s.sized(op, n) {
-		launch(s, "multiply", each(n), blockThreads, struct {
+		o := s.outputs(op, y)
+		launch(s, o.kernel("multiply"), each(n), blockThreads, struct {
 			y, a, b pointer
 			n       int64
-		}{s.floats(op, "y", y, n), s.floats(op, "a", a, n), s.floats(op, "b", b, n), int64(n)})
+		}{o.at("y", y, n), o.at("a", a, n), o.at("b", b, n), int64(n)})
 	}
 }
 
@@ -45,11 +48,12 @@ func (s *stream) Multiply(y, a, b device.Buffer, n int) {
 func (s *stream) Scale(y, x device.Buffer, n int, a float32) {
 	const op = "scale"
 	if s.sized(op, n) {
-		launch(s, "scale", each(n), blockThreads, struct {
+		o := s.outputs(op, x)
+		launch(s, o.kernel("scale"), each(n), blockThreads, struct {
 			y, x   pointer
 			n      int64
 			factor float32
-		}{s.floats(op, "y", y, n), s.floats(op, "x", x, n), int64(n), a})
+		}{s.floats(op, "y", y, n), o.at("x", x, n), int64(n), a})
 	}
 }
 
@@ -59,9 +63,10 @@ func (s *stream) Apply(y, x device.Buffer, n int, f device.Function) {
 	if !s.sized(op, n) || !s.knows(op, f) {
 		return
 	}
-	to, from := s.floats(op, "y", y, n), s.floats(op, "x", x, n)
-	if !s.joins(to, from, 0, n, int64(f)) {
-		launch(s, "apply", each(n), blockThreads, struct {
+	o := s.outputs(op, x)
+	to, from := o.at("y", y, n), o.at("x", x, n)
+	if !s.joins(to, from, 0, n, int64(f), o) {
+		launch(s, o.kernel("apply"), each(n), blockThreads, struct {
 			y, x pointer
 			n, f int64
 		}{to, from, int64(n), int64(f)})
@@ -74,9 +79,10 @@ func (s *stream) ApplyBackward(dx, dy, x device.Buffer, n int, f device.Function
 	if !s.sized(op, n) || !s.knows(op, f) {
 		return
 	}
-	to, from, at := s.floats(op, "dx", dx, n), s.floats(op, "dy", dy, n), s.floats(op, "x", x, n)
-	if !s.joins(to, from, at, n, int64(f)) {
-		launch(s, "apply_backward", each(n), blockThreads, struct {
+	o := s.outputs(op, x)
+	to, from, at := o.at("dx", dx, n), o.at("dy", dy, n), o.at("x", x, n)
+	if !s.joins(to, from, at, n, int64(f), o) {
+		launch(s, o.kernel("apply_backward"), each(n), blockThreads, struct {
 			dx, dy, x pointer
 			n, f      int64
 		}{to, from, at, int64(n), int64(f)})
@@ -100,14 +106,15 @@ func (s *stream) Dropout(p device.Dropout) {
 		s.fail(fmt.Errorf("%s of %d elements with probability %v: it must be in [0, 1), and elements at most 2^34", op, p.N, p.P))
 		return
 	}
-	launch(s, "dropout", each(p.N), blockThreads, struct {
+	o := s.outputs(op, p.X)
+	launch(s, o.kernel("dropout"), each(p.N), blockThreads, struct {
 		y, x, key pointer
 		n         int64
 		threshold uint64
 		where     uint32
 		factor    float32
 	}{
-		s.floats(op, "Y", p.Y, p.N), s.floats(op, "X", p.X, p.N), s.key(p.Key), int64(p.N),
+		o.at("Y", p.Y, p.N), o.at("X", p.X, p.N), s.key(p.Key), int64(p.N),
 		uint64(math.RoundToEven(float64(p.P) * (1 << 32))), uint32(p.Key.Layer)<<16 | uint32(p.Key.Shard), 1 / (1 - p.P),
 	})
 }
@@ -123,13 +130,20 @@ func (s *stream) ToNCHW(y, x device.Buffer, n, c, h, w int) {
 }
 
 func (s *stream) transpose(op string, y, x device.Buffer, n, c, pixels int, toLast int64) {
-	if s.sized(op, n, c, pixels) {
-		s.transposeAt(s.floats(op, "y", y, n*c*pixels), s.floats(op, "x", x, n*c*pixels), n, c, pixels, toLast)
+	if !s.sized(op, n, c, pixels) {
+		return
 	}
+	to, from := s.outputs(op, y), s.outputs(op, x)
+	kernel := to.kernel("transpose_images")
+	if to.kind != from.kind { // samples of float32
+		kernel = "transpose_images_to_bf16"
+		from.kind = device.Float32
+	}
+	s.transposeAt(kernel, to.at("y", y, n*c*pixels), from.at("x", x, n*c*pixels), n, c, pixels, toLast)
 }
 
-func (s *stream) transposeAt(y, x pointer, n, c, pixels int, toLast int64) {
-	launch(s, "transpose_images", each(n*c*pixels), blockThreads, struct {
+func (s *stream) transposeAt(kernel string, y, x pointer, n, c, pixels int, toLast int64) {
+	launch(s, kernel, each(n*c*pixels), blockThreads, struct {
 		y, x                 pointer
 		n, c, pixels, toLast int64
 	}{y, x, int64(n), int64(c), int64(pixels), toLast})

@@ -308,6 +308,13 @@ func (q *emulatedQueue) gemm(g gemm) error {
 			}
 		}
 		raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(c))), 4*len(c))
+		if g.half {
+			raw = raw[:0]
+			for _, v := range c {
+				bits := math.Float32bits(v)
+				raw = binary.LittleEndian.AppendUint16(raw, uint16((bits+0x7fff+bits>>16&1)>>16)) // to nearest even; written behind what is read
+			}
+		}
 		return q.e.ask("gemm", 'W', nil, g.c, len(raw), raw)
 	})
 }

@@ -2,7 +2,7 @@ package cuda
 
 import "github.com/musterml/muster/trainer/device"
 
-// How operands of products on tensor cores are rounded: by a kernel of its own, before the product, to scratch memory. So the product reads half as much
+// How operands of products on tensor cores are rounded, unless they are kept in bf16 already: by a kernel of its own, before the product, to scratch memory. So the product reads half as much
 // in bf16, and a factor that comes in two products, one after the other, as the gradient of an output does in the gradients of a layer's input and of
 // its weights, is rounded once.
 
@@ -21,11 +21,15 @@ type factors struct {
 	calls int // how many the stream had been asked for then
 }
 
-// factor is the matrix that a room has.
+// factor is a matrix, and what it is of.
 type factor struct {
 	x                pointer
-	rows, cols, taps int
+	kind             device.Kind
+	rows, cols, taps int // with taps above 1 it is to be turned from (rows/taps, cols, taps)
 }
+
+// bytes is how many it has.
+func (f factor) bytes() pointer { return pointer(sizeOf(f.kind) * f.rows * f.cols) }
 
 // drop forgets all.
 func (f *factors) drop() { f.held = [rooms]factor{} }
@@ -33,7 +37,7 @@ func (f *factors) drop() { f.held = [rooms]factor{} }
 // wrote says that a product has been asked for, which writes there, and with it so many calls.
 func (f *factors) wrote(to pointer, bytes, calls int) {
 	for i, h := range f.held {
-		if h.x < to+pointer(bytes) && to < h.x+pointer(4*h.rows*h.cols) {
+		if h.x < to+pointer(bytes) && to < h.x+h.bytes() {
 			f.held[i] = factor{}
 		}
 	}
@@ -45,10 +49,12 @@ func chunk(p device.Precision) int {
 	return map[device.Precision]int{device.TF32: 4, device.BF16: 8}[p]
 }
 
-// rounded is a matrix (rows, cols) as tensor cores take it: in the stream's precision, its lines filled up with zeros to whole chunks. With taps
-// above 1 it is turned from (rows/taps, cols, taps).
-func (s *stream) rounded(room int, x pointer, rows, cols, taps int) pointer {
-	n, f := chunk(s.d.precision), factor{x, rows, cols, taps}
+// rounded is a matrix (rows, cols) as tensor cores take it: in the stream's precision, its lines filled up with zeros to whole chunks.
+func (s *stream) rounded(room int, f factor) pointer {
+	n, rows, cols := chunk(s.d.precision), f.rows, f.cols
+	if f.kind == device.BFloat16 && cols%n == 0 && f.x%16 == 0 {
+		return f.x
+	}
 	if s.factors.calls != len(s.calls) {
 		s.factors.drop() // what has been asked for since may have written there
 	}
@@ -56,14 +62,15 @@ func (s *stream) rounded(room int, x pointer, rows, cols, taps int) pointer {
 		return s.scratch[room]
 	}
 	to := s.room(room, 16*rows*ceil(cols, n))
-	if taps == 1 && cols%n == 0 {
+	if f.taps == 1 && cols%n == 0 {
 		rows, cols = 1, rows*cols // nothing to fill up: no line to find
 	}
 	count := ceil(cols, n)
-	launch(s, s.name("round_", string(s.d.precision), ""), each(rows*count), blockThreads, struct {
+	kernel := outputs{s: s, kind: f.kind}.kernel(s.name("round_", string(s.d.precision), ""))
+	launch(s, kernel, each(rows*count), blockThreads, struct {
 		to, x                   pointer
 		rows, cols, words, taps int64
-	}{to, x, int64(rows), int64(cols), int64(4 * count), int64(taps)})
+	}{to, f.x, int64(rows), int64(cols), int64(4 * count), int64(f.taps)})
 	s.factors.held[room], s.factors.calls = f, len(s.calls)
 	return to
 }

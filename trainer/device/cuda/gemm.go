@@ -16,6 +16,7 @@ type product struct {
 	split   bool // may be cut along K
 	bias    pointer
 	act     device.Activation
+	out     device.Kind
 }
 
 const (
@@ -78,9 +79,9 @@ func multiply[A any](s *stream, p product, out pointer, args func(partial pointe
 	}
 	launchShared(s, s.name(p.kernel, t.suffix, ""), [3]int{ceil(p.m, t.m), ceil(max(p.n, p.padded), t.n), parts}, blockThreads, t.shared, args(partial, int64(length)))
 	if parts > 1 {
-		s.end(out, partial, p.bias, p.m, p.n, parts, p.act)
+		s.end(out, partial, p.bias, p.m, p.n, parts, p.act, 0)
 	}
-	s.factors.wrote(out, 4*p.m*p.n, len(s.calls))
+	s.factors.wrote(out, sizeOf(p.out)*p.m*p.n, len(s.calls))
 }
 
 // name joins the parts of a kernel's name, once for each.
@@ -95,14 +96,14 @@ func (s *stream) name(parts ...string) string {
 }
 
 type partsArgs struct {
-	c, partial, bias pointer
-	m, n, parts, act int64
+	c, partial, bias       pointer
+	m, n, parts, act, half int64
 	second
 }
 
-// end adds the parts of a product, its bias, and applies its activation.
-func (s *stream) end(out, partial, bias pointer, m, n, parts int, act device.Activation) {
-	launch(s, "gemm_parts", each(m*n), blockThreads, partsArgs{c: out, partial: partial, bias: bias, m: int64(m), n: int64(n), parts: int64(parts), act: int64(act)})
+// end adds the parts of a product, its bias, and applies its activation. What is kept in bf16 has one part, which is out itself.
+func (s *stream) end(out, partial, bias pointer, m, n, parts int, act device.Activation, half int64) {
+	launch(s, "gemm_parts", each(m*n), blockThreads, partsArgs{c: out, partial: partial, bias: bias, m: int64(m), n: int64(n), parts: int64(parts), act: int64(act), half: half})
 }
 
 type matmulArgs struct {
@@ -112,8 +113,8 @@ type matmulArgs struct {
 
 // tensorArgs are the same for tensor cores.
 type tensorArgs struct {
-	a, b, c, bias, partial pointer
-	m, n, k, act, partK    int64
+	a, b, c, bias, partial    pointer
+	m, n, k, act, half, partK int64
 	second
 }
 
@@ -125,20 +126,21 @@ func (s *stream) MatMul(p device.MatMul) {
 	if !s.sized(op, p.M, p.N, p.K) {
 		return
 	}
+	left, right, out := s.outputs(op, p.A), s.outputs(op, p.B), s.outputs(op, p.C)
 	args := matmulArgs{
-		s.floats(op, "A", p.A, p.M*p.K), s.floats(op, "B", p.B, p.K*p.N), s.floats(op, "C", p.C, p.M*p.N), s.optional(op, "Bias", p.Bias, p.N), 0,
+		left.at("A", p.A, p.M*p.K), right.at("B", p.B, p.K*p.N), out.at("C", p.C, p.M*p.N), s.optional(op, "Bias", p.Bias, p.N), 0,
 		int64(p.M), int64(p.N), int64(p.K), int64(p.Act), 0,
 	}
-	s.roundFactors(&p, &args)
+	s.roundFactors(&p, &args, left.kind, right.kind)
 	if s.err != nil {
 		return
 	}
 	if s.d.library {
-		s.multiplyByLibrary(p, args)
+		s.multiplyByLibrary(p, args, out)
 		return
 	}
 	// Rows of NN and NT are samples: their sums must not depend on how many there are.
-	g := product{kernel: matmuls[p.Trans%3], m: p.M, n: p.N, k: p.K, split: p.Trans == device.TN, bias: args.bias, act: p.Act}
+	g := product{kernel: matmuls[p.Trans%3], m: p.M, n: p.N, k: p.K, split: p.Trans == device.TN, bias: args.bias, act: p.Act, out: out.kind}
 	if chunk(s.d.precision) == 0 {
 		multiply(s, g, args.c, func(partial pointer, partK int64) matmulArgs {
 			args.partial, args.partK = partial, partK
@@ -147,17 +149,17 @@ func (s *stream) MatMul(p device.MatMul) {
 		return
 	}
 	multiply(s, g, args.c, func(partial pointer, partK int64) tensorArgs {
-		return tensorArgs{a: args.a, b: args.b, c: args.c, bias: args.bias, partial: partial, m: args.m, n: args.n, k: args.k, act: args.act, partK: partK}
+		return tensorArgs{a: args.a, b: args.b, c: args.c, bias: args.bias, partial: partial, m: args.m, n: args.n, k: args.k, act: args.act, half: out.half(), partK: partK}
 	})
 }
 
 // roundFactors puts rounded ones in the place of a and b, where the product needs them.
-func (s *stream) roundFactors(p *device.MatMul, args *matmulArgs) {
+func (s *stream) roundFactors(p *device.MatMul, args *matmulArgs, left, right device.Kind) {
 	if chunk(s.d.precision) == 0 || s.d.library && s.d.precision != device.BF16 || s.err != nil {
 		return // the library rounds to tf32 itself
 	}
-	args.a = s.rounded(roomOfLeft, args.a, leftRows(p), p.M*p.K/leftRows(p), 1)
-	args.b = s.rounded(roomOfRight, args.b, rightRows(p), p.K*p.N/rightRows(p), 1)
+	args.a = s.rounded(roomOfLeft, factor{args.a, left, leftRows(p), p.M * p.K / leftRows(p), 1})
+	args.b = s.rounded(roomOfRight, factor{args.b, right, rightRows(p), p.K * p.N / rightRows(p), 1})
 }
 
 // leftRows and rightRows are how many lines the factors have in memory.
@@ -180,6 +182,12 @@ type convArgs struct {
 	n, c, h, wide, outs, kh, kw, stride, pad, oh, ow, act, part int64
 }
 
+// tensorConvArgs are the same for tensor cores.
+type tensorConvArgs struct {
+	x, w, dy, bias, out, partial                                      pointer
+	n, c, h, wide, outs, kh, kw, stride, pad, oh, ow, act, half, part int64
+}
+
 func convOf(g device.ConvShape) convArgs {
 	return convArgs{
 		n: int64(g.N), c: int64(g.C), h: int64(g.H), wide: int64(g.W), outs: int64(g.Out), kh: int64(g.KH), kw: int64(g.KW),
@@ -187,30 +195,39 @@ func convOf(g device.ConvShape) convArgs {
 	}
 }
 
-// convolve launches a convolution, or one of its gradients. For tensor cores its two factors, the others being 0, are rounded before.
-func (s *stream) convolve(p product, g device.ConvShape, args convArgs) {
-	if n := chunk(s.d.precision); n > 0 && s.err == nil {
-		if max(g.N*g.H*g.W, p.m, p.k) > math.MaxInt32 || max(g.C, g.Out, g.H*g.W*g.C, g.OutH()*g.OutW()*g.Out) > math.MaxInt32/16 {
-			s.fail(fmt.Errorf("convolution %+v: too large for %s", g, s.d.precision))
-			return
-		}
-		if args.x != 0 {
-			args.x = s.rounded(roomOfRight, args.x, g.N*g.H*g.W, g.C, 1)
-		}
-		if args.w != 0 {
-			args.w = s.rounded(roomOfWeights, args.w, g.Out*g.KH*g.KW, g.C, g.KH*g.KW)
-		}
-		if args.w == 0 {
-			p.padded = g.KH * g.KW * ceil(g.C, n) * n
-		}
-		if args.dy != 0 {
-			args.dy = s.rounded(roomOfLeft, args.dy, g.N*g.OutH()*g.OutW(), g.Out, 1)
-		}
-	}
+// convolve launches a convolution, or one of its gradients. For tensor cores its two factors, the others being 0, are rounded before; x and dy say of what kind these
+// are.
+func (s *stream) convolve(p product, g device.ConvShape, args convArgs, x, dy device.Kind) {
 	p.bias = args.bias
-	multiply(s, p, args.out, func(partial pointer, partK int64) convArgs {
-		args.partial, args.part = partial, partK
-		return args
+	n := chunk(s.d.precision)
+	if n == 0 || s.err != nil {
+		multiply(s, p, args.out, func(partial pointer, partK int64) convArgs {
+			args.partial, args.part = partial, partK
+			return args
+		})
+		return
+	}
+	if max(g.N*g.H*g.W, p.m, p.k) > math.MaxInt32 || max(g.C, g.Out, g.H*g.W*g.C, g.OutH()*g.OutW()*g.Out) > math.MaxInt32/16 {
+		s.fail(fmt.Errorf("convolution %+v: too large for %s", g, s.d.precision))
+		return
+	}
+	if args.x != 0 {
+		args.x = s.rounded(roomOfRight, factor{args.x, x, g.N * g.H * g.W, g.C, 1})
+	}
+	if args.w != 0 {
+		args.w = s.rounded(roomOfWeights, factor{args.w, device.Float32, g.Out * g.KH * g.KW, g.C, g.KH * g.KW})
+	}
+	if args.w == 0 {
+		p.padded = g.KH * g.KW * ceil(g.C, n) * n
+	}
+	if args.dy != 0 {
+		args.dy = s.rounded(roomOfLeft, factor{args.dy, dy, g.N * g.OutH() * g.OutW(), g.Out, 1})
+	}
+	multiply(s, p, args.out, func(partial pointer, partK int64) tensorConvArgs {
+		return tensorConvArgs{
+			args.x, args.w, args.dy, args.bias, args.out, partial, args.n, args.c, args.h, args.wide, args.outs, args.kh, args.kw, args.stride, args.pad,
+			args.oh, args.ow, args.act, outputs{kind: p.out}.half(), partK,
+		}
 	})
 }
 
@@ -229,10 +246,10 @@ func (s *stream) Conv2D(p device.Conv2D) {
 		return
 	}
 	pixels, taps := g.N*g.OutH()*g.OutW(), g.KH*g.KW*g.C
-	args := convOf(g)
-	args.x, args.w = s.floats(op, "X", p.X, g.N*g.H*g.W*g.C), s.floats(op, "W", p.W, g.Out*taps)
-	args.bias, args.out, args.act = s.optional(op, "Bias", p.Bias, g.Out), s.floats(op, "Y", p.Y, pixels*g.Out), int64(p.Act)
-	s.convolve(product{kernel: "conv", m: pixels, n: g.Out, k: taps, act: p.Act}, g, args)
+	args, in, out := convOf(g), s.outputs(op, p.X), s.outputs(op, p.Y)
+	args.x, args.w = in.at("X", p.X, g.N*g.H*g.W*g.C), s.floats(op, "W", p.W, g.Out*taps)
+	args.bias, args.out, args.act = s.optional(op, "Bias", p.Bias, g.Out), out.at("Y", p.Y, pixels*g.Out), int64(p.Act)
+	s.convolve(product{kernel: "conv", m: pixels, n: g.Out, k: taps, act: p.Act, out: out.kind}, g, args, in.kind, 0)
 }
 
 // Conv2DBackwardData implements device.Ops.
@@ -242,10 +259,10 @@ func (s *stream) Conv2DBackwardData(p device.Conv2DBackwardData) {
 	if !s.valid(g) {
 		return
 	}
-	args := convOf(g)
-	args.out, args.w = s.floats(op, "DX", p.DX, g.N*g.H*g.W*g.C), s.floats(op, "W", p.W, g.Out*g.C*g.KH*g.KW)
-	args.dy = s.floats(op, "DY", p.DY, g.N*g.OutH()*g.OutW()*g.Out)
-	s.convolve(product{kernel: "conv_backward_data", m: g.N * g.H * g.W, n: g.C, k: g.KH * g.KW * g.Out}, g, args)
+	args, o := convOf(g), s.outputs(op, p.DY)
+	args.out, args.w = o.at("DX", p.DX, g.N*g.H*g.W*g.C), s.floats(op, "W", p.W, g.Out*g.C*g.KH*g.KW)
+	args.dy = o.at("DY", p.DY, g.N*g.OutH()*g.OutW()*g.Out)
+	s.convolve(product{kernel: "conv_backward_data", m: g.N * g.H * g.W, n: g.C, k: g.KH * g.KW * g.Out, out: o.kind}, g, args, 0, o.kind)
 }
 
 // Conv2DBackwardWeight implements device.Ops.
@@ -256,8 +273,8 @@ func (s *stream) Conv2DBackwardWeight(p device.Conv2DBackwardWeight) {
 		return
 	}
 	pixels, taps := g.N*g.OutH()*g.OutW(), g.KH*g.KW*g.C
-	args := convOf(g)
-	args.x, args.dy = s.floats(op, "X", p.X, g.N*g.H*g.W*g.C), s.floats(op, "DY", p.DY, pixels*g.Out)
+	args, x, dy := convOf(g), s.outputs(op, p.X), s.outputs(op, p.DY)
+	args.x, args.dy = x.at("X", p.X, g.N*g.H*g.W*g.C), dy.at("DY", p.DY, pixels*g.Out)
 	args.out = s.floats(op, "DW", p.DW, g.Out*taps)
-	s.convolve(product{kernel: "conv_backward_weight", m: g.Out, n: taps, k: pixels, split: true}, g, args)
+	s.convolve(product{kernel: "conv_backward_weight", m: g.Out, n: taps, k: pixels, split: true}, g, args, x.kind, dy.kind)
 }

@@ -17,7 +17,7 @@ type bound struct {
 	gradient float64 // |difference| / |gradient| of a tensor, euclidean
 }
 
-var bounds = map[device.Precision]bound{device.FP32: {1e-6, 5e-5}, device.TF32: {1e-3, 5e-3}, device.BF16: {2e-3, 2e-2}}
+var bounds = map[device.Precision]bound{device.FP32: {1e-6, 5e-5}, device.TF32: {1e-3, 5e-3}, device.BF16: {1e-2, 5e-2}}
 
 // Of batch norm over so few samples little is left of a gradient's direction when some outputs change sides at a ReLU.
 const boundOfResnet = 0.5

@@ -8,10 +8,10 @@ type normSumsArgs struct {
 }
 
 // normSums is dgamma and dbeta: the sums over rows of dy, and of dy times the normalised x.
-func (s *stream) normSums(dgamma, dbeta pointer, a normSumsArgs) {
+func (s *stream) normSums(o outputs, dgamma, dbeta pointer, a normSumsArgs) {
 	n, cols := ceil(int(a.rows), rowsPerPart), int(a.cols)
 	a.parts = s.room(roomOfParts, 8*n*cols)
-	launch(s, "norm_sums", [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, a)
+	launch(s, o.kernel("norm_sums"), [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, a)
 	launch(s, "norm_totals", [3]int{ceil(cols, totalColumns), 1, 1}, blockThreads, struct {
 		dgamma, dbeta, parts pointer
 		n, cols              int64
@@ -24,13 +24,13 @@ func (s *stream) LayerNorm(p device.LayerNorm) {
 	if !s.sized(op, p.Rows, p.Cols) {
 		return
 	}
-	n := p.Rows * p.Cols
-	launch(s, "layer_norm", [3]int{min(p.Rows, mostBlocks), 1, 1}, blockThreads, struct {
+	n, o := p.Rows*p.Cols, s.outputs(op, p.X)
+	launch(s, o.kernel("layer_norm"), [3]int{min(p.Rows, mostBlocks), 1, 1}, blockThreads, struct {
 		y, x, gamma, beta, mean, rstd pointer
 		rows, cols                    int64
 		eps                           float32
 	}{
-		s.floats(op, "Y", p.Y, n), s.floats(op, "X", p.X, n), s.floats(op, "Gamma", p.Gamma, p.Cols), s.floats(op, "Beta", p.Beta, p.Cols),
+		o.at("Y", p.Y, n), o.at("X", p.X, n), s.floats(op, "Gamma", p.Gamma, p.Cols), s.floats(op, "Beta", p.Beta, p.Cols),
 		s.floats(op, "Mean", p.Mean, p.Rows), s.floats(op, "RStd", p.RStd, p.Rows), int64(p.Rows), int64(p.Cols), p.Eps,
 	})
 }
@@ -41,14 +41,14 @@ func (s *stream) LayerNormBackward(p device.LayerNormBackward) {
 	if !s.sized(op, p.Rows, p.Cols) {
 		return
 	}
-	n := p.Rows * p.Cols
-	dy, x, mean, rstd := s.floats(op, "DY", p.DY, n), s.floats(op, "X", p.X, n), s.floats(op, "Mean", p.Mean, p.Rows), s.floats(op, "RStd", p.RStd, p.Rows)
-	s.normSums(s.floats(op, "DGamma", p.DGamma, p.Cols), s.floats(op, "DBeta", p.DBeta, p.Cols),
+	n, o := p.Rows*p.Cols, s.outputs(op, p.X)
+	dy, x, mean, rstd := o.at("DY", p.DY, n), o.at("X", p.X, n), s.floats(op, "Mean", p.Mean, p.Rows), s.floats(op, "RStd", p.RStd, p.Rows)
+	s.normSums(o, s.floats(op, "DGamma", p.DGamma, p.Cols), s.floats(op, "DBeta", p.DBeta, p.Cols),
 		normSumsArgs{dy: dy, x: x, mean: mean, rstd: rstd, rows: int64(p.Rows), cols: int64(p.Cols), byRow: 1})
-	launch(s, "layer_norm_backward", [3]int{min(p.Rows, mostBlocks), 1, 1}, blockThreads, struct {
+	launch(s, o.kernel("layer_norm_backward"), [3]int{min(p.Rows, mostBlocks), 1, 1}, blockThreads, struct {
 		dx, dy, x, gamma, mean, rstd pointer
 		rows, cols                   int64
-	}{s.floats(op, "DX", p.DX, n), dy, x, s.floats(op, "Gamma", p.Gamma, p.Cols), mean, rstd, int64(p.Rows), int64(p.Cols)})
+	}{o.at("DX", p.DX, n), dy, x, s.floats(op, "Gamma", p.Gamma, p.Cols), mean, rstd, int64(p.Rows), int64(p.Cols)})
 }
 
 // BatchNorm implements device.Ops.
@@ -58,23 +58,24 @@ func (s *stream) BatchNorm(p device.BatchNorm) {
 		return
 	}
 	n, c := p.Rows*p.Channels, p.Channels
-	x, mean, rstd := s.floats(op, "X", p.X, n), s.floats(op, "Mean", p.Mean, c), s.floats(op, "RStd", p.RStd, c)
-	s.moment(mean, x, 0, p.Rows, c, 0)
-	s.moment(rstd, x, mean, p.Rows, c, p.Eps)
-	launch(s, "batch_norm", each(n), blockThreads, struct {
+	o := s.outputs(op, p.X)
+	x, mean, rstd := o.at("X", p.X, n), s.floats(op, "Mean", p.Mean, c), s.floats(op, "RStd", p.RStd, c)
+	s.moment(o, mean, x, 0, p.Rows, c, 0)
+	s.moment(o, rstd, x, mean, p.Rows, c, p.Eps)
+	launch(s, o.kernel("batch_norm"), each(n), blockThreads, struct {
 		y, x, gamma, beta, mean, rstd pointer
 		rows, cols, act               int64
 	}{
-		s.floats(op, "Y", p.Y, n), x, s.floats(op, "Gamma", p.Gamma, c), s.floats(op, "Beta", p.Beta, c), mean, rstd,
+		o.at("Y", p.Y, n), x, s.floats(op, "Gamma", p.Gamma, c), s.floats(op, "Beta", p.Beta, c), mean, rstd,
 		int64(p.Rows), int64(c), int64(p.Act),
 	})
 }
 
 // moment is the mean of each column, or around a mean 1/sqrt(variance + eps).
-func (s *stream) moment(out, x, mean pointer, rows, cols int, eps float32) {
+func (s *stream) moment(o outputs, out, x, mean pointer, rows, cols int, eps float32) {
 	n := ceil(rows, rowsPerPart)
 	parts := s.room(roomOfParts, 4*n*cols)
-	launch(s, "moment_parts", [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, struct {
+	launch(s, o.kernel("moment_parts"), [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, struct {
 		parts, x, mean pointer
 		rows, cols     int64
 	}{parts, x, mean, int64(rows), int64(cols)})
@@ -96,13 +97,14 @@ func (s *stream) BatchNormBackward(p device.BatchNormBackward) {
 		return
 	}
 	n, c := p.Rows*p.Channels, p.Channels
-	dy, x, mean, rstd := s.floats(op, "DY", p.DY, n), s.floats(op, "X", p.X, n), s.floats(op, "Mean", p.Mean, c), s.floats(op, "RStd", p.RStd, c)
+	o := s.outputs(op, p.X)
+	dy, x, mean, rstd := o.at("DY", p.DY, n), o.at("X", p.X, n), s.floats(op, "Mean", p.Mean, c), s.floats(op, "RStd", p.RStd, c)
 	dgamma, dbeta := s.floats(op, "DGamma", p.DGamma, c), s.floats(op, "DBeta", p.DBeta, c)
-	s.normSums(dgamma, dbeta, normSumsArgs{dy: dy, x: x, mean: mean, rstd: rstd, rows: int64(p.Rows), cols: int64(c)})
-	launch(s, "batch_norm_backward", each(n), blockThreads, struct {
+	s.normSums(o, dgamma, dbeta, normSumsArgs{dy: dy, x: x, mean: mean, rstd: rstd, rows: int64(p.Rows), cols: int64(c)})
+	launch(s, o.kernel("batch_norm_backward"), each(n), blockThreads, struct {
 		dx, dy, x, gamma, dgamma, dbeta, mean, rstd pointer
 		rows, cols                                  int64
-	}{s.floats(op, "DX", p.DX, n), dy, x, s.floats(op, "Gamma", p.Gamma, c), dgamma, dbeta, mean, rstd, int64(p.Rows), int64(c)})
+	}{o.at("DX", p.DX, n), dy, x, s.floats(op, "Gamma", p.Gamma, c), dgamma, dbeta, mean, rstd, int64(p.Rows), int64(c)})
 }
 
 // BatchNormInference implements device.Ops.
@@ -112,12 +114,13 @@ func (s *stream) BatchNormInference(p device.BatchNormInference) {
 		return
 	}
 	n, c := p.Rows*p.Channels, p.Channels
-	launch(s, "batch_norm_inference", each(n), blockThreads, struct {
+	o := s.outputs(op, p.X)
+	launch(s, o.kernel("batch_norm_inference"), each(n), blockThreads, struct {
 		y, x, gamma, beta, mean, variance pointer
 		rows, cols, act                   int64
 		eps                               float32
 	}{
-		s.floats(op, "Y", p.Y, n), s.floats(op, "X", p.X, n), s.floats(op, "Gamma", p.Gamma, c), s.floats(op, "Beta", p.Beta, c),
+		o.at("Y", p.Y, n), o.at("X", p.X, n), s.floats(op, "Gamma", p.Gamma, c), s.floats(op, "Beta", p.Beta, c),
 		s.floats(op, "Mean", p.Mean, c), s.floats(op, "Variance", p.Variance, c), int64(p.Rows), int64(c), int64(p.Act), p.Eps,
 	})
 }

@@ -25,8 +25,9 @@ func (s *stream) MaxPool(p device.MaxPool) {
 	const op = "max pooling"
 	if s.valid(p.Shape) {
 		image, n := poolSizes(p.Shape)
-		s.pool("max_pool", n, p.Shape, p.Act, poolArgs{
-			out: s.floats(op, "Y", p.Y, n), in: s.floats(op, "X", p.X, image), index: s.want(op, "Index", p.Index, n, device.Uint8),
+		o := s.outputs(op, p.X)
+		s.pool(o.kernel("max_pool"), n, p.Shape, p.Act, poolArgs{
+			out: o.at("Y", p.Y, n), in: o.at("X", p.X, image), index: s.want(op, "Index", p.Index, n, device.Uint8),
 		})
 	}
 }
@@ -36,9 +37,10 @@ func (s *stream) MaxPoolBackward(p device.MaxPoolBackward) {
 	const op = "gradient of max pooling"
 	if s.valid(p.Shape) {
 		image, n := poolSizes(p.Shape)
-		s.pool("max_pool_backward", image, p.Shape, p.Act, poolArgs{
-			out: s.floats(op, "DX", p.DX, image), in: s.floats(op, "DY", p.DY, n),
-			y: s.floats(op, "Y", p.Y, n), index: s.want(op, "Index", p.Index, n, device.Uint8),
+		o := s.outputs(op, p.DY)
+		s.pool(o.kernel("max_pool_backward"), image, p.Shape, p.Act, poolArgs{
+			out: o.at("DX", p.DX, image), in: o.at("DY", p.DY, n),
+			y: o.at("Y", p.Y, n), index: s.want(op, "Index", p.Index, n, device.Uint8),
 		})
 	}
 }
@@ -48,7 +50,8 @@ func (s *stream) AveragePool(p device.AveragePool) {
 	const op = "average pooling"
 	if s.valid(p.Shape) {
 		image, n := poolSizes(p.Shape)
-		s.pool("average_pool", n, p.Shape, device.Identity, poolArgs{out: s.floats(op, "Y", p.Y, n), in: s.floats(op, "X", p.X, image)})
+		o := s.outputs(op, p.X)
+		s.pool(o.kernel("average_pool"), n, p.Shape, device.Identity, poolArgs{out: o.at("Y", p.Y, n), in: o.at("X", p.X, image)})
 	}
 }
 
@@ -57,7 +60,8 @@ func (s *stream) AveragePoolBackward(p device.AveragePoolBackward) {
 	const op = "gradient of average pooling"
 	if s.valid(p.Shape) {
 		image, n := poolSizes(p.Shape)
-		s.pool("average_pool_backward", image, p.Shape, device.Identity, poolArgs{out: s.floats(op, "DX", p.DX, image), in: s.floats(op, "DY", p.DY, n)})
+		o := s.outputs(op, p.DY)
+		s.pool(o.kernel("average_pool_backward"), image, p.Shape, device.Identity, poolArgs{out: o.at("DX", p.DX, image), in: o.at("DY", p.DY, n)})
 	}
 }
 
@@ -70,8 +74,9 @@ type globalPoolArgs struct {
 func (s *stream) GlobalAveragePool(y, x device.Buffer, n, pixels, c int) {
 	const op = "global average pooling"
 	if s.sized(op, n, pixels, c) {
-		launch(s, "global_average_pool", each(n*c), blockThreads,
-			globalPoolArgs{s.floats(op, "y", y, n*c), s.floats(op, "x", x, n*pixels*c), int64(n), int64(pixels), int64(c)})
+		o := s.outputs(op, x)
+		launch(s, o.kernel("global_average_pool"), each(n*c), blockThreads,
+			globalPoolArgs{o.at("y", y, n*c), o.at("x", x, n*pixels*c), int64(n), int64(pixels), int64(c)})
 	}
 }
 
@@ -79,7 +84,8 @@ func (s *stream) GlobalAveragePool(y, x device.Buffer, n, pixels, c int) {
 func (s *stream) GlobalAveragePoolBackward(dx, dy device.Buffer, n, pixels, c int) {
 	const op = "gradient of global average pooling"
 	if s.sized(op, n, pixels, c) {
-		launch(s, "global_average_pool_backward", each(n*pixels*c), blockThreads,
-			globalPoolArgs{s.floats(op, "dx", dx, n*pixels*c), s.floats(op, "dy", dy, n*c), int64(n), int64(pixels), int64(c)})
+		o := s.outputs(op, dy)
+		launch(s, o.kernel("global_average_pool_backward"), each(n*pixels*c), blockThreads,
+			globalPoolArgs{o.at("dx", dx, n*pixels*c), o.at("dy", dy, n*c), int64(n), int64(pixels), int64(c)})
 	}
 }

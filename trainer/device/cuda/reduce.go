@@ -14,13 +14,14 @@ func (s *stream) SumRows(out, x device.Buffer, rows, cols int) {
 	if !s.sized(op, rows, cols) {
 		return
 	}
-	to, from := s.floats(op, "out", out, cols), s.floats(op, "x", x, rows*cols)
+	o := s.outputs(op, x)
+	to, from := s.floats(op, "out", out, cols), o.at("x", x, rows*cols)
 	n := ceil(rows, rowsPerPart)
 	parts := to
 	if n > 1 {
 		parts = s.room(roomOfParts, 4*n*cols)
 	}
-	launch(s, "sum_rows_parts", [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, struct {
+	launch(s, o.kernel("sum_rows_parts"), [3]int{ceil(n*cols, blockThreads), 1, 1}, blockThreads, struct {
 		parts, x   pointer
 		rows, cols int64
 	}{parts, from, int64(rows), int64(cols)})
@@ -60,12 +61,13 @@ func (s *stream) Finite(x device.Buffer, n int, ok *bool) {
 	if !s.sized(op, n) {
 		return
 	}
-	from, cell := s.floats(op, "x", x, n), s.cell(answer{ok: ok})
+	o := s.outputs(op, x)
+	from, cell := o.at("x", x, n), s.cell(answer{ok: ok})
 	if s.err != nil {
 		return
 	}
 	s.zero(cell, cellBytes)
-	launch(s, "finite", each(n), blockThreads, struct {
+	launch(s, o.kernel("finite"), each(n), blockThreads, struct {
 		bad, x pointer
 		n      int64
 	}{cell, from, int64(n)})
@@ -78,13 +80,14 @@ func (s *stream) SoftmaxCrossEntropy(p device.SoftmaxCrossEntropy) {
 		return
 	}
 	rows := s.room(roomOfParts, lossBytes*p.N)
-	launch(s, "softmax_cross_entropy", [3]int{min(p.N, mostBlocks), 1, 1}, blockThreads, struct {
+	o := s.outputs(op, p.Logits)
+	launch(s, o.kernel("softmax_cross_entropy"), [3]int{min(p.N, mostBlocks), 1, 1}, blockThreads, struct {
 		dlogits, logits, labels, rows pointer
 		at                            fault
 		n, classes                    int64
 		scale                         float32
 	}{
-		s.optional(op, "DLogits", p.DLogits, p.N*p.Classes), s.floats(op, "Logits", p.Logits, p.N*p.Classes),
+		o.optional("DLogits", p.DLogits, p.N*p.Classes), o.at("Logits", p.Logits, p.N*p.Classes),
 		s.want(op, "Labels", p.Labels, p.N, device.Int32), rows, s.mayBlame(op + ": labels"), int64(p.N), int64(p.Classes), p.Scale,
 	})
 	s.addLosses(rows, p.N, p.Total)
@@ -103,13 +106,14 @@ func (s *stream) BinaryCrossEntropy(p device.BinaryCrossEntropy) {
 		targets = s.floats(op, "Targets", p.Targets, p.N)
 	}
 	rows := s.room(roomOfParts, lossBytes*p.N)
-	launch(s, "binary_cross_entropy", each(p.N), blockThreads, struct {
+	o := s.outputs(op, p.Logits)
+	launch(s, o.kernel("binary_cross_entropy"), each(p.N), blockThreads, struct {
 		dlogits, logits, targets, labels, rows pointer
 		at                                     fault
 		n                                      int64
 		scale                                  float32
 	}{
-		s.optional(op, "DLogits", p.DLogits, p.N), s.floats(op, "Logits", p.Logits, p.N), targets, labels, rows,
+		o.optional("DLogits", p.DLogits, p.N), o.at("Logits", p.Logits, p.N), targets, labels, rows,
 		s.mayBlame(op + ": targets"), int64(p.N), p.Scale,
 	})
 	s.addLosses(rows, p.N, p.Total)
@@ -122,11 +126,12 @@ func (s *stream) SquaredError(p device.SquaredError) {
 		return
 	}
 	rows := s.room(roomOfParts, lossBytes*p.N)
-	launch(s, "squared_error", each(p.N), blockThreads, struct {
+	o := s.outputs(op, p.Y)
+	launch(s, o.kernel("squared_error"), each(p.N), blockThreads, struct {
 		dy, y, targets, rows pointer
 		n                    int64
 		scale                float32
-	}{s.optional(op, "DY", p.DY, p.N), s.floats(op, "Y", p.Y, p.N), s.floats(op, "Targets", p.Targets, p.N), rows, int64(p.N), p.Scale})
+	}{o.optional("DY", p.DY, p.N), o.at("Y", p.Y, p.N), s.floats(op, "Targets", p.Targets, p.N), rows, int64(p.N), p.Scale})
 	s.addLosses(rows, p.N, p.Total)
 }
 

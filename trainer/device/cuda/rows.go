@@ -25,10 +25,13 @@ type rowsBackwardArgs struct {
 }
 
 // rowsBackward adds up the gradients of rows.
-func (s *stream) rowsBackward(a rowsBackwardArgs) {
+func (s *stream) rowsBackward(a rowsBackwardArgs) { s.rowsBackwardBy("rows_backward", a) }
+
+// rowsBackwardBy is the same by the kernel for what the gradients are kept in.
+func (s *stream) rowsBackwardBy(kernel string, a rowsBackwardArgs) {
 	if s.err == nil {
 		s.zero(a.out, int(4*a.rows*a.width)) // most rows of a large table are named by nobody
-		launch(s, "rows_backward", [3]int{int(min(a.n*a.fields, 1<<20)), 1, 1}, blockThreads, a)
+		launch(s, kernel, [3]int{int(min(a.n*a.fields, 1<<20)), 1, 1}, blockThreads, a)
 	}
 }
 

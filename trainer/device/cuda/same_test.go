@@ -18,6 +18,7 @@ type bench struct {
 	device.Stream
 	rng     *rand.Rand
 	coarse  bool // random numbers are whole in every precision
+	halves  bool // outputs are kept in bf16
 	names   []string
 	results []any // *[]float32, *device.Total, *float64, *bool
 }
@@ -151,7 +152,7 @@ func sameIn(t *testing.T, precision device.Precision, tolerance float64, f func(
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2)), coarse: precision != device.FP32}
+		b := &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2)), coarse: precision != device.FP32, halves: device.Outputs(d) == device.BFloat16}
 		f(b)
 		if err := s.Sync(); err != nil {
 			t.Fatalf("%s: %v", d.Name(), err)

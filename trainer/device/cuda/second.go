@@ -16,7 +16,7 @@ type second struct {
 }
 
 // joins has the call before this one make a function y of its n elements x besides, or with before the gradient of it. It tells whether it could.
-func (s *stream) joins(y, x, before pointer, n int, f int64) bool {
+func (s *stream) joins(y, x, before pointer, n int, f int64, o outputs) bool {
 	if s.err != nil || s.issued == len(s.calls) {
 		return false
 	}
@@ -24,11 +24,11 @@ func (s *stream) joins(y, x, before pointer, n int, f int64) bool {
 	var to *second
 	switch c.kind {
 	case reflect.TypeFor[tensorArgs]():
-		if a := (*tensorArgs)(unsafe.Pointer(&c.args)); a.partial == 0 && a.c == x && a.m*a.n == int64(n) {
+		if a := (*tensorArgs)(unsafe.Pointer(&c.args)); a.partial == 0 && a.c == x && a.m*a.n == int64(n) && a.half == o.half() {
 			to = &a.second
 		}
 	case reflect.TypeFor[partsArgs]():
-		if a := (*partsArgs)(unsafe.Pointer(&c.args)); a.c == x && a.m*a.n == int64(n) {
+		if a := (*partsArgs)(unsafe.Pointer(&c.args)); a.c == x && a.m*a.n == int64(n) && a.half == o.half() {
 			to = &a.second
 		}
 	}
@@ -36,6 +36,6 @@ func (s *stream) joins(y, x, before pointer, n int, f int64) bool {
 		return false
 	}
 	*to = second{y, before, f}
-	s.factors.wrote(y, 4*n, len(s.calls))
+	s.factors.wrote(y, o.size()*n, len(s.calls))
 	return true
 }

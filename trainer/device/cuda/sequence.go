@@ -3,6 +3,7 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"strconv"
 
 	"github.com/musterml/muster/trainer/device"
 )
@@ -38,14 +39,14 @@ type tensorAttention struct {
 	forward, query, key int    // bytes of shared memory
 }
 
-// tensorCores says how tensor cores do it, if they do: rows of heads must begin at multiples of 16 bytes.
-func (s *stream) tensorCores(g device.AttentionShape, operands ...pointer) (a tensorAttention, ok bool) {
+// tensorCores says how tensor cores do it, if they do: rows of heads must begin at multiples of four elements.
+func (s *stream) tensorCores(g device.AttentionShape, o outputs, operands ...pointer) (a tensorAttention, ok bool) {
 	perWord := map[device.Precision]int{device.TF32: 1, device.BF16: 2}[s.d.precision]
 	if perWord == 0 || g.Width > 128 || g.Width%4 != 0 || 3*g.T*g.Heads*g.Width > math.MaxInt32 {
 		return a, false
 	}
 	for _, p := range operands {
-		if p%16 != 0 {
+		if p%pointer(4*o.size()) != 0 {
 			return a, false
 		}
 	}
@@ -60,7 +61,7 @@ func (s *stream) tensorCores(g device.AttentionShape, operands ...pointer) (a te
 	}
 	few, many := min(8*warps, 32), min(8*warps, 64)
 	return tensorAttention{
-		suffix: fmt.Sprintf("_%s_%d", s.d.precision, width), rows: 16 * warps, threads: warpThreads * warps,
+		suffix: o.kernel(s.name("_", string(s.d.precision), "_"+strconv.Itoa(width))), rows: 16 * warps, threads: warpThreads * warps,
 		forward: shared(1, 1, 1, many), query: shared(2, 2, 1, few), key: shared(2, 2, 2, few) + 8*few,
 	}, true
 }
@@ -72,20 +73,20 @@ func (s *stream) Attention(p device.Attention) {
 	if !s.attends(g) {
 		return
 	}
-	n := g.N * g.T * g.Heads * g.Width
+	n, o := g.N*g.T*g.Heads*g.Width, s.outputs(op, p.QKV)
 	args := struct {
 		y, qkv, lse                pointer
 		n, t, heads, width, causal int64
 		scale                      float32
 	}{
-		s.floats(op, "Y", p.Y, n), s.floats(op, "QKV", p.QKV, 3*n), s.floats(op, "LSE", p.LSE, g.N*g.Heads*g.T),
+		o.at("Y", p.Y, n), o.at("QKV", p.QKV, 3*n), s.floats(op, "LSE", p.LSE, g.N*g.Heads*g.T),
 		int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
 	}
-	if a, ok := s.tensorCores(g, args.qkv); ok {
+	if a, ok := s.tensorCores(g, o, args.qkv); ok {
 		launchShared(s, s.name("attention", a.suffix, ""), [3]int{ceil(g.T, a.rows), g.Heads, g.N}, a.threads, a.forward, args)
 		return
 	}
-	launch(s, "attention", [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}, blockThreads, args)
+	launch(s, o.kernel("attention"), [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}, blockThreads, args)
 }
 
 // AttentionBackward implements device.Ops.
@@ -95,28 +96,28 @@ func (s *stream) AttentionBackward(p device.AttentionBackward) {
 	if !s.attends(g) {
 		return
 	}
-	n, rows := g.N*g.T*g.Heads*g.Width, g.N*g.Heads*g.T
+	n, rows, o := g.N*g.T*g.Heads*g.Width, g.N*g.Heads*g.T, s.outputs(op, p.QKV)
 	args := struct {
 		dqkv, delta, qkv, dy, lse  pointer
 		n, t, heads, width, causal int64
 		scale                      float32
 	}{
-		s.floats(op, "DQKV", p.DQKV, 3*n), s.room(roomOfParts, 4*rows), s.floats(op, "QKV", p.QKV, 3*n), s.floats(op, "DY", p.DY, n),
+		o.at("DQKV", p.DQKV, 3*n), s.room(roomOfParts, 4*rows), o.at("QKV", p.QKV, 3*n), o.at("DY", p.DY, n),
 		s.floats(op, "LSE", p.LSE, rows), int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
 	}
-	if a, ok := s.tensorCores(g, args.qkv, args.dy); ok {
-		launch(s, "attention_delta", each(warpThreads*rows), blockThreads, struct {
+	if a, ok := s.tensorCores(g, o, args.qkv, args.dy); ok {
+		launch(s, o.kernel("attention_delta"), each(warpThreads*rows), blockThreads, struct {
 			delta, y, dy       pointer
 			n, t, heads, width int64
-		}{args.delta, s.floats(op, "Y", p.Y, n), args.dy, args.n, args.t, args.heads, args.width})
+		}{args.delta, o.at("Y", p.Y, n), args.dy, args.n, args.t, args.heads, args.width})
 		grid := [3]int{ceil(g.T, a.rows), g.Heads, g.N}
 		launchShared(s, s.name("attention_backward_query", a.suffix, ""), grid, a.threads, a.query, args)
 		launchShared(s, s.name("attention_backward_key", a.suffix, ""), grid, a.threads, a.key, args)
 		return
 	}
 	grid := [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}
-	launch(s, "attention_backward_query", grid, blockThreads, args)
-	launch(s, "attention_backward_key", grid, blockThreads, args)
+	launch(s, o.kernel("attention_backward_query"), grid, blockThreads, args)
+	launch(s, o.kernel("attention_backward_key"), grid, blockThreads, args)
 }
 
 // contextual refuses positions that are fewer than the sequence's.
@@ -134,12 +135,13 @@ func (s *stream) Embedding(p device.Embedding) {
 		return
 	}
 	n := p.N * p.T
-	launch(s, "embedding", each(n*p.Width), blockThreads, struct {
+	o := s.outputs(op, p.Y)
+	launch(s, o.kernel("embedding"), each(n*p.Width), blockThreads, struct {
 		y, tokens, table, positions pointer
 		at                          fault
 		n, t, width, vocab          int64
 	}{
-		s.floats(op, "Y", p.Y, n*p.Width), s.want(op, "Tokens", p.Tokens, n, device.Int32), s.floats(op, "Table", p.Table, p.Vocab*p.Width),
+		o.at("Y", p.Y, n*p.Width), s.want(op, "Tokens", p.Tokens, n, device.Int32), s.floats(op, "Table", p.Table, p.Vocab*p.Width),
 		s.optional(op, "Positions", p.Positions, p.Context*p.Width), s.mayBlame(op + ": tokens"), int64(p.N), int64(p.T), int64(p.Width), int64(p.Vocab),
 	})
 }
@@ -151,11 +153,12 @@ func (s *stream) EmbeddingBackward(p device.EmbeddingBackward) {
 		return
 	}
 	n := p.N * p.T
-	dy := s.floats(op, "DY", p.DY, n*p.Width)
+	o := s.outputs(op, p.DY)
+	dy := o.at("DY", p.DY, n*p.Width)
 	tokens := s.want(op, "Tokens", p.Tokens, n, device.Int32)
-	s.rowsBackward(rowsBackwardArgs{s.floats(op, "DTable", p.DTable, p.Vocab*p.Width), tokens, dy, int64(n), 1, int64(p.Width), int64(p.Vocab), int64(p.Width), 0})
+	s.rowsBackwardBy(o.kernel("rows_backward"), rowsBackwardArgs{s.floats(op, "DTable", p.DTable, p.Vocab*p.Width), tokens, dy, int64(n), 1, int64(p.Width), int64(p.Vocab), int64(p.Width), 0})
 	if !p.DPositions.IsNone() {
-		launch(s, "positions_backward", each(p.Context*p.Width), blockThreads, struct {
+		launch(s, o.kernel("positions_backward"), each(p.Context*p.Width), blockThreads, struct {
 			out, dy              pointer
 			n, t, width, context int64
 		}{s.floats(op, "DPositions", p.DPositions, p.Context*p.Width), dy, int64(p.N), int64(p.T), int64(p.Width), int64(p.Context)})

@@ -25,8 +25,11 @@ func (m *memory) Kind() device.Kind { return m.kind }
 func (m *memory) Len() int          { return m.n }
 
 func sizeOf(k device.Kind) int {
-	if k == device.Uint8 {
+	switch k {
+	case device.Uint8:
 		return 1
+	case device.BFloat16:
+		return 2
 	}
 	return 4
 }
@@ -65,7 +68,7 @@ var errClosed = errors.New("the stream is closed")
 
 // Alloc implements device.Stream.
 func (s *stream) Alloc(kind device.Kind, n int) (device.Memory, error) {
-	if n < 1 || kind > device.Uint8 {
+	if n < 1 || kind > device.BFloat16 {
 		return nil, fmt.Errorf("a memory of %d elements of %v cannot be made", n, kind)
 	}
 	return s.makeMemory(kind, n)

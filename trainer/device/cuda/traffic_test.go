@@ -111,18 +111,22 @@ func count(t *testing.T, c *call) work {
 	}
 	base := c.kernel
 	for _, part := range []string{"_tf32", "_bf16", "_large", "_medium", "_small", "_64", "_128"} {
-		base = strings.Replace(base, part, "", 1)
+		base = strings.Replace(base, part, "", -1)
+	}
+	kept := 4.0 // bytes of an output
+	if args["half"] != 0 || strings.HasSuffix(c.kernel, "_bf16") {
+		kept = 2
 	}
 	outs := func(n float64) float64 { // results of a product
 		switch {
 		case args["partial"] != 0:
 			return 4 * n * float64(c.grid[2])
 		case args["before"] != 0:
-			return 12 * n
+			return 3 * kept * n
 		case args["to"] != 0:
-			return 8 * n
+			return 2 * kept * n
 		}
-		return 4 * n
+		return kept * n
 	}
 	switch base {
 	case "matmul_nn", "matmul_nt", "matmul_tn":
@@ -139,7 +143,7 @@ func count(t *testing.T, c *call) work {
 			w.bytes = factor*(x+y) + outs(weights)
 		}
 	case "round":
-		w.bytes = 4 * (of("rows", "cols") + of("rows", "words"))
+		w.bytes = kept*of("rows", "cols") + 4*of("rows", "words")
 	case "gemm_parts":
 		w.bytes = 4*of("m", "n", "parts") + outs(of("m", "n"))
 	case "attention", "attention_backward_query", "attention_backward_key", "attention_delta":
@@ -149,36 +153,36 @@ func count(t *testing.T, c *call) work {
 			products /= 2
 		}
 		per := map[string][2]float64{"attention": {4, 4}, "attention_backward_query": {5, 6}, "attention_backward_key": {6, 8}, "attention_delta": {2, 0}}[base]
-		w.bytes, w.flops = 4*per[0]*n, per[1]*products
+		w.bytes, w.flops = kept*per[0]*n, per[1]*products
 	case "softmax_cross_entropy":
-		w.bytes = 16 * of("n", "classes") // a row is too long to stay in a cache
+		w.bytes = 4 * kept * of("n", "classes") // a row is too long to stay in a cache
 	case "layer_norm", "batch_norm":
-		w.bytes = 8 * of("rows", "cols")
+		w.bytes = 2 * kept * of("rows", "cols")
 	case "layer_norm_backward", "batch_norm_backward":
-		w.bytes = 12 * of("rows", "cols")
+		w.bytes = 3 * kept * of("rows", "cols")
 	case "norm_sums":
-		w.bytes = 8 * of("rows", "cols")
+		w.bytes = 2 * kept * of("rows", "cols")
 	case "moment_parts", "sum_rows_parts":
-		w.bytes = 4 * of("rows", "cols")
+		w.bytes = kept * of("rows", "cols")
 	case "moment", "sum_parts", "norm_totals", "total_loss":
 	case "relu_backward", "add", "multiply", "apply_backward":
-		w.bytes = 12 * of("n")
+		w.bytes = 3 * kept * of("n")
 	case "apply", "scale", "dropout":
-		w.bytes = 8 * of("n")
+		w.bytes = 2 * kept * of("n")
 	case "embedding":
-		w.bytes = 8 * of("n", "t", "width")
+		w.bytes = (4 + kept) * of("n", "t", "width")
 	case "positions_backward":
-		w.bytes = 4 * of("n", "t", "width")
+		w.bytes = kept * of("n", "t", "width")
 	case "rows_backward":
-		w.bytes = 8 * of("n", "fields", "width")
-	case "transpose_images":
-		w.bytes = 8 * of("n", "c", "pixels")
+		w.bytes = (4 + kept) * of("n", "fields", "width")
+	case "transpose_images", "transpose_images_to":
+		w.bytes = (4 + kept) * of("n", "c", "pixels")
 	case "max_pool":
-		w.bytes = 4*of("n", "h", "w", "c") + 5*of("n", "oh", "ow", "c")
+		w.bytes = kept*of("n", "h", "w", "c") + (kept+1)*of("n", "oh", "ow", "c")
 	case "max_pool_backward":
-		w.bytes = 4*of("n", "h", "w", "c") + 9*of("n", "oh", "ow", "c")
+		w.bytes = kept*of("n", "h", "w", "c") + (2*kept+1)*of("n", "oh", "ow", "c")
 	case "global_average_pool", "global_average_pool_backward":
-		w.bytes = 4 * of("n", "pixels", "c")
+		w.bytes = kept * of("n", "pixels", "c")
 	case "magnitudes":
 		w.bytes = 4 * of("n", "parts")
 	case "exact_sum":
@@ -265,8 +269,8 @@ func TestTraffic(t *testing.T) {
 		batch int
 		most  work // calls, bytes and operations
 	}{
-		{nn.Model{Name: "resnet50"}, images, 128, work{1000, 135e9, 3.2e12}},
-		{nn.Model{Name: "gpt", Options: map[string]any{"width": 768, "heads": 12, "layers": 12}}, tokens, 16, work{750, 112e9, 14e12}},
+		{nn.Model{Name: "resnet50"}, images, 128, work{840, 63e9, 3.2e12}},
+		{nn.Model{Name: "gpt", Options: map[string]any{"width": 768, "heads": 12, "layers": 12}}, tokens, 16, work{600, 56e9, 14e12}},
 	} {
 		t.Run(c.model.Name, func(t *testing.T) {
 			spec, err := nn.Build(c.model, c.form)

@@ -7,21 +7,21 @@ constexpr int keysPerTile = 32;  // a lane per key
 constexpr int maxHeadWidth = 256; // of a head: 8 elements of each lane
 constexpr int rowsPerBlock = blockThreads / warpThreads;
 
-struct attention_args { float *y; const float *qkv; float *lse; i64 n, t, heads, width, causal; float scale; };
+template <class T> struct attention_types { T *y; const T *qkv; float *lse; i64 n, t, heads, width, causal; float scale; };
 
-__device__ inline i64 qkvAt(const attention_args &a, i64 s, i64 t, int which, i64 h) {
+template <class T> __device__ inline i64 qkvAt(const attention_types<T> &a, i64 s, i64 t, int which, i64 h) {
     return (((s * a.t + t) * 3 + which) * a.heads + h) * a.width;
 }
 
 // dot is the product of two rows, the same in all lanes of the warp.
-__device__ inline float dot(const float *x, const float *y, i64 width) {
+template <class T> __device__ inline float dot(const T *x, const T *y, i64 width) {
     float sum = 0;
-    for (i64 i = threadIdx.x % warpThreads; i < width; i += warpThreads) sum = fmaf(x[i], y[i], sum);
+    for (i64 i = threadIdx.x % warpThreads; i < width; i += warpThreads) sum = fmaf((float)x[i], (float)y[i], sum);
     return warpSum(sum);
 }
 
 // Blocks: (rows of queries, heads, samples). Keys and values of a tile are in shared memory.
-KERNEL(attention, blockThreads) {
+KERNELS(attention, blockThreads) {
     __shared__ float ks[keysPerTile][maxHeadWidth + 1], qs[rowsPerBlock][maxHeadWidth];
     const int lane = threadIdx.x % warpThreads, warp = threadIdx.x / warpThreads, width = (int)a.width;
     const i64 s = blockIdx.z, h = blockIdx.y, first = (i64)blockIdx.x * rowsPerBlock, q = first + warp;
@@ -49,35 +49,35 @@ KERNEL(attention, blockThreads) {
         for (int j = 0; j < keysPerTile && k0 + j < last; j++) {
             float pj = __shfl_sync(0xffffffffu, p, j);
             if (pj == 0) continue;
-            const float *v = a.qkv + qkvAt(a, s, k0 + j, 2, h);
+            const T *v = a.qkv + qkvAt(a, s, k0 + j, 2, h);
             for (int c = 0; c * warpThreads < width; c++)
-                if (c * warpThreads + lane < width) out[c] = fmaf(pj, v[c * warpThreads + lane], out[c]);
+                if (c * warpThreads + lane < width) out[c] = fmaf(pj, (float)v[c * warpThreads + lane], out[c]);
         }
     }
     if (!live) return;
-    float *y = a.y + ((s * a.t + q) * a.heads + h) * a.width;
+    T *y = a.y + ((s * a.t + q) * a.heads + h) * a.width;
     for (int c = 0; c * warpThreads + lane < width; c++) y[c * warpThreads + lane] = out[c] / sum;
     if (lane == 0) a.lse[(s * a.heads + h) * a.t + q] = top + logf(sum);
 }
 
 // delta[s][h][q] = sum over k of p(q, k) * (dy(q) . v(k)), which is dy(q) . y(q).
-struct attention_backward_args { float *dqkv, *delta; const float *qkv, *dy, *lse; i64 n, t, heads, width, causal; float scale; };
+template <class T> struct attention_backward_types { T *dqkv; float *delta; const T *qkv, *dy; const float *lse; i64 n, t, heads, width, causal; float scale; };
 
-__device__ inline i64 rowAt(const attention_backward_args &a, i64 s, i64 t, int which, i64 h) {
+template <class T> __device__ inline i64 rowAt(const attention_backward_types<T> &a, i64 s, i64 t, int which, i64 h) {
     return (((s * a.t + t) * 3 + which) * a.heads + h) * a.width;
 }
 
-__device__ inline const float *dyAt(const attention_backward_args &a, i64 s, i64 t, i64 h) {
+template <class T> __device__ inline const T *dyAt(const attention_backward_types<T> &a, i64 s, i64 t, i64 h) {
     return a.dy + ((s * a.t + t) * a.heads + h) * a.width;
 }
 
 // The gradient of the queries: two passes over the keys, for delta and for the gradient. A warp per query.
-using attention_backward_query_args = attention_backward_args;
-KERNEL(attention_backward_query, blockThreads) {
+template <class T> using attention_backward_query_types = attention_backward_types<T>;
+KERNELS(attention_backward_query, blockThreads) {
     const int lane = threadIdx.x % warpThreads, warp = threadIdx.x / warpThreads, width = (int)a.width;
     const i64 s = blockIdx.z, h = blockIdx.y, q = (i64)blockIdx.x * rowsPerBlock + warp;
     if (q >= a.t) return;
-    const float *mine = a.qkv + rowAt(a, s, q, 0, h), *dy = dyAt(a, s, q, h);
+    const T *mine = a.qkv + rowAt(a, s, q, 0, h), *dy = dyAt(a, s, q, h);
     const float lse = a.lse[(s * a.heads + h) * a.t + q];
     const i64 last = a.causal ? q + 1 : a.t;
     float delta = 0;
@@ -87,31 +87,31 @@ KERNEL(attention_backward_query, blockThreads) {
     }
     float out[maxHeadWidth / warpThreads] = {};
     for (i64 k = 0; k < last; k++) {
-        const float *key = a.qkv + rowAt(a, s, k, 1, h);
+        const T *key = a.qkv + rowAt(a, s, k, 1, h);
         float p = expf(dot(mine, key, width) * a.scale - lse);
         float ds = p * (dot(dy, a.qkv + rowAt(a, s, k, 2, h), width) - delta) * a.scale;
-        for (int c = 0; c * warpThreads + lane < width; c++) out[c] = fmaf(ds, key[c * warpThreads + lane], out[c]);
+        for (int c = 0; c * warpThreads + lane < width; c++) out[c] = fmaf(ds, (float)key[c * warpThreads + lane], out[c]);
     }
     for (int c = 0; c * warpThreads + lane < width; c++) a.dqkv[rowAt(a, s, q, 0, h) + c * warpThreads + lane] = out[c];
     if (lane == 0) a.delta[(s * a.heads + h) * a.t + q] = delta;
 }
 
 // The gradients of keys and values, by the position of the query. A warp per key.
-using attention_backward_key_args = attention_backward_args;
-KERNEL(attention_backward_key, blockThreads) {
+template <class T> using attention_backward_key_types = attention_backward_types<T>;
+KERNELS(attention_backward_key, blockThreads) {
     const int lane = threadIdx.x % warpThreads, warp = threadIdx.x / warpThreads, width = (int)a.width;
     const i64 s = blockIdx.z, h = blockIdx.y, k = (i64)blockIdx.x * rowsPerBlock + warp;
     if (k >= a.t) return;
-    const float *key = a.qkv + rowAt(a, s, k, 1, h), *v = a.qkv + rowAt(a, s, k, 2, h);
+    const T *key = a.qkv + rowAt(a, s, k, 1, h), *v = a.qkv + rowAt(a, s, k, 2, h);
     float dk[maxHeadWidth / warpThreads] = {}, dv[maxHeadWidth / warpThreads] = {};
     for (i64 q = a.causal ? k : 0; q < a.t; q++) {
-        const float *query = a.qkv + rowAt(a, s, q, 0, h), *dy = dyAt(a, s, q, h);
+        const T *query = a.qkv + rowAt(a, s, q, 0, h), *dy = dyAt(a, s, q, h);
         i64 row = (s * a.heads + h) * a.t + q;
         float p = expf(dot(query, key, width) * a.scale - a.lse[row]);
         float ds = p * (dot(dy, v, width) - a.delta[row]) * a.scale;
         for (int c = 0; c * warpThreads + lane < width; c++) {
             int i = c * warpThreads + lane;
-            dk[c] = fmaf(ds, query[i], dk[c]), dv[c] = fmaf(p, dy[i], dv[c]);
+            dk[c] = fmaf(ds, (float)query[i], dk[c]), dv[c] = fmaf(p, (float)dy[i], dv[c]);
         }
     }
     for (int c = 0; c * warpThreads + lane < width; c++) {

@@ -20,10 +20,10 @@ template <class P, int W> using Backward = Tiles<P, W, 32>; // which has twice t
 
 // Rows is some rows of a matrix, from one on; they begin at multiples of 16 bytes, and their width is a multiple of 4. What is beyond the last one, or
 // the width, is zero.
-struct Rows {
-    const float *base;
+template <class T> struct Rows {
+    const T *base;
     int stride, rows, width;
-    __device__ float4 four(int r, int d) const { return r < rows && d < width ? *(const float4 *)(base + r * stride + d) : float4{0, 0, 0, 0}; }
+    __device__ float4 four(int r, int d) const { return r < rows && d < width ? fourOf(base + r * stride + d) : float4{0, 0, 0, 0}; }
 };
 
 enum { ofQuery, ofKey, ofValue };
@@ -34,15 +34,15 @@ struct Head {
     __device__ i64 inQKV(i64 row, int which) const { return (((sample * t + row) * 3 + which) * heads + head) * width; }
     __device__ i64 inY(i64 row) const { return ((sample * t + row) * heads + head) * width; }
     __device__ i64 inLSE(i64 row) const { return (sample * heads + head) * t + row; }
-    __device__ Rows qkv(const float *qkv, i64 row, int which) const {
+    template <class T> __device__ Rows<T> qkv(const T *qkv, i64 row, int which) const {
         return {qkv + inQKV(row, which), (int)(3 * heads * width), (int)(t - row), (int)width};
     }
-    __device__ Rows y(const float *y, i64 row) const { return {y + inY(row), (int)(heads * width), (int)(t - row), (int)width}; }
+    template <class T> __device__ Rows<T> y(const T *y, i64 row) const { return {y + inY(row), (int)(heads * width), (int)(t - row), (int)width}; }
 };
 template <class Args> __device__ inline Head headOf(const Args &a) { return {blockIdx.z, blockIdx.y, a.t, a.heads, a.width}; }
 
 // stage copies rows to shared memory. All loads come before the first store, so that they are under way together.
-template <class P, class T, int W, int rows> __device__ inline void stage(u32 *tile, const Rows &m) {
+template <class P, class T, int W, int rows, class E> __device__ inline void stage(u32 *tile, const Rows<E> &m) {
     constexpr int line = W / 4, lines = T::threads / line, each = rows / lines; // threads of a row, rows at once
     const int r = threadIdx.x / line, d = threadIdx.x % line * 4;
     float4 v[each];
@@ -53,7 +53,7 @@ template <class P, class T, int W, int rows> __device__ inline void stage(u32 *t
 }
 
 // stageTurned copies columns of them, turned. 16 lanes write neighbouring words, the other 16 lie 16 banks further.
-template <class P, class T, int W> __device__ inline void stageTurned(u32 *tile, const Rows &m) {
+template <class P, class T, int W, class E> __device__ inline void stageTurned(u32 *tile, const Rows<E> &m) {
     constexpr int each = T::columns / P::per * W / 4 / T::threads;
     float4 v[each][P::per];
     auto place = [](int i, int &line, int &d) {
@@ -114,7 +114,7 @@ template <class P, int M, int N> __device__ inline void addSums(float (&c)[N][4]
 constexpr float log2e = 1.44269504088896341f; // powers of 2 are what the hardware has
 
 // store writes 16 rows of sums, times f of each row.
-template <int N, class F> __device__ inline void store(float *to, i64 stride, int rows, int width, const float (&sum)[N][4], F f) {
+template <int N, class E, class F> __device__ inline void store(E *to, i64 stride, int rows, int width, const float (&sum)[N][4], F f) {
 #pragma unroll
     for (int j = 0; j < N; j++)
 #pragma unroll
@@ -124,7 +124,7 @@ template <int N, class F> __device__ inline void store(float *to, i64 stride, in
         }
 }
 
-template <class P, int W> __device__ inline void attend(const attention_args &a) {
+template <class P, int W, class E> __device__ inline void attend(const attention_types<E> &a) {
     using T = Forward<P, W>;
     SHARED_STAGES(shared);
     u32 *queries = shared, *keys = queries + T::own, *values = keys + T::other;
@@ -181,8 +181,8 @@ template <class P, int W> __device__ inline void attend(const attention_args &a)
 }
 
 // delta[s][h][q] = dy(q) . y(q), which is the sum over k of p(q, k) * (dy(q) . v(k)). A warp per row.
-struct attention_delta_args { float *delta; const float *y, *dy; i64 n, t, heads, width; };
-KERNEL(attention_delta, blockThreads) {
+template <class T> struct attention_delta_types { float *delta; const T *y, *dy; i64 n, t, heads, width; };
+KERNELS(attention_delta, blockThreads) {
     const i64 warps = globalThreads() / warpThreads;
     for (i64 row = globalThread() / warpThreads; row < a.n * a.t * a.heads; row += warps) {
         const float sum = dot(a.y + row * a.width, a.dy + row * a.width, a.width);
@@ -192,7 +192,7 @@ KERNEL(attention_delta, blockThreads) {
 }
 
 // The gradient of the queries of a block.
-template <class P, int W> __device__ inline void attendBackwardQuery(const attention_backward_args &a) {
+template <class P, int W, class E> __device__ inline void attendBackwardQuery(const attention_backward_types<E> &a) {
     using T = Backward<P, W>;
     SHARED_STAGES(shared);
     u32 *queries = shared, *dys = queries + T::own, *keys = dys + T::own, *values = keys + T::other, *turned = values + T::other;
@@ -233,7 +233,7 @@ template <class P, int W> __device__ inline void attendBackwardQuery(const atten
 }
 
 // The gradients of the keys and values of a block, from whose side everything is turned: rows are keys, columns queries.
-template <class P, int W> __device__ inline void attendBackwardKey(const attention_backward_args &a) {
+template <class P, int W, class E> __device__ inline void attendBackwardKey(const attention_backward_types<E> &a) {
     using T = Backward<P, W>;
     SHARED_STAGES(shared);
     u32 *keys = shared, *values = keys + T::own, *queries = values + T::own, *dys = queries + T::other;
@@ -280,14 +280,17 @@ template <class P, int W> __device__ inline void attendBackwardKey(const attenti
     store(a.dqkv + head.inQKV(mine, ofValue), stride, t - mine, (int)a.width, dv, [](int) { return 1.0f; });
 }
 
-#define TENSOR_ATTENTION(P, suffix, W, blocks)                                                                             \
-    using attention##suffix##_args = attention_args;                                                                     \
-    using attention_backward_query##suffix##_args = attention_backward_args;                                             \
-    using attention_backward_key##suffix##_args = attention_backward_args;                                               \
+// E is what queries, keys and values are kept in.
+#define TENSOR_ATTENTION(P, E, suffix, W, blocks)                                                                          \
+    using attention##suffix##_args = attention_types<E>;                                                                 \
+    using attention_backward_query##suffix##_args = attention_backward_types<E>;                                         \
+    using attention_backward_key##suffix##_args = attention_backward_types<E>;                                           \
     KERNEL_OF(attention##suffix, (Tiles<P, W>::threads), blocks) { attend<P, W>(a); }                                      \
     KERNEL_OF(attention_backward_query##suffix, (Tiles<P, W>::threads), blocks) { attendBackwardQuery<P, W>(a); }          \
     KERNEL_OF(attention_backward_key##suffix, (Tiles<P, W>::threads), blocks) { attendBackwardKey<P, W>(a); }
-TENSOR_ATTENTION(BF16, _bf16_64, 64, 2)
-TENSOR_ATTENTION(BF16, _bf16_128, 128, 2)
-TENSOR_ATTENTION(TF32, _tf32_64, 64, 2)
-TENSOR_ATTENTION(TF32, _tf32_128, 128, 1)
+TENSOR_ATTENTION(BF16, float, _bf16_64, 64, 2)
+TENSOR_ATTENTION(BF16, float, _bf16_128, 128, 2)
+TENSOR_ATTENTION(BF16, bf16, _bf16_64_bf16, 64, 2)
+TENSOR_ATTENTION(BF16, bf16, _bf16_128_bf16, 128, 2)
+TENSOR_ATTENTION(TF32, float, _tf32_64, 64, 2)
+TENSOR_ATTENTION(TF32, float, _tf32_128, 128, 1)

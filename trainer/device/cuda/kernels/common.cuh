@@ -27,6 +27,28 @@ struct mark { volatile u32 *where; u64 number; };
 #define NAN __int_as_float(0x7fffffff)
 #endif
 
+// A number of 8 significant bits with float's range, as outputs of layers are kept in precision bf16. It is read as a float, and rounded to nearest even
+// when it is written.
+__device__ inline u32 packBF16(float low, float high);
+struct bf16 {
+    unsigned short bits;
+    __device__ operator float() const { return __uint_as_float((u32)bits << 16); }
+    __device__ bf16 &operator=(float v) {
+        bits = (unsigned short)packBF16(v, v);
+        return *this;
+    }
+};
+
+// KERNELS is a kernel over memories of float, NAME, and one over memories of bf16, NAME_bf16. Its arguments are NAME_types<T>.
+#define KERNELS(name, threads) KERNELS_OF(name, threads, 1)
+#define KERNELS_OF(name, threads, blocks)                                           \
+    template <class T> __device__ void name##_of(const name##_types<T> &a);         \
+    using name##_args = name##_types<float>;                                        \
+    using name##_bf16_args = name##_types<bf16>;                                    \
+    KERNEL_OF(name, threads, blocks) { name##_of<float>(a); }                       \
+    KERNEL_OF(name##_bf16, threads, blocks) { name##_of<bf16>(a); }                 \
+    template <class T> __device__ void name##_of(const name##_types<T> &a)
+
 // A fault is something that only the data show (a label out of range). The earliest operation's lowest place is kept;
 // the host reads it at Sync.
 struct fault { u64 *word; u64 operation; };
@@ -49,14 +71,27 @@ __device__ inline void split(i64 i, i64 by, i64 &quotient, i64 &rest) {
     else quotient = i / by, rest = i % by;
 }
 
-// Few is several floats that lie side by side, which are read and written at once. Their address is a multiple of their size.
-template <int n> struct alignas(4 * n) Few { float v[n]; };
-template <int n> __device__ inline Few<n> few(const float *p) { return *(const Few<n> *)p; }
-__device__ inline bool aligned(const void *p) { return (u64)p % sizeof(Few<4>) == 0; }
+// Few is several numbers that lie side by side, which are read and written at once: in memory as T, at a multiple of their size, and as floats in
+// registers.
+template <int n, class T = float> struct alignas(sizeof(T) * n) Few { T v[n]; };
+template <int n, class T> __device__ inline Few<n> few(const T *p) {
+    const Few<n, T> in = *(const Few<n, T> *)p;
+    Few<n> out;
+#pragma unroll
+    for (int i = 0; i < n; i++) out.v[i] = in.v[i];
+    return out;
+}
+template <int n, class T> __device__ inline void put(T *p, const Few<n> &v) {
+    Few<n, T> out;
+#pragma unroll
+    for (int i = 0; i < n; i++) out.v[i] = v.v[i];
+    *(Few<n, T> *)p = out;
+}
+template <class T> __device__ inline bool aligned(const T *p) { return (u64)p % sizeof(Few<4, T>) == 0; }
 
 // alongRow calls f(j, x[j]) for j = t, t + 256, ... of a row of n, in this order, in thread t. Several are read before the first call, so that their loads are
 // under way together; f may write where they were.
-template <class F> __device__ inline void alongRow(const float *x, i64 n, F f) {
+template <class T, class F> __device__ inline void alongRow(const T *x, i64 n, F f) {
     constexpr int together = 8;
     i64 j = threadIdx.x;
     for (; j + (together - 1) * blockThreads < n; j += together * blockThreads) {
@@ -66,7 +101,7 @@ template <class F> __device__ inline void alongRow(const float *x, i64 n, F f) {
 #pragma unroll
         for (int u = 0; u < together; u++) f(j + u * blockThreads, v[u]);
     }
-    for (; j < n; j += blockThreads) f(j, x[j]);
+    for (; j < n; j += blockThreads) f(j, (float)x[j]);
 }
 
 // A value to add up, in the fixed order of a butterfly.

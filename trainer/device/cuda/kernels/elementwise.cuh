@@ -3,23 +3,37 @@
 
 #define EACH(i, n) for (i64 i = globalThread(); i < (n); i += globalThreads())
 
-struct relu_backward_args { float *dx; const float *dy, *y; i64 n; };
-KERNEL(relu_backward, blockThreads) {
-    EACH(i, a.n) a.dx[i] = a.y[i] <= 0 ? 0.0f : a.dy[i];
+// inPairs is to[i] = f(p[i], q[i]), four at once where they lie so.
+template <int V, class T, class F> __device__ inline void pairs(T *to, const T *p, const T *q, i64 n, F f) {
+    for (i64 i = globalThread() * V; i < n; i += globalThreads() * V) {
+        Few<V> x = few<V>(p + i), y = few<V>(q + i);
+#pragma unroll
+        for (int v = 0; v < V; v++) x.v[v] = f(x.v[v], y.v[v]);
+        put(to + i, x);
+    }
+}
+template <class T, class F> __device__ inline void inPairs(T *to, const T *p, const T *q, i64 n, F f) {
+    if (n % 4 == 0 && aligned(to) && aligned(p) && aligned(q)) pairs<4>(to, p, q, n, f);
+    else pairs<1>(to, p, q, n, f);
 }
 
-struct add_args { float *y; const float *p, *q; i64 n; i64 act; };
-KERNEL(add, blockThreads) {
-    EACH(i, a.n) a.y[i] = activate(a.p[i] + a.q[i], (int)a.act);
+template <class T> struct relu_backward_types { T *dx; const T *dy, *y; i64 n; };
+KERNELS(relu_backward, blockThreads) {
+    inPairs(a.dx, a.dy, a.y, a.n, [](float dy, float y) { return y <= 0 ? 0.0f : dy; });
 }
 
-struct multiply_args { float *y; const float *p, *q; i64 n; };
-KERNEL(multiply, blockThreads) {
-    EACH(i, a.n) a.y[i] = a.p[i] * a.q[i];
+template <class T> struct add_types { T *y; const T *p, *q; i64 n; i64 act; };
+KERNELS(add, blockThreads) {
+    inPairs(a.y, a.p, a.q, a.n, [&](float p, float q) { return activate(p + q, (int)a.act); });
 }
 
-struct scale_args { float *y; const float *x; i64 n; float factor; };
-KERNEL(scale, blockThreads) {
+template <class T> struct multiply_types { T *y; const T *p, *q; i64 n; };
+KERNELS(multiply, blockThreads) {
+    inPairs(a.y, a.p, a.q, a.n, [](float p, float q) { return p * q; });
+}
+
+template <class T> struct scale_types { float *y; const T *x; i64 n; float factor; };
+KERNELS(scale, blockThreads) {
     EACH(i, a.n) a.y[i] = a.factor * a.x[i];
 }
 
@@ -58,21 +72,21 @@ __device__ inline float slope(float x, int f) {
 
 // Second is what the end of a product does besides with each element that it writes: a function of it, or with before its gradient. Nothing without to.
 struct Second {
-    float *to;
-    const float *before;
+    void *to;
+    const void *before;
     i64 f;
-    __device__ void write(i64 at, float v) const {
-        if (to) to[at] = before ? v * slope(before[at], (int)f) : value(v, (int)f);
+    template <class T> __device__ void write(i64 at, float v) const {
+        if (to) ((T *)to)[at] = before ? v * slope(((const T *)before)[at], (int)f) : value(v, (int)f);
     }
 };
 
-struct apply_args { float *y; const float *x; i64 n; i64 f; };
-KERNEL(apply, blockThreads) {
+template <class T> struct apply_types { T *y; const T *x; i64 n; i64 f; };
+KERNELS(apply, blockThreads) {
     EACH(i, a.n) a.y[i] = value(a.x[i], (int)a.f);
 }
 
-struct apply_backward_args { float *dx; const float *dy, *x; i64 n; i64 f; };
-KERNEL(apply_backward, blockThreads) {
+template <class T> struct apply_backward_types { T *dx; const T *dy, *x; i64 n; i64 f; };
+KERNELS(apply_backward, blockThreads) {
     EACH(i, a.n) a.dx[i] = a.dy[i] * slope(a.x[i], (int)a.f);
 }
 
@@ -87,8 +101,8 @@ __device__ inline u32 philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1, int
     return word == 0 ? c0 : word == 1 ? c1 : word == 2 ? c2 : c3;
 }
 
-struct dropout_args { float *y; const float *x; const u64 *key; i64 n; u64 threshold; u32 where; float factor; }; // key is the seed and the step
-KERNEL(dropout, blockThreads) {
+template <class T> struct dropout_types { T *y; const T *x; const u64 *key; i64 n; u64 threshold; u32 where; float factor; }; // key is the seed and the step
+KERNELS(dropout, blockThreads) {
     const u64 seed = a.key[0], step = a.key[1];
     EACH(i, a.n) {
         u32 w = philox((u32)(i / 64 * 16 + i % 16), a.where, (u32)step, (u32)(step >> 32), (u32)seed, (u32)(seed >> 32), (int)(i / 16 % 4));
@@ -182,8 +196,8 @@ KERNEL(lamb_slots, blockThreads) {
     }
 }
 
-struct transpose_images_args { float *y; const float *x; i64 n, c, pixels; i64 toLast; };
-KERNEL(transpose_images, blockThreads) {
+template <class Y, class X> struct Transposed { Y *y; const X *x; i64 n, c, pixels; i64 toLast; };
+template <class Y, class X> __device__ inline void transposeImages(const Transposed<Y, X> &a) {
     EACH(i, a.n * a.c * a.pixels) {
         i64 s, rest, fast, slow;
         split(i, a.c * a.pixels, s, rest);
@@ -191,3 +205,8 @@ KERNEL(transpose_images, blockThreads) {
         a.y[i] = a.x[(s * (a.toLast ? a.c : a.pixels) + fast) * (a.toLast ? a.pixels : a.c) + slow];
     }
 }
+using transpose_images_args = Transposed<float, float>; using transpose_images_bf16_args = Transposed<bf16, bf16>;
+using transpose_images_to_bf16_args = Transposed<bf16, float>;
+KERNEL(transpose_images, blockThreads) { transposeImages(a); }
+KERNEL(transpose_images_bf16, blockThreads) { transposeImages(a); }
+KERNEL(transpose_images_to_bf16, blockThreads) { transposeImages(a); }

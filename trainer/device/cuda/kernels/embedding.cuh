@@ -1,7 +1,7 @@
 // Rows by number: embeddings, and sparse matrices (CSR). Backward gathers (rows.cuh).
 
-struct embedding_args { float *y; const int *tokens; const float *table, *positions; fault at; i64 n, t, width, vocab; };
-KERNEL(embedding, blockThreads) {
+template <class T> struct embedding_types { T *y; const int *tokens; const float *table, *positions; fault at; i64 n, t, width, vocab; };
+KERNELS(embedding, blockThreads) {
     for (i64 i = globalThread(); i < a.n * a.t * a.width; i += globalThreads()) {
         i64 place, j, s, at;
         split(i, a.width, place, j);
@@ -16,8 +16,8 @@ KERNEL(embedding, blockThreads) {
     }
 }
 
-struct positions_backward_args { float *out; const float *dy; i64 n, t, width, context; };
-KERNEL(positions_backward, blockThreads) {
+template <class T> struct positions_backward_types { float *out; const T *dy; i64 n, t, width, context; };
+KERNELS(positions_backward, blockThreads) {
     for (i64 i = globalThread(); i < a.context * a.width; i += globalThreads()) {
         float sum = 0;
         if (i < a.t * a.width)

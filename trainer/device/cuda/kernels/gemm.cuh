@@ -210,15 +210,20 @@ PRODUCT(conv, ConvForward)
 PRODUCT(conv_backward_data, ConvBackwardData)
 PRODUCT(conv_backward_weight, ConvBackwardWeight)
 
-// The parts of a long K, added in order, then what a product ends with.
-struct gemm_parts_args { float *c; const float *partial, *bias; i64 M, N, parts, act; Second second; };
-KERNEL(gemm_parts, blockThreads) {
+// The parts of a long K, added in order, then what a product ends with. With half there is one part, of bf16, which is c.
+struct gemm_parts_args { float *c; const float *partial, *bias; i64 M, N, parts, act, half; Second second; };
+template <class T> __device__ inline void addParts(const gemm_parts_args &a) {
+    T *const c = (T *)a.c;
     for (i64 i = globalThread(); i < a.M * a.N; i += globalThreads()) {
         i64 m, n;
         split(i, a.N, m, n);
         float v = a.bias ? a.bias[n] : 0.0f;
-        for (i64 z = 0; z < a.parts; z++) v += a.partial[z * a.M * a.N + i];
-        v = activate(v, (int)a.act);
-        a.c[i] = v, a.second.write(i, v);
+        for (i64 z = 0; z < a.parts; z++) v += ((const T *)a.partial)[z * a.M * a.N + i];
+        c[i] = activate(v, (int)a.act);
+        a.second.write<T>(i, c[i]);
     }
+}
+KERNEL(gemm_parts, blockThreads) {
+    if (a.half) addParts<bf16>(a);
+    else addParts<float>(a);
 }

@@ -2,10 +2,10 @@
 
 struct row_loss { double loss; i64 correct; };
 
-struct softmax_cross_entropy_args { float *dlogits; const float *logits; const int *labels; row_loss *rows; fault at; i64 n, classes; float scale; };
-KERNEL(softmax_cross_entropy, blockThreads) {
+template <class T> struct softmax_cross_entropy_types { T *dlogits; const T *logits; const int *labels; row_loss *rows; fault at; i64 n, classes; float scale; };
+KERNELS(softmax_cross_entropy, blockThreads) {
     for (i64 r = blockIdx.x; r < a.n; r += gridDim.x) {
-        const float *x = a.logits + r * a.classes;
+        const T *x = a.logits + r * a.classes;
         int label = a.labels[r];
         if (label < 0 || label >= a.classes) {
             if (threadIdx.x == 0) blame(a.at, r);
@@ -36,8 +36,8 @@ KERNEL(softmax_cross_entropy, blockThreads) {
 }
 
 // Targets are floats or integers.
-struct binary_cross_entropy_args { float *dlogits; const float *logits; const float *targets; const int *labels; row_loss *rows; fault at; i64 n; float scale; };
-KERNEL(binary_cross_entropy, blockThreads) {
+template <class T> struct binary_cross_entropy_types { T *dlogits; const T *logits; const float *targets; const int *labels; row_loss *rows; fault at; i64 n; float scale; };
+KERNELS(binary_cross_entropy, blockThreads) {
     for (i64 i = globalThread(); i < a.n; i += globalThreads()) {
         double x = a.logits[i], t = a.labels ? (double)a.labels[i] : (double)a.targets[i];
         if (!(t >= 0 && t <= 1)) blame(a.at, i);
@@ -49,8 +49,8 @@ KERNEL(binary_cross_entropy, blockThreads) {
     }
 }
 
-struct squared_error_args { float *dy; const float *y, *targets; row_loss *rows; i64 n; float scale; };
-KERNEL(squared_error, blockThreads) {
+template <class T> struct squared_error_types { T *dy; const T *y; const float *targets; row_loss *rows; i64 n; float scale; };
+KERNELS(squared_error, blockThreads) {
     for (i64 i = globalThread(); i < a.n; i += globalThreads()) {
         double d = (double)a.y[i] - (double)a.targets[i];
         a.rows[i].loss = d * d, a.rows[i].correct = 0;

@@ -53,6 +53,12 @@ __device__ inline void mmaTF32(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u3
 
 #endif
 
+// Four numbers that lie side by side, at a multiple of their size.
+template <class T> __device__ inline float4 fourOf(const T *p) {
+    const Few<4> f = few<4>(p);
+    return {f.v[0], f.v[1], f.v[2], f.v[3]};
+}
+
 // A precision is how factors are held, in words of 32 bits. In words the fragments of both are the same: 8 words of k at once, of which lane
 // (g, t) = (lane / 4, lane % 4) gives words t and t + 4 of rows g and g + 8 of A: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), and of column g of B; it gets
 // elements (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1) of the sum.

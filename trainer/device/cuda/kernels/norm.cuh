@@ -14,13 +14,13 @@ template <bool held, class F> __device__ inline void inRow(i64 cols, F f) {
         if (const int j = (int)threadIdx.x + i * blockThreads; j < cols) f(i, j);
 }
 
-struct layer_norm_args { float *y; const float *x, *gamma, *beta; float *mean, *rstd; i64 rows, cols; float eps; };
-template <bool held> __device__ inline void layerNorm(const layer_norm_args &a) {
+template <class T> struct layer_norm_types { T *y; const T *x; const float *gamma, *beta; float *mean, *rstd; i64 rows, cols; float eps; };
+template <bool held, class T> __device__ inline void layerNorm(const layer_norm_types<T> &a) {
     for (i64 r = blockIdx.x; r < a.rows; r += gridDim.x) {
-        const float *x = a.x + r * a.cols;
+        const T *x = a.x + r * a.cols;
         float v[mostHeld], part = 0;
         if (held) inRow<held>(a.cols, [&](int i, i64 j) { v[i] = x[j]; });
-        auto at = [&](int i, i64 j) { return held ? v[i] : x[j]; };
+        auto at = [&](int i, i64 j) { return held ? v[i] : (float)x[j]; };
         inRow<held>(a.cols, [&](int i, i64 j) { part += at(i, j); });
         float mean = blockSum(part) / (float)a.cols;
         part = 0;
@@ -30,15 +30,15 @@ template <bool held> __device__ inline void layerNorm(const layer_norm_args &a) 
         if (threadIdx.x == 0) a.mean[r] = mean, a.rstd[r] = rstd;
     }
 }
-KERNEL_OF(layer_norm, blockThreads, 6) {
+KERNELS_OF(layer_norm, blockThreads, 6) {
     if (a.cols <= mostHeld * blockThreads) layerNorm<true>(a);
     else layerNorm<false>(a);
 }
 
-struct layer_norm_backward_args { float *dx; const float *dy, *x, *gamma, *mean, *rstd; i64 rows, cols; };
-template <bool held> __device__ inline void layerNormBackward(const layer_norm_backward_args &a) {
+template <class T> struct layer_norm_backward_types { T *dx; const T *dy, *x; const float *gamma, *mean, *rstd; i64 rows, cols; };
+template <bool held, class T> __device__ inline void layerNormBackward(const layer_norm_backward_types<T> &a) {
     for (i64 r = blockIdx.x; r < a.rows; r += gridDim.x) {
-        const float *x = a.x + r * a.cols, *dy = a.dy + r * a.cols;
+        const T *x = a.x + r * a.cols, *dy = a.dy + r * a.cols;
         float mean = a.mean[r], rstd = a.rstd[r], s1 = 0, s2 = 0, gs[mostHeld], hs[mostHeld];
         auto g = [&](i64 j) { return dy[j] * a.gamma[j]; };
         auto h = [&](i64 j) { return (x[j] - mean) * rstd; };
@@ -51,15 +51,15 @@ template <bool held> __device__ inline void layerNormBackward(const layer_norm_b
         inRow<held>(a.cols, [&](int i, i64 j) { a.dx[r * a.cols + j] = ((held ? gs[i] : g(j)) - s1 - (held ? hs[i] : h(j)) * s2) * rstd; });
     }
 }
-KERNEL_OF(layer_norm_backward, blockThreads, 5) {
+KERNELS_OF(layer_norm_backward, blockThreads, 5) {
     if (a.cols <= mostHeld * blockThreads) layerNormBackward<true>(a);
     else layerNormBackward<false>(a);
 }
 
 // Sums over the rows of a part: of dy, and of dy times the normalised x. Of layer norm mean and rstd are by row, of batch
 // norm by column.
-struct norm_sums_args { float *parts; const float *dy, *x, *mean, *rstd; i64 rows, cols, byRow; };
-KERNEL(norm_sums, blockThreads) {
+template <class T> struct norm_sums_types { float *parts; const T *dy, *x; const float *mean, *rstd; i64 rows, cols, byRow; };
+KERNELS(norm_sums, blockThreads) {
     const Part p = partOf(a.rows, a.cols);
     if (p.from >= a.rows) return;
     const i64 j = p.column;
@@ -73,8 +73,8 @@ KERNEL(norm_sums, blockThreads) {
 }
 
 // Sums over the rows of a part: of x, or of the squares of x - mean.
-struct moment_parts_args { float *parts; const float *x, *mean; i64 rows, cols; };
-KERNEL(moment_parts, blockThreads) {
+template <class T> struct moment_parts_types { float *parts; const T *x; const float *mean; i64 rows, cols; };
+KERNELS(moment_parts, blockThreads) {
     const Part p = partOf(a.rows, a.cols);
     if (p.from >= a.rows) return;
     float mean = a.mean ? a.mean[p.column] : 0, sum = 0;
@@ -117,16 +117,16 @@ template <int V, class Of, class Load, class F> __device__ inline void byColumn(
 }
 
 struct Scaled { float mean, rstd, gamma, beta; }; // of a column
-struct batch_norm_args { float *y; const float *x, *gamma, *beta, *mean, *rstd; i64 rows, cols, act; };
-template <int V> __device__ inline void batchNorm(const batch_norm_args &a) {
+template <class T> struct batch_norm_types { T *y; const T *x; const float *gamma, *beta, *mean, *rstd; i64 rows, cols, act; };
+template <int V, class T> __device__ inline void batchNorm(const batch_norm_types<T> &a) {
     auto of = [&](i64 j) -> Scaled { return {a.mean[j], a.rstd[j], a.gamma[j], a.beta[j]}; };
     byColumn<V>(a.rows, a.cols, of, [&](i64 i) { return few<V>(a.x + i); }, [&](const Scaled (&n)[V], i64 i, Few<V> x) {
 #pragma unroll
         for (int v = 0; v < V; v++) x.v[v] = activate((x.v[v] - n[v].mean) * n[v].rstd * n[v].gamma + n[v].beta, (int)a.act);
-        *(Few<V> *)(a.y + i) = x;
+        put(a.y + i, x);
     });
 }
-KERNEL(batch_norm, blockThreads) {
+KERNELS(batch_norm, blockThreads) {
     if (a.cols % 4 == 0 && aligned(a.x) && aligned(a.y)) batchNorm<4>(a);
     else batchNorm<1>(a);
 }
@@ -140,9 +140,9 @@ KERNEL(norm_totals, blockThreads) {
     if (j < a.cols && threadIdx.x < totalColumns) a.dbeta[j] = (float)s1, a.dgamma[j] = (float)s2;
 }
 
-struct batch_norm_backward_args { float *dx; const float *dy, *x, *gamma, *dgamma, *dbeta, *mean, *rstd; i64 rows, cols; };
+template <class T> struct batch_norm_backward_types { T *dx; const T *dy, *x; const float *gamma, *dgamma, *dbeta, *mean, *rstd; i64 rows, cols; };
 struct Back { float mean, rstd, dbeta, dgamma, factor; }; // of a column: the sums by row
-template <int V> __device__ inline void batchNormBackward(const batch_norm_backward_args &a) {
+template <int V, class T> __device__ inline void batchNormBackward(const batch_norm_backward_types<T> &a) {
     auto of = [&](i64 j) -> Back {
         return {a.mean[j], a.rstd[j], a.dbeta[j] / (float)a.rows, a.dgamma[j] / (float)a.rows, a.gamma[j] * a.rstd[j]};
     };
@@ -153,22 +153,22 @@ template <int V> __device__ inline void batchNormBackward(const batch_norm_backw
             const float h = (p.x.v[v] - n[v].mean) * n[v].rstd;
             p.d.v[v] = (p.d.v[v] - n[v].dbeta - h * n[v].dgamma) * n[v].factor;
         }
-        *(Few<V> *)(a.dx + i) = p.d;
+        put(a.dx + i, p.d);
     });
 }
-KERNEL(batch_norm_backward, blockThreads) {
+KERNELS(batch_norm_backward, blockThreads) {
     if (a.cols % 4 == 0 && aligned(a.x) && aligned(a.dy) && aligned(a.dx)) batchNormBackward<4>(a);
     else batchNormBackward<1>(a);
 }
 
 struct Line { float slope, shift; };
-struct batch_norm_inference_args { float *y; const float *x, *gamma, *beta, *mean, *variance; i64 rows, cols, act; float eps; };
-KERNEL(batch_norm_inference, blockThreads) {
+template <class T> struct batch_norm_inference_types { T *y; const T *x; const float *gamma, *beta, *mean, *variance; i64 rows, cols, act; float eps; };
+KERNELS(batch_norm_inference, blockThreads) {
     auto of = [&](i64 j) -> Line {
         double f = (double)a.gamma[j] / sqrt((double)a.variance[j] + (double)a.eps);
         return {(float)f, (float)((double)a.beta[j] - (double)a.mean[j] * f)};
     };
-    byColumn<1>(a.rows, a.cols, of, [&](i64 i) { return a.x[i]; }, [&](const Line (&n)[1], i64 i, float x) {
+    byColumn<1>(a.rows, a.cols, of, [&](i64 i) { return (float)a.x[i]; }, [&](const Line (&n)[1], i64 i, float x) {
         a.y[i] = activate(x * n[0].slope + n[0].shift, (int)a.act);
     });
 }

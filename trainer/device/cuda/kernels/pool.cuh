@@ -1,6 +1,6 @@
 // Pooling of images (n, h, w, c). The backward passes gather: each input pixel asks the windows that it is in, in their order.
 
-struct pool_args { float *out; const float *in, *y; u8 *index; i64 n, c, h, w, size, stride, pad, oh, ow, act; float factor; };
+template <class T> struct pool_types { T *out; const T *in, *y; u8 *index; i64 n, c, h, w, size, stride, pad, oh, ow, act; float factor; };
 
 struct Pixel { i64 sample, c; int h, w; };
 __device__ inline Pixel pixel(i64 i, i64 c, i64 h, i64 w) {
@@ -11,8 +11,8 @@ __device__ inline Pixel pixel(i64 i, i64 c, i64 h, i64 w) {
     return p;
 }
 
-using max_pool_args = pool_args;
-KERNEL(max_pool, blockThreads) {
+template <class T> using max_pool_types = pool_types<T>;
+KERNELS(max_pool, blockThreads) {
     for (i64 i = globalThread(); i < a.n * a.oh * a.ow * a.c; i += globalThreads()) {
         Pixel o = pixel(i, a.c, a.oh, a.ow);
         float best = -INFINITY;
@@ -27,8 +27,8 @@ KERNEL(max_pool, blockThreads) {
     }
 }
 
-using max_pool_backward_args = pool_args;
-KERNEL(max_pool_backward, blockThreads) {
+template <class T> using max_pool_backward_types = pool_types<T>;
+KERNELS(max_pool_backward, blockThreads) {
     for (i64 i = globalThread(); i < a.n * a.h * a.w * a.c; i += globalThreads()) {
         Pixel p = pixel(i, a.c, a.h, a.w);
         int h0 = p.h + (int)a.pad - (int)a.size + 1, w0 = p.w + (int)a.pad - (int)a.size + 1;
@@ -44,8 +44,8 @@ KERNEL(max_pool_backward, blockThreads) {
     }
 }
 
-using average_pool_args = pool_args;
-KERNEL(average_pool, blockThreads) {
+template <class T> using average_pool_types = pool_types<T>;
+KERNELS(average_pool, blockThreads) {
     for (i64 i = globalThread(); i < a.n * a.oh * a.ow * a.c; i += globalThreads()) {
         Pixel o = pixel(i, a.c, a.oh, a.ow);
         float sum = 0;
@@ -57,8 +57,8 @@ KERNEL(average_pool, blockThreads) {
     }
 }
 
-using average_pool_backward_args = pool_args;
-KERNEL(average_pool_backward, blockThreads) {
+template <class T> using average_pool_backward_types = pool_types<T>;
+KERNELS(average_pool_backward, blockThreads) {
     for (i64 i = globalThread(); i < a.n * a.h * a.w * a.c; i += globalThreads()) {
         Pixel p = pixel(i, a.c, a.h, a.w);
         int h0 = p.h - (int)a.size + 1, w0 = p.w - (int)a.size + 1;
@@ -70,8 +70,8 @@ KERNEL(average_pool_backward, blockThreads) {
     }
 }
 
-struct global_average_pool_args { float *out; const float *in; i64 n, pixels, c; };
-KERNEL(global_average_pool, blockThreads) {
+template <class T> struct global_average_pool_types { T *out; const T *in; i64 n, pixels, c; };
+KERNELS(global_average_pool, blockThreads) {
     for (i64 i = globalThread(); i < a.n * a.c; i += globalThreads()) {
         float sum = 0;
         for (i64 p = 0; p < a.pixels; p++) sum += a.in[(i / a.c * a.pixels + p) * a.c + i % a.c];
@@ -79,8 +79,8 @@ KERNEL(global_average_pool, blockThreads) {
     }
 }
 
-using global_average_pool_backward_args = global_average_pool_args;
-KERNEL(global_average_pool_backward, blockThreads) {
+template <class T> using global_average_pool_backward_types = global_average_pool_types<T>;
+KERNELS(global_average_pool_backward, blockThreads) {
     for (i64 i = globalThread(); i < a.n * a.pixels * a.c; i += globalThreads())
         a.out[i] = a.in[i / (a.c * a.pixels) * a.c + i % a.c] / (float)a.pixels;
 }

@@ -30,8 +30,8 @@ template <class T, class F> __device__ inline T columnTotal(i64 n, bool is, F f)
 }
 
 // out[part][j] = the sum of column j over the part's rows.
-struct sum_rows_parts_args { float *parts; const float *x; i64 rows, cols; };
-KERNEL(sum_rows_parts, blockThreads) {
+template <class T> struct sum_rows_parts_types { float *parts; const T *x; i64 rows, cols; };
+KERNELS(sum_rows_parts, blockThreads) {
     const Part p = partOf(a.rows, a.cols);
     if (p.from >= a.rows) return;
     float sum = 0;
@@ -69,8 +69,8 @@ KERNEL(total, warpThreads) {
     if (lane == 0) *a.out = sum;
 }
 
-struct finite_args { int *bad; const float *x; i64 n; };
-KERNEL(finite, blockThreads) {
+template <class T> struct finite_types { int *bad; const T *x; i64 n; };
+KERNELS(finite, blockThreads) {
     for (i64 i = globalThread(); i < a.n; i += globalThreads())
         if (!(fabsf(a.x[i]) < INFINITY)) *a.bad = 1; // whoever writes it writes the same
 }

@@ -69,8 +69,8 @@ KERNEL(interact_rows_backward, blockThreads) {
 
 // The gradient of the values: the row of field f of sample s gets from + s*bySample + f*byField. Zeros lie there before. A block per place; the first of
 // those that name a row gathers for it, from all of them in their order.
-struct rows_backward_args { float *out; const int *index; const float *from; i64 n, fields, width, rows, bySample, byField; };
-KERNEL(rows_backward, blockThreads) {
+template <class T> struct rows_backward_types { float *out; const int *index; const T *from; i64 n, fields, width, rows, bySample, byField; };
+KERNELS(rows_backward, blockThreads) {
     __shared__ int found[blockThreads];
     const i64 places = a.n * a.fields;
     for (i64 first = blockIdx.x; first < places; first += gridDim.x) {

@@ -11,8 +11,9 @@ KERNEL(magnitudes, blockThreads) {
     for (i64 b = blockIdx.x; b * a.block < a.n; b += gridDim.x) {
         const i64 to = (b + 1) * a.block < a.n ? (b + 1) * a.block : a.n;
         u32 m = 0;
-        for (int p = 0; p < (int)a.parts; p++)
-            for (i64 i = b * a.block + threadIdx.x; i < to; i += blockThreads) {
+#pragma unroll
+        for (int p = 0; p < mostParts; p++) // by their number, as a kernel's arguments cannot be indexed
+            for (i64 i = b * a.block + threadIdx.x; p < (int)a.parts && i < to; i += blockThreads) {
                 const u32 v = __float_as_uint(a.x.of[p][i]) & 0x7fffffffu;
                 m = v > m ? v : m;
             }
@@ -47,7 +48,9 @@ KERNEL(exact_sum, blockThreads) {
                 continue;
             }
             int sum = a.first ? 0 : __float_as_int(a.y[i]);
-            for (int p = 0; p < (int)a.parts; p++) sum += (int)rint((double)a.x.of[p][i] * scale);
+#pragma unroll
+            for (int p = 0; p < mostParts; p++)
+                if (p < (int)a.parts) sum += (int)rint((double)a.x.of[p][i] * scale);
             a.y[i] = a.last ? (float)((double)sum * quantum) : __int_as_float(sum);
         }
     }

@@ -11,19 +11,19 @@ constexpr int depth = 32; // words of k in a slice
 
 // round is to (rows, words*per) = x (rows, cols) rounded, with zeros from cols on; or, with taps above 1, of x (rows/taps, cols, taps), whose rows are
 // (outer, tap): weights of a convolution with their channels last.
-struct round_args { u32 *to; const float *x; i64 rows, cols, words, taps; };
-template <class P> __device__ inline void roundTo(const round_args &a) {
+template <class T> struct Round { u32 *to; const T *x; i64 rows, cols, words, taps; };
+template <class P, class T> __device__ inline void roundTo(const Round<T> &a) {
     const u32 line = (u32)(a.words / 4);
-    const bool vector = a.taps == 1 && a.cols % 4 == 0 && (u64)a.x % 16 == 0;
+    const bool vector = a.taps == 1 && a.cols % 4 == 0 && (u64)a.x % (4 * sizeof(T)) == 0;
     for (i64 i = globalThread(); i < a.rows * line; i += globalThreads()) {
         i64 row = 0, chunk = i;
         if (a.rows > 1) split(i, line, row, chunk);
         float v[4 * P::per];
-        const float *x = a.x + (a.taps == 1 ? row * a.cols : (row / a.taps * a.cols) * a.taps + row % a.taps);
+        const T *x = a.x + (a.taps == 1 ? row * a.cols : (row / a.taps * a.cols) * a.taps + row % a.taps);
 #pragma unroll
         for (int q = 0; q < P::per; q++) {
             const i64 c = (chunk * P::per + q) * 4;
-            const float4 four = vector && c < a.cols ? *(const float4 *)(x + c) : float4{0, 0, 0, 0};
+            const float4 four = vector && c < a.cols ? fourOf(x + c) : float4{0, 0, 0, 0};
             v[4 * q] = four.x, v[4 * q + 1] = four.y, v[4 * q + 2] = four.z, v[4 * q + 3] = four.w;
 #pragma unroll
             for (int j = 0; j < 4; j++)
@@ -35,9 +35,10 @@ template <class P> __device__ inline void roundTo(const round_args &a) {
         *(uint4 *)(a.to + 4 * i) = {w[0], w[1], w[2], w[3]};
     }
 }
-using round_bf16_args = round_args; using round_tf32_args = round_args;
+using round_bf16_args = Round<float>; using round_tf32_args = Round<float>; using round_bf16_bf16_args = Round<bf16>;
 KERNEL(round_bf16, blockThreads) { roundTo<BF16>(a); }
 KERNEL(round_tf32, blockThreads) { roundTo<TF32>(a); }
+KERNEL(round_bf16_bf16, blockThreads) { roundTo<BF16>(a); } // rounds nothing, but fills lines up
 
 // Slab is how a slice of an operand lies in shared memory: a line for each row with k along it, or for each k with rows along it. The chunks of a line
 // are shuffled so that those that are read at once lie in different banks.
@@ -103,10 +104,11 @@ template <class P, class Op, int rows> struct Loader {
 
 // Ends says what becomes of the sums.
 struct Ends {
-    float *out, *partial;
+    float *out;         // or, with half, of bf16
+    float *partial;
     const float *bias;
     i64 M, N, partK, K; // N and K count padding
-    int act;
+    int act, half;
     i64 elements;       // of C
     Second second;
 };
@@ -180,7 +182,7 @@ __device__ inline void product(const A &a, const B &b, const Ends &e, Place plac
             if (at < 0) continue;
             const float v = mine[i / WN * pitch + i % WN];
             if (e.partial) e.partial[blockIdx.z * e.elements + at] = v;
-            else Place::finish(e, at, activate(v + (e.bias ? e.bias[n] : 0.0f), e.act));
+            else Place::template finish<P>(e, at, activate(v + (e.bias ? e.bias[n] : 0.0f), e.act));
         }
         __syncwarp();
     }
@@ -190,12 +192,23 @@ __device__ inline void product(const A &a, const B &b, const Ends &e, Place plac
 struct InRows {
     i64 N;
     __device__ i64 operator()(i64 m, i64 n) const { return m * N + n; }
-    __device__ static void finish(const Ends &e, i64 at, float v) { e.out[at] = v; }
+    template <class P> __device__ static void finish(const Ends &e, i64 at, float v) {
+        if (P::per == 2 && e.half) ((bf16 *)e.out)[at] = v;
+        else e.out[at] = v;
+    }
 };
 
-// The same, with a function besides.
+// The same, with a function besides, of what is kept.
 struct WithSecond : InRows {
-    __device__ static void finish(const Ends &e, i64 at, float v) { e.out[at] = v, e.second.write(at, v); }
+    template <class P> __device__ static void finish(const Ends &e, i64 at, float v) {
+        if (P::per == 2 && e.half) {
+            bf16 &to = ((bf16 *)e.out)[at];
+            bf16 kept;
+            kept = v, to = kept, e.second.write<bf16>(at, kept);
+        } else {
+            e.out[at] = v, e.second.write<float>(at, v);
+        }
+    }
 };
 
 // Every product comes in tiles of three sizes; the largest only in bf16, as it pays where the loop is fast.
@@ -224,13 +237,13 @@ template <class P, bool along> struct Dense {
 // wordsOf is how long a line of so many elements is: whole chunks.
 template <class P> __device__ inline i64 wordsOf(i64 elements) { return (elements + 4 * P::per - 1) / (4 * P::per) * 4; }
 
-struct tensor_args { const u32 *a, *b; float *c; const float *bias; float *partial; i64 M, N, K, act, partK; Second second; };
+struct tensor_args { const u32 *a, *b; float *c; const float *bias; float *partial; i64 M, N, K, act, half, partK; Second second; };
 
 template <bool transA, bool transB> struct MatMulTensor {
     template <class P, int BM, int BN, int stages> __device__ static void run(const tensor_args &g) {
         Dense<P, !transA> a{g.a, g.M, wordsOf<P>(transA ? g.M : g.K)};
         Dense<P, transB> b{g.b, g.N, wordsOf<P>(transB ? g.K : g.N)};
-        product<P, BM, BN, stages>(a, b, {g.c, g.partial, g.bias, g.M, g.N, g.partK, g.K, (int)g.act, g.M * g.N, g.second}, WithSecond{{g.N}});
+        product<P, BM, BN, stages>(a, b, {g.c, g.partial, g.bias, g.M, g.N, g.partK, g.K, (int)g.act, (int)g.half, g.M * g.N, g.second}, WithSecond{{g.N}});
     }
 };
 using TensorNN = MatMulTensor<false, false>;
@@ -319,7 +332,7 @@ struct tensor_conv_args {
     const u32 *x, *w, *dy;
     const float *bias;
     float *out, *partial;
-    i64 n, C, H, W, Out, KH, KW, stride, pad, OH, OW, act, partK;
+    i64 n, C, H, W, Out, KH, KW, stride, pad, OH, OW, act, half, partK;
 };
 
 template <class P> __device__ inline int padded(i64 channels) { return (int)wordsOf<P>(channels) * P::per; }
@@ -330,7 +343,7 @@ template <class P> __device__ inline Window<P> windowsOnX(const tensor_conv_args
 
 template <class P, int BM, int BN, int stages> __device__ inline void convTensor(const tensor_conv_args &g) {
     const i64 K = g.KH * g.KW * padded<P>(g.C);
-    const Ends e{g.out, g.partial, g.bias, g.n * g.OH * g.OW, g.Out, g.partK, K, (int)g.act, g.n * g.OH * g.OW * g.Out, {}};
+    const Ends e{g.out, g.partial, g.bias, g.n * g.OH * g.OW, g.Out, g.partK, K, (int)g.act, (int)g.half, g.n * g.OH * g.OW * g.Out, {}};
     product<P, BM, BN, stages>(windowsOnX<P>(g), Dense<P, true>{g.w, g.Out, K / P::per}, e, InRows{g.Out});
 }
 
@@ -339,7 +352,7 @@ template <class P, int BM, int BN, int stages> __device__ inline void convBackwa
     Window<P> dy{g.dy, g.n * g.H * g.W, (int)g.OH, (int)g.OW, outs, (int)g.H, (int)g.W, (int)g.KW, 1, (int)(g.KH - 1 - g.pad),
                  (int)(g.KW - 1 - g.pad), (int)g.stride};
     Flipped<P> w{g.w, padded<P>(g.C), taps, outs, (int)g.Out};
-    const Ends e{g.out, g.partial, nullptr, g.n * g.H * g.W, g.C, g.partK, (i64)taps * outs, identity, g.n * g.H * g.W * g.C, {}};
+    const Ends e{g.out, g.partial, nullptr, g.n * g.H * g.W, g.C, g.partK, (i64)taps * outs, identity, (int)g.half, g.n * g.H * g.W * g.C, {}};
     product<P, BM, BN, stages>(dy, w, e, InRows{g.C});
 }
 
@@ -350,14 +363,14 @@ struct OfWeights {
         const int c = (int)n % all;
         return c < C ? (m * C + c) * taps + (int)n / all : -1;
     }
-    __device__ static void finish(const Ends &e, i64 at, float v) { e.out[at] = v; }
+    template <class P> __device__ static void finish(const Ends &e, i64 at, float v) { e.out[at] = v; }
 };
 
 template <class P, int BM, int BN, int stages> __device__ inline void convBackwardWeightTensor(const tensor_conv_args &g) {
     const int taps = (int)(g.KH * g.KW), C = (int)g.C, all = padded<P>(g.C);
     Dense<P, false> dy{g.dy, g.Out, wordsOf<P>(g.Out)};
     Turned<P> x{windowsOnX<P>(g), g.x, (i64)taps * all};
-    const Ends e{g.out, g.partial, nullptr, g.Out, (i64)taps * all, g.partK, g.n * g.OH * g.OW, identity, g.Out * taps * C, {}};
+    const Ends e{g.out, g.partial, nullptr, g.Out, (i64)taps * all, g.partK, g.n * g.OH * g.OW, identity, 0, g.Out * taps * C, {}};
     product<P, BM, BN, stages>(dy, x, e, OfWeights{taps, C, all});
 }
 TENSOR_PRODUCT(conv, tensor_conv_args, convTensor)
