@@ -1,7 +1,9 @@
 package trainer
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -20,8 +22,9 @@ import (
 // at the last step, and when the view is over, for whoever asks for the state then (serveState waits for that). So what changes hands between
 // views is the host's copy, as everywhere.
 //
-// A trainer that is alone in its view, on one card, also leaves the gradients of its logical shards there, and has them added up there, with the bits of
-// the ring: what comes to the host is the largest magnitude of each block, and the squares of blocks where gradients are clipped.
+// A trainer that is alone in its view also leaves the gradients of its logical shards there, and has them added up there, with the bits of the ring: what comes to the host is
+// the largest magnitude of each block, and the squares of blocks where gradients are clipped. Of several cards each has some shards to itself then, and they fetch
+// sums from each other.
 //
 // A card that fails takes its copy with it, and its trainer no longer holds the state: the others of the view have the same, and where there is none, the
 // servers have the last commit.
@@ -32,13 +35,13 @@ type cards struct {
 	state    *state
 	optim    optimizer
 	replicas []*nn.Replica
-	fresh    bool      // they have the state
-	newer    bool      // than the host's copy is theirs
-	torn     error     // why theirs is that of no step
-	tried    bool      // to make room for gradients
-	room     bool      // there is
-	largest  []float32 // by block
-	exps     []int32   // by block
+	fresh    bool        // they have the state
+	newer    bool        // than the host's copy is theirs
+	torn     error       // why theirs is that of no step
+	tried    bool        // to make room for gradients
+	room     bool        // there is
+	largest  [][]float32 // by card and block
+	exps     []int32     // by block
 }
 
 // newCards has the state updated by the devices of w, where that can be; nil where the host does.
@@ -46,9 +49,9 @@ func newCards(w *work, x *exchange, opt optimizer, s *state, log *zerolog.Logger
 	if w.job.Sync.Mode != ModeRing || opt.WholeTensors() || len(device.Cards(w.device)) == 0 {
 		return nil
 	}
-	c := &cards{state: s, optim: opt, largest: make([]float32, x.layout.Blocks()), exps: make([]int32, x.layout.Blocks())}
+	c := &cards{state: s, optim: opt, exps: make([]int32, x.layout.Blocks())}
 	for _, b := range w.benches {
-		c.replicas = append(c.replicas, b.replica)
+		c.replicas, c.largest = append(c.replicas, b.replica), append(c.largest, make([]float32, x.layout.Blocks()))
 	}
 	if err := c.each(func(r *nn.Replica) error { return r.KeepState(opt.Slots()) }); err != nil {
 		log.Warn().Err(err).Msg("the state stays with the host, which updates it")
@@ -110,16 +113,21 @@ func (c *cards) update(at id.Step, grad []float32, factor float32) error {
 	return c.torn
 }
 
-// keepsGradients tells whether a trainer that is alone can leave its gradients on the card: there is one, and room on it.
-func (c *cards) keepsGradients(x *exchange, log *zerolog.Logger) bool {
-	if c == nil || len(c.replicas) > 1 || x.int8s != nil || x.bf16 {
+// keepsGradients tells whether a trainer that is alone can leave its gradients on the cards: there is room on them, and of several the sums are exact, as others
+// hang on their order.
+func (c *cards) keepsGradients(w *work, x *exchange, log *zerolog.Logger) bool {
+	if c == nil || x.int8s != nil || x.bf16 || len(c.replicas) > 1 && !x.exact {
 		return false
 	}
 	if !c.tried {
-		c.tried = true
-		err := c.replicas[0].KeepGradients(x.shards, x.layout.BlockSize)
-		if c.room = err == nil; !c.room {
-			log.Warn().Err(err).Msg("gradients go to the host, which adds them up")
+		c.tried, c.room = true, true
+		for i, r := range c.replicas {
+			first, last := w.owned(i)
+			if err := r.KeepGradients(int(first), int(last-first), x.layout.BlockSize, len(c.replicas)); err != nil {
+				log.Warn().Err(err).Msg("gradients go to the host, which adds them up")
+				c.room = false
+				break
+			}
 		}
 	}
 	return c.room
@@ -127,7 +135,7 @@ func (c *cards) keepsGradients(x *exchange, log *zerolog.Logger) bool {
 
 // begin prepares for a view, in which this trainer may be alone.
 func (x *exchange) begin(w *work, c *cards, alone bool, log *zerolog.Logger) {
-	x.alone, x.stays = alone, alone && c.keepsGradients(x, log)
+	x.alone, x.stays = alone, alone && c.keepsGradients(w, x, log)
 	if x.stays || w.stays { // units that are done have their gradients elsewhere, or there is a sum in their place
 		w.forget()
 	}
@@ -147,13 +155,15 @@ func (x *exchange) examine(c *cards, at id.Step) error {
 	if !x.stays {
 		return nil
 	}
-	if err := c.replicas[0].Magnitudes(c.largest); err != nil {
-		return err
-	}
 	for b := range c.exps {
 		c.exps[b] = none
 	}
-	collective.Exact{BlockSize: 1, Shards: 1}.Exponents(c.exps, c.largest)
+	for i, r := range c.replicas {
+		if err := r.Magnitudes(c.largest[i]); err != nil {
+			return err
+		}
+		collective.Exact{BlockSize: 1, Shards: 1}.Exponents(c.exps, c.largest[i])
+	}
 	if copy(x.exponents(), c.exps) > 0 {
 		return nil // results looks at them
 	}
@@ -166,7 +176,7 @@ func (x *exchange) addUp(c *cards) error {
 	if !x.exact {
 		exps = nil
 	}
-	return c.replicas[0].AddUp(exps, x.sums.Width(), x.clip.squares)
+	return nn.AddUp(c.replicas, exps, x.sums.Width(), x.clip.squares)
 }
 
 // gradient is that of a unit, on the host.
@@ -175,5 +185,44 @@ func (w *work) gradient(l id.LogicalShard) ([]float32, error) {
 		return w.units[l].grad, nil
 	}
 	grad := make([]float32, w.spec.Params())
-	return grad, w.benches[0].replica.Kept(int(l), grad)
+	return grad, w.benches[w.owner(l)].replica.Kept(int(l), grad)
+}
+
+// owned are the logical shards that a bench has to itself where gradients stay: those from first on, before last.
+func (w *work) owned(bench int) (first, last id.LogicalShard) {
+	n, all := len(w.benches), len(w.units)
+	return id.LogicalShard(bench * all / n), id.LogicalShard((bench + 1) * all / n)
+}
+
+// owner is the bench that has a shard to itself.
+func (w *work) owner(l id.LogicalShard) int {
+	i := 0
+	for _, last := w.owned(i); l >= last; _, last = w.owned(i) {
+		i++
+	}
+	return i
+}
+
+// computeOwned is compute where gradients stay on several cards: each bench computes the shards that are its own.
+func (w *work) computeOwned(ctx context.Context, v id.View, s id.Step, weights []float32, todo []id.LogicalShard) error {
+	return w.each(ctx, len(w.benches), func(_ *bench, i int) error {
+		b, own := w.benches[i], slices.DeleteFunc(slices.Clone(todo), func(l id.LogicalShard) bool { return w.owner(l) != i })
+		groups := upTo(len(own), w.group)
+		group := func(i int) []id.LogicalShard { return own[i*len(own)/groups : (i+1)*len(own)/groups] }
+		for g := range groups {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			b.span.View, b.span.Step, b.next = v, s, turn{s + 1, group(0)}
+			if g+1 < groups {
+				b.next = turn{s, group(g + 1)}
+			} else if s+1 >= w.steps {
+				b.next = turn{}
+			}
+			if err := w.do(ctx, b, s, group(g), weights); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

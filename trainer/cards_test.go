@@ -78,7 +78,9 @@ func TestCardsKeepTheState(t *testing.T) {
 		{Optimizer{Name: "adamw", LR: 0.01, WeightDecay: 0.1, Schedule: Schedule{Name: "cosine", Warmup: 2}}, SumExact, 4, 1, true},
 		{Optimizer{Name: "adam", LR: 0.01, ClipNorm: 0.05}, SumExact, 20, 1, true},
 		{Optimizer{Name: "momentum", LR: 0.1, ClipNorm: 0.05}, SumFast, 1, 1, true},
-		{Optimizer{Name: "adam", LR: 0.01, ClipNorm: 0.05}, SumExact, 4, 3, false},
+		{Optimizer{Name: "adam", LR: 0.01, ClipNorm: 0.05}, SumExact, 4, 3, true},
+		{Optimizer{Name: "sgd", LR: 0.1}, SumExact, 20, 2, true},
+		{Optimizer{Name: "sgd", LR: 0.1}, SumExact, 2, 3, true},
 		{Optimizer{Name: "nesterov", LR: 0.1}, SumFast, 4, 2, false},
 	} {
 		t.Run(fmt.Sprintf("%s %s %d shards %d cards", c.optimizer.Name, c.sum, c.shards, c.cards), func(t *testing.T) {

@@ -187,6 +187,9 @@ func (w *work) compute(ctx context.Context, v id.View, s id.Step, weights []floa
 			todo = append(todo, l)
 		}
 	}
+	if w.stays && len(w.benches) > 1 {
+		return w.computeOwned(ctx, v, s, weights, todo)
+	}
 	groups := w.groups(len(todo))
 	group := func(i int) []id.LogicalShard { return todo[i*len(todo)/groups : (i+1)*len(todo)/groups] }
 	return w.each(ctx, groups, func(b *bench, i int) error {

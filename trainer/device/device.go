@@ -106,6 +106,9 @@ type Stream interface {
 	// return, else during Sync, in the order of the calls, while operations that were asked for later may still go on. It is called in
 	// the goroutine that uses the stream, and not at all after an error. told must not use the stream.
 	Tell(n int, told func(n int))
+	// Fetch copies a part of a memory of another stream, of the same device or of one that computes with it as one (Several), when all is done that
+	// was asked of both before. Of what is asked of the other one later, only what comes behind a Fetch from this stream waits for it.
+	Fetch(dst Buffer, from Stream, src Buffer)
 	// Sync waits until everything asked for is done, releases the bound host slices and
 	// returns the first error since the last Sync.
 	Sync() error

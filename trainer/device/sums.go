@@ -20,13 +20,18 @@ const (
 )
 
 // ExactSum is y = the sum of parts, N elements each: with e the exponent of its block, each element is rounded, to nearest even, to a multiple of
-// 2**(e-Width), the multiples are added as int32, and their sum is rounded once to float32 (collective.ExactSum). Y may be Parts[0].
+// 2**(e-Width), the multiples are added as int32, and their sum is rounded once to float32 (collective.ExactSum). Y may be the first of Parts, or of Words where
+// there are no Parts.
+//
+// A sum may be made in several memories: Open leaves the sum of multiples as it is, an int32 in the place of each float32, and Words are such sums.
 type ExactSum struct {
 	N, Block  int
 	Width     int // bits of the largest multiple: collective.Exact.Width
 	Parts     []Buffer
+	Words     []Buffer
 	Exponents Buffer // (ceil(N/Block)), Int32: no element of the block is larger than 2**e
 	Y         Buffer
+	Open      bool
 }
 
 // Squares is y[b] = the sum of the squares of elements [b*Block, (b+1)*Block) of x, a float64 in two words (the low one first), in the

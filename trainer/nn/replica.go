@@ -180,7 +180,7 @@ func (r *Replica) Gradients(w []float32, in data.Batch, scale float32, parts []P
 func (r *Replica) gradient(i int, q *Part) device.Buffer {
 	r.stays = q.Grad == nil
 	if r.stays {
-		return device.Whole(r.grads[q.Key.Shard])
+		return r.kept.parts[int(q.Key.Shard)-r.kept.first]
 	}
 	r.stream.Bind(r.grads[i], q.Grad, device.Out)
 	return device.Whole(r.grads[i])
@@ -347,7 +347,7 @@ func (r *Replica) checkGrad(q *Part, stays bool) (fault string) {
 	switch {
 	case stays != (q.Grad == nil):
 		return "those of some parts are to stay on the device, of others not"
-	case stays && int(q.Key.Shard) >= len(r.kept.parts):
+	case stays && (int(q.Key.Shard) < r.kept.first || int(q.Key.Shard) >= r.kept.first+len(r.kept.parts)):
 		return fmt.Sprintf("there is no room on the device for that of shard %d", q.Key.Shard)
 	case !stays && len(q.Grad) != r.spec.params:
 		return fmt.Sprintf("room for %d values given, the model has %d parameters", len(q.Grad), r.spec.params)

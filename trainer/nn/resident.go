@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -20,7 +21,9 @@ type resident struct {
 	exponents device.Memory   //
 	squares   device.Memory   // two words each
 	words     []float32       // of squares, for the host
-	parts     []device.Buffer // the gradients that are kept
+	parts     []device.Buffer // the gradients that are kept,
+	first     int             // from this shard on
+	room      device.Memory   // for other devices' parts of a sum; nil where there are none
 	block     int
 }
 
@@ -86,19 +89,24 @@ func (r *Replica) Update(rule optim.Rule, grad []float32, factor float32) error 
 	return r.sync()
 }
 
-// KeepGradients makes room on the device for the gradients of so many logical shards (Part.Stays), and for adding them up by block.
-func (r *Replica) KeepGradients(shards, block int) error {
+// KeepGradients makes room on the device for the gradients of so many logical shards, from one on (Part.Stays), and for adding them up by block with those on
+// other devices, all in all so many.
+func (r *Replica) KeepGradients(first, shards, block, devices int) error {
 	k, n := &r.kept, r.spec.params
 	blocks := (n + block - 1) / block
 	a, grads := &allocator{stream: r.stream}, r.grads
 	for len(grads) < shards && a.err == nil {
 		grads = append(grads, a.port(device.Float32, n))
 	}
+	var room device.Memory
+	if devices > 1 {
+		room = a.port(device.Float32, (devices-1)*block*((blocks+devices-1)/devices))
+	}
 	largest, exponents, squares := a.port(device.Float32, blocks), a.port(device.Int32, blocks), a.port(device.Float32, 2*blocks)
 	if a.err != nil {
 		return fmt.Errorf("model %s: room for the gradients of %d logical shards: %w", r.spec.name, shards, a.err)
 	}
-	r.grads, k.largest, k.exponents, k.squares, k.words, k.block = grads, largest, exponents, squares, make([]float32, 2*blocks), block
+	r.grads, k.largest, k.exponents, k.squares, k.words, k.first, k.room, k.block = grads, largest, exponents, squares, make([]float32, 2*blocks), first, room, block
 	for _, g := range grads[:shards] {
 		k.parts = append(k.parts, device.Whole(g))
 	}
@@ -114,25 +122,28 @@ func (r *Replica) Magnitudes(largest []float32) error {
 	return r.sync()
 }
 
-// AddUp adds up all gradients that are kept, where the first of them lies: with exponents as device.ExactSum does, with none in float32, in the
-// order of the shards. Unless squares is nil, it gets the sum's squares by block.
-func (r *Replica) AddUp(exponents []int32, width int, squares []float64) error {
+// AddUp adds up all gradients that the devices of some replicas of one model keep; on each the sum lies where its first gradient did. With exponents it is
+// added as device.ExactSum does; with none in float32, in the order of the shards, on one device. Unless squares is nil, it gets the sum's squares by block.
+func AddUp(all []*Replica, exponents []int32, width int, squares []float64) error {
+	r := all[0]
 	k, n := &r.kept, r.spec.params
-	sum := k.parts[0]
-	if exponents != nil {
-		r.stream.BindInt32(k.exponents, exponents)
-		r.stream.ExactSum(device.ExactSum{N: n, Block: k.block, Width: width, Parts: k.parts, Exponents: device.Whole(k.exponents), Y: sum})
-	} else {
+	if exponents == nil {
 		for _, part := range k.parts[1:] {
-			r.stream.Add(sum, sum, part, n, device.Identity)
+			r.stream.Add(k.parts[0], k.parts[0], part, n, device.Identity)
 		}
+	} else {
+		addExactly(all, exponents, width)
 	}
 	if squares != nil {
 		r.stream.Bind(k.squares, k.words, device.Out)
-		r.stream.Squares(device.Squares{N: n, Block: k.block, X: sum, Y: device.Whole(k.squares)})
+		r.stream.Squares(device.Squares{N: n, Block: k.block, X: k.parts[0], Y: device.Whole(k.squares)})
 		r.stream.Flush(device.Whole(k.squares))
 	}
-	if err := r.sync(); err != nil {
+	var errs []error // of all: whose fault it is, one alone may not show
+	for _, r := range all {
+		errs = append(errs, r.sync())
+	}
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	for b := range squares {
@@ -141,9 +152,52 @@ func (r *Replica) AddUp(exponents []int32, width int, squares []float64) error {
 	return nil
 }
 
+// addExactly makes multiples of each device's gradients and adds them. Each device then fetches its part of the others' sums, and adds these, and at last the others'
+// parts of the whole: a reduce-scatter and an all-gather, all to all. A device writes over what another one fetches only with what comes from there, and so
+// behind it.
+func addExactly(all []*Replica, exponents []int32, width int) {
+	sum := func(r *Replica) device.Buffer { return r.kept.parts[0] }
+	for _, r := range all {
+		k := &r.kept
+		r.stream.BindInt32(k.exponents, exponents)
+		r.stream.ExactSum(device.ExactSum{N: r.spec.params, Block: k.block, Width: width, Parts: k.parts, Exponents: device.Whole(k.exponents), Y: sum(r), Open: len(all) > 1})
+	}
+	if len(all) == 1 {
+		return
+	}
+	block, n := all[0].kept.block, all[0].spec.params
+	part := func(i int) (first, last, from, to int) { // of the blocks, and of the parameters
+		first, last = i*len(exponents)/len(all), (i+1)*len(exponents)/len(all)
+		return first, last, first * block, min(last*block, n)
+	}
+	for i, r := range all {
+		first, last, from, to := part(i)
+		words := []device.Buffer{sum(r).Range(from, to-from)}
+		for _, other := range all {
+			if other != r && to > from {
+				room := device.Whole(r.kept.room).Range((len(words)-1)*(to-from), to-from)
+				r.stream.Fetch(room, other.stream, sum(other).Range(from, to-from))
+				words = append(words, room)
+			}
+		}
+		if to > from {
+			r.stream.ExactSum(device.ExactSum{N: to - from, Block: block, Width: width, Words: words,
+				Exponents: device.Whole(r.kept.exponents).Range(first, last-first), Y: words[0]})
+		}
+	}
+	for _, r := range all {
+		for j, other := range all {
+			if _, _, from, to := part(j); other != r && to > from {
+				r.stream.Fetch(sum(r).Range(from, to-from), other.stream, sum(other).Range(from, to-from))
+			}
+		}
+	}
+}
+
 // Kept copies the gradient of a shard that is kept to the host.
 func (r *Replica) Kept(shard int, grad []float32) error {
-	r.stream.Bind(r.grads[shard], grad, device.Out)
-	r.stream.Flush(r.kept.parts[shard])
+	part := r.kept.parts[shard-r.kept.first]
+	r.stream.Bind(part.Mem, grad, device.Out)
+	r.stream.Flush(part)
 	return r.sync()
 }

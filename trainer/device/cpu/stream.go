@@ -131,6 +131,19 @@ func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {
 // Flush implements device.Stream: the host's memory was written to directly.
 func (s *stream) Flush(device.Buffer) {}
 
+// Fetch implements device.Stream: both streams' operations are done when they return.
+func (s *stream) Fetch(dst device.Buffer, from device.Stream, src device.Buffer) {
+	other, ok := from.(*stream)
+	if !ok || dst.Len != src.Len {
+		s.fail(fmt.Errorf("fetch: %d elements of a stream of another device, to %d", src.Len, dst.Len))
+		return
+	}
+	to, x := s.floats("fetch", "dst", dst, dst.Len), other.floats("fetch", "src", src, src.Len)
+	if s.err == nil && other.err == nil {
+		copy(to, x)
+	}
+}
+
 // Tell implements device.Stream.
 func (s *stream) Tell(n int, told func(n int)) {
 	if s.err == nil {

@@ -3,6 +3,8 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"slices"
+	"unsafe"
 
 	sums "github.com/musterml/muster/collective/vec"
 	"github.com/musterml/muster/internal/optim"
@@ -11,12 +13,12 @@ import (
 
 // addends are the slices of buffers, n elements each; none after an error.
 func (s *stream) addends(op string, of []device.Buffer, n int) [][]float32 {
-	if len(of) == 0 {
-		s.fail(fmt.Errorf("%s of no parts", op))
-	}
 	s.added = s.added[:0]
 	for _, b := range of {
 		s.added = append(s.added, s.floats(op, "Parts", b, n))
+	}
+	if s.err == nil && len(of) == 0 {
+		s.fail(fmt.Errorf("%s of no parts", op))
 	}
 	if s.err != nil {
 		return nil
@@ -50,32 +52,45 @@ func (s *stream) ExactSum(p device.ExactSum) {
 	if !s.sized(op, p.N, p.Block) {
 		return
 	}
-	exps, y, parts := s.ints(op, "Exponents", p.Exponents, over(p.N, p.Block)), s.floats(op, "Y", p.Y, p.N), s.addends(op, p.Parts, p.N)
+	exps, y := s.ints(op, "Exponents", p.Exponents, over(p.N, p.Block)), s.floats(op, "Y", p.Y, p.N)
+	all := s.addends(op, slices.Concat(p.Parts, p.Words), p.N)
 	if s.err != nil {
 		return
 	}
+	if len(s.multiples) < p.Block {
+		s.multiples = make([]int32, p.Block)
+	}
 	for b, e := range exps {
 		lo, hi := b*p.Block, min((b+1)*p.Block, p.N)
-		switch e {
-		case device.ZeroBlock:
+		m := s.multiples[:hi-lo]
+		clear(m)
+		if e != device.ZeroBlock && e != device.NonFinite {
+			for _, x := range all[:len(p.Parts)] {
+				sums.Best().AddRounded(m, m, x[lo:hi], p.Width-int(e))
+			}
+			for _, x := range all[len(p.Parts):] {
+				sums.Best().AddInt32(m, words(x[lo:hi]))
+			}
+		}
+		switch {
+		case p.Open:
+			copy(words(y[lo:hi]), m)
+		case e == device.ZeroBlock:
 			clear(y[lo:hi])
-		case device.NonFinite:
+		case e == device.NonFinite:
 			for i := lo; i < hi; i++ {
 				y[i] = math.Float32frombits(0x7fc00000)
 			}
 		default:
-			if len(s.multiples) < hi-lo {
-				s.multiples = make([]int32, p.Block)
-			}
-			m := s.multiples[:hi-lo]
-			sums.Best().Round(m, parts[0][lo:hi], p.Width-int(e))
-			for _, x := range parts[1:] {
-				sums.Best().AddRounded(m, m, x[lo:hi], p.Width-int(e))
-			}
 			sums.Best().Unscale(y[lo:hi], m, int(e)-p.Width)
 		}
 	}
 	clear(s.added)
+}
+
+// words are the integers that lie in the place of numbers.
+func words(x []float32) []int32 {
+	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
 // Squares implements device.Ops.

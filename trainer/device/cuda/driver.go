@@ -31,6 +31,8 @@ type gpu interface {
 type queue interface {
 	write(dst pointer, src []byte) error // src is pinned
 	read(dst []byte, src pointer) error  // dst is pinned
+	// fetch copies from another GPU of the process, or this one.
+	fetch(dst pointer, from gpu, src pointer, bytes int) error
 	zero(p pointer, bytes int) error
 	// launch runs a kernel on grid blocks of so many threads, each with so many bytes of shared memory that the kernel has not by
 	// itself. The arguments, a mark at their end, are copied before it returns.

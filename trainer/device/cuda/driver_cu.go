@@ -98,6 +98,7 @@ type card struct {
 	total     int64 // bytes of memory
 	mu        sync.Mutex
 	functions map[string]cu.Function
+	reached   map[*card]bool // peers to which access was asked for
 	given     given
 	blas      *blas // nil where there is none
 	noBLAS    error // why
@@ -351,6 +352,29 @@ func (q *cardQueue) read(dst []byte, src pointer) error {
 	return q.g.within(func() error {
 		return cu.MemcpyDtoHAsync(unsafe.Pointer(unsafe.SliceData(dst)), cu.DevicePtr(src), int64(len(dst)), q.stream)
 	})
+}
+
+// From card to card over whatever joins them: the driver goes by way of the host where it must.
+func (q *cardQueue) fetch(dst pointer, from gpu, src pointer, bytes int) error {
+	other := from.(*card)
+	return q.g.within(func() error {
+		q.g.reach(other)
+		return cu.MemcpyPeerAsync(cu.DevicePtr(dst), q.g.context, cu.DevicePtr(src), other.context, int64(bytes), q.stream)
+	})
+}
+
+// reach has copies from another card go directly, where the two can; the context is current.
+func (g *card) reach(other *card) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g == other || g.reached[other] {
+		return
+	}
+	if g.reached == nil {
+		g.reached = map[*card]bool{}
+	}
+	g.reached[other] = true
+	_ = other.context.EnablePeerAccess(0) // where it cannot be, or has been, copies go all the same
 }
 
 func (q *cardQueue) zero(p pointer, bytes int) error {

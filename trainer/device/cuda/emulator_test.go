@@ -241,6 +241,16 @@ func (q *emulatedQueue) read(dst []byte, src pointer) error {
 	return q.push(func() error { return q.e.ask("read", 'R', dst, src, len(dst)) })
 }
 
+func (q *emulatedQueue) fetch(dst pointer, from gpu, src pointer, bytes int) error {
+	return q.push(func() error {
+		contents := make([]byte, bytes)
+		if err := from.(*emulated).ask("fetch", 'R', contents, src, bytes); err != nil {
+			return err
+		}
+		return q.e.ask("fetch", 'W', nil, dst, bytes, contents)
+	})
+}
+
 func (q *emulatedQueue) zero(p pointer, bytes int) error {
 	return q.push(func() error { return q.e.ask("zero", 'Z', nil, p, bytes) })
 }

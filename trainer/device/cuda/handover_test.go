@@ -173,6 +173,7 @@ func (g *idle) newEvent() (event, error)         { g.made++; return idleQueue{g}
 func (idleQueue) wait() error                                     { return nil }
 func (idleQueue) write(pointer, []byte) error                     { return nil }
 func (idleQueue) read([]byte, pointer) error                      { return nil }
+func (idleQueue) fetch(pointer, gpu, pointer, int) error          { return nil }
 func (idleQueue) zero(pointer, int) error                         { return nil }
 func (idleQueue) launch(string, [3]int, int, int, []uint64) error { return nil }
 func (idleQueue) gemm(gemm) error                                 { return nil }

@@ -149,6 +149,31 @@ func (s *stream) send(m *memory, contents []byte, locked bool) {
 	s.asked(s.q.write(m.at, contents))
 }
 
+// Fetch implements device.Stream.
+func (s *stream) Fetch(dst device.Buffer, from device.Stream, src device.Buffer) {
+	const op = "fetch"
+	other, ok := from.(*stream)
+	if !ok || dst.Len != src.Len {
+		s.fail(fmt.Errorf("%s: %d elements of a stream of another device, to %d", op, src.Len, dst.Len))
+		return
+	}
+	to, x := s.floats(op, "dst", dst, dst.Len), other.floats(op, "src", src, src.Len)
+	if s.err != nil || other.err != nil {
+		return
+	}
+	s.factors.drop()
+	s.issue()
+	if other != s {
+		other.issue()
+		if e := other.event(); e != nil {
+			other.asked(other.q.record(e))
+			s.asked(s.q.after(e))
+		}
+	}
+	s.hasAsked = true
+	s.asked(s.q.fetch(to, other.d.gpu, x, 4*dst.Len))
+}
+
 func (s *stream) bindable(p device.Memory, kind device.Kind, n int) *memory {
 	m, ok := p.(*memory)
 	switch {

@@ -54,14 +54,25 @@ func (s *stream) ExactSum(p device.ExactSum) {
 		return
 	}
 	y, exponents := s.floats(op, "Y", p.Y, p.N), s.want(op, "Exponents", p.Exponents, ceil(p.N, p.Block), device.Int32)
-	s.eachParts(op, p.Parts, func(some []device.Buffer, first, last bool) {
-		launch(s, "exact_sum", eachBlock(p.N, p.Block), blockThreads, struct {
-			y                                   pointer
-			x                                   [mostParts]pointer
-			exponents                           pointer
-			parts, first, last, n, block, width int64
-		}{y, s.parts(op, some, p.N), exponents, int64(len(some)), flag(first), flag(last), int64(p.N), int64(p.Block), int64(p.Width)})
-	})
+	add := func(parts []device.Buffer, words, isFirst, isLast bool) {
+		s.eachParts(op, parts, func(some []device.Buffer, first, last bool) {
+			launch(s, "exact_sum", eachBlock(p.N, p.Block), blockThreads, struct {
+				y                                          pointer
+				x                                          [mostParts]pointer
+				exponents                                  pointer
+				parts, words, first, last, n, block, width int64
+			}{
+				y, s.parts(op, some, p.N), exponents, int64(len(some)), flag(words), flag(isFirst && first), flag(isLast && last && !p.Open),
+				int64(p.N), int64(p.Block), int64(p.Width),
+			})
+		})
+	}
+	if len(p.Parts) > 0 || len(p.Words) == 0 {
+		add(p.Parts, false, true, len(p.Words) == 0)
+	}
+	if len(p.Words) > 0 {
+		add(p.Words, true, len(p.Parts) == 0, true)
+	}
 }
 
 // Squares implements device.Ops.

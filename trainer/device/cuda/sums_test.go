@@ -113,3 +113,57 @@ func sumAs(t *testing.T, d device.Device, parts, n, block int) {
 		}
 	}
 }
+
+// A sum that is made in several memories, of several streams, is the same to the bit.
+func TestSumsInSeveralMemories(t *testing.T) {
+	const parts, n, block = 21, 5000, 512
+	for _, d := range gpus(t) {
+		var benches []*bench
+		for range 2 {
+			s, err := d.NewStream()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			benches = append(benches, &bench{TB: t, Stream: s, rng: rand.New(rand.NewPCG(1, 2))})
+		}
+		x := benches[0].addends(parts, n, block)
+		ring := collective.Exact{BlockSize: block, Shards: parts}
+		exps := slices.Repeat([]int32{collective.ZeroBlock}, ring.Blocks(n))
+		for _, part := range x {
+			ring.Exponents(exps, part)
+		}
+		want := make([]float32, n)
+		(&collective.ExactSum{Exact: ring, Exps: exps, Parts: x}).Alone(want)
+
+		var words []device.Buffer // one memory for all of the first's, and ten of the second's: more than a launch adds
+		for i, of := range [][][]float32{x[:10], x[10:11], x[11:12], x[12:13], x[13:14], x[14:15], x[15:16], x[16:17], x[17:18], x[18:19], x[19:]} {
+			b := benches[min(i, 1)]
+			var on []device.Buffer
+			for _, part := range of {
+				on = append(on, b.floats(part))
+			}
+			b.ExactSum(device.ExactSum{N: n, Block: block, Width: ring.Width(), Parts: on, Exponents: b.int32s(exps), Y: on[0], Open: true})
+			words = append(words, on[0])
+		}
+		b := benches[0]
+		for i, other := range words[1:] {
+			words[1+i] = b.room(n)
+			b.Fetch(words[1+i], benches[1].Stream, other)
+		}
+		b.ExactSum(device.ExactSum{N: n, Block: block, Width: ring.Width(), Words: words, Exponents: b.int32s(exps), Y: words[0]})
+		back := benches[1].room(n)
+		benches[1].Fetch(back, b.Stream, words[0])
+		for i, r := range []device.Buffer{words[0], back} {
+			benches[i].keep("sum", r)
+			if err := benches[i].Sync(); err != nil {
+				t.Fatal(err)
+			}
+			for j, v := range *benches[i].results[0].(*[]float32) {
+				if math.Float32bits(v) != math.Float32bits(want[j]) {
+					t.Fatalf("%s: element %d is %x, want %x", d.Name(), j, math.Float32bits(v), math.Float32bits(want[j]))
+				}
+			}
+		}
+	}
+}

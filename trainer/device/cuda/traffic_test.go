@@ -51,9 +51,10 @@ type counterQueue struct {
 	c *counter
 }
 
-func (q *counterQueue) write(_ pointer, src []byte) error { q.c.in += len(src); return nil }
-func (q *counterQueue) read(dst []byte, _ pointer) error  { q.c.out += len(dst); return nil }
-func (q *counterQueue) zero(pointer, int) error           { return nil }
+func (q *counterQueue) write(_ pointer, src []byte) error      { q.c.in += len(src); return nil }
+func (q *counterQueue) read(dst []byte, _ pointer) error       { q.c.out += len(dst); return nil }
+func (q *counterQueue) fetch(pointer, gpu, pointer, int) error { return nil }
+func (q *counterQueue) zero(pointer, int) error                { return nil }
 func (q *counterQueue) launch(kernel string, _ [3]int, threads, shared int, args []uint64) error {
 	return launchable(kernel, threads, shared, len(args))
 }
@@ -241,11 +242,11 @@ func countUpdate(t *testing.T, r *nn.Replica, w []float32, g *counter, calls *[]
 	const block = 16384
 	n := len(w)
 	slots, blocks := [][]float32{huge.Float32s(n), huge.Float32s(n)}, ceil(n, block)
-	if err := errors.Join(r.KeepState(2), r.KeepGradients(1, block), r.Take(w, slots)); err != nil {
+	if err := errors.Join(r.KeepState(2), r.KeepGradients(0, 1, block, 1), r.Take(w, slots)); err != nil {
 		t.Fatal(err)
 	}
 	g.copied, *calls = copied{}, nil
-	err := errors.Join(r.Magnitudes(make([]float32, blocks)), r.AddUp(make([]int32, blocks), 30, make([]float64, blocks)),
+	err := errors.Join(r.Magnitudes(make([]float32, blocks)), nn.AddUp([]*nn.Replica{r}, make([]int32, blocks), 30, make([]float64, blocks)),
 		r.Update(optim.Rule{Kind: optim.Adam}, nil, 0.5))
 	if err != nil {
 		t.Fatal(err)

@@ -103,6 +103,11 @@ func (s *stream) Flush(b device.Buffer) {
 	}
 }
 
+// Fetch implements device.Stream.
+func (s *stream) Fetch(dst device.Buffer, from device.Stream, src device.Buffer) {
+	s.Stream.Fetch(dst, from.(*stream).Stream, src)
+}
+
 // Sync implements device.Stream.
 func (s *stream) Sync() error {
 	err := s.Stream.Sync()

@@ -233,6 +233,15 @@ CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t n, CUstream stream
     if (s->capturing || !within(pinned, to, n) || !within(current->memories, from, n)) return complain(CUDA_ERROR_INVALID_VALUE, "a bad copy from the GPU");
     return ask(s, [=] { return memcpy(to, (void *)from, n), CUDA_SUCCESS; });
 }
+CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext of, CUdeviceptr from, CUcontext other, size_t n, CUstream stream) {
+    LOCKED;
+    Stream *s = (Stream *)stream;
+    if (CUresult r = usable(s)) return r;
+    if (s->capturing || (Context *)of != current || !within(current->memories, to, n) || !within(((Context *)other)->memories, from, n))
+        return complain(CUDA_ERROR_INVALID_VALUE, "a bad copy from GPU to GPU");
+    return ask(s, [=] { return memcpy((void *)to, (void *)from, n), CUDA_SUCCESS; });
+}
+CUresult cuCtxEnablePeerAccess(CUcontext, unsigned) { return usable() ? usable() : CUDA_ERROR_PEER_ACCESS_UNSUPPORTED; }
 CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char v, size_t n, CUstream stream) {
     LOCKED;
     Stream *s = (Stream *)stream;
@@ -258,7 +267,10 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
     if (CUresult r = usable(s)) return r;
     if (s->capturing) return complain(CUDA_ERROR_STREAM_CAPTURE_ISOLATION, "a graph that waits for what is not in it");
     const Event then = *(Event *)event;
-    return ask(s, [=] { return doUntil(then.stream, then.place); });
+    return ask(s, [=] {
+        const CUresult r = doUntil(then.stream, then.place);
+        return then.stream && then.stream->context == s->context ? r : CUDA_SUCCESS; // another context's fault is not this one's
+    });
 }
 CUresult cuEventCreate(CUevent *e, unsigned) {
     if (CUresult r = usable()) return r;

@@ -32,10 +32,10 @@ KERNEL(magnitudes, blockThreads) {
     }
 }
 
-// Words are sums of multiples as they are, in the memory of y, between one launch and the next of more than mostParts parts. y may be a part: an
-// element is read before it is written.
-struct exact_sum_args { float *y; Parts x; const int *exponents; i64 parts, first, last, n, block, width; };
-KERNEL(exact_sum, blockThreads) {
+// Sums of multiples lie as words in the memory of y, before the last launch of several and where they stay open. Parts are words themselves, or numbers. y may be a
+// part: an element is read before it is written.
+struct exact_sum_args { float *y; Parts x; const int *exponents; i64 parts, words, first, last, n, block, width; };
+template <bool words> __device__ inline void exactSum(const exact_sum_args &a) {
     for (i64 b = blockIdx.x; b * a.block < a.n; b += gridDim.x) {
         const i64 to = (b + 1) * a.block < a.n ? (b + 1) * a.block : a.n;
         const int e = a.exponents[b];
@@ -44,16 +44,20 @@ KERNEL(exact_sum, blockThreads) {
         const double scale = zeros || none ? 0 : ldexp(1.0, (int)a.width - e), quantum = zeros || none ? 0 : ldexp(1.0, e - (int)a.width);
         for (i64 i = b * a.block + threadIdx.x; i < to; i += blockThreads) {
             if (zeros || none) {
-                a.y[i] = zeros ? 0.0f : __uint_as_float(0x7fc00000u);
+                a.y[i] = zeros || !a.last ? 0.0f : __uint_as_float(0x7fc00000u);
                 continue;
             }
             int sum = a.first ? 0 : __float_as_int(a.y[i]);
 #pragma unroll
             for (int p = 0; p < mostParts; p++)
-                if (p < (int)a.parts) sum += (int)rint((double)a.x.of[p][i] * scale);
+                if (p < (int)a.parts) sum += words ? __float_as_int(a.x.of[p][i]) : (int)rint((double)a.x.of[p][i] * scale);
             a.y[i] = a.last ? (float)((double)sum * quantum) : __int_as_float(sum);
         }
     }
+}
+KERNEL(exact_sum, blockThreads) {
+    if (a.words) exactSum<true>(a);
+    else exactSum<false>(a);
 }
 
 // The order of vec.Partials in each block, which 16 threads have: element i of it goes to partial sum i mod 16.
