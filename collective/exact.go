@@ -101,6 +101,9 @@ type ExactSum struct {
 	// Parts are this rank's contributions, each as long as the vector; there may be none. A single one may be the vector
 	// itself; otherwise they are only read.
 	Parts [][]float32
+	// Words, where they are given, are the sum of this rank's contributions, made already: multiples of the quantum, zeros in blocks that have none. They are
+	// only read, and there are no Parts.
+	Words []int32
 }
 
 func (s *ExactSum) reduce() Reduce  { return sumExact }
@@ -114,6 +117,9 @@ func (s *ExactSum) check(n int) error {
 	}
 	if len(s.Exps) != s.Blocks(n) || len(s.Parts) > s.Shards {
 		return fmt.Errorf("%w: %d exponents and %d parts for %d blocks and %d shards", ErrArgument, len(s.Exps), len(s.Parts), s.Blocks(n), s.Shards)
+	}
+	if s.Words != nil && (len(s.Words) != n || len(s.Parts) > 0) {
+		return fmt.Errorf("%w: %d words beside %d parts of a vector of %d", ErrArgument, len(s.Words), len(s.Parts), n)
 	}
 	for _, p := range s.Parts {
 		if len(p) != n {
@@ -130,6 +136,10 @@ func (s *ExactSum) block(lo, n int) (exp int32, k int) {
 }
 
 func (s *ExactSum) encode(_ *work, dst []int32, _ []float32, lo int) {
+	if s.Words != nil {
+		copy(dst, s.Words[lo:])
+		return
+	}
 	for len(dst) > 0 {
 		exp, n := s.block(lo, len(dst))
 		if exp == ZeroBlock || exp == NonFinite || len(s.Parts) == 0 {
@@ -143,6 +153,11 @@ func (s *ExactSum) encode(_ *work, dst []int32, _ []float32, lo int) {
 }
 
 func (s *ExactSum) add(_ *work, dst, src []int32, _ []float32, lo int) {
+	if s.Words != nil {
+		copy(dst, src[:len(dst)])
+		kernels.AddInt32(dst, s.Words[lo:lo+len(dst)])
+		return
+	}
 	for len(dst) > 0 {
 		exp, n := s.block(lo, len(dst))
 		if exp == ZeroBlock || exp == NonFinite || len(s.Parts) == 0 {

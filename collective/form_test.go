@@ -73,19 +73,30 @@ func formCases() []formCase {
 				return sum(r, x, bounds, NewInt8(len(x)), parts)
 			}
 		}, func(world int, _, largest float64) float64 { return float64(world) * largest / 253 }},
-		{"exact", func(_ int, parts [][]float32) func(*Ring, []float32, []int) error {
-			return func(r *Ring, x []float32, bounds []int) error {
-				s := &ExactSum{Exact: Exact{BlockSize: 37, Shards: formShards}, Parts: parts}
-				s.Exps = newExps(s.Blocks(len(x)))
-				for _, p := range parts {
-					s.Exponents(s.Exps, p)
-				}
-				if err := r.AllReduce(bg, Op{}, Int32s(s.Exps), MaxInt32); err != nil {
-					return err
-				}
-				return scatter(r, Float32s(x), bounds, s)
+		{"exact", exactly(scatter, false), func(_ int, _, largest float64) float64 { return formShards * largest / (1 << 26) }},
+		{"exact of words", exactly(scatter, true), func(_ int, _, largest float64) float64 { return formShards * largest / (1 << 26) }},
+	}
+}
+
+// exactly is the sum of parts, or of what they come to as multiples.
+func exactly(sum func(r *Ring, x Vector, bounds []int, f Form) error, words bool) func(int, [][]float32) func(*Ring, []float32, []int) error {
+	return func(_ int, parts [][]float32) func(*Ring, []float32, []int) error {
+		return func(r *Ring, x []float32, bounds []int) error {
+			s := &ExactSum{Exact: Exact{BlockSize: 37, Shards: formShards}, Parts: parts}
+			s.Exps = newExps(s.Blocks(len(x)))
+			for _, p := range parts {
+				s.Exponents(s.Exps, p)
 			}
-		}, func(_ int, _, largest float64) float64 { return formShards * largest / (1 << 26) }},
+			if err := r.AllReduce(bg, Op{}, Int32s(s.Exps), MaxInt32); err != nil {
+				return err
+			}
+			if words {
+				made := make([]int32, len(x))
+				s.encode(nil, made, nil, 0)
+				s.Parts, s.Words = nil, made
+			}
+			return sum(r, Float32s(x), bounds, s)
+		}
 	}
 }
 
@@ -175,7 +186,7 @@ func TestForms(t *testing.T) {
 				for _, n := range []int{0, 1, 2, 7, world + 1, 258, 1031} {
 					for _, c := range formCases() {
 						got := checkForm(t, c, rings, formInputs(3, n))
-						if key := fmt.Sprint(c.name, n); c.name == "exact" {
+						if key := fmt.Sprint(n); strings.HasPrefix(c.name, "exact") {
 							if want[key] == nil {
 								want[key] = got
 							}

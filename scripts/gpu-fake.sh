@@ -51,12 +51,13 @@ train one --device cuda:0 || die "$(cat "$out/one.log")"
 train two-trainers --device cuda:0 --nodes 2 && same two-trainers
 train two-gpus --device cuda:1,3 && same two-gpus
 train four-gpus --device cuda && same four-gpus
+train two-trainers-two-gpus --device cuda:0,2 --nodes 2 && same two-trainers-two-gpus
 MUSTER_CUDA_GRAPHS=off train without-graphs --device cuda:0 && same without-graphs
 MUSTER_FAKE_GRAPHS=off train graphs-fail --device cuda:0 && same graphs-fail
 [ "$(grep -c 'the driver makes no graph' "$out/graphs-fail.log")" = 1 ] || die "that there are no graphs is not said once: $(cat "$out/graphs-fail.log")"
 MUSTER_FAKE_LOCKS=off train locks-fail --device cuda:0,1 && same locks-fail
 [ "$(grep -c 'the driver does not lock its memory' "$out/locks-fail.log")" = 1 ] || die "that no memory is locked is not said once: $(cat "$out/locks-fail.log")"
-if grep -l 'makes no graph\|does not lock' "$out"/{one,two-trainers,two-gpus,four-gpus}.log; then die "they warn of a driver that does all"; fi
+if grep -l 'makes no graph\|does not lock' "$out"/{one,two-trainers,two-gpus,four-gpus,two-trainers-two-gpus}.log; then die "they warn of a driver that does all"; fi
 # The same where outputs are kept in bf16, with a limit of the norm, which the card finds where a trainer is alone.
 sed 's/^passes: 1/passes: 1\nprecision: bf16\noptimizer: {name: adamw, lr: 0.001, clip_norm: 0.5}/' "$out/job.yaml" >"$out/bf16.yaml"
 for n in 1 2; do

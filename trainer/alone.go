@@ -53,11 +53,11 @@ func NewAlone(ctx context.Context, job Job, spec *nn.Spec, dev device.Device, tr
 	w.lock(a.state.w)
 	log := zerolog.Nop()
 	a.cards = newCards(w, a.sums, opt, a.state, &log)
-	a.sums.begin(w, a.cards, true, &log)
 	w.handOver(a.sums.starts())
 	for l := range job.Batch.LogicalShards {
 		a.shards = append(a.shards, id.LogicalShard(l))
 	}
+	a.sums.begin(w, a.cards, a.shards, true, &log)
 	if err := errors.Join(a.state.begin(spec, job), a.cards.take()); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}

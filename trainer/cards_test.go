@@ -194,12 +194,12 @@ func TestGradientsAreWhereTheyAreAddedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, alone := range []bool{false, true} {
-		a.sums.begin(a.work, a.cards, alone, &log)
+		a.sums.begin(a.work, a.cards, a.shards, alone, &log)
 		a.work.prepare(a.state.step, a.shards)
 		if err := a.work.compute(t.Context(), 1, a.state.step, a.state.w, a.shards[1:3]); err != nil { // as one of several trainers
 			t.Fatal(err)
 		}
-		a.sums.begin(a.work, a.cards, !alone, &log)
+		a.sums.begin(a.work, a.cards, a.shards, !alone, &log)
 		a.sums.alone = true // or there is no sum
 		if _, err := a.Step(t.Context()); err != nil {
 			t.Fatal(err)

@@ -26,8 +26,10 @@ type exchange struct {
 	spec   *nn.Spec
 	layout ps.Layout
 	exact  bool
-	alone  bool // there is no other trainer: what is agreed is what this one says,
-	stays  bool // and the gradients stay on the card, see cards.go
+	alone  bool    // there is no other trainer: what is agreed is what this one says
+	stays  bool    // this trainer's gradients stay on its cards, see cards.go;
+	found  []int32 // their exponents, and,
+	words  []int32 // with other trainers, their multiples
 	shards int
 	sums   collective.Exact
 	header []int32            // the results of the logical shards, then block exponents
@@ -97,7 +99,7 @@ func (x *exchange) result(l id.LogicalShard) []int32 {
 // are no gradients.
 func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last bool) []int32 {
 	var header []int32
-	if x.exact && !x.stays {
+	if x.exact {
 		header = x.exponents()[b.first:b.last]
 	}
 	if b.first == 0 {
@@ -112,7 +114,11 @@ func (x *exchange) prepare(b bucket, units []unit, mine []id.LogicalShard, last 
 			x.grad = units[mine[0]].grad
 		}
 	}
-	if x.exact && !x.stays && !last {
+	switch {
+	case last || !x.exact:
+	case x.stays:
+		copy(x.exponents()[b.first:b.last], x.found[b.first:b.last])
+	default:
 		x.spread(b.first, b.last, func(first, last id.Block) {
 			for b := first; b < last; b++ {
 				x.find(b, units, mine)
@@ -206,6 +212,9 @@ func (x *exchange) own(i int, units []unit, mine []id.LogicalShard) (collective.
 	b := x.buckets[i]
 	lo, hi := x.span(b.first, b.last)
 	sum := collective.Float32s(x.grad[lo:hi])
+	if x.stays {
+		return sum, &collective.ExactSum{Exact: x.sums, Exps: x.exponents()[b.first:b.last], Words: x.words[lo:hi]}
+	}
 	if x.exact {
 		x.parts = x.parts[:0]
 		for _, l := range mine {

@@ -46,7 +46,7 @@ func (t *Trainer) shift(ctx context.Context, v membership.View) error {
 	}
 	s := &shift{Trainer: t, view: v, rank: v.Rank(t.cfg.Node, t.cfg.Incarnation)}
 	s.shards = v.Members[s.rank].Shards
-	s.sums.begin(t.work, t.cards, len(v.Members) == 1, &t.cfg.Log)
+	s.sums.begin(t.work, t.cards, s.shards, len(v.Members) == 1, &t.cfg.Log)
 	s.share = t.sums.all().share(s.rank, len(v.Members))
 	t.cfg.Log.Info().Stringer("view", v.Number).Stringer("from", v.From).Int("trainers", len(v.Members)).
 		Ints("shards", ints(s.shards)).Msg("entering a view")
@@ -146,7 +146,7 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 	if err = errors.Join(err, sums.end(err)); err != nil {
 		return err
 	}
-	if err := s.examine(at, last); err != nil {
+	if err := s.examine(ctx, at, last); err != nil {
 		return s.explain(at, err)
 	}
 	if err := s.agree(ctx, at, len(s.sums.buckets)-1, last); err != nil {
@@ -173,12 +173,20 @@ func (s *shift) step(ctx context.Context, at id.Step) error {
 	return nil
 }
 
-// examine looks at gradients that stay on the card, where there are any.
-func (s *shift) examine(at id.Step, last bool) error {
-	if last {
+// examine looks at gradients that stay on cards, where there are any, and sums all buckets but the last of them with other trainers.
+func (s *shift) examine(ctx context.Context, at id.Step, last bool) error {
+	if last || !s.sums.stays {
 		return nil
 	}
-	return s.sums.examine(s.cards, at)
+	if err := s.sums.examine(s.cards, at); err != nil || s.sums.alone {
+		return err
+	}
+	for i := range len(s.sums.buckets) - 1 {
+		if err := s.addUp(ctx, at, i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // explain says what is wrong with a step that is no good.

@@ -89,6 +89,11 @@ func (s ringSync) committed(at id.Step) (lo, hi int) {
 func (s ringSync) ready(at id.Step) error { return s.cards.give(s.committed(at)) }
 
 func (s ringSync) sum(ctx context.Context, at id.Step, i int) error {
+	if s.sums.stays {
+		if err := s.sums.multiples(s.cards, i); err != nil {
+			return err
+		}
+	}
 	sum, form := s.own(at, i)
 	end := s.awaitRing("the all-reduce", at)
 	defer end()
@@ -98,7 +103,7 @@ func (s ringSync) sum(ctx context.Context, at id.Step, i int) error {
 func (s ringSync) rest() {}
 
 func (s ringSync) update(ctx context.Context, at id.Step, m *pb.StepMetrics) error {
-	if !s.sums.stays {
+	if !s.sums.sumStays() {
 		if err := s.sum(ctx, at, len(s.sums.buckets)-1); err != nil { // the others were summed while computing
 			return err
 		}

@@ -102,7 +102,7 @@ func (x *exchange) shorten(of bucket) {
 
 // ready has the gradient's sum, which is complete, ready for update.
 func (x *exchange) ready(c *cards) error {
-	if x.stays {
+	if x.sumStays() {
 		return x.addUp(c)
 	}
 	x.measure(x.all())
@@ -117,7 +117,7 @@ func (x *exchange) advance(o optimizer, at id.Step, s *state, c *cards) error {
 	switch {
 	case c == nil:
 		x.update(o, at, s, x.grad)
-	case x.stays:
+	case x.sumStays():
 		return c.update(at, nil, x.clip.factor())
 	default:
 		return c.update(at, x.grad, x.clip.factor())

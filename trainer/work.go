@@ -52,9 +52,10 @@ type work struct {
 	source  rowSource  // of rows of held-out samples
 	scores  *scores    // of held-out samples; nil where the model has another loss
 	device  device.Device
-	stays   bool       // gradients stay on the card, see cards.go
-	locking sync.Mutex // of
-	unlocks []func()   // what is locked
+	stays   bool              // gradients stay on the cards, see cards.go;
+	owned   []id.LogicalShard // those of these shards
+	locking sync.Mutex        // of
+	unlocks []func()          // what is locked
 }
 
 // bench is what one group of units at a time needs.
@@ -278,7 +279,11 @@ func (w *work) gradients(b *bench, s id.Step, group []id.LogicalShard, weights [
 	b.group, b.parts = group, b.parts[:0]
 	for _, l := range group {
 		_, n := w.job.batches().Slice(s, l)
-		b.parts = append(b.parts, nn.Part{Samples: n, Key: w.key(s, l), Grad: w.roomOf(l)})
+		part := nn.Part{Samples: n, Key: w.key(s, l), Grad: w.roomOf(l)}
+		if w.stays {
+			_, part.Place = w.place(l)
+		}
+		b.parts = append(b.parts, part)
 	}
 	w.begin(b, "forward", group)
 	if err := b.replica.Gradients(weights, w.samplesOfGroup(b, s, group), w.scale, b.parts); err != nil {

@@ -91,23 +91,35 @@ func TestSameBytesWhereCardsKeepTheState(t *testing.T) {
 	job := smallJob()
 	job.Optimizer = trainer.Optimizer{Name: "adamw", LR: 0.003, WeightDecay: 0.1, ClipNorm: 0.1}
 	want := runCluster(t, job, 2)[0]
-	for _, c := range []struct{ nodes, life int }{{1, 0}, {2, 0}, {3, 25}} {
-		all, errs := endClusterOn(t, job, c.nodes, func(i int) device.Device {
+	for _, c := range []struct {
+		cards []int // of each node; 0 is none
+		life  int64 // of node 1's
+	}{{[]int{1}, 0}, {[]int{1, 1}, 0}, {[]int{1, 1, 1}, 25}, {[]int{3, 2}, 0}, {[]int{2, 1, 0}, 25}} {
+		all, errs := endClusterOn(t, job, len(c.cards), func(i int) device.Device {
 			host, err := cpu.New()
+			if err != nil || c.cards[i] == 0 {
+				return host
+			}
+			life := int64(0)
+			if i == 1 {
+				life = c.life
+			}
+			var cards []device.Device
+			for range c.cards[i] {
+				cards = append(cards, devicetest.NewApart(host, life))
+			}
+			d, err := device.Several(cards...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if i != 1 {
-				return devicetest.NewApart(host, 0)
-			}
-			return devicetest.NewApart(host, int64(c.life))
+			return d
 		})
 		for i, err := range errs {
 			if err != nil {
-				t.Fatalf("node %d of %d: %v", i, c.nodes, err)
+				t.Fatalf("node %d of %v: %v", i, c.cards, err)
 			}
 			if !bytes.Equal(model(t, all[i]), model(t, want)) || !slices.Equal(gradNorms(t, all[i]), gradNorms(t, want)) {
-				t.Errorf("node %d of %d ends with other weights, or tells of other norms", i, c.nodes)
+				t.Errorf("node %d of %v ends with other weights, or tells of other norms", i, c.cards)
 			}
 		}
 		if c.life > 0 && !errors.Is(all[1].retired, devicetest.ErrBroken) {

@@ -140,7 +140,8 @@ func (r *Replica) Gradient(w []float32, in data.Batch, key device.DropoutKey, sc
 type Part struct {
 	Samples int               // how many; parts follow one another in the batch and cover it
 	Key     device.DropoutKey // says what dropout drops; its Layer is of no account
-	Grad    []float32         // (params) gets scale * d(sum of the part's losses)/dw; nil: that stays on the device, as the gradient of Key.Shard
+	Grad    []float32         // (params) gets scale * d(sum of the part's losses)/dw; nil: that stays on the device,
+	Place   int               // here
 	Result  Result            // gets the outcome
 }
 
@@ -180,7 +181,7 @@ func (r *Replica) Gradients(w []float32, in data.Batch, scale float32, parts []P
 func (r *Replica) gradient(i int, q *Part) device.Buffer {
 	r.stays = q.Grad == nil
 	if r.stays {
-		return r.kept.parts[int(q.Key.Shard)-r.kept.first]
+		return r.kept.parts[q.Place]
 	}
 	r.stream.Bind(r.grads[i], q.Grad, device.Out)
 	return device.Whole(r.grads[i])
@@ -347,8 +348,8 @@ func (r *Replica) checkGrad(q *Part, stays bool) (fault string) {
 	switch {
 	case stays != (q.Grad == nil):
 		return "those of some parts are to stay on the device, of others not"
-	case stays && (int(q.Key.Shard) < r.kept.first || int(q.Key.Shard) >= r.kept.first+len(r.kept.parts)):
-		return fmt.Sprintf("there is no room on the device for that of shard %d", q.Key.Shard)
+	case stays && (q.Place < 0 || q.Place >= len(r.kept.parts)):
+		return fmt.Sprintf("the device has %d places for them, %d is none", len(r.kept.parts), q.Place)
 	case !stays && len(q.Grad) != r.spec.params:
 		return fmt.Sprintf("room for %d values given, the model has %d parameters", len(q.Grad), r.spec.params)
 	}

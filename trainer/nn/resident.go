@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"unsafe"
 
 	"github.com/musterml/muster/internal/optim"
 	"github.com/musterml/muster/trainer/device"
@@ -21,8 +22,9 @@ type resident struct {
 	exponents device.Memory   //
 	squares   device.Memory   // two words each
 	words     []float32       // of squares, for the host
-	parts     []device.Buffer // the gradients that are kept,
-	first     int             // from this shard on
+	places    []device.Buffer // for gradients
+	parts     []device.Buffer // those of them that are in use
+	ranges    []device.Buffer // of these and others, here so that they are not allocated for each sum
 	room      device.Memory   // for other devices' parts of a sum; nil where there are none
 	block     int
 }
@@ -89,13 +91,13 @@ func (r *Replica) Update(rule optim.Rule, grad []float32, factor float32) error 
 	return r.sync()
 }
 
-// KeepGradients makes room on the device for the gradients of so many logical shards, from one on (Part.Stays), and for adding them up by block with those on
-// other devices, all in all so many.
-func (r *Replica) KeepGradients(first, shards, block, devices int) error {
+// KeepGradients makes room on the device for the gradients of so many parts (Part.Place), and for adding them up by block with those on other devices, all in all
+// so many.
+func (r *Replica) KeepGradients(parts, block, devices int) error {
 	k, n := &r.kept, r.spec.params
 	blocks := (n + block - 1) / block
 	a, grads := &allocator{stream: r.stream}, r.grads
-	for len(grads) < shards && a.err == nil {
+	for len(grads) < parts && a.err == nil {
 		grads = append(grads, a.port(device.Float32, n))
 	}
 	var room device.Memory
@@ -104,14 +106,17 @@ func (r *Replica) KeepGradients(first, shards, block, devices int) error {
 	}
 	largest, exponents, squares := a.port(device.Float32, blocks), a.port(device.Int32, blocks), a.port(device.Float32, 2*blocks)
 	if a.err != nil {
-		return fmt.Errorf("model %s: room for the gradients of %d logical shards: %w", r.spec.name, shards, a.err)
+		return fmt.Errorf("model %s: room for the gradients of %d logical shards: %w", r.spec.name, parts, a.err)
 	}
-	r.grads, k.largest, k.exponents, k.squares, k.words, k.first, k.room, k.block = grads, largest, exponents, squares, make([]float32, 2*blocks), first, room, block
-	for _, g := range grads[:shards] {
-		k.parts = append(k.parts, device.Whole(g))
+	r.grads, k.largest, k.exponents, k.squares, k.words, k.room, k.block = grads, largest, exponents, squares, make([]float32, 2*blocks), room, block
+	for _, g := range grads[:parts] {
+		k.places = append(k.places, device.Whole(g))
 	}
 	return nil
 }
+
+// UseGradients says how many of them are in use from now on, at least one: what adds them up takes these.
+func (r *Replica) UseGradients(parts int) { r.kept.parts = r.kept.places[:parts] }
 
 // Magnitudes finds the largest magnitude of each block of all gradients that are kept, as device.Magnitudes has it.
 func (r *Replica) Magnitudes(largest []float32) error {
@@ -152,51 +157,89 @@ func AddUp(all []*Replica, exponents []int32, width int, squares []float64) erro
 	return nil
 }
 
-// addExactly makes multiples of each device's gradients and adds them. Each device then fetches its part of the others' sums, and adds these, and at last the others'
-// parts of the whole: a reduce-scatter and an all-gather, all to all. A device writes over what another one fetches only with what comes from there, and so
-// behind it.
-func addExactly(all []*Replica, exponents []int32, width int) {
-	sum := func(r *Replica) device.Buffer { return r.kept.parts[0] }
-	for _, r := range all {
-		k := &r.kept
-		r.stream.BindInt32(k.exponents, exponents)
-		r.stream.ExactSum(device.ExactSum{N: r.spec.params, Block: k.block, Width: width, Parts: k.parts, Exponents: device.Whole(k.exponents), Y: sum(r), Open: len(all) > 1})
+// Multiples adds up what the devices of some replicas keep of the gradients' blocks from first on, with these exponents: words, which are for all parameters, get
+// the sums of multiples that collective.ExactSum takes. Blocks of a gradient can be asked for but once.
+func Multiples(all []*Replica, exponents []int32, first, width int, words []int32) error {
+	last := first + len(exponents)
+	addMultiples(all, exponents, first, width, true)
+	if len(all) > 1 {
+		scatter(all, first, last, width, true)
 	}
+	host := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(words))), len(words)) // they lie in the place of numbers
+	var errs []error
+	for i, r := range all {
+		_, _, from, to := r.share(first, last, i, len(all))
+		r.stream.Bind(r.kept.parts[0].Mem, host, device.Out)
+		r.stream.Flush(r.kept.parts[0].Range(from, to-from))
+	}
+	for _, r := range all {
+		errs = append(errs, r.sync())
+	}
+	return errors.Join(errs...)
+}
+
+// addExactly makes the exact sum on each device.
+func addExactly(all []*Replica, exponents []int32, width int) {
+	addMultiples(all, exponents, 0, width, len(all) > 1)
 	if len(all) == 1 {
 		return
 	}
-	block, n := all[0].kept.block, all[0].spec.params
-	part := func(i int) (first, last, from, to int) { // of the blocks, and of the parameters
-		first, last = i*len(exponents)/len(all), (i+1)*len(exponents)/len(all)
-		return first, last, first * block, min(last*block, n)
-	}
-	for i, r := range all {
-		first, last, from, to := part(i)
-		words := []device.Buffer{sum(r).Range(from, to-from)}
-		for _, other := range all {
-			if other != r && to > from {
-				room := device.Whole(r.kept.room).Range((len(words)-1)*(to-from), to-from)
-				r.stream.Fetch(room, other.stream, sum(other).Range(from, to-from))
-				words = append(words, room)
-			}
-		}
-		if to > from {
-			r.stream.ExactSum(device.ExactSum{N: to - from, Block: block, Width: width, Words: words,
-				Exponents: device.Whole(r.kept.exponents).Range(first, last-first), Y: words[0]})
-		}
-	}
-	for _, r := range all {
+	scatter(all, 0, len(exponents), width, false)
+	for _, r := range all { // an all-gather: a device writes over what another one fetches only with what comes from there, and so behind it
 		for j, other := range all {
-			if _, _, from, to := part(j); other != r && to > from {
-				r.stream.Fetch(sum(r).Range(from, to-from), other.stream, sum(other).Range(from, to-from))
+			if _, _, from, to := r.share(0, len(exponents), j, len(all)); other != r && to > from {
+				r.stream.Fetch(r.kept.parts[0].Range(from, to-from), other.stream, other.kept.parts[0].Range(from, to-from))
 			}
 		}
 	}
 }
 
-// Kept copies the gradient of a shard that is kept to the host.
-func (r *Replica) Kept(shard int, grad []float32) error {
-	part := r.kept.parts[shard-r.kept.first]
+// addMultiples makes multiples of each device's gradients, in the blocks from one on, and adds them; open, the sums stay such.
+func addMultiples(all []*Replica, exponents []int32, first, width int, open bool) {
+	for _, r := range all {
+		k := &r.kept
+		_, _, from, to := r.share(first, first+len(exponents), 0, 1)
+		k.ranges = k.ranges[:0]
+		for _, part := range k.parts {
+			k.ranges = append(k.ranges, part.Range(from, to-from))
+		}
+		r.stream.BindInt32(k.exponents, exponents)
+		r.stream.ExactSum(device.ExactSum{N: to - from, Block: k.block, Width: width, Parts: k.ranges, Y: k.ranges[0], Open: open,
+			Exponents: device.Whole(k.exponents).Range(0, len(exponents))})
+	}
+}
+
+// scatter has each device fetch its share of the others' sums in the blocks [first, last), and add these; open, what comes out stays multiples.
+func scatter(all []*Replica, first, last, width int, open bool) {
+	for i, r := range all {
+		k := &r.kept
+		at, end, from, to := r.share(first, last, i, len(all))
+		if from == to {
+			continue
+		}
+		words := append(k.ranges[:0], k.parts[0].Range(from, to-from))
+		for _, other := range all {
+			if other != r {
+				room := device.Whole(k.room).Range((len(words)-1)*(to-from), to-from)
+				r.stream.Fetch(room, other.stream, other.kept.parts[0].Range(from, to-from))
+				words = append(words, room)
+			}
+		}
+		r.stream.ExactSum(device.ExactSum{N: to - from, Block: k.block, Width: width, Words: words, Y: words[0], Open: open,
+			Exponents: device.Whole(k.exponents).Range(at-first, end-at)})
+		k.ranges = words
+	}
+}
+
+// share is that of device i of n in the blocks [first, last): the blocks [at, end), which are the parameters [from, to).
+func (r *Replica) share(first, last, i, n int) (at, end, from, to int) {
+	at, end = first+i*(last-first)/n, first+(i+1)*(last-first)/n
+	return at, end, min(at*r.kept.block, r.spec.params), min(end*r.kept.block, r.spec.params)
+}
+
+// Kept copies the gradient that is kept in a place to the host.
+func (r *Replica) Kept(place int, grad []float32) error {
+	part := r.kept.parts[place]
 	r.stream.Bind(part.Mem, grad, device.Out)
 	r.stream.Flush(part)
 	return r.sync()

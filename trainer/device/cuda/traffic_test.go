@@ -242,9 +242,10 @@ func countUpdate(t *testing.T, r *nn.Replica, w []float32, g *counter, calls *[]
 	const block = 16384
 	n := len(w)
 	slots, blocks := [][]float32{huge.Float32s(n), huge.Float32s(n)}, ceil(n, block)
-	if err := errors.Join(r.KeepState(2), r.KeepGradients(0, 1, block, 1), r.Take(w, slots)); err != nil {
+	if err := errors.Join(r.KeepState(2), r.KeepGradients(1, block, 1), r.Take(w, slots)); err != nil {
 		t.Fatal(err)
 	}
+	r.UseGradients(1)
 	g.copied, *calls = copied{}, nil
 	err := errors.Join(r.Magnitudes(make([]float32, blocks)), nn.AddUp([]*nn.Replica{r}, make([]int32, blocks), 30, make([]float64, blocks)),
 		r.Update(optim.Rule{Kind: optim.Adam}, nil, 0.5))
