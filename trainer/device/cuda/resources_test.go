@@ -212,10 +212,11 @@ func residents(c *call) string {
 // spilled are the kernels that may have so many bytes of local memory. What lies in it is in the cache of the processor; but of a kernel that is not
 // named here, none is expected.
 var spilled = map[string]int{
-	"attention_backward_key": 64, "attention_backward_query": 32, "attention_backward_query_tf32_128": 8,
-	"attention_backward_key_bf16_64": 40, "attention_backward_key_bf16_128": 16, "attention_backward_key_tf32_128": 48,
-	"conv_backward_data_tf32_medium": 144, "conv_backward_weight_tf32_medium": 16, "conv_backward_weight_bf16_medium": 48,
-	"matmul_nn_bf16_medium": 24, "matmul_nn_tf32_medium": 16, "matmul_tn_tf32_medium": 104,
+	"attention_backward_key": 64, "attention_backward_query": 32,
+	"attention_backward_key_bf16_64": 32, "attention_backward_key_bf16_128": 16, "attention_backward_key_tf32_128": 32,
+	"conv_backward_data_tf32_medium": 152, "conv_backward_weight_tf32_medium": 16,
+	"conv_backward_data_bf16_medium": 8, "conv_backward_weight_bf16_medium": 8,
+	"matmul_nn_bf16_medium": 24, "matmul_nn_tf32_medium": 104, "matmul_tn_bf16_medium": 8, "matmul_tn_tf32_medium": 112,
 }
 
 // Every kernel in the objects; how it is launched, all tests on the emulator and TestTraffic see.

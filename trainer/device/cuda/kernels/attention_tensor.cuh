@@ -113,15 +113,23 @@ template <class P, int M, int N> __device__ inline void addSums(float (&c)[N][4]
 
 constexpr float log2e = 1.44269504088896341f; // powers of 2 are what the hardware has
 
-// store writes 16 rows of sums, times f of each row.
-template <int N, class E, class F> __device__ inline void store(E *to, i64 stride, int rows, int width, const float (&sum)[N][4], F f) {
+// store writes 16 rows of sums, the two of each that a thread has times f0 and f1. The width and the stride are even.
+template <int N, class E> __device__ inline void store(E *to, i64 stride, int rows, int width, const float (&sum)[N][4], float f0, float f1) {
+    const float f[2] = {f0, f1};
+    const bool pairs = (u64)to % sizeof(Few<2, E>) == 0;
 #pragma unroll
-    for (int j = 0; j < N; j++)
+    for (int r = 0; r < 2; r++) {
+        E *const line = to + rowOfSum(2 * r) * stride;
+        if (rowOfSum(2 * r) >= rows) continue;
 #pragma unroll
-        for (int c = 0; c < 4; c++) {
-            const int r = rowOfSum(c), d = j * 8 + columnOfSum(c);
-            if (r < rows && d < width) to[r * stride + d] = sum[j][c] * f(c / 2);
+        for (int j = 0; j < N; j++) {
+            const int d = j * 8 + columnOfSum(0);
+            const Few<2> v = {{sum[j][2 * r] * f[r], sum[j][2 * r + 1] * f[r]}};
+            if (d >= width) continue;
+            if (pairs) put(line + d, v);
+            else line[d] = v.v[0], line[d + 1] = v.v[1];
         }
+    }
 }
 
 template <class P, int W, class E> __device__ inline void attend(const attention_types<E> &a) {
@@ -177,7 +185,7 @@ template <class P, int W, class E> __device__ inline void attend(const attention
         const int q = mine + rowOfSum(2 * r);
         if (threadIdx.x % 4 == 0 && q < t) a.lse[head.inLSE(q)] = fmaf(top[r], a.scale, logf(sum[r]));
     }
-    store(a.y + head.inY(mine), a.heads * a.width, t - mine, (int)a.width, out, [&](int r) { return 1 / sum[r]; });
+    store(a.y + head.inY(mine), a.heads * a.width, t - mine, (int)a.width, out, 1 / sum[0], 1 / sum[1]);
 }
 
 // delta[s][h][q] = dy(q) . y(q), which is the sum over k of p(q, k) * (dy(q) . v(k)). A warp per row.
@@ -229,7 +237,7 @@ template <class P, int W, class E> __device__ inline void attendBackwardQuery(co
             }
         addSums<P>(out, s, turned, T::turned);
     }
-    store(a.dqkv + head.inQKV(mine, ofQuery), 3 * a.heads * a.width, t - mine, (int)a.width, out, [&](int) { return a.scale; });
+    store(a.dqkv + head.inQKV(mine, ofQuery), 3 * a.heads * a.width, t - mine, (int)a.width, out, a.scale, a.scale);
 }
 
 // The gradients of the keys and values of a block, from whose side everything is turned: rows are keys, columns queries.
@@ -276,8 +284,8 @@ template <class P, int W, class E> __device__ inline void attendBackwardKey(cons
         addSums<P>(dk, dp, queriesTurned, T::turned);
     }
     const i64 stride = 3 * a.heads * a.width;
-    store(a.dqkv + head.inQKV(mine, ofKey), stride, t - mine, (int)a.width, dk, [&](int) { return a.scale; });
-    store(a.dqkv + head.inQKV(mine, ofValue), stride, t - mine, (int)a.width, dv, [](int) { return 1.0f; });
+    store(a.dqkv + head.inQKV(mine, ofKey), stride, t - mine, (int)a.width, dk, a.scale, a.scale);
+    store(a.dqkv + head.inQKV(mine, ofValue), stride, t - mine, (int)a.width, dv, 1, 1);
 }
 
 // E is what queries, keys and values are kept in.

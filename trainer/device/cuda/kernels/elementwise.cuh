@@ -78,6 +78,20 @@ struct Second {
     template <class T> __device__ void write(i64 at, float v) const {
         if (to) ((T *)to)[at] = before ? v * slope(((const T *)before)[at], (int)f) : value(v, (int)f);
     }
+    // apply makes the same of several elements v, with those of before in b.
+    template <int n> __device__ void apply(Few<n> &v, const Few<n> &b) const {
+        switch ((int)f) { // once for all of them
+        case gelu: return apply(v, b, gelu);
+        case silu: return apply(v, b, silu);
+        case hyperbolic: return apply(v, b, hyperbolic);
+        case sigmoid: return apply(v, b, sigmoid);
+        default: return apply(v, b, rectifier);
+        }
+    }
+    template <int n> __device__ void apply(Few<n> &v, const Few<n> &b, function of) const {
+#pragma unroll
+        for (int i = 0; i < n; i++) v.v[i] = before ? v.v[i] * slope(b.v[i], of) : value(v.v[i], of);
+    }
 };
 
 template <class T> struct apply_types { T *y; const T *x; i64 n; i64 f; };

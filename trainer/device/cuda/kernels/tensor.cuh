@@ -121,7 +121,67 @@ __device__ inline void tileOf(u32 &m, u32 &n) {
     m = within / width, n = first + within % width;
 }
 
-// place(m, n) is where element (m, n) of C lies, or below 0 if it is padding.
+// Spread is how the lanes of a warp share rows of WN columns: a lane has V columns side by side, in all rows the same, or several times V. So what there is to know of
+// a column is found once, and little waits for memory row by row.
+template <int V, int WN> struct Spread {
+    static constexpr int lanes = WN / V < warpThreads ? WN / V : warpThreads, apart = lanes * V; // lanes: of a row
+    static constexpr int down = warpThreads / lanes;                                             // rows at once
+    __device__ static int row() { return threadIdx.x % warpThreads / lanes; }
+    __device__ static int column() { return threadIdx.x % lanes * V; }
+};
+
+// writeRows ends 16 rows of WN columns from (m, n) on, whose sums a warp has in shared memory, and keeps them as T.
+template <class T, int V, int WN, class Place> __device__ inline void writeRows(const Ends &e, const Place &place, const float *sums, i64 m, i64 n) {
+    using S = Spread<V, WN>;
+    T *const to = e.partial ? (T *)(e.partial + blockIdx.z * e.elements) : (T *)e.out;
+    m += S::row(), sums += S::row() * (WN + 8);
+#pragma unroll
+    for (int c = S::column(); c < WN; c += S::apart) {
+        const bool is = n + c < e.N;
+        const auto column = place.column(n + c);
+        Few<V> bias = {};
+#pragma unroll
+        for (int v = 0; v < V; v++)
+            if (e.bias && is) bias.v[v] = e.bias[n + c + v];
+#pragma unroll
+        for (int s = 0; s < 16; s += S::down) {
+            Few<V> x = few<V>(sums + s * (WN + 8) + c);
+#pragma unroll
+            for (int v = 0; v < V; v++) x.v[v] = e.partial ? x.v[v] : activate(x.v[v] + bias.v[v], e.act);
+            if (const i64 i = is && m + s < e.M ? place.at(m + s, column) : -1; i >= 0) put(to + i, x);
+        }
+    }
+}
+
+// writeSecond makes what the product has besides of what writeRows has kept of WM rows: each thread of what it has written itself.
+template <class T, int V, int WM, int WN, class Place> __device__ inline void writeSecond(const Ends &e, const Place &place, i64 m, i64 n) {
+    using S = Spread<V, WN>;
+    struct Both { Few<V> x, b; };
+    m += S::row();
+#pragma unroll 1
+    for (int c = S::column(); c < WN && n + c < e.N; c += S::apart) {
+        const auto column = place.column(n + c);
+        auto load = [&](int s) {
+            Both p = {};
+            if (s >= WM || m + s >= e.M) return p;
+            const i64 i = place.at(m + s, column);
+            p.x = few<V>((const T *)e.out + i);
+            if (e.second.before) p.b = few<V>((const T *)e.second.before + i);
+            return p;
+        };
+        Both next = load(0);
+#pragma unroll 1
+        for (int s = 0; s < WM && m + s < e.M; s += S::down) {
+            Both p = next;
+            next = load(s + S::down); // on its way meanwhile
+            e.second.apply(p.x, p.b);
+            put((T *)e.second.to + place.at(m + s, column), p.x);
+        }
+    }
+}
+
+// A Place says where the elements of C lie: place.at(m, place.column(n)), below 0 if it is padding, of which there is none with a second; fours, whether 4 of a row lie side
+// by side where they can be written at once as T.
 template <class P, int BM, int BN, int stages, class A, class B, class Place>
 __device__ inline void product(const A &a, const B &b, const Ends &e, Place place) {
     constexpr int WM = BM / 2, WN = BN / 4, FM = WM / 16, FN = WN / 8; // of a warp; and in instructions
@@ -169,6 +229,7 @@ __device__ inline void product(const A &a, const B &b, const Ends &e, Place plac
     // By way of shared memory, 16 rows of a warp at a time, so that what lies side by side is written together.
     constexpr int pitch = WN + 8;
     float *const mine = (float *)shared + warp * 16 * pitch;
+    const bool half = P::per == 2 && e.half && !e.partial, fours = half ? place.template fours<bf16>(e) : place.template fours<float>(e);
 #pragma unroll
     for (int f = 0; f < FM; f++) {
 #pragma unroll
@@ -176,38 +237,29 @@ __device__ inline void product(const A &a, const B &b, const Ends &e, Place plac
 #pragma unroll
             for (int r = 0; r < 2; r++) *(float2 *)(mine + rowOfSum(2 * r) * pitch + j * 8 + columnOfSum(0)) = {sum[f][j][2 * r], sum[f][j][2 * r + 1]};
         __syncwarp();
-#pragma unroll 4
-        for (int i = threadIdx.x % warpThreads; i < 16 * WN; i += warpThreads) {
-            const i64 m = m0 + wm + f * 16 + i / WN, n = n0 + wn + i % WN, at = m < e.M && n < e.N ? place(m, n) : -1;
-            if (at < 0) continue;
-            const float v = mine[i / WN * pitch + i % WN];
-            if (e.partial) e.partial[blockIdx.z * e.elements + at] = v;
-            else Place::template finish<P>(e, at, activate(v + (e.bias ? e.bias[n] : 0.0f), e.act));
-        }
+        const i64 m = m0 + wm + f * 16, n = n0 + wn;
+        if (half && fours) writeRows<bf16, 4, WN>(e, place, mine, m, n);
+        else if (half) writeRows<bf16, 1, WN>(e, place, mine, m, n);
+        else if (fours) writeRows<float, 4, WN>(e, place, mine, m, n);
+        else writeRows<float, 1, WN>(e, place, mine, m, n);
         __syncwarp();
     }
+    if (!Place::second || !e.second.to) return;
+    if (half && fours) writeSecond<bf16, 4, WM, WN>(e, place, m0 + wm, n0 + wn);
+    else if (half) writeSecond<bf16, 1, WM, WN>(e, place, m0 + wm, n0 + wn);
+    else if (fours) writeSecond<float, 4, WM, WN>(e, place, m0 + wm, n0 + wn);
+    else writeSecond<float, 1, WM, WN>(e, place, m0 + wm, n0 + wn);
 }
 
-// Rows of C one after the other.
-struct InRows {
+// Places in a matrix (M, N) with its rows one after the other; second: what the product has besides may be something.
+template <bool may> struct InRows {
+    static constexpr bool second = may;
     i64 N;
-    __device__ i64 operator()(i64 m, i64 n) const { return m * N + n; }
-    template <class P> __device__ static void finish(const Ends &e, i64 at, float v) {
-        if (P::per == 2 && e.half) ((bf16 *)e.out)[at] = v;
-        else e.out[at] = v;
-    }
-};
-
-// The same, with a function besides, of what is kept.
-struct WithSecond : InRows {
-    template <class P> __device__ static void finish(const Ends &e, i64 at, float v) {
-        if (P::per == 2 && e.half) {
-            bf16 &to = ((bf16 *)e.out)[at];
-            bf16 kept;
-            kept = v, to = kept, e.second.write<bf16>(at, kept);
-        } else {
-            e.out[at] = v, e.second.write<float>(at, v);
-        }
+    using Column = i64;
+    __device__ Column column(i64 n) const { return n; }
+    __device__ i64 at(i64 m, Column n) const { return m * N + n; }
+    template <class T> __device__ bool fours(const Ends &e) const {
+        return N % 4 == 0 && aligned((const T *)e.out) && aligned(e.partial) && aligned((const T *)e.second.to) && aligned((const T *)e.second.before);
     }
 };
 
@@ -243,7 +295,7 @@ template <bool transA, bool transB> struct MatMulTensor {
     template <class P, int BM, int BN, int stages> __device__ static void run(const tensor_args &g) {
         Dense<P, !transA> a{g.a, g.M, wordsOf<P>(transA ? g.M : g.K)};
         Dense<P, transB> b{g.b, g.N, wordsOf<P>(transB ? g.K : g.N)};
-        product<P, BM, BN, stages>(a, b, {g.c, g.partial, g.bias, g.M, g.N, g.partK, g.K, (int)g.act, (int)g.half, g.M * g.N, g.second}, WithSecond{{g.N}});
+        product<P, BM, BN, stages>(a, b, {g.c, g.partial, g.bias, g.M, g.N, g.partK, g.K, (int)g.act, (int)g.half, g.M * g.N, g.second}, InRows<true>{g.N});
     }
 };
 using TensorNN = MatMulTensor<false, false>;
@@ -344,7 +396,7 @@ template <class P> __device__ inline Window<P> windowsOnX(const tensor_conv_args
 template <class P, int BM, int BN, int stages> __device__ inline void convTensor(const tensor_conv_args &g) {
     const i64 K = g.KH * g.KW * padded<P>(g.C);
     const Ends e{g.out, g.partial, g.bias, g.n * g.OH * g.OW, g.Out, g.partK, K, (int)g.act, (int)g.half, g.n * g.OH * g.OW * g.Out, {}};
-    product<P, BM, BN, stages>(windowsOnX<P>(g), Dense<P, true>{g.w, g.Out, K / P::per}, e, InRows{g.Out});
+    product<P, BM, BN, stages>(windowsOnX<P>(g), Dense<P, true>{g.w, g.Out, K / P::per}, e, InRows<false>{g.Out});
 }
 
 template <class P, int BM, int BN, int stages> __device__ inline void convBackwardDataTensor(const tensor_conv_args &g) {
@@ -353,17 +405,17 @@ template <class P, int BM, int BN, int stages> __device__ inline void convBackwa
                  (int)(g.KW - 1 - g.pad), (int)g.stride};
     Flipped<P> w{g.w, padded<P>(g.C), taps, outs, (int)g.Out};
     const Ends e{g.out, g.partial, nullptr, g.n * g.H * g.W, g.C, g.partK, (i64)taps * outs, identity, (int)g.half, g.n * g.H * g.W * g.C, {}};
-    product<P, BM, BN, stages>(dy, w, e, InRows{g.C});
+    product<P, BM, BN, stages>(dy, w, e, InRows<false>{g.C});
 }
 
 // Columns (kh, kw, c) in dw (Out, C, KH, KW).
 struct OfWeights {
+    static constexpr bool second = false;
     int taps, C, all; // all: channels with padding
-    __device__ i64 operator()(i64 m, i64 n) const {
-        const int c = (int)n % all;
-        return c < C ? (m * C + c) * taps + (int)n / all : -1;
-    }
-    template <class P> __device__ static void finish(const Ends &e, i64 at, float v) { e.out[at] = v; }
+    struct Column { int c, tap; };
+    __device__ Column column(i64 n) const { return {(int)n % all, (int)n / all}; }
+    __device__ i64 at(i64 m, Column n) const { return n.c < C ? (m * C + n.c) * taps + n.tap : -1; }
+    template <class T> __device__ bool fours(const Ends &) const { return false; }
 };
 
 template <class P, int BM, int BN, int stages> __device__ inline void convBackwardWeightTensor(const tensor_conv_args &g) {
