@@ -5,22 +5,17 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/musterml/muster/trainer/device"
 	"github.com/musterml/muster/trainer/device/cpu"
+	"github.com/musterml/muster/trainer/device/devicetest"
 )
 
-// apart is a device that has memory of its own.
-type apart struct{ single }
-
-func (*apart) Lock([]float32) func() { return func() {} }
-
-// A trainer whose device has memory of its own makes the samples of the next step ready while that computes: the same that it would read then.
+// A trainer whose device has memory of its own makes the samples of the next step ready while that computes, and brings them there: the same that it would read then.
 func TestSamplesAreReadAhead(t *testing.T) {
 	host, err := cpu.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, a := newAlone(t, host), newAlone(t, &apart{single{Device: host}})
+	plain, a := newAlone(t, host), newAlone(t, devicetest.NewApart(host, 0))
 	if plain.work.benches[0].ahead != nil {
 		t.Fatal("samples are read ahead by the processors that compute")
 	}
@@ -40,16 +35,26 @@ func TestSamplesAreReadAhead(t *testing.T) {
 			t.Fatalf("after step %d the samples of %+v were read ahead", a.state.step, g)
 		}
 	}
-	if !slices.Equal(a.state.w, plain.state.w) {
-		t.Error("samples that are read ahead lead to other weights")
+	if err := a.cards.give(0, len(a.state.w)); err != nil || !slices.Equal(a.state.w, plain.state.w) {
+		t.Error(err, "samples that are read ahead lead to other weights")
 	}
 
 	// They are what the step takes, unless they are of another one.
 	spoil := func() {
+		t.Helper()
 		<-b.ahead.done
-		for i := range b.ahead.room.X {
-			b.ahead.room.X[i] = float32(math.NaN())
+		if !b.ahead.brought {
+			t.Fatal("they are not on the device")
 		}
+		x := b.ahead.samples.X
+		was := slices.Clone(x)
+		for i := range x {
+			x[i] = float32(math.NaN())
+		}
+		if err := b.ahead.room.feed.Bring(b.ahead.samples); err != nil {
+			t.Fatal(err)
+		}
+		copy(x, was) // what counts lies on the device
 	}
 	spoil()
 	b.ahead.guess.step++
@@ -61,5 +66,3 @@ func TestSamplesAreReadAhead(t *testing.T) {
 		t.Error("the step did not take what was read ahead")
 	}
 }
-
-var _ device.Locker = (*apart)(nil)

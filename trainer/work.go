@@ -61,7 +61,7 @@ type work struct {
 // bench is what one group of units at a time needs.
 type bench struct {
 	replica *nn.Replica
-	batch   data.Batch
+	room
 	ahead   *ahead            // of what it computes next: nil where the host computes
 	next    turn              // what that will be, as far as can be told
 	own     *own              // in mode local
@@ -106,13 +106,17 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		if err != nil {
 			return nil, errors.Join(err, w.close())
 		}
-		room := func() data.Batch {
+		batch := func() data.Batch {
 			b := data.NewBatch(train, w.group*w.slice)
 			w.lock(b.X)
 			w.lock(b.Values)
 			return b
 		}
-		bench := &bench{replica: r, batch: room(), ahead: newAhead(w, room)}
+		bench := &bench{replica: r, room: room{batch: batch()}}
+		w.benches = append(w.benches, bench)
+		if err := bench.readAhead(w, batch); err != nil {
+			return nil, errors.Join(err, w.close())
+		}
 		if w.scores != nil {
 			bench.scores = make([]float32, w.slice)
 		}
@@ -122,7 +126,6 @@ func newWork(job Job, spec *nn.Spec, dev device.Device, train, test data.Dataset
 		}
 		bench.span.Track = flight.Compute + flight.Track(i)
 		r.Progress = func(complete int) { w.progress(bench, complete) }
-		w.benches = append(w.benches, bench)
 	}
 	return w, nil
 }
@@ -137,8 +140,7 @@ func (w *work) handOver(at []int) {
 func (w *work) close() error {
 	var errs []error
 	for _, b := range w.benches {
-		b.ahead.wait()
-		errs = append(errs, b.replica.Close())
+		errs = append(errs, b.close())
 	}
 	for _, unlock := range w.unlocks {
 		unlock()

@@ -41,8 +41,16 @@ func (s *several) Streams() (n int) {
 }
 
 // NewStream implements Device.
-func (s *several) NewStream() (Stream, error) {
-	return s.all[int(s.made.Add(1)-1)%len(s.all)].NewStream()
+func (s *several) NewStream() (Stream, error) { return s.next().NewStream() }
+
+func (s *several) next() Device { return s.all[int(s.made.Add(1)-1)%len(s.all)] }
+
+// Next is, of devices that compute as one, the one whose turn it is, for streams that are to be on the same one; of any other device that itself.
+func Next(d Device) Device {
+	if s, ok := d.(*several); ok {
+		return s.next()
+	}
+	return d
 }
 
 // Cards implements Carded.

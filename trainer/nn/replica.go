@@ -19,7 +19,11 @@ type Replica struct {
 	Progress func(complete int)
 	Marks    []int // offsets, descending; nil: every layer counts
 
+	// Fed, if not nil, has brought the values of the samples of the next call, which takes them from there, and sets it to nil.
+	Fed *Feed
+
 	spec   *Spec
+	device device.Device
 	stream device.Stream
 	batch  int // the most samples per call
 
@@ -51,11 +55,12 @@ func (s *Spec) NewReplica(dev device.Device, maxBatch, maxParts int) (*Replica, 
 	if maxBatch < 1 || maxParts < 1 {
 		return nil, fmt.Errorf("a replica for %d samples in %d parts per call: %w: at least 1 of each is needed", maxBatch, maxParts, ErrArgument)
 	}
+	dev = device.Next(dev)
 	stream, err := dev.NewStream()
 	if err != nil {
 		return nil, fmt.Errorf("replica of model %s on %s: %w", s.name, dev.Name(), err)
 	}
-	r := &Replica{spec: s, stream: stream, batch: maxBatch, grads: make([]device.Memory, maxParts), totals: make([]device.Total, maxParts)}
+	r := &Replica{spec: s, device: dev, stream: stream, batch: maxBatch, grads: make([]device.Memory, maxParts), totals: make([]device.Total, maxParts)}
 	r.layerDone, r.told = r.handOverLayer, r.progress
 	if err := r.allocate(s.outputsOn(dev)); err != nil {
 		_ = stream.Close() // the first error is the one to tell
@@ -270,7 +275,7 @@ func (r *Replica) begin(w []float32, in data.Batch, parts []part, training bool)
 	r.bindWeights(w)
 	switch r.spec.kind {
 	case data.Dense, data.Keyed:
-		r.stream.Bind(r.x, in.X, device.In)
+		r.bindValues(in.X)
 	case data.Tokens:
 		r.stream.BindInt32(r.x, in.Tokens)
 	case data.Sparse:
