@@ -358,6 +358,9 @@ func (q *cardQueue) read(dst []byte, src pointer) error {
 func (q *cardQueue) fetch(dst pointer, from gpu, src pointer, bytes int) error {
 	other := from.(*card)
 	return q.g.within(func() error {
+		if other == q.g {
+			return cu.MemcpyDtoDAsync(cu.DevicePtr(dst), cu.DevicePtr(src), int64(bytes), q.stream)
+		}
 		q.g.reach(other)
 		return cu.MemcpyPeerAsync(cu.DevicePtr(dst), q.g.context, cu.DevicePtr(src), other.context, int64(bytes), q.stream)
 	})
@@ -367,7 +370,7 @@ func (q *cardQueue) fetch(dst pointer, from gpu, src pointer, bytes int) error {
 func (g *card) reach(other *card) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g == other || g.reached[other] {
+	if g.reached[other] {
 		return
 	}
 	if g.reached == nil {

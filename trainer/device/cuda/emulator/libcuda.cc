@@ -233,11 +233,18 @@ CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t n, CUstream stream
     if (s->capturing || !within(pinned, to, n) || !within(current->memories, from, n)) return complain(CUDA_ERROR_INVALID_VALUE, "a bad copy from the GPU");
     return ask(s, [=] { return memcpy(to, (void *)from, n), CUDA_SUCCESS; });
 }
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t n, CUstream stream) {
+    LOCKED;
+    Stream *s = (Stream *)stream;
+    if (CUresult r = usable(s)) return r;
+    if (s->capturing || !within(current->memories, to, n) || !within(current->memories, from, n)) return complain(CUDA_ERROR_INVALID_VALUE, "a bad copy on the GPU");
+    return ask(s, [=] { return memcpy((void *)to, (void *)from, n), CUDA_SUCCESS; });
+}
 CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext of, CUdeviceptr from, CUcontext other, size_t n, CUstream stream) {
     LOCKED;
     Stream *s = (Stream *)stream;
     if (CUresult r = usable(s)) return r;
-    if (s->capturing || (Context *)of != current || !within(current->memories, to, n) || !within(((Context *)other)->memories, from, n))
+    if (s->capturing || (Context *)of != current || of == other || !within(current->memories, to, n) || !within(((Context *)other)->memories, from, n))
         return complain(CUDA_ERROR_INVALID_VALUE, "a bad copy from GPU to GPU");
     return ask(s, [=] { return memcpy((void *)to, (void *)from, n), CUDA_SUCCESS; });
 }
