@@ -27,7 +27,7 @@ type exchange struct {
 	layout ps.Layout
 	exact  bool
 	alone  bool    // there is no other trainer: what is agreed is what this one says
-	stays  bool    // this trainer's gradients stay on its cards, see cards.go;
+	stays  bool    // this trainer's gradients stay on its cards, see stay.go;
 	found  []int32 // their exponents, and,
 	words  []int32 // with other trainers, their multiples
 	shards int

@@ -52,7 +52,7 @@ type work struct {
 	source  rowSource  // of rows of held-out samples
 	scores  *scores    // of held-out samples; nil where the model has another loss
 	device  device.Device
-	stays   bool              // gradients stay on the cards, see cards.go;
+	stays   bool              // gradients stay on the cards, see stay.go;
 	owned   []id.LogicalShard // those of these shards
 	locking sync.Mutex        // of
 	unlocks []func()          // what is locked
