@@ -12,6 +12,7 @@ const (
 	roomOfLeft           // left factors, gradients of outputs among them
 	roomOfRight          // right ones, and inputs of convolutions
 	roomOfWeights        // of convolutions
+	roomOfFilled         // gradients of logits
 	rooms
 )
 
@@ -52,11 +53,18 @@ func chunk(p device.Precision) int {
 // rounded is a matrix (rows, cols) as tensor cores take it: in the stream's precision, its lines filled up with zeros to whole chunks.
 func (s *stream) rounded(room int, f factor) pointer {
 	n, rows, cols := chunk(s.d.precision), f.rows, f.cols
-	if f.kind == device.BFloat16 && cols%n == 0 && f.x%16 == 0 {
-		return f.x
+	at := s.findFilled(f)
+	if at == 0 && s.filled.touches(f.x, int(f.bytes())) {
+		s.bringBack()
 	}
 	if s.factors.calls != len(s.calls) {
 		s.factors.drop() // what has been asked for since may have written there
+	}
+	if at != 0 {
+		return at
+	}
+	if f.kind == device.BFloat16 && cols%n == 0 && f.x%16 == 0 {
+		return f.x
 	}
 	if s.factors.held[room] == f {
 		return s.scratch[room]

@@ -66,3 +66,19 @@ func TestFactorsThatChange(t *testing.T) {
 		}
 	})
 }
+
+// A product whose factors need no rounding does not make good again what an operation before it has changed.
+func TestFactorsThatChangeBeforeOthers(t *testing.T) {
+	inBF16(t, func(b *bench) {
+		const n, odd = 24, 13
+		a, w, x, first, c, d := b.outputs(n*odd), b.outputs(odd*n), b.outputs(n*n), b.output(n*n), b.output(n*n), b.output(n*n)
+		p := device.MatMul{M: n, N: n, K: odd, A: a, B: w, C: first}
+		b.MatMul(p)
+		b.Add(a, a, a, n*odd, device.Identity)
+		b.MatMul(device.MatMul{M: n, N: n, K: n, A: x, B: x, C: d})
+		p.C = c
+		b.MatMul(p)
+		b.keep("as it was", first)
+		b.keep("changed", c)
+	})
+}

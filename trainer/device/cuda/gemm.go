@@ -128,7 +128,7 @@ func (s *stream) MatMul(p device.MatMul) {
 	}
 	left, right, out := s.outputs(op, p.A), s.outputs(op, p.B), s.outputs(op, p.C)
 	args := matmulArgs{
-		left.at("A", p.A, p.M*p.K), right.at("B", p.B, p.K*p.N), out.at("C", p.C, p.M*p.N), s.optional(op, "Bias", p.Bias, p.N), 0,
+		left.factor("A", p.A, p.M*p.K), right.factor("B", p.B, p.K*p.N), out.result("C", p.C, p.M*p.N), s.optional(op, "Bias", p.Bias, p.N), 0,
 		int64(p.M), int64(p.N), int64(p.K), int64(p.Act), 0,
 	}
 	s.roundFactors(&p, &args, left.kind, right.kind)

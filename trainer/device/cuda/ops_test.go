@@ -111,7 +111,7 @@ func TestSumRows(t *testing.T) {
 
 func TestLosses(t *testing.T) {
 	same(t, 1e-6, func(b *bench) {
-		for _, classes := range []int{1, 2, 10, 65, 1000} {
+		for _, classes := range []int{1, 2, 10, 65, 1000, 2100} {
 			const n = 5
 			x, d := b.random(n*classes), b.room(n*classes)
 			labels := b.ints(n, classes)
@@ -129,6 +129,27 @@ func TestLosses(t *testing.T) {
 			b.keep("gradient of the binary", d)
 			b.keep("gradient of the squares", e)
 		}
+	})
+}
+
+// The largest logit may come late, or behind some that are -infinity; equals are told apart by their order.
+func TestLossOfUnevenLogits(t *testing.T) {
+	same(t, 1e-6, func(b *bench) {
+		const n, classes = 3, 2300
+		x, labels, d := make([]float32, n*classes), make([]int32, n), b.room(n*classes)
+		for i := range x {
+			switch row, j := i/classes, i%classes; {
+			case row == 0:
+				x[i] = float32(j) / 20
+			case j < 2100:
+				x[i] = float32(math.Inf(-1))
+			case j%100 == 0:
+				x[i] = 3
+			}
+			labels[i/classes] = int32([]int{classes - 1, 2100, 2200}[i/classes])
+		}
+		b.SoftmaxCrossEntropy(device.SoftmaxCrossEntropy{N: n, Classes: classes, Logits: b.floats(x), Labels: b.int32s(labels), DLogits: d, Scale: 0.5, Total: b.total()})
+		b.keep("gradient", d)
 	})
 }
 

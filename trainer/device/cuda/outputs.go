@@ -35,6 +35,20 @@ func (o outputs) at(name string, b device.Buffer, n int) pointer {
 	return o.s.want(o.op, name, b, n, o.kind)
 }
 
+// factor is at of what only rounded asks for.
+func (o outputs) factor(name string, b device.Buffer, n int) pointer {
+	return o.s.place(o.op, name, b, n, o.kind)
+}
+
+// result is at of what is written and not read.
+func (o outputs) result(name string, b device.Buffer, n int) pointer {
+	x := o.s.place(o.op, name, b, n, o.kind)
+	if x != 0 {
+		o.s.overwrites(x, o.size()*n)
+	}
+	return x
+}
+
 func (o outputs) optional(name string, b device.Buffer, n int) pointer {
 	if b.IsNone() {
 		return 0

@@ -71,7 +71,7 @@ func TestElementwiseInBF16(t *testing.T) {
 
 func TestLossesInBF16(t *testing.T) {
 	inBF16(t, func(b *bench) {
-		for _, classes := range []int{2, 10, 1000} {
+		for _, classes := range []int{2, 10, 1000, 2100} {
 			const n = 5
 			x, d := b.outputs(n*classes), b.output(n*classes)
 			p := device.SoftmaxCrossEntropy{N: n, Classes: classes, Logits: x, Labels: b.ints(n, classes), DLogits: d, Scale: 0.5, Total: b.total()}

@@ -81,14 +81,21 @@ func (s *stream) SoftmaxCrossEntropy(p device.SoftmaxCrossEntropy) {
 	}
 	rows := s.room(roomOfParts, lossBytes*p.N)
 	o := s.outputs(op, p.Logits)
+	logits, gradient, pitch := o.at("Logits", p.Logits, p.N*p.Classes), pointer(0), p.Classes
+	if !p.DLogits.IsNone() {
+		gradient = o.result("DLogits", p.DLogits, p.N*p.Classes)
+	}
+	if at := s.fills(o, p.DLogits, p.N, p.Classes); at != 0 {
+		gradient, pitch = at, s.filled.pitch()
+	}
 	launch(s, o.kernel("softmax_cross_entropy"), [3]int{min(p.N, mostBlocks), 1, 1}, blockThreads, struct {
 		dlogits, logits, labels, rows pointer
 		at                            fault
-		n, classes                    int64
+		n, classes, pitch             int64
 		scale                         float32
 	}{
-		o.optional("DLogits", p.DLogits, p.N*p.Classes), o.at("Logits", p.Logits, p.N*p.Classes),
-		s.want(op, "Labels", p.Labels, p.N, device.Int32), rows, s.mayBlame(op + ": labels"), int64(p.N), int64(p.Classes), p.Scale,
+		gradient, logits, s.want(op, "Labels", p.Labels, p.N, device.Int32), rows, s.mayBlame(op + ": labels"),
+		int64(p.N), int64(p.Classes), int64(pitch), p.Scale,
 	})
 	s.addLosses(rows, p.N, p.Total)
 }

@@ -35,9 +35,9 @@ func (s *stream) rowsBackwardBy(kernel string, a rowsBackwardArgs) {
 	}
 }
 
-// firstColumns is y (rows, cols), the first columns of x (rows, stride).
-func (s *stream) firstColumns(y, x pointer, rows, cols, stride int) {
-	launch(s, "columns", each(rows*cols), blockThreads, struct {
+// columns is y (rows, cols), the first columns of x (rows, stride), by the kernel for what the two are kept in.
+func (s *stream) columns(kernel string, y, x pointer, rows, cols, stride int) {
+	launch(s, kernel, each(rows*cols), blockThreads, struct {
 		y, x               pointer
 		rows, cols, stride int64
 	}{y, x, int64(rows), int64(cols), int64(stride)})
@@ -68,7 +68,7 @@ func (s *stream) ConcatRowsBackward(p device.ConcatRowsBackward) {
 	cols := p.C + p.Fields*p.Width
 	dy := s.floats(op, "DY", p.DY, p.N*cols)
 	if !p.DX.IsNone() && p.C > 0 {
-		s.firstColumns(s.floats(op, "DX", p.DX, p.N*p.C), dy, p.N, p.C, cols)
+		s.columns("columns", s.floats(op, "DX", p.DX, p.N*p.C), dy, p.N, p.C, cols)
 	}
 	s.rowsBackward(rowsBackwardArgs{
 		s.floats(op, "DValues", p.DValues, p.Rows.Rows*p.Width), a.index, dy + pointer(4*p.C), a.n, a.fields, a.width, a.rows, int64(cols), a.width,
@@ -124,7 +124,7 @@ func (s *stream) InteractRowsBackward(p device.InteractRowsBackward) {
 		dy pointer
 	}{a, s.floats(op, "DY", p.DY, p.N*(p.Width+(p.Fields+1)*p.Fields/2))})
 	if !p.DX.IsNone() {
-		s.firstColumns(s.floats(op, "DX", p.DX, p.N*p.Width), a.y, p.N, p.Width, members)
+		s.columns("columns", s.floats(op, "DX", p.DX, p.N*p.Width), a.y, p.N, p.Width, members)
 	}
 	s.rowsBackward(rowsBackwardArgs{
 		s.floats(op, "DValues", p.DValues, p.Rows.Rows*p.Width), a.index, a.y + pointer(4*p.Width), a.n, a.fields, a.width, a.rows, int64(members), a.width,

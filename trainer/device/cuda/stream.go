@@ -47,6 +47,7 @@ type stream struct {
 	scratch  [rooms]pointer // of the operations, which run one after another
 	sizes    [rooms]int     // of scratch
 	factors  factors
+	filled   filled
 	report   report
 	keys     keys
 
@@ -299,8 +300,17 @@ func (s *stream) room(which, bytes int) pointer {
 	return p
 }
 
-// want is the address of the n elements of b, or 0 after recording what is wrong with it.
+// want is the address of the n elements of b, which lie there, or 0 after recording what is wrong with it.
 func (s *stream) want(op, name string, b device.Buffer, n int, kind device.Kind) pointer {
+	x := s.place(op, name, b, n, kind)
+	if x != 0 && s.filled.touches(x, n*sizeOf(kind)) {
+		s.bringBack()
+	}
+	return x
+}
+
+// place is want for what may lie elsewhere, filled up (filled.go).
+func (s *stream) place(op, name string, b device.Buffer, n int, kind device.Kind) pointer {
 	m, ok := b.Mem.(*memory)
 	switch {
 	case s.closed:

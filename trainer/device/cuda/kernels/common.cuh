@@ -89,8 +89,8 @@ template <int n, class T> __device__ inline void put(T *p, const Few<n> &v) {
 }
 template <class T> __device__ inline bool aligned(const T *p) { return (u64)p % sizeof(Few<4, T>) == 0; }
 
-// alongRow calls f(j, x[j]) for j = t, t + 256, ... of a row of n, in this order, in thread t. Several are read before the first call, so that their loads are
-// under way together; f may write where they were.
+// alongRow calls f(j, v) for all of a row of n, some elements at a time: v[u] is x[j + u*256], and j goes up from t in thread t. Several are read before a call, so
+// that their loads are under way together; f may write where they were.
 template <class T, class F> __device__ inline void alongRow(const T *x, i64 n, F f) {
     constexpr int together = 8;
     i64 j = threadIdx.x;
@@ -98,10 +98,12 @@ template <class T, class F> __device__ inline void alongRow(const T *x, i64 n, F
         float v[together];
 #pragma unroll
         for (int u = 0; u < together; u++) v[u] = x[j + u * blockThreads];
-#pragma unroll
-        for (int u = 0; u < together; u++) f(j + u * blockThreads, v[u]);
+        f(j, v);
     }
-    for (; j < n; j += blockThreads) f(j, (float)x[j]);
+    for (; j < n; j += blockThreads) {
+        const float v[1] = {x[j]};
+        f(j, v);
+    }
 }
 
 // A value to add up, in the fixed order of a butterfly.

@@ -2,7 +2,29 @@
 
 struct row_loss { double loss; i64 correct; };
 
-template <class T> struct softmax_cross_entropy_types { T *dlogits; const T *logits; const int *labels; row_loss *rows; fault at; i64 n, classes; float scale; };
+// Exps is the largest of some numbers, and the sum of e**(x - the largest), both found in one pass: where a larger one comes, the sum so far is of too large exponents by the
+// difference (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
+struct Exps {
+    float top = -INFINITY, sum = 0;
+    // base is what is subtracted: top, but a number where there was nothing yet, or nothing but -infinity.
+    __device__ float base() const { return top == -INFINITY ? 0.0f : top; }
+    __device__ void rebase(float larger) {
+        const float before = top;
+        top = larger;
+        sum *= expf(before - base());
+    }
+    template <int n> __device__ void take(const float (&v)[n]) {
+        float largest = top;
+#pragma unroll
+        for (int u = 0; u < n; u++) largest = fmaxf(largest, v[u]);
+        rebase(largest);
+#pragma unroll
+        for (int u = 0; u < n; u++) sum += expf(v[u] - base());
+    }
+};
+
+// Rows of dlogits are pitch apart, with zeros from classes on.
+template <class T> struct softmax_cross_entropy_types { T *dlogits; const T *logits; const int *labels; row_loss *rows; fault at; i64 n, classes, pitch; float scale; };
 KERNELS(softmax_cross_entropy, blockThreads) {
     for (i64 r = blockIdx.x; r < a.n; r += gridDim.x) {
         const T *x = a.logits + r * a.classes;
@@ -11,27 +33,30 @@ KERNELS(softmax_cross_entropy, blockThreads) {
             if (threadIdx.x == 0) blame(a.at, r);
             label = 0;
         }
-        float top = -INFINITY;
-        alongRow(x, a.classes, [&](i64, float v) { top = fmaxf(top, v); });
-        top = blockMax(top);
-        float part = 0, first = -INFINITY, broken = 0; // first: minus the first column that has the largest logit
-        alongRow(x, a.classes, [&](i64 j, float v) {
-            part += expf(v - top);
-            if (v == top) first = fmaxf(first, (float)-j);
-            if (v != v) broken = 1;
+        const float mine = x[label];
+        Exps e;
+        int before = 0; // whether a column before the label is as large: the first of equals counts
+        alongRow(x, a.classes, [&](i64 j, const auto &v) {
+            e.take(v);
+            for (int u = 0; j < label && u < (int)(sizeof v / sizeof *v); u++) before |= v[u] >= mine && j + u * blockThreads < label;
         });
-        float sum = blockSum(part);
-        i64 best = (i64)-blockMax(first);
-        broken = blockMax(broken);
-        float mine = x[label];
-        __syncthreads(); // dlogits may be logits
-        if (a.dlogits)
-            alongRow(x, a.classes, [&](i64 j, float v) { a.dlogits[r * a.classes + j] = (expf(v - top) / sum - (j == label ? 1.0f : 0.0f)) * a.scale; });
-        if (threadIdx.x == 0) {
-            a.rows[r].loss = broken > 0 ? (double)NAN : log((double)sum) - ((double)mine - (double)top);
-            a.rows[r].correct = broken == 0 && best == label;
+        e.rebase(blockMax(e.top));
+        const float sum = blockSum(e.sum), base = e.base(), over = 1.0f / sum;
+        const bool first = blockSum(before) == 0; // behind barriers: dlogits may be logits
+        T *const d = a.dlogits + r * a.pitch;
+        if (a.dlogits) {
+            alongRow(x, a.classes, [&](i64 j, const auto &v) {
+#pragma unroll
+                for (int u = 0; u < (int)(sizeof v / sizeof *v); u++) d[j + u * blockThreads] = expf(v[u] - base) * over * a.scale;
+            });
+            for (i64 j = a.classes + threadIdx.x; j < a.pitch; j += blockThreads) d[j] = 0;
         }
         __syncthreads();
+        if (threadIdx.x == 0) {
+            const double loss = log((double)sum) - ((double)mine - (double)e.top);
+            if (a.dlogits) d[label] = (expf(mine - base) * over - 1.0f) * a.scale;
+            a.rows[r].loss = loss, a.rows[r].correct = loss == loss && mine == e.top && first;
+        }
     }
 }
 

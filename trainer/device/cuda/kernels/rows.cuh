@@ -97,7 +97,11 @@ KERNELS(rows_backward, blockThreads) {
     }
 }
 
-struct columns_args { float *y; const float *x; i64 rows, cols, stride; };
-KERNEL(columns, blockThreads) { // the first columns of x, whose rows are so far apart
-    for (i64 i = globalThread(); i < a.rows * a.cols; i += globalThreads()) a.y[i] = a.x[i / a.cols * a.stride + i % a.cols];
+template <class T> struct columns_types { T *y; const T *x; i64 rows, cols, stride; };
+KERNELS(columns, blockThreads) { // the first columns of x, whose rows are so far apart
+    for (i64 i = globalThread(); i < a.rows * a.cols; i += globalThreads()) {
+        i64 row, column;
+        split(i, a.cols, row, column);
+        a.y[i] = (float)a.x[row * a.stride + column];
+    }
 }
