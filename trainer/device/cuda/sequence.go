@@ -35,18 +35,24 @@ func flag(b bool) int64 {
 // tensorAttention is how attention's kernels on tensor cores (kernels/attention_tensor.cuh, Tiles) cut their work.
 type tensorAttention struct {
 	suffix              string // of their names
-	rows, threads       int    // of queries, or keys, in a block; 16 for each warp
-	forward, query, key int    // bytes of shared memory
+	threads             int
+	forward, query, key tensorPass
 }
 
-// tensorCores says how tensor cores do it, if they do: rows of heads must begin at multiples of four elements.
+// tensorPass is one of the three kernels.
+type tensorPass struct {
+	rows   int // of queries, or keys, in a block
+	shared int // bytes
+}
+
+// tensorCores says how tensor cores do it, if they do: rows of heads must begin at multiples of 16 bytes.
 func (s *stream) tensorCores(g device.AttentionShape, o outputs, operands ...pointer) (a tensorAttention, ok bool) {
 	perWord := map[device.Precision]int{device.TF32: 1, device.BF16: 2}[s.d.precision]
-	if perWord == 0 || g.Width > 128 || g.Width%4 != 0 || 3*g.T*g.Heads*g.Width > math.MaxInt32 {
+	if perWord == 0 || g.Width > 128 || g.Width*o.size()%16 != 0 || 3*g.T*g.Heads*g.Width > math.MaxInt32 {
 		return a, false
 	}
 	for _, p := range operands {
-		if p%pointer(4*o.size()) != 0 {
+		if p%16 != 0 {
 			return a, false
 		}
 	}
@@ -54,16 +60,26 @@ func (s *stream) tensorCores(g device.AttentionShape, o outputs, operands ...poi
 	if g.Width > width {
 		width = 128
 	}
-	words := width / perWord
-	warps := 256 / words
-	shared := func(own, other, turned, columns int) int { // matrices of rows, of columns, and turned ones
-		return 4 * ((own*16*warps+other*columns)*(words+4) + turned*width*(columns/perWord+4))
+	words, warps, times := width/perWord, 4, 1
+	if words == 128 {
+		warps = 2
 	}
-	few, many := min(8*warps, 32), min(8*warps, 64)
+	if words == 32 {
+		times = 2
+	}
+	// Of own matrices a block has all rows; of those on the other side, two, it has some columns twice, and of each column perhaps some bytes.
+	pass := func(rows, own, columns, besides int) tensorPass {
+		return tensorPass{rows, 4*(own*rows+4*columns)*(words+4) + 2*columns*besides}
+	}
+	rows, columns := 16*warps*times, min(32, 2048/words)
 	return tensorAttention{
-		suffix: o.kernel(s.name("_", string(s.d.precision), "_"+strconv.Itoa(width))), rows: 16 * warps, threads: warpThreads * warps,
-		forward: shared(1, 1, 1, many), query: shared(2, 2, 1, few), key: shared(2, 2, 2, few) + 8*few,
+		suffix: o.kernel(s.name("_", string(s.d.precision), "_"+strconv.Itoa(width))), threads: warpThreads * warps,
+		forward: pass(16*warps*perWord, 1, 2048/words, 0), query: pass(rows, 2, columns, 0), key: pass(rows, 2, columns, 8),
 	}, true
+}
+
+func (p tensorPass) grid(g device.AttentionShape) [3]int {
+	return [3]int{ceil(g.T, p.rows), g.Heads, g.N}
 }
 
 // Attention implements device.Ops.
@@ -82,8 +98,8 @@ func (s *stream) Attention(p device.Attention) {
 		o.at("Y", p.Y, n), o.at("QKV", p.QKV, 3*n), s.floats(op, "LSE", p.LSE, g.N*g.Heads*g.T),
 		int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
 	}
-	if a, ok := s.tensorCores(g, o, args.qkv); ok {
-		launchShared(s, s.name("attention", a.suffix, ""), [3]int{ceil(g.T, a.rows), g.Heads, g.N}, a.threads, a.forward, args)
+	if a, ok := s.tensorCores(g, o, args.qkv, args.y); ok {
+		launchShared(s, s.name("attention", a.suffix, ""), a.forward.grid(g), a.threads, a.forward.shared, args)
 		return
 	}
 	launch(s, o.kernel("attention"), [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}, blockThreads, args)
@@ -98,21 +114,16 @@ func (s *stream) AttentionBackward(p device.AttentionBackward) {
 	}
 	n, rows, o := g.N*g.T*g.Heads*g.Width, g.N*g.Heads*g.T, s.outputs(op, p.QKV)
 	args := struct {
-		dqkv, delta, qkv, dy, lse  pointer
-		n, t, heads, width, causal int64
-		scale                      float32
+		dqkv, delta, qkv, dy, y, lse pointer
+		n, t, heads, width, causal   int64
+		scale                        float32
 	}{
-		o.at("DQKV", p.DQKV, 3*n), s.room(roomOfParts, 4*rows), o.at("QKV", p.QKV, 3*n), o.at("DY", p.DY, n),
+		o.at("DQKV", p.DQKV, 3*n), s.room(roomOfParts, 4*rows), o.at("QKV", p.QKV, 3*n), o.at("DY", p.DY, n), o.at("Y", p.Y, n),
 		s.floats(op, "LSE", p.LSE, rows), int64(g.N), int64(g.T), int64(g.Heads), int64(g.Width), flag(g.Causal), g.Scale(),
 	}
-	if a, ok := s.tensorCores(g, o, args.qkv, args.dy); ok {
-		launch(s, o.kernel("attention_delta"), each(warpThreads*rows), blockThreads, struct {
-			delta, y, dy       pointer
-			n, t, heads, width int64
-		}{args.delta, o.at("Y", p.Y, n), args.dy, args.n, args.t, args.heads, args.width})
-		grid := [3]int{ceil(g.T, a.rows), g.Heads, g.N}
-		launchShared(s, s.name("attention_backward_query", a.suffix, ""), grid, a.threads, a.query, args)
-		launchShared(s, s.name("attention_backward_key", a.suffix, ""), grid, a.threads, a.key, args)
+	if a, ok := s.tensorCores(g, o, args.qkv, args.dy, args.y, args.dqkv); ok {
+		launchShared(s, s.name("attention_backward_query", a.suffix, ""), a.query.grid(g), a.threads, a.query.shared, args)
+		launchShared(s, s.name("attention_backward_key", a.suffix, ""), a.key.grid(g), a.threads, a.key.shared, args)
 		return
 	}
 	grid := [3]int{ceil(g.T, rowsPerBlock), g.Heads, g.N}

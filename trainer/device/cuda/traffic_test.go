@@ -147,13 +147,13 @@ func count(t *testing.T, c *call) work {
 		w.bytes = kept*of("rows", "cols") + 4*of("rows", "words")
 	case "gemm_parts":
 		w.bytes = 4*of("m", "n", "parts") + outs(of("m", "n"))
-	case "attention", "attention_backward_query", "attention_backward_key", "attention_delta":
+	case "attention", "attention_backward_query", "attention_backward_key":
 		n := of("n", "t", "heads", "width")
 		products := n * of("t")
 		if args["causal"] != 0 {
 			products /= 2
 		}
-		per := map[string][2]float64{"attention": {4, 4}, "attention_backward_query": {5, 6}, "attention_backward_key": {6, 8}, "attention_delta": {2, 0}}[base]
+		per := map[string][2]float64{"attention": {4, 4}, "attention_backward_query": {6, 6}, "attention_backward_key": {6, 8}}[base]
 		w.bytes, w.flops = kept*per[0]*n, per[1]*products
 	case "softmax_cross_entropy":
 		w.bytes = kept * (2*of("n", "classes") + of("n", "pitch")) // a row is too long to stay in a cache

@@ -57,6 +57,7 @@ inline int __syncthreads_or(int v) {
     __syncthreads();
     return any;
 }
+using std::min; // which is there without std
 inline void atomicMin(unsigned long long *p, unsigned long long v) { *p = std::min(*p, v); }
 
 #define KERNEL_OF(name, threads, blocks) KERNEL(name, threads)
@@ -82,6 +83,7 @@ inline float cudaExp2(float x) { return emulator::off(std::exp2(x), x, 2, INFINI
 inline float cudaLog(float x) { return emulator::off(std::log(x), x, 1, INFINITY); }
 inline float cudaErf(float x) { return emulator::off(std::erf(x), x, 2, 1); }
 inline float cudaTanh(float x) { return emulator::off(std::tanh(x), x, 2, 1); }
+inline float powerOf2(float x) { return x < -126 ? 0 : cudaExp2(x); }
 #define expf cudaExp
 #define exp2f cudaExp2
 #define logf cudaLog

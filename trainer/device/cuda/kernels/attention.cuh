@@ -61,7 +61,7 @@ KERNELS(attention, blockThreads) {
 }
 
 // delta[s][h][q] = sum over k of p(q, k) * (dy(q) . v(k)), which is dy(q) . y(q).
-template <class T> struct attention_backward_types { T *dqkv; float *delta; const T *qkv, *dy; const float *lse; i64 n, t, heads, width, causal; float scale; };
+template <class T> struct attention_backward_types { T *dqkv; float *delta; const T *qkv, *dy, *y; const float *lse; i64 n, t, heads, width, causal; float scale; };
 
 template <class T> __device__ inline i64 rowAt(const attention_backward_types<T> &a, i64 s, i64 t, int which, i64 h) {
     return (((s * a.t + t) * 3 + which) * a.heads + h) * a.width;

@@ -14,6 +14,13 @@ __device__ inline void copyCommit() { asm volatile("cp.async.commit_group;" ::: 
 // copyWait waits until all but the newest so many groups of this thread are there. Others' copies are seen after a barrier.
 template <int newest> __device__ inline void copyWait() { asm volatile("cp.async.wait_group %0;" ::"n"(newest) : "memory"); }
 
+// powerOf2 is 2 to the power of x, 2 units in the last place off at most; 0 below 2^-126. exp2f would be four instructions.
+__device__ inline float powerOf2(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 // Two floats, rounded to nearest even; low goes to the low half.
 __device__ inline u32 packBF16(float low, float high) {
     u32 r;
@@ -67,11 +74,15 @@ struct BF16 {
     __device__ static u32 word(float low, float high) { return packBF16(low, high); }
     __device__ static void put(u32 *to, float4 v) { *(uint2 *)to = {packBF16(v.x, v.y), packBF16(v.z, v.w)}; }
     __device__ static void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { mmaBF16(c, a[0], a[1], a[2], a[3], b0, b1); }
-    // Sums of 16 x 8 each as a factor, and the place in a row of the word that has its k.
+    // Sums of 16 x 8 each as a left factor,
     __device__ static void factor(u32 (&a)[4], const float (&p)[4], const float (&q)[4]) {
         a[0] = packBF16(p[0], p[1]), a[1] = packBF16(p[2], p[3]), a[2] = packBF16(q[0], q[1]), a[3] = packBF16(q[2], q[3]);
     }
-    __device__ static int place(int k) { return k; }
+    // and what it is multiplied with: 16 rows of a matrix, from row r on, as the right factor two times 8 columns from c on.
+    __device__ static void turned(u32 (&f)[4], const u32 *m, int pitch, int r, int c) {
+        const int lane = threadIdx.x % warpThreads;
+        loadMatricesTurned(f, m + (r + lane % 16) * pitch + c / 2 + lane / 16 * 4);
+    }
 };
 
 struct TF32 {
@@ -83,7 +94,12 @@ struct TF32 {
     __device__ static void factor(u32 (&a)[4], const float (&p)[4], const float (&)[4]) {
         a[0] = toTF32(p[0]), a[1] = toTF32(p[2]), a[2] = toTF32(p[1]), a[3] = toTF32(p[3]);
     }
-    __device__ static int place(int k) { return (k & ~7) | (k & 1) << 2 | (k >> 1 & 3); }
+    // So it has rows 2t and 2t + 1 of 8.
+    __device__ static void turned(u32 (&f)[4], const u32 *m, int pitch, int r, int c) {
+        const int lane = threadIdx.x % warpThreads;
+        m += (r + lane % 4 * 2) * pitch + c + lane / 4;
+        f[0] = m[0], f[1] = m[pitch], f[2] = m[8], f[3] = m[pitch + 8];
+    }
 };
 
 // A thread has of 16 x 8 sums those of rows g and g + 8, columns 2t and 2t + 1: these are the places of sum c.
