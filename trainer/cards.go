@@ -41,7 +41,7 @@ type cards struct {
 
 // newCards has the state updated by the devices of w, where that can be; nil where the host does.
 func newCards(w *work, x *exchange, opt optimizer, s *state, log *zerolog.Logger) *cards {
-	if w.job.Sync.Mode != ModeRing || opt.WholeTensors() || len(device.Cards(w.device)) == 0 {
+	if w.job.Sync.Mode != ModeRing || len(device.Cards(w.device)) == 0 {
 		return nil
 	}
 	c := &cards{state: s, optim: opt, exps: make([]int32, x.layout.Blocks())}

@@ -82,6 +82,7 @@ func TestCardsKeepTheState(t *testing.T) {
 		{Optimizer{Name: "sgd", LR: 0.1}, SumExact, 20, 2, true},
 		{Optimizer{Name: "sgd", LR: 0.1}, SumExact, 2, 3, true},
 		{Optimizer{Name: "nesterov", LR: 0.1}, SumFast, 4, 2, false},
+		{Optimizer{Name: "lamb", LR: 0.01, WeightDecay: 0.1}, SumExact, 4, 2, true},
 	} {
 		t.Run(fmt.Sprintf("%s %s %d shards %d cards", c.optimizer.Name, c.sum, c.shards, c.cards), func(t *testing.T) {
 			job := DefaultJob()
@@ -110,16 +111,6 @@ func TestCardsKeepTheState(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// LAMB needs the norms of whole tensors, so there the host has the state.
-func TestHostKeepsWhatNeedsWholeTensors(t *testing.T) {
-	job := DefaultJob()
-	job.Optimizer = Optimizer{Name: "lamb", LR: 0.01}
-	a, err := aloneWith(t, job, newApart(t, 0), 1)
-	if err != nil || a.cards != nil {
-		t.Error(err, a.cards)
 	}
 }
 

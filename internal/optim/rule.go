@@ -32,8 +32,8 @@ const (
 	// and LR as PyTorch does; and with Shrink, Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
 	Adam
 	// LAMB is m and v as in Adam but of g itself, u = (m/Bias1)/(sqrt(v)/Root + Eps) + Decay*w, and w = w - (LR*|w|/|u|)*u, where
-	// |w| and |u| are the roots of the sums of squares over the tensor, in float64 in the order of vec.Partials (and
-	// the quotient 1 where either is zero): You et al., "Large batch optimization for deep learning", 2020,
+	// |w| and |u| are the roots of the sums of squares over the tensor, in float64: of NormBlock elements in the order of vec.Partials, and
+	// of these sums in theirs (and the quotient 1 where either is zero): You et al., "Large batch optimization for deep learning", 2020,
 	// algorithm 2, with the identity for phi.
 	LAMB
 	// FTRL is FTRL-Proximal: McMahan et al., "Ad click prediction: a view from the trenches", 2013, algorithm 1,

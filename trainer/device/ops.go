@@ -24,16 +24,8 @@ type Ops interface {
 	Apply(y, x Buffer, n int, f Function)
 	// ApplyBackward is dx[i] = dy[i] * f'(x[i]), n elements each; dx may be dy.
 	ApplyBackward(dx, dy, x Buffer, n int, f Function)
-	// Multiply is y[i] = a[i] * b[i], n elements each; y may be a or b.
-	Multiply(y, a, b Buffer, n int)
 	// Scale is y[i] = a * x[i], n elements each; y may be x.
 	Scale(y, x Buffer, n int, a float32)
-	// Sum sets total, after Sync, to the sum of n elements, in the order of SumSquares.
-	Sum(x Buffer, n int, total *float64)
-	// SumSquares sets total, after Sync, to the sum of the squares of n elements. The same bits on every
-	// device: element i goes, in float64, to partial sum i mod 16, by i from 0; partial sums k and k+8 are
-	// added, then k and k+4, k+2, k+1.
-	SumSquares(x Buffer, n int, total *float64)
 	Magnitudes(Magnitudes)
 	ExactSum(ExactSum)
 	Squares(Squares)

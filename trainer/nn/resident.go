@@ -72,8 +72,7 @@ func (r *Replica) Give(lo, hi int) error {
 	return r.sync()
 }
 
-// Update makes the device's state that of the next step, with a gradient times a factor; without one, with what AddUp has left. The
-// rule must not be one that needs whole tensors.
+// Update makes the device's state that of the next step, with a gradient times a factor; without one, with what AddUp has left.
 func (r *Replica) Update(rule optim.Rule, grad []float32, factor float32) error {
 	r.bindState(device.Again)
 	if grad != nil {
@@ -83,12 +82,22 @@ func (r *Replica) Update(rule optim.Rule, grad []float32, factor float32) error 
 	if factor != 1 {
 		r.stream.Scale(sum, sum, n, factor)
 	}
-	u := device.Update{N: n, Rule: rule, W: device.Whole(r.w), Grad: sum}
+	if rule.Kind == optim.LAMB { // of whole tensors
+		for _, t := range r.spec.tensors {
+			r.updateRange(rule, sum, t.Offset, t.Len())
+		}
+	} else {
+		r.updateRange(rule, sum, 0, n)
+	}
+	return r.sync()
+}
+
+func (r *Replica) updateRange(rule optim.Rule, sum device.Buffer, at, n int) {
+	u := device.Update{N: n, Rule: rule, W: device.Whole(r.w).Range(at, n), Grad: sum.Range(at, n)}
 	for i := range r.kept.of {
-		u.Slots[i] = device.Whole(r.kept.slots[i])
+		u.Slots[i] = device.Whole(r.kept.slots[i]).Range(at, n)
 	}
 	r.stream.Update(u)
-	return r.sync()
 }
 
 // KeepGradients makes room on the device for the gradients of so many parts (Part.Place), and for adding them up by block with those on other devices, all in all

@@ -131,3 +131,15 @@ func (s *stream) transposeAll(op string, yb, xb device.Buffer, n, rows, cols int
 		s.transpose(y[i*m:(i+1)*m], rows, x[i*m:(i+1)*m], rows, cols)
 	}
 }
+
+// Scale implements device.Ops.
+func (s *stream) Scale(yb, xb device.Buffer, n int, a float32) {
+	const op = "scaling"
+	if !s.sized(op, n) {
+		return
+	}
+	y, x := s.floats(op, "Y", yb, n), s.floats(op, "X", xb, n)
+	if s.err == nil {
+		s.k.scale(y, x, a)
+	}
+}

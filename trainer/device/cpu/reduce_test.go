@@ -9,63 +9,23 @@ import (
 	"github.com/musterml/muster/trainer/device"
 )
 
-func TestMultiplyAndScale(t *testing.T) {
+func TestScale(t *testing.T) {
 	eachSet(t, func(b *bench) (all []float32) {
 		for _, n := range allSizes {
-			av, a := b.random(n)
-			bv, bb := b.random(n)
-			product, scaled := b.room(n), b.room(n)
-			b.s.Multiply(product, a, bb, n)
-			b.s.Scale(scaled, a, n, -1.5)
-			for i, v := range av {
-				if b.result(product)[i] != v*bv[i] || b.result(scaled)[i] != v*-1.5 {
-					b.Fatalf("element %d of %d: %v and %v", i, n, b.result(product)[i], b.result(scaled)[i])
+			v, x := b.random(n)
+			y := b.room(n)
+			b.s.Scale(y, x, n, -1.5)
+			b.s.Scale(x, x, n, -1.5)
+			for i, was := range v {
+				if b.result(y)[i] != was*-1.5 {
+					b.Fatalf("element %d of %d: %v", i, n, b.result(y)[i])
 				}
 			}
-			b.s.Multiply(bb, a, bb, n)
-			sameBits(t, "in place", b.result(bb), b.result(product))
-			all = slices.Concat(all, b.result(product), b.result(scaled))
+			sameBits(t, "in place", b.result(x), b.result(y))
+			all = append(all, b.result(y)...)
 		}
 		return all
 	})
-}
-
-// TestReductions: the order is the one that is promised, in float64, on every set and in every class alike.
-func TestReductions(t *testing.T) {
-	for _, set := range InstructionSets() {
-		b := newBench(t, set)
-		for _, n := range allSizes {
-			xv, x := b.random(n)
-			var sum, squares float64
-			var ps, pq [16]float64
-			for i, v := range xv {
-				ps[i%16] += float64(v)
-				pq[i%16] += float64(v) * float64(v)
-			}
-			fold := func(p [16]float64) float64 {
-				e := [8]float64{}
-				for k := range e {
-					e[k] = p[k] + p[k+8]
-				}
-				return ((e[0] + e[4]) + (e[2] + e[6])) + ((e[1] + e[5]) + (e[3] + e[7]))
-			}
-			b.s.Sum(x, n, &sum)
-			b.s.SumSquares(x, n, &squares)
-			if err := b.s.Sync(); err != nil {
-				t.Fatal(err)
-			}
-			if sum != fold(ps) || squares != fold(pq) {
-				t.Errorf("%s, %d elements: %v and %v, want %v and %v", set, n, sum, squares, fold(ps), fold(pq))
-			}
-		}
-		nan := b.buffer([]float32{1, float32(math.NaN())})
-		var sum, squares float64
-		b.s.Sum(nan, 2, &sum)
-		b.s.SumSquares(nan, 2, &squares)
-		if sum == sum || squares == squares {
-			t.Errorf("%s: sums with a NaN are %v and %v", set, sum, squares)
-		}
-	}
 }
 
 func naiveAverage(g device.PoolShape, x []float64) []float64 {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/musterml/muster/internal/optim"
 	"github.com/musterml/muster/trainer/device"
 )
 
@@ -29,18 +28,6 @@ func (s *stream) Add(y, a, b device.Buffer, n int, act device.Activation) {
 			y, a, b pointer
 			n, act  int64
 		}{o.at("y", y, n), o.at("a", a, n), o.at("b", b, n), int64(n), int64(act)})
-	}
-}
-
-// Multiply implements device.Ops.
-func (s *stream) Multiply(y, a, b device.Buffer, n int) {
-	const op = "product"
-	if s.sized(op, n) {
-		o := s.outputs(op, y)
-		launch(s, o.kernel("multiply"), each(n), blockThreads, struct {
-			y, a, b pointer
-			n       int64
-		}{o.at("y", y, n), o.at("a", a, n), o.at("b", b, n), int64(n)})
 	}
 }
 
@@ -147,43 +134,4 @@ func (s *stream) transposeAt(kernel string, y, x pointer, n, c, pixels int, toLa
 		y, x                 pointer
 		n, c, pixels, toLast int64
 	}{y, x, int64(n), int64(c), int64(pixels), toLast})
-}
-
-// Update implements device.Ops.
-func (s *stream) Update(p device.Update) {
-	const op = "update"
-	if !s.sized(op, p.N) {
-		return
-	}
-	r := &p.Rule
-	if r.Kind >= optim.Kinds {
-		s.fail(fmt.Errorf("%s: there is no rule %d", op, r.Kind))
-		return
-	}
-	w, g := s.floats(op, "W", p.W, p.N), s.floats(op, "Grad", p.Grad, p.N)
-	var slots [2]pointer
-	for i := range r.Kind.Slots() {
-		slots[i] = s.floats(op, "Slots", p.Slots[i], p.N)
-	}
-	n, norms := int64(p.N), pointer(0)
-	if r.Kind == optim.LAMB {
-		norms = s.room(roomOfParts, 16)
-		launch(s, "lamb_slots", each(p.N), blockThreads, struct {
-			m, v, g             pointer
-			n                   int64
-			keep1, beta2, keep2 float32
-		}{slots[0], slots[1], g, n, r.Keep1, r.Beta2, r.Keep2})
-		launch(s, "total", one, warpThreads, totalArgs{out: norms, x: w, n: n, square: 1})
-		launch(s, "total", one, warpThreads, totalArgs{
-			out: norms + 8, x: w, n: n, square: 1, m: slots[0], v: slots[1], bias1: r.Bias1, root: r.Root, eps: r.Eps, decay: r.Decay,
-		})
-	}
-	launch(s, "update", each(p.N), blockThreads, struct {
-		w, m, v, g, norms                                                          pointer
-		n, kind                                                                    int64
-		lr, decay, shrink, mu, keep1, beta2, keep2, bias1, root, eps, l1, l2, beta float32
-	}{
-		w, slots[0], slots[1], g, norms, n, int64(r.Kind),
-		r.LR, r.Decay, r.Shrink, r.Momentum, r.Keep1, r.Beta2, r.Keep2, r.Bias1, r.Root, r.Eps, r.L1, r.L2, r.Beta,
-	})
 }

@@ -33,28 +33,6 @@ func (s *stream) SumRows(out, x device.Buffer, rows, cols int) {
 	}
 }
 
-type totalArgs struct {
-	out, x                  pointer
-	n, square               int64
-	m, v                    pointer
-	bias1, root, eps, decay float32
-}
-
-// Sum implements device.Ops.
-func (s *stream) Sum(x device.Buffer, n int, total *float64) { s.total("sum", x, n, 0, total) }
-
-// SumSquares implements device.Ops.
-func (s *stream) SumSquares(x device.Buffer, n int, total *float64) {
-	s.total("sum of squares", x, n, 1, total)
-}
-
-func (s *stream) total(op string, x device.Buffer, n int, square int64, total *float64) {
-	if s.sized(op, n) {
-		from := s.floats(op, "x", x, n)
-		launch(s, "total", one, warpThreads, totalArgs{out: s.cell(answer{sum: total}), x: from, n: int64(n), square: square})
-	}
-}
-
 // Finite implements device.Ops.
 func (s *stream) Finite(x device.Buffer, n int, ok *bool) {
 	const op = "finite"

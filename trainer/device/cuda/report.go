@@ -8,7 +8,7 @@ import (
 	"github.com/musterml/muster/trainer/device"
 )
 
-// report is what operations tell the host: totals of losses, sums, whether all was finite, and faults that only the data
+// report is what operations tell the host: totals of losses, whether all was finite, and faults that only the data
 // show. It lies in a small memory of the GPU, which comes to the host at Sync.
 type report struct {
 	at      pointer
@@ -22,7 +22,6 @@ type report struct {
 type answer struct {
 	cell  int
 	total *device.Total
-	sum   *float64
 	ok    *bool
 }
 
@@ -64,7 +63,7 @@ func (s *stream) cell(a answer) pointer {
 	}
 	a.cell = r.used
 	r.used++
-	if a.total != nil || a.sum != nil || a.ok != nil {
+	if a.total != nil || a.ok != nil {
 		r.answers = append(r.answers, a)
 	}
 	return r.at + pointer(a.cell*cellBytes)
@@ -94,8 +93,6 @@ func (s *stream) takeReport() {
 		switch {
 		case a.total != nil:
 			*a.total = device.Total{Loss: math.Float64frombits(binary.LittleEndian.Uint64(cell)), Correct: int(binary.LittleEndian.Uint64(cell[8:]))}
-		case a.sum != nil:
-			*a.sum = math.Float64frombits(binary.LittleEndian.Uint64(cell))
 		default:
 			*a.ok = binary.LittleEndian.Uint32(cell) == 0
 		}

@@ -100,12 +100,6 @@ func (b *bench) total() *device.Total {
 	return t
 }
 
-func (b *bench) sum() *float64 {
-	v := new(float64)
-	b.names, b.results = append(b.names, "sum"), append(b.results, v)
-	return v
-}
-
 func (b *bench) ok() *bool {
 	v := new(bool)
 	b.names, b.results = append(b.names, "ok"), append(b.results, v)

@@ -166,7 +166,7 @@ func count(t *testing.T, c *call) work {
 	case "moment_parts", "sum_rows_parts":
 		w.bytes = kept * of("rows", "cols")
 	case "moment", "sum_parts", "norm_totals", "total_loss":
-	case "relu_backward", "add", "multiply", "apply_backward":
+	case "relu_backward", "add", "apply_backward":
 		w.bytes = 3 * kept * of("n")
 	case "apply", "scale", "dropout":
 		w.bytes = 2 * kept * of("n")

@@ -131,7 +131,7 @@ std::string runBlock() {
 
 std::string launch(const std::string &name, unsigned threads, const std::vector<char> &args) {
     auto k = kernels().find(name);
-    if (k == kernels().end()) return "no such kernel";
+    if (k == kernels().end()) return "no such kernel: " + name;
     if (k->second.bytes != args.size()) return "takes " + std::to_string(k->second.bytes) + " bytes of arguments, not " + std::to_string(args.size());
     if (threads != k->second.threads) return "made for " + std::to_string(k->second.threads) + " threads, not " + std::to_string(threads);
     kernel = &k->second, arguments = args.data();

@@ -27,11 +27,6 @@ KERNELS(add, blockThreads) {
     inPairs(a.y, a.p, a.q, a.n, [&](float p, float q) { return activate(p + q, (int)a.act); });
 }
 
-template <class T> struct multiply_types { T *y; const T *p, *q; i64 n; };
-KERNELS(multiply, blockThreads) {
-    inPairs(a.y, a.p, a.q, a.n, [](float p, float q) { return p * q; });
-}
-
 template <class T> struct scale_types { float *y; const T *x; i64 n; float factor; };
 KERNELS(scale, blockThreads) {
     EACH(i, a.n) a.y[i] = a.factor * a.x[i];
@@ -121,92 +116,6 @@ KERNELS(dropout, blockThreads) {
     EACH(i, a.n) {
         u32 w = philox((u32)(i / 64 * 16 + i % 16), a.where, (u32)step, (u32)(step >> 32), (u32)seed, (u32)(seed >> 32), (int)(i / 16 % 4));
         a.y[i] = (u64)w < a.threshold ? 0.0f : a.x[i] * a.factor;
-    }
-}
-
-// The rules of internal/optim, each operation rounded by itself, in the order in which it is written there.
-enum rule { sgd, momentum, nesterov, adagrad, rmsprop, rmspropMomentum, adam, lamb, ftrl };
-
-struct update_args {
-    float *w, *m, *v;
-    const float *g;
-    const double *norms; // of LAMB: |w|^2 and |u|^2
-    i64 n;
-    i64 kind;
-    float lr, decay, shrink, mu, keep1, beta2, keep2, bias1, root, eps, l1, l2, beta;
-};
-
-// The direction of LAMB; slots must be the new ones.
-__device__ inline float lambDirection(const update_args &a, i64 i) {
-    return a.m[i] / a.bias1 / (sqrtf(a.v[i]) / a.root + a.eps) + a.decay * a.w[i];
-}
-
-KERNEL(update, blockThreads) {
-    float ratio = 1;
-    if (a.kind == lamb) {
-        double wn = sqrt(a.norms[0]), un = sqrt(a.norms[1]);
-        ratio = (float)((double)a.lr * (wn == 0 || un == 0 ? 1.0 : wn / un));
-    }
-    EACH(i, a.n) {
-        float w = a.w[i], d = a.g[i] + a.decay * w;
-        switch (a.kind) {
-        case sgd:
-            a.w[i] = w - a.lr * d;
-            break;
-        case momentum: {
-            float m = a.mu * a.m[i] + d;
-            a.m[i] = m, a.w[i] = w - a.lr * m;
-            break;
-        }
-        case nesterov: {
-            float m = a.mu * a.m[i] + d;
-            a.m[i] = m, a.w[i] = w - a.lr * (d + a.mu * m);
-            break;
-        }
-        case adagrad: {
-            float m = a.m[i] + d * d;
-            a.m[i] = m, a.w[i] = w - a.lr * d / (sqrtf(m) + a.eps);
-            break;
-        }
-        case rmsprop: {
-            float m = a.beta2 * a.m[i] + a.keep2 * d * d;
-            a.m[i] = m, a.w[i] = w - a.lr * d / (sqrtf(m) + a.eps);
-            break;
-        }
-        case rmspropMomentum: {
-            float m = a.beta2 * a.m[i] + a.keep2 * d * d, v = a.mu * a.v[i] + d / (sqrtf(m) + a.eps);
-            a.m[i] = m, a.v[i] = v, a.w[i] = w - a.lr * v;
-            break;
-        }
-        case adam: {
-            float m = a.m[i] + a.keep1 * (d - a.m[i]), v = a.beta2 * a.v[i] + a.keep2 * d * d;
-            a.m[i] = m, a.v[i] = v, a.w[i] = a.shrink * w - a.lr * m / (sqrtf(v) / a.root + a.eps);
-            break;
-        }
-        case lamb:
-            a.w[i] = w - ratio * lambDirection(a, i);
-            break;
-        case ftrl: {
-            double g = a.g[i], l1 = a.l1, lr = a.lr;
-            float n = (float)((double)a.v[i] + g * g);
-            double root = sqrt((double)n), sigma = (root - sqrt((double)a.v[i])) / lr;
-            float z = (float)((double)a.m[i] + g - sigma * (double)w);
-            double q = z, out = 0;
-            if (!(fabs(q) <= l1)) out = (copysign(l1, q) - q) / (((double)a.beta + root) / lr + (double)a.l2);
-            a.m[i] = z, a.v[i] = n, a.w[i] = (float)out;
-            break;
-        }
-        }
-    }
-}
-
-// The first half of LAMB: its slots.
-struct lamb_slots_args { float *m, *v; const float *g; i64 n; float keep1, beta2, keep2; };
-KERNEL(lamb_slots, blockThreads) {
-    EACH(i, a.n) {
-        float g = a.g[i];
-        a.m[i] = a.m[i] + a.keep1 * (g - a.m[i]);
-        a.v[i] = a.beta2 * a.v[i] + a.keep2 * g * g;
     }
 }
 

@@ -7,6 +7,7 @@
 #include "embedding.cuh"
 #include "gemm.cuh"
 #include "loss.cuh"
+#include "optimizers.cuh"
 #include "pool.cuh"
 #include "reduce.cuh"
 #include "rows.cuh"

@@ -46,29 +46,6 @@ KERNEL(sum_parts, blockThreads) {
     if (j < a.cols && threadIdx.x < totalColumns) a.out[j] = sum;
 }
 
-// The order of vec.Partials: element i goes to partial sum i mod 16. One warp: lanes 0..15 hold the partial sums.
-// x (a sum), x*x (a sum of squares), or the square of LAMB's direction.
-struct total_args {
-    double *out;
-    const float *x;
-    i64 n;
-    i64 square;
-    const float *m, *v; // with LAMB's
-    float bias1, root, eps, decay;
-};
-KERNEL(total, warpThreads) {
-    int lane = threadIdx.x;
-    double sum = 0;
-    if (lane < 16)
-        for (i64 i = lane; i < a.n; i += 16) {
-            float x = a.x[i];
-            if (a.m) x = a.m[i] / a.bias1 / (sqrtf(a.v[i]) / a.root + a.eps) + a.decay * x;
-            sum += a.square ? (double)x * x : (double)x;
-        }
-    for (int m = 8; m > 0; m /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, m);
-    if (lane == 0) *a.out = sum;
-}
-
 template <class T> struct finite_types { int *bad; const T *x; i64 n; };
 KERNELS(finite, blockThreads) {
     for (i64 i = globalThread(); i < a.n; i += globalThreads())
