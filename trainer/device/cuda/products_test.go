@@ -80,8 +80,16 @@ var convolutions = []device.ConvShape{
 	{N: 9, C: 2, H: 16, W: 16, Out: 3, KH: 3, KW: 3, Stride: 1, Pad: 1}, // the gradient of its weights is cut
 	// In the larger tiles: forward and weights in the largest, data and weights in the two largest, forward and data in those between.
 	{N: 3, C: 29, H: 13, W: 13, Out: 130, KH: 3, KW: 3, Stride: 1, Pad: 1},
-	{N: 3, C: 132, H: 13, W: 13, Out: 130, KH: 1, KW: 1, Stride: 1, Pad: 0},
+	{N: 3, C: 132, H: 13, W: 13, Out: 130, KH: 1, KW: 2, Stride: 1, Pad: 0},
+	{N: 3, C: 70, H: 13, W: 13, Out: 70, KH: 1, KW: 2, Stride: 1, Pad: 0},
+	{N: 3, C: 132, H: 26, W: 25, Out: 130, KH: 1, KW: 1, Stride: 2, Pad: 0}, // of the gradient of x three quarters are zeros
+	{N: 2, C: 5, H: 6, W: 7, Out: 9, KH: 1, KW: 1, Stride: 1, Pad: 0},       // these are matrix products
 	{N: 3, C: 70, H: 13, W: 13, Out: 70, KH: 1, KW: 1, Stride: 1, Pad: 0},
+	// Pixels of x that see other taps than their neighbours, or none.
+	{N: 2, C: 3, H: 13, W: 11, Out: 20, KH: 2, KW: 4, Stride: 3, Pad: 0},
+	{N: 3, C: 9, H: 10, W: 17, Out: 5, KH: 5, KW: 3, Stride: 3, Pad: 2},
+	{N: 2, C: 10, H: 7, W: 6, Out: 17, KH: 5, KW: 6, Stride: 2, Pad: 3},
+	{N: 2, C: 2, H: 3, W: 2, Out: 3, KH: 3, KW: 2, Stride: 4, Pad: 1},
 }
 
 func TestConvolutions(t *testing.T) {

@@ -214,8 +214,7 @@ func residents(c *call) string {
 var spilled = map[string]int{
 	"attention_backward_key": 64, "attention_backward_query": 32,
 	"attention_bf16_64": 80, "attention_backward_query_tf32_128": 24,
-	"conv_backward_data_tf32_medium": 152, "conv_backward_weight_tf32_medium": 16,
-	"conv_backward_data_bf16_medium": 8, "conv_backward_weight_bf16_medium": 8,
+	"conv_backward_data_tf32_medium": 176, "conv_backward_weight_tf32_medium": 160,
 	"matmul_nn_bf16_medium": 24, "matmul_nn_tf32_medium": 104, "matmul_tn_bf16_medium": 8, "matmul_tn_tf32_medium": 112,
 }
 

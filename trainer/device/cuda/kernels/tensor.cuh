@@ -143,7 +143,7 @@ template <class T, int V, int WN, class Place> __device__ inline void writeRows(
 #pragma unroll
         for (int v = 0; v < V; v++)
             if (e.bias && is) bias.v[v] = e.bias[n + c + v];
-#pragma unroll
+#pragma unroll (Place::unrolled)
         for (int s = 0; s < 16; s += S::down) {
             Few<V> x = few<V>(sums + s * (WN + 8) + c);
 #pragma unroll
@@ -181,7 +181,7 @@ template <class T, int V, int WM, int WN, class Place> __device__ inline void wr
 }
 
 // A Place says where the elements of C lie: place.at(m, place.column(n)), below 0 if it is padding, of which there is none with a second; fours, whether 4 of a row lie side
-// by side where they can be written at once as T.
+// by side where they can be written at once as T; unrolled, how many rows are worth their instructions.
 template <class P, int BM, int BN, int stages, class A, class B, class Place>
 __device__ inline void product(const A &a, const B &b, const Ends &e, Place place) {
     constexpr int WM = BM / 2, WN = BN / 4, FM = WM / 16, FN = WN / 8; // of a warp; and in instructions
@@ -254,6 +254,7 @@ __device__ inline void product(const A &a, const B &b, const Ends &e, Place plac
 // Places in a matrix (M, N) with its rows one after the other; second: what the product has besides may be something.
 template <bool may> struct InRows {
     static constexpr bool second = may;
+    static constexpr int unrolled = 16;
     i64 N;
     using Column = i64;
     __device__ Column column(i64 n) const { return n; }
@@ -306,36 +307,34 @@ TENSOR_PRODUCT(matmul_nt, tensor_args, TensorNT::run)
 TENSOR_PRODUCT(matmul_tn, tensor_args, TensorTN::run)
 
 // Window is images seen through the windows of a convolution: row r is a window, one for each place of a grid (n, GH, GW); k is (kh, kw, c) within it, with
-// C channels, padding among them. Of forward these are windows on x; of the gradient of x windows on dy, where only every stride-th pixel is one (apart).
+// C channels, padding among them. Of forward these are windows on x; of the gradient of x windows on dy. Places are counted in words from the base, modulo 2^32; one may
+// lie outside the images, and is not read then.
 template <class P> struct Window {
     static constexpr bool alongK = true;
     const u32 *base;
     i64 rows;
-    int H, W, C, GH, GW, KW, pace, shiftH, shiftW, apart;
-    struct Row { const u32 *sample; int h, w; }; // null: no such row
-    struct Slice { int h, w, c; };
-    __device__ Row row(i64 r) const {
-        if (r >= rows) return {nullptr, 0, 0};
-        const u32 pixel = (u32)r % (u32)(GH * GW), sample = (u32)r / (u32)(GH * GW);
-        return {base + (i64)sample * H * W * (C / P::per), (int)(pixel / GW) * pace - shiftH, (int)(pixel % GW) * pace - shiftW};
+    int H, W, C, GH, GW, KW, pace, shiftH, shiftW;
+    struct Row { u32 place; int h, w; };
+    struct Slice { u32 place; int h, w, c; }; // from the row's
+    __device__ int words(int h, int w) const { return (h * W + w) * (C / P::per); }
+    __device__ Row row(i64 r) const { return r < rows ? place((u32)r) : Row{0, outside, outside}; }
+    __device__ Row place(u32 r) const {
+        const u32 pixel = r % (u32)(GH * GW), sample = r / (u32)(GH * GW);
+        const int h = (int)(pixel / GW) * pace - shiftH, w = (int)(pixel % GW) * pace - shiftW;
+        return {sample * (u32)words(H, 0) + (u32)words(h, w), h, w};
     }
-    __device__ Slice slice(int k) const { return {k / C / KW, k / C % KW, k % C}; }
+    __device__ Slice slice(int k) const {
+        const int tap = k / C, h = tap / KW, w = tap % KW, c = k % C;
+        return {(u32)(words(h, w) + c / P::per), h, w, c};
+    }
     __device__ void step(Slice &s, int n) const {
+        s.place += n / P::per; // which is right beyond the last channel, too: the next pixel follows it
         for (s.c += n; s.c >= C; s.c -= C)
-            if (++s.w == KW) s.w = 0, s.h++;
+            if (++s.w == KW) s.w = 0, s.h++, s.place += words(1, -KW);
     }
-    __device__ const u32 *at(const Row &r, const Slice &s) const {
-        int h = r.h + s.h, w = r.w + s.w;
-        if (!r.sample || h < 0 || w < 0) return nullptr;
-        if (apart == 2) {
-            if ((h | w) & 1) return nullptr;
-            h >>= 1, w >>= 1;
-        } else if (apart > 2) {
-            if (h % apart || w % apart) return nullptr;
-            h /= apart, w /= apart;
-        }
-        return h < H && w < W ? r.sample + ((h * W + w) * C + s.c) / P::per : nullptr;
-    }
+    __device__ bool in(int h, int w) const { return (u32)h < (u32)H && (u32)w < (u32)W; }
+    __device__ const u32 *at(const Row &r, const Slice &s) const { return in(r.h + s.h, r.w + s.w) ? base + (r.place + s.place) : nullptr; }
+    static constexpr int outside = 1 << 30;
 };
 
 // Turned is windows on x with rows and k changed over: of the gradient of the weights, which sums over the places of windows.
@@ -344,39 +343,49 @@ template <class P> struct Turned {
     const Window<P> of;
     const u32 *base;
     i64 columns;
-    struct Row { typename Window<P>::Slice tap; bool is; };
-    struct Slice { const u32 *sample; int h, w; }; // the place in the grid
-    __device__ Row row(i64 r) const { return {of.slice((int)r), r < columns}; }
+    int endH, endW; // where h and w of a slice are, after the grid's last
+    struct Row { u32 place; int h, w; };
+    struct Slice { u32 place; int h, w; }; // of a window
+    __device__ Turned(const Window<P> &of, i64 columns) : of(of), base(of.base), columns(columns), endH(of.GH * of.pace - of.shiftH), endW(of.GW * of.pace - of.shiftW) {}
+    __device__ Row row(i64 r) const {
+        const auto tap = of.slice((int)r);
+        return {tap.place, r < columns ? tap.h : of.outside, tap.w};
+    }
     __device__ Slice slice(int k) const {
-        const int pixel = k % (of.GH * of.GW);
-        return {base + (i64)(k / (of.GH * of.GW)) * of.H * of.W * (of.C / P::per), pixel / of.GW, pixel % of.GW};
+        const auto r = of.place((u32)k);
+        return {r.place, r.h, r.w};
     }
     __device__ void step(Slice &s, int n) const {
-        for (s.w += n; s.w >= of.GW; s.w -= of.GW)
-            if (++s.h == of.GH) s.h = 0, s.sample += (i64)of.H * of.W * (of.C / P::per);
+        s.place += of.words(0, n * of.pace);
+        for (s.w += n * of.pace; s.w >= endW; s.w -= of.GW * of.pace) {
+            s.place += of.words(of.pace, -of.GW * of.pace);
+            if ((s.h += of.pace) >= endH) s.h -= of.GH * of.pace, s.place += of.words(of.H - of.GH * of.pace, 0);
+        }
     }
-    __device__ const u32 *at(const Row &r, const Slice &s) const {
-        const int h = s.h * of.pace - of.shiftH + r.tap.h, w = s.w * of.pace - of.shiftW + r.tap.w;
-        const bool in = r.is && h >= 0 && w >= 0 && h < of.H && w < of.W;
-        return in ? s.sample + ((h * of.W + w) * of.C + r.tap.c) / P::per : nullptr;
-    }
+    __device__ const u32 *at(const Row &r, const Slice &s) const { return of.in(s.h + r.h, s.w + r.w) ? base + (s.place + r.place) : nullptr; }
 };
 
-// Flipped is weights (Out, KH, KW, C), of which the gradient of x sums over (KH-1-kh, KW-1-kw, out); outs counts padding.
+// Flipped is weights (Out, KH, KW, C), of which the gradient of x sums over (th, tw, out): every stride-th tap, from the last one on backwards; outs counts padding.
 template <class P> struct Flipped {
     static constexpr bool alongK = false;
     const u32 *base;
-    int C, taps, outs, realOuts; // C: with padding
-    using Row = int;
-    struct Slice { int tap, out; };
-    __device__ Row row(i64 r) const { return r < C ? (int)r : -1; }
-    __device__ Slice slice(int k) const { return {k / outs, k % outs}; }
+    int C, taps, outs, realOuts, lastTap, KW, TW, stride; // C: with padding; TW: taps of a row that it takes
+    using Row = int;                                      // words of a line, or below 0
+    struct Slice { u32 line; int out, w; };
+    __device__ int words(int tap) const { return tap * (C / P::per); }
+    __device__ Row row(i64 r) const { return r < C ? (int)r / P::per : -1; }
+    __device__ Slice slice(int k) const {
+        const int tap = k / outs, w = tap % TW, out = k % outs;
+        return {(u32)(out * words(taps) + words(lastTap - (tap / TW * KW + w) * stride)), out, w};
+    }
     __device__ void step(Slice &s, int n) const {
-        for (s.out += n; s.out >= outs; s.out -= outs) s.tap++;
+        s.line += n * words(taps);
+        for (s.out += n; s.out >= outs; s.out -= outs) {
+            s.line -= outs * words(taps) + words(stride);
+            if (++s.w == TW) s.w = 0, s.line += words((TW - KW) * stride);
+        }
     }
-    __device__ const u32 *at(Row r, const Slice &s) const {
-        return r < 0 || s.out >= realOuts ? nullptr : base + (((i64)s.out * taps + taps - 1 - s.tap) * C + r) / P::per;
-    }
+    __device__ const u32 *at(Row r, const Slice &s) const { return r < 0 || s.out >= realOuts ? nullptr : base + (s.line + r); }
 };
 
 // Convolutions. All operands are rounded: x and dy with whole chunks of channels, w as (Out, KH, KW, C).
@@ -385,12 +394,13 @@ struct tensor_conv_args {
     const float *bias;
     float *out, *partial;
     i64 n, C, H, W, Out, KH, KW, stride, pad, OH, OW, act, half, partK;
+    i64 firstH, firstW; // of the gradient of x: the first pixel of those that a launch makes, below stride
 };
 
 template <class P> __device__ inline int padded(i64 channels) { return (int)wordsOf<P>(channels) * P::per; }
 
 template <class P> __device__ inline Window<P> windowsOnX(const tensor_conv_args &g) {
-    return {g.x, g.n * g.OH * g.OW, (int)g.H, (int)g.W, padded<P>(g.C), (int)g.OH, (int)g.OW, (int)g.KW, (int)g.stride, (int)g.pad, (int)g.pad, 1};
+    return {g.x, g.n * g.OH * g.OW, (int)g.H, (int)g.W, padded<P>(g.C), (int)g.OH, (int)g.OW, (int)g.KW, (int)g.stride, (int)g.pad, (int)g.pad};
 }
 
 template <class P, int BM, int BN, int stages> __device__ inline void convTensor(const tensor_conv_args &g) {
@@ -399,18 +409,40 @@ template <class P, int BM, int BN, int stages> __device__ inline void convTensor
     product<P, BM, BN, stages>(windowsOnX<P>(g), Dense<P, true>{g.w, g.Out, K / P::per}, e, InRows<false>{g.Out});
 }
 
+// Places in images (n, H, W, N): a row of C is a pixel (h + i*stride, w + j*stride), of which there are GH x GW in an image.
+struct InPixels {
+    static constexpr bool second = false;
+    static constexpr int unrolled = 2;
+    i64 N;
+    int H, W, GH, GW, h, w, stride;
+    using Column = i64;
+    __device__ Column column(i64 n) const { return n; }
+    __device__ i64 at(i64 m, Column n) const {
+        if (stride == 1) return m * N + n;
+        const u32 pixel = (u32)m % (u32)(GH * GW), sample = (u32)m / (u32)(GH * GW);
+        return (((i64)sample * H + h + (int)(pixel / GW) * stride) * W + w + (int)(pixel % GW) * stride) * N + n;
+    }
+    template <class T> __device__ bool fours(const Ends &e) const { return N % 4 == 0 && aligned((const T *)e.out); }
+};
+
+// Every stride-th pixel of x, in both directions, from (h, w) on: those that see the same taps, of which the others see none. They are every stride-th tap, too, and
+// where there is none, the gradient is zero.
 template <class P, int BM, int BN, int stages> __device__ inline void convBackwardDataTensor(const tensor_conv_args &g) {
-    const int outs = padded<P>(g.Out), taps = (int)(g.KH * g.KW);
-    Window<P> dy{g.dy, g.n * g.H * g.W, (int)g.OH, (int)g.OW, outs, (int)g.H, (int)g.W, (int)g.KW, 1, (int)(g.KH - 1 - g.pad),
-                 (int)(g.KW - 1 - g.pad), (int)g.stride};
-    Flipped<P> w{g.w, padded<P>(g.C), taps, outs, (int)g.Out};
-    const Ends e{g.out, g.partial, nullptr, g.n * g.H * g.W, g.C, g.partK, (i64)taps * outs, identity, (int)g.half, g.n * g.H * g.W * g.C, {}};
-    product<P, BM, BN, stages>(dy, w, e, InRows<false>{g.C});
+    const int stride = (int)g.stride, C = padded<P>(g.C), outs = padded<P>(g.Out), h = (int)(g.firstH + g.pad), w = (int)(g.firstW + g.pad);
+    const int firstH = h % stride, firstW = w % stride, TH = ((int)g.KH - firstH + stride - 1) / stride, TW = ((int)g.KW - firstW + stride - 1) / stride;
+    const int lastH = firstH + (TH - 1) * stride, lastW = firstW + (TW - 1) * stride; // taps
+    const int GH = (int)(g.H - g.firstH + stride - 1) / stride, GW = (int)(g.W - g.firstW + stride - 1) / stride;
+    const i64 K = TH > 0 && TW > 0 ? (i64)TH * TW * outs : 0, pixels = g.n * GH * GW;
+    Window<P> dy{g.dy, pixels, (int)g.OH, (int)g.OW, outs, GH, GW, TW > 0 ? TW : 1, 1, (lastH - h) / stride, (lastW - w) / stride};
+    Flipped<P> weights{g.w, C, (int)(g.KH * g.KW), outs, (int)g.Out, lastH * (int)g.KW + lastW, (int)g.KW, TW > 0 ? TW : 1, stride};
+    const Ends e{g.out, g.partial, nullptr, pixels, g.C, g.partK, K, identity, (int)g.half, pixels * g.C, {}};
+    product<P, BM, BN, stages>(dy, weights, e, InPixels{g.C, (int)g.H, (int)g.W, GH, GW, (int)g.firstH, (int)g.firstW, stride});
 }
 
 // Columns (kh, kw, c) in dw (Out, C, KH, KW).
 struct OfWeights {
     static constexpr bool second = false;
+    static constexpr int unrolled = 2;
     int taps, C, all; // all: channels with padding
     struct Column { int c, tap; };
     __device__ Column column(i64 n) const { return {(int)n % all, (int)n / all}; }
@@ -421,7 +453,7 @@ struct OfWeights {
 template <class P, int BM, int BN, int stages> __device__ inline void convBackwardWeightTensor(const tensor_conv_args &g) {
     const int taps = (int)(g.KH * g.KW), C = (int)g.C, all = padded<P>(g.C);
     Dense<P, false> dy{g.dy, g.Out, wordsOf<P>(g.Out)};
-    Turned<P> x{windowsOnX<P>(g), g.x, (i64)taps * all};
+    Turned<P> x(windowsOnX<P>(g), (i64)taps * all);
     const Ends e{g.out, g.partial, nullptr, g.Out, (i64)taps * all, g.partK, g.n * g.OH * g.OW, identity, 0, g.Out * taps * C, {}};
     product<P, BM, BN, stages>(dy, x, e, OfWeights{taps, C, all});
 }
