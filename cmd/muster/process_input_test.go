@@ -50,6 +50,7 @@ func TestBadInput(t *testing.T) {
 		{"no such job", nil, []string{"train", "-f", filepath.Join(dir, "no-job.yaml")}, []string{"job file", "no such file"}},
 		{"a job without its flag", nil, []string{"train", "job.yaml"}, []string{"muster train -f job.yaml"}},
 		{"a flag that is none", nil, []string{"train", "--passes", "1"}, []string{"--passes", "muster train --help"}},
+		{"a flag of another kind", nil, []string{"train", "--nodes", "many"}, []string{`--nodes is "many"`, "whole number"}},
 		{"too much", nil, []string{"status", "now"}, []string{"now", "muster status --help"}},
 		{"too little", nil, []string{"eval"}, []string{"MODEL.safetensors"}},
 		{"a verb that is none, under another", nil, []string{"bench", "rings"}, []string{`"rings"`}},
@@ -58,6 +59,7 @@ func TestBadInput(t *testing.T) {
 		{"a key that is too short", nil, []string{"node", "--key-file", write("short", []byte("short\n"))}, []string{"at least 16"}},
 		{"a role that is none", nil, []string{"node", "--roles", "boss"}, []string{"boss", "server,trainer"}},
 		{"an address that is none", nil, []string{"node", "--listen", "nowhere", "--name", "x", "--data-dir", dir + "/x", "--out", dir + "/o"}, []string{"listen", "host:port"}},
+		{"a port that is none", nil, []string{"node", "--listen", "127.0.0.1:74000", "--name", "x", "--data-dir", dir + "/x", "--out", dir + "/o"}, []string{"listen", "65535"}},
 		{"an address of another host", nil, []string{"node", "--listen", "192.0.2.1:7400", "--name", "x", "--data-dir", dir + "/x", "--out", dir + "/o"}, []string{"not an address of this host"}},
 		{"a name with a slash", nil, []string{"node", "--name", "a/b", "--data-dir", dir + "/x", "--out", dir + "/o", "--listen", "127.0.0.1:0"}, []string{"may not contain '/'"}},
 	} {

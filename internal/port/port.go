@@ -127,7 +127,10 @@ func bindOnce(listen string) (*net.TCPListener, *net.UDPConn, error) {
 }
 
 func bindError(network, listen string, err error) error {
+	var address *net.AddrError
 	switch {
+	case errors.As(err, &address):
+		return fmt.Errorf("listen: %s is no address: give HOST:PORT, with a port of at most 65535: %w", listen, err)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("listen: port %s is taken for %s, perhaps by another muster node on this host; stop that or choose another port: %w", listen, network, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
