@@ -26,7 +26,7 @@ type LayerNormBackward struct {
 // + Eps) are those of the channel's Rows elements in this very call (the variance divides by Rows). PyTorch's
 // nn.BatchNorm2d in training, on images (N, H, W, Channels) with Rows = N*H*W; there are no running statistics.
 //
-// Order: sums are added in float32 within blocks of 256 rows, and the blocks in float64, by row.
+// Order: sums are added in float32 within blocks of 256 rows, and the blocks in float64, both in an order of the device's, a function of Rows alone.
 type BatchNorm struct {
 	Rows, Channels int
 	Y, X           Buffer
@@ -37,13 +37,15 @@ type BatchNorm struct {
 }
 
 // BatchNormBackward is dx (Rows, Channels), dgamma (Channels) and dbeta (Channels), all overwritten, from x,
-// what BatchNorm left in Mean and RStd, and dy, the gradient before the activation. DX may be DY.
+// what BatchNorm left in Mean and RStd, and dy, the gradient of its output. With an activation it takes y, that output,
+// and beta besides, and may overwrite DY; without, it needs neither. DX may be DY or Y.
 type BatchNormBackward struct {
 	Rows, Channels int
-	DX, DY, X      Buffer
-	Gamma          Buffer
+	DX, DY, X, Y   Buffer
+	Gamma, Beta    Buffer
 	DGamma, DBeta  Buffer
 	Mean, RStd     Buffer
+	Act            Activation
 }
 
 // BatchNormInference is y (Rows, Channels) = act((x - mean) / sqrt(variance + Eps) * gamma + beta), by channel, with a

@@ -147,15 +147,12 @@ func (l *batchNorm) forward(p *pass, st *state, x device.Buffer) {
 }
 
 func (l *batchNorm) backward(p *pass, st *state, x, dx device.Buffer) {
-	if l.act == device.ReLU {
-		p.ReLUBackward(st.dy, st.dy, st.y, p.n*l.s.size())
-	}
 	for i := range p.parts {
 		q, size := &p.parts[i], l.s.size()
 		p.BatchNormBackward(device.BatchNormBackward{Rows: q.n * l.s.h * l.s.w, Channels: l.s.c,
-			DX: q.of(st.orSpare(dx), size), DY: q.of(st.dy, size), X: q.of(x, size),
-			Gamma: l.gamma.of(p.w), DGamma: l.gamma.of(q.grad), DBeta: l.beta.of(q.grad),
-			Mean: st.mean.Range(i*l.s.c, l.s.c), RStd: st.rstd.Range(i*l.s.c, l.s.c)})
+			DX: q.of(st.orSpare(dx), size), DY: q.of(st.dy, size), X: q.of(x, size), Y: q.of(st.y, size),
+			Gamma: l.gamma.of(p.w), Beta: l.beta.of(p.w), DGamma: l.gamma.of(q.grad), DBeta: l.beta.of(q.grad),
+			Mean: st.mean.Range(i*l.s.c, l.s.c), RStd: st.rstd.Range(i*l.s.c, l.s.c), Act: l.act})
 	}
 }
 

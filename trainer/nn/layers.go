@@ -127,8 +127,9 @@ func (l *residual) allocate(a *allocator, st *state, depth int) {
 func (l *residual) activation() *device.Activation { return &l.act }
 
 func (l *residual) forward(p *pass, st *state, x device.Buffer) {
-	p.forwardChain(l.body, st.body, x)
-	p.Add(st.y, st.y, p.forwardChain(l.shortcut, st.shortcut, x), p.n*l.out().size(), l.act)
+	side := p.forwardChain(l.shortcut, st.shortcut, x)
+	p.forwardChain(l.body, st.body, x) // last: a device may make the sum together with its end
+	p.Add(st.y, st.y, side, p.n*l.out().size(), l.act)
 }
 
 func (l *residual) backward(p *pass, st *state, x, dx device.Buffer) {

@@ -96,6 +96,9 @@ func (s *stream) BatchNormBackward(p device.BatchNormBackward) {
 	gamma := s.floats(op, "Gamma", p.Gamma, n)
 	dgamma, dbeta := s.floats(op, "DGamma", p.DGamma, n), s.floats(op, "DBeta", p.DBeta, n)
 	mean, rstds := s.floats(op, "Mean", p.Mean, n), s.floats(op, "RStd", p.RStd, n)
+	if p.Act == device.ReLU {
+		s.ReLUBackward(p.DY, p.DY, p.Y, p.Rows*n)
+	}
 	if s.err != nil {
 		return
 	}

@@ -12,11 +12,19 @@ func (s *stream) ReLUBackward(dx, dy, y device.Buffer, n int) {
 	const op = "gradient of ReLU"
 	if s.sized(op, n) {
 		o := s.outputs(op, y)
-		launch(s, o.kernel("relu_backward"), each(n), blockThreads, struct {
-			dx, dy, y pointer
-			n         int64
-		}{o.at("dx", dx, n), o.at("dy", dy, n), o.at("y", y, n), int64(n)})
+		to, from, at := o.at("dx", dx, n), o.at("dy", dy, n), o.at("y", y, n)
+		if !s.masks(to, from, at, n) {
+			launch(s, o.kernel("relu_backward"), each(n), blockThreads, struct {
+				dx, dy, y pointer
+				n         int64
+			}{to, from, at, int64(n)})
+		}
 	}
+}
+
+type addArgs struct {
+	y, a, b, mask pointer
+	n, act        int64
 }
 
 // Add implements device.Ops.
@@ -24,10 +32,10 @@ func (s *stream) Add(y, a, b device.Buffer, n int, act device.Activation) {
 	const op = "sum"
 	if s.sized(op, n) {
 		o := s.outputs(op, y)
-		launch(s, o.kernel("add"), each(n), blockThreads, struct {
-			y, a, b pointer
-			n, act  int64
-		}{o.at("y", y, n), o.at("a", a, n), o.at("b", b, n), int64(n), int64(act)})
+		args := addArgs{y: o.at("y", y, n), a: o.at("a", a, n), b: o.at("b", b, n), n: int64(n), act: int64(act)}
+		if !s.adds(args) {
+			launch(s, o.kernel("add"), each(n), blockThreads, args)
+		}
 	}
 }
 

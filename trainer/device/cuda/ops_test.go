@@ -167,6 +167,11 @@ func TestNorms(t *testing.T) {
 			y, dx, dgamma, dbeta, mean, rstd = b.room(rows*cols), b.room(rows*cols), b.room(cols), b.room(cols), b.room(cols), b.room(cols)
 			b.BatchNorm(device.BatchNorm{Rows: rows, Channels: cols, Y: y, X: x, Gamma: gamma, Beta: beta, Mean: mean, RStd: rstd, Eps: 1e-5, Act: device.ReLU})
 			b.BatchNormBackward(device.BatchNormBackward{Rows: rows, Channels: cols, DX: dx, DY: dy, X: x, Gamma: gamma, DGamma: dgamma, DBeta: dbeta, Mean: mean, RStd: rstd})
+			behind := device.BatchNormBackward{Rows: rows, Channels: cols, DX: b.room(rows * cols), DY: dy, X: x, Y: y, Gamma: gamma, Beta: beta, DGamma: b.room(cols), DBeta: b.room(cols), Mean: mean, RStd: rstd, Act: device.ReLU}
+			b.BatchNormBackward(behind)
+			b.keep(fmt.Sprint("behind ReLU, dx ", g), behind.DX)
+			b.keep(fmt.Sprint("behind ReLU, dgamma ", g), behind.DGamma)
+			b.keep(fmt.Sprint("behind ReLU, dbeta ", g), behind.DBeta)
 			z := b.room(rows * cols)
 			b.BatchNormInference(device.BatchNormInference{Rows: rows, Channels: cols, Y: z, X: x, Gamma: gamma, Beta: beta, Mean: mean, Variance: b.positive(cols), Eps: 1e-5})
 			for _, m := range []device.Buffer{y, dx, dgamma, dbeta, mean, rstd, z} {

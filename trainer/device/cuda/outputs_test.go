@@ -104,6 +104,10 @@ func TestNormsInBF16(t *testing.T) {
 			z := b.output(n)
 			b.BatchNorm(device.BatchNorm{Rows: rows, Channels: cols, Y: y, X: x, Gamma: gamma, Beta: beta, Mean: mean, RStd: rstd, Eps: 1e-5, Act: device.ReLU})
 			b.BatchNormBackward(device.BatchNormBackward{Rows: rows, Channels: cols, DX: dx, DY: dy, X: x, Gamma: gamma, DGamma: dgamma, DBeta: dbeta, Mean: mean, RStd: rstd})
+			behind := device.BatchNormBackward{Rows: rows, Channels: cols, DX: b.output(n), DY: dy, X: x, Y: y, Gamma: gamma, Beta: beta, DGamma: b.room(cols), DBeta: b.room(cols), Mean: mean, RStd: rstd, Act: device.ReLU}
+			b.BatchNormBackward(behind)
+			b.keep(fmt.Sprint("behind ReLU, dx ", g), behind.DX)
+			b.keep(fmt.Sprint("behind ReLU, dgamma ", g), behind.DGamma)
 			b.BatchNormInference(device.BatchNormInference{Rows: rows, Channels: cols, Y: z, X: x, Gamma: gamma, Beta: beta, Mean: mean, Variance: b.positive(cols), Eps: 1e-5})
 			for _, m := range []device.Buffer{y, dx, dgamma, dbeta, mean, rstd, z} {
 				b.keep(fmt.Sprint("batch norm ", g), m)

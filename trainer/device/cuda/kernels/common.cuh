@@ -39,6 +39,13 @@ struct bf16 {
     }
 };
 
+// kept is a number as it is read again from memory of T.
+template <class T> __device__ inline float kept(float v) {
+    T t;
+    t = v;
+    return t;
+}
+
 // KERNELS is a kernel over memories of float, NAME, and one over memories of bf16, NAME_bf16. Its arguments are NAME_types<T>.
 #define KERNELS(name, threads) KERNELS_OF(name, threads, 1)
 #define KERNELS_OF(name, threads, blocks)                                           \

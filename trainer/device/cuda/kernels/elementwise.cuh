@@ -22,9 +22,20 @@ KERNELS(relu_backward, blockThreads) {
     inPairs(a.dx, a.dy, a.y, a.n, [](float dy, float y) { return y <= 0 ? 0.0f : dy; });
 }
 
-template <class T> struct add_types { T *y; const T *p, *q; i64 n; i64 act; };
+// With mask the sum is a gradient, of the output of a ReLU, which mask is.
+template <class T> struct add_types { T *y; const T *p, *q, *mask; i64 n; i64 act; };
+template <int V, class T> __device__ inline void addMasked(const add_types<T> &a) {
+    for (i64 i = globalThread() * V; i < a.n; i += globalThreads() * V) {
+        Few<V> x = few<V>(a.p + i), y = few<V>(a.q + i), mask = few<V>(a.mask + i);
+#pragma unroll
+        for (int v = 0; v < V; v++) x.v[v] = mask.v[v] <= 0 ? 0.0f : activate(x.v[v] + y.v[v], (int)a.act);
+        put(a.y + i, x);
+    }
+}
 KERNELS(add, blockThreads) {
-    inPairs(a.y, a.p, a.q, a.n, [&](float p, float q) { return activate(p + q, (int)a.act); });
+    if (!a.mask) inPairs(a.y, a.p, a.q, a.n, [&](float p, float q) { return activate(p + q, (int)a.act); });
+    else if (a.n % 4 == 0 && aligned(a.y) && aligned(a.p) && aligned(a.q) && aligned(a.mask)) addMasked<4>(a);
+    else addMasked<1>(a);
 }
 
 template <class T> struct scale_types { float *y; const T *x; i64 n; float factor; };

@@ -1,5 +1,5 @@
-// Layer norm: a block per row. Batch norm: sums over columns in parts of rowsPerPart rows (float32, one chain), and the
-// parts in float64 in order.
+// Layer norm: a block per row. Batch norm: over columns in parts of rowsPerPart rows (float32, one thread), and the
+// parts in float64, in the order of columnTotal.
 
 constexpr int mostHeld = 4; // elements of a row that a thread keeps in registers, where it has no more
 
@@ -14,12 +14,15 @@ template <bool held, class F> __device__ inline void inRow(i64 cols, F f) {
         if (const int j = (int)threadIdx.x + i * blockThreads; j < cols) f(i, j);
 }
 
-template <class T> struct layer_norm_types { T *y; const T *x; const float *gamma, *beta; float *mean, *rstd; i64 rows, cols; float eps; };
+// With p and q their sum is x, and written there besides; x may be p or q.
+template <class T> struct layer_norm_types { T *y, *x; const T *p, *q; const float *gamma, *beta; float *mean, *rstd; i64 rows, cols; float eps; };
 template <bool held, class T> __device__ inline void layerNorm(const layer_norm_types<T> &a) {
     for (i64 r = blockIdx.x; r < a.rows; r += gridDim.x) {
-        const T *x = a.x + r * a.cols;
+        T *const x = a.x + r * a.cols;
         float v[mostHeld], part = 0;
-        if (held) inRow<held>(a.cols, [&](int i, i64 j) { v[i] = x[j]; });
+        auto sum = [&](i64 j) { return kept<T>(a.p[r * a.cols + j] + a.q[r * a.cols + j]); };
+        if (held) inRow<held>(a.cols, [&](int i, i64 j) { v[i] = a.p ? sum(j) : (float)x[j]; });
+        if (a.p) inRow<held>(a.cols, [&](int i, i64 j) { x[j] = held ? v[i] : sum(j); });
         auto at = [&](int i, i64 j) { return held ? v[i] : (float)x[j]; };
         inRow<held>(a.cols, [&](int i, i64 j) { part += at(i, j); });
         float mean = blockSum(part) / (float)a.cols;
@@ -35,7 +38,8 @@ KERNELS_OF(layer_norm, blockThreads, 6) {
     else layerNorm<false>(a);
 }
 
-template <class T> struct layer_norm_backward_types { T *dx; const T *dy, *x; const float *gamma, *mean, *rstd; i64 rows, cols; };
+// With plus that is added to the gradient.
+template <class T> struct layer_norm_backward_types { T *dx; const T *dy, *x, *plus; const float *gamma, *mean, *rstd; i64 rows, cols; };
 template <bool held, class T> __device__ inline void layerNormBackward(const layer_norm_backward_types<T> &a) {
     for (i64 r = blockIdx.x; r < a.rows; r += gridDim.x) {
         const T *x = a.x + r * a.cols, *dy = a.dy + r * a.cols;
@@ -48,7 +52,10 @@ template <bool held, class T> __device__ inline void layerNormBackward(const lay
             s1 += v, s2 = fmaf(v, held ? hs[i] : h(j), s2);
         });
         s1 = blockSum(s1) / (float)a.cols, s2 = blockSum(s2) / (float)a.cols;
-        inRow<held>(a.cols, [&](int i, i64 j) { a.dx[r * a.cols + j] = ((held ? gs[i] : g(j)) - s1 - (held ? hs[i] : h(j)) * s2) * rstd; });
+        inRow<held>(a.cols, [&](int i, i64 j) {
+            const float v = ((held ? gs[i] : g(j)) - s1 - (held ? hs[i] : h(j)) * s2) * rstd;
+            a.dx[r * a.cols + j] = a.plus ? kept<T>(v) + a.plus[r * a.cols + j] : v;
+        });
     }
 }
 KERNELS_OF(layer_norm_backward, blockThreads, 5) {
@@ -56,43 +63,83 @@ KERNELS_OF(layer_norm_backward, blockThreads, 5) {
     else layerNormBackward<false>(a);
 }
 
+// scaled is what batch norm makes of an element, before its activation.
+__device__ inline float scaled(float x, float mean, float rstd, float gamma, float beta) { return (x - mean) * rstd * gamma + beta; }
+
 // Sums over the rows of a part: of dy, and of dy times the normalised x. Of layer norm mean and rstd are by row, of batch
-// norm by column.
-template <class T> struct norm_sums_types { float *parts; const T *dy, *x; const float *mean, *rstd; i64 rows, cols, byRow; };
+// norm by column. With gamma and beta dy is a gradient behind a ReLU: none where that has put out 0, which is found again from x.
+template <class T> struct norm_sums_types { float *parts; const T *dy, *x; const float *mean, *rstd, *gamma, *beta; i64 rows, cols, byRow; };
 KERNELS(norm_sums, blockThreads) {
     const Part p = partOf(a.rows, a.cols);
     if (p.from >= a.rows) return;
     const i64 j = p.column;
+    const float gamma = a.gamma ? a.gamma[j] : 0, beta = a.gamma ? a.beta[j] : 0;
     float s1 = 0, s2 = 0;
     for (i64 r = p.from; r < p.to; r++) {
         float g = a.dy[r * a.cols + j], mean = a.mean[a.byRow ? r : j], rstd = a.rstd[a.byRow ? r : j];
-        s1 += g, s2 += g * ((a.x[r * a.cols + j] - mean) * rstd);
+        const float x = a.x[r * a.cols + j];
+        if (a.gamma && kept<T>(scaled(x, mean, rstd, gamma, beta)) <= 0) g = 0;
+        s1 += g, s2 += g * ((x - mean) * rstd);
     }
     float *out = a.parts + p.part * 2 * a.cols;
     out[j] = s1, out[a.cols + j] = s2;
 }
 
-// Sums over the rows of a part: of x, or of the squares of x - mean.
-template <class T> struct moment_parts_types { float *parts; const T *x; const float *mean; i64 rows, cols; };
+// Moments is the mean of n numbers, and the sum of the squares of what they are off it by. Groups of numbers are taken in one after the other (Chan, Golub and LeVeque, "Updating
+// formulae and a pairwise algorithm for computing sample variances", 1979).
+struct Moments {
+    float n = 0, mean = 0, squares = 0;
+    template <int count> __device__ void take(const float (&v)[count]) {
+        float sum = 0, own = 0;
+#pragma unroll
+        for (int u = 0; u < count; u++) sum += v[u];
+        const float middle = sum / count, off = middle - mean, share = count / (n + count);
+#pragma unroll
+        for (int u = 0; u < count; u++) own = fmaf(v[u] - middle, v[u] - middle, own);
+        mean += off * share;
+        squares += own + off * off * (n * share);
+        n += count;
+    }
+};
+
+// The means of the rows of a part, and sums of squares around these: x is read once.
+template <class T> struct moment_parts_types { float *parts; const T *x; i64 rows, cols; };
 KERNELS(moment_parts, blockThreads) {
+    constexpr int together = 8;
     const Part p = partOf(a.rows, a.cols);
     if (p.from >= a.rows) return;
-    float mean = a.mean ? a.mean[p.column] : 0, sum = 0;
-    for (i64 r = p.from; r < p.to; r++) {
-        float d = a.x[r * a.cols + p.column] - mean;
-        sum += a.mean ? d * d : d;
+    const T *x = a.x + p.from * a.cols + p.column;
+    Moments m;
+    i64 left = p.to - p.from;
+    for (; left >= together; left -= together, x += together * a.cols) {
+        float v[together];
+#pragma unroll
+        for (int u = 0; u < together; u++) v[u] = x[u * a.cols];
+        m.take(v);
     }
-    a.parts[p.part * a.cols + p.column] = sum;
+    for (; left > 0; left--, x += a.cols) {
+        const float v[1] = {*x};
+        m.take(v);
+    }
+    float *out = a.parts + p.part * 2 * a.cols;
+    out[p.column] = m.mean, out[a.cols + p.column] = m.squares;
 }
 
-// The mean, or with rstd 1/sqrt(variance + eps).
-struct moment_args { float *out; const float *parts; i64 n, rows, cols, rstd; float eps; };
+// The mean of each column and 1/sqrt(variance + eps), of the moments of parts.
+struct moment_args { float *mean, *rstd; const float *parts; i64 n, rows, cols; float eps; };
 KERNEL(moment, blockThreads) {
+    __shared__ double means[totalColumns];
     const i64 j = totalColumn();
-    double sum = columnTotal<double>(a.n, j < a.cols, [&](i64 i) { return (double)a.parts[i * a.cols + j]; });
-    if (j >= a.cols || threadIdx.x >= totalColumns) return;
-    sum /= (double)a.rows;
-    a.out[j] = a.rstd ? (float)(1.0 / sqrt(sum + (double)a.eps)) : (float)sum;
+    auto size = [&](i64 i) { return (double)(i < a.n - 1 ? rowsPerPart : a.rows - i * rowsPerPart); };
+    const double sum = columnTotal<double>(a.n, j < a.cols, [&](i64 i) { return size(i) * (double)a.parts[i * 2 * a.cols + j]; });
+    if (threadIdx.x < totalColumns) means[threadIdx.x] = sum / (double)a.rows;
+    __syncthreads();
+    const double mean = means[threadIdx.x % totalColumns];
+    const double squares = columnTotal<double>(a.n, j < a.cols, [&](i64 i) {
+        const double off = (double)a.parts[i * 2 * a.cols + j] - mean;
+        return (double)a.parts[(i * 2 + 1) * a.cols + j] + size(i) * off * off;
+    });
+    if (j < a.cols && threadIdx.x < totalColumns) a.mean[j] = (float)mean, a.rstd[j] = (float)(1.0 / sqrt(squares / (double)a.rows + (double)a.eps));
 }
 
 // byColumn calls f(numbers, i, load(i)) for the elements i, i + 1, ... i + V-1 of a matrix (rows, cols), all in their turn; numbers are of(j) of their
@@ -117,18 +164,27 @@ template <int V, class Of, class Load, class F> __device__ inline void byColumn(
 }
 
 struct Scaled { float mean, rstd, gamma, beta; }; // of a column
-template <class T> struct batch_norm_types { T *y; const T *x; const float *gamma, *beta, *mean, *rstd; i64 rows, cols, act; };
-template <int V, class T> __device__ inline void batchNorm(const batch_norm_types<T> &a) {
+// With plus that is added before the activation.
+template <class T> struct batch_norm_types { T *y; const T *x, *plus; const float *gamma, *beta, *mean, *rstd; i64 rows, cols, act; };
+template <int V, bool sum, class T> __device__ inline void batchNorm(const batch_norm_types<T> &a) {
     auto of = [&](i64 j) -> Scaled { return {a.mean[j], a.rstd[j], a.gamma[j], a.beta[j]}; };
-    byColumn<V>(a.rows, a.cols, of, [&](i64 i) { return few<V>(a.x + i); }, [&](const Scaled (&n)[V], i64 i, Few<V> x) {
+    struct Both { Few<V> x, plus; };
+    auto load = [&](i64 i) -> Both { return {few<V>(a.x + i), sum ? few<V>(a.plus + i) : Few<V>{}}; };
+    byColumn<V>(a.rows, a.cols, of, load, [&](const Scaled (&n)[V], i64 i, Both p) {
 #pragma unroll
-        for (int v = 0; v < V; v++) x.v[v] = activate((x.v[v] - n[v].mean) * n[v].rstd * n[v].gamma + n[v].beta, (int)a.act);
-        put(a.y + i, x);
+        for (int v = 0; v < V; v++) {
+            const float y = scaled(p.x.v[v], n[v].mean, n[v].rstd, n[v].gamma, n[v].beta);
+            p.x.v[v] = activate(sum ? kept<T>(y) + p.plus.v[v] : y, (int)a.act);
+        }
+        put(a.y + i, p.x);
     });
 }
 KERNELS(batch_norm, blockThreads) {
-    if (a.cols % 4 == 0 && aligned(a.x) && aligned(a.y)) batchNorm<4>(a);
-    else batchNorm<1>(a);
+    const bool fours = a.cols % 4 == 0 && aligned(a.x) && aligned(a.y) && aligned(a.plus);
+    if (fours && a.plus) batchNorm<4, true>(a);
+    else if (fours) batchNorm<4, false>(a);
+    else if (a.plus) batchNorm<1, true>(a);
+    else batchNorm<1, false>(a);
 }
 
 // dgamma and dbeta: the parts of norm_sums, in float64.
@@ -140,25 +196,30 @@ KERNEL(norm_totals, blockThreads) {
     if (j < a.cols && threadIdx.x < totalColumns) a.dbeta[j] = (float)s1, a.dgamma[j] = (float)s2;
 }
 
-template <class T> struct batch_norm_backward_types { T *dx; const T *dy, *x; const float *gamma, *dgamma, *dbeta, *mean, *rstd; i64 rows, cols; };
-struct Back { float mean, rstd, dbeta, dgamma, factor; }; // of a column: the sums by row
-template <int V, class T> __device__ inline void batchNormBackward(const batch_norm_backward_types<T> &a) {
+// With beta dy is a gradient behind a ReLU, as in norm_sums.
+template <class T> struct batch_norm_backward_types { T *dx; const T *dy, *x; const float *gamma, *beta, *dgamma, *dbeta, *mean, *rstd; i64 rows, cols; };
+struct Back { float mean, rstd, dbeta, dgamma, gamma, beta; }; // of a column: the sums by row
+template <int V, bool masked, class T> __device__ inline void batchNormBackward(const batch_norm_backward_types<T> &a) {
     auto of = [&](i64 j) -> Back {
-        return {a.mean[j], a.rstd[j], a.dbeta[j] / (float)a.rows, a.dgamma[j] / (float)a.rows, a.gamma[j] * a.rstd[j]};
+        return {a.mean[j], a.rstd[j], a.dbeta[j] / (float)a.rows, a.dgamma[j] / (float)a.rows, a.gamma[j], masked ? a.beta[j] : 0.0f};
     };
     struct Both { Few<V> x, d; };
     byColumn<V>(a.rows, a.cols, of, [&](i64 i) -> Both { return {few<V>(a.x + i), few<V>(a.dy + i)}; }, [&](const Back (&n)[V], i64 i, Both p) {
 #pragma unroll
         for (int v = 0; v < V; v++) {
-            const float h = (p.x.v[v] - n[v].mean) * n[v].rstd;
-            p.d.v[v] = (p.d.v[v] - n[v].dbeta - h * n[v].dgamma) * n[v].factor;
+            const float x = p.x.v[v], h = (x - n[v].mean) * n[v].rstd;
+            const bool none = masked && kept<T>(scaled(x, n[v].mean, n[v].rstd, n[v].gamma, n[v].beta)) <= 0;
+            p.d.v[v] = ((none ? 0.0f : p.d.v[v]) - n[v].dbeta - h * n[v].dgamma) * (n[v].gamma * n[v].rstd);
         }
         put(a.dx + i, p.d);
     });
 }
 KERNELS(batch_norm_backward, blockThreads) {
-    if (a.cols % 4 == 0 && aligned(a.x) && aligned(a.dy) && aligned(a.dx)) batchNormBackward<4>(a);
-    else batchNormBackward<1>(a);
+    const bool fours = a.cols % 4 == 0 && aligned(a.x) && aligned(a.dy) && aligned(a.dx);
+    if (fours && a.beta) batchNormBackward<4, true>(a);
+    else if (fours) batchNormBackward<4, false>(a);
+    else if (a.beta) batchNormBackward<1, true>(a);
+    else batchNormBackward<1, false>(a);
 }
 
 struct Line { float slope, shift; };
